@@ -1,0 +1,252 @@
+"""Bytes under one root; no SQL."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import BlobMissingError, StoreUnavailableError
+
+_STORE_ID_FILE = ".store-id"
+_DAY = re.compile(r"[0-9]{8}")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+#: What this module ever makes in a day's directory: a blob, a form rendered from it, or a file still being written.
+_OWN_NAME = re.compile(rf"(?P<id>{_UUID})(?P<rest>\.rendered|(?:\.rendered)?\.[0-9a-f]{{32}}\.tmp)?")
+_RENDERED = ".rendered"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """A blob that was put."""
+
+    name: str
+    "Relative to the root: the day it was put, and the artifact's id."
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file of our own pattern that a scan came upon."""
+
+    name: str
+    artifact_id: uuid.UUID
+    size_bytes: int
+    modified_at: float
+    "Seconds since the epoch."
+    suffix: str
+    "Empty for a blob itself, `.rendered` for a form rendered from it, anything else for a temporary file."
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether it is a blob itself."""
+        return not self.suffix
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether it was rendered from a blob."""
+        return self.suffix == _RENDERED
+
+    @property
+    def blob_of(self) -> str:
+        """The name of the blob that it is, or belongs to."""
+        return self.name.removesuffix(self.suffix)
+
+
+class BlobStore:
+    """Blobs as files: `<root>/<yyyymmdd>/<artifact id>`.
+
+    A directory a day lets a batch of new blobs share one directory sync, and lets a scan pass by what is young.
+
+    Parameters:
+      root: The directory; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, artifact_id: uuid.UUID, source: BinaryIO) -> Blob:
+        """Copies a file in, whole or not at all: temporary name, sync, rename. Putting again replaces.
+
+        Raises:
+          StoreUnavailableError: When the directory cannot be written.
+        """
+        name = f"{datetime.now(UTC):%Y%m%d}/{artifact_id}"
+        size_bytes, sha256 = self._write(name, iter(lambda: source.read(_CHUNK_BYTES), b""), sync=True)
+        return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
+
+    def put_rendered(self, name: str, data: bytes) -> None:
+        """Keeps a form that was rendered from a blob; it goes with its blob, and can always be made again."""
+        self._write(_rendered(name), iter([data]), sync=False)
+
+    def _write(self, name: str, chunks: Iterator[bytes], *, sync: bool) -> tuple[int, str]:
+        target = self.root / name
+        temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
+        digest = hashlib.sha256()
+        size_bytes = 0
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+                with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - there is no path of a descriptor.
+                    for chunk in chunks:
+                        size_bytes += _write_all(file, chunk)
+                        digest.update(chunk)
+                    if sync:
+                        os.fsync(descriptor)
+                temporary.rename(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+        return size_bytes, digest.hexdigest()
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Makes renames durable: one sync for each directory among the names, and one for the root."""
+        for day in {"", *(name.partition("/")[0] for name in names)}:
+            try:
+                descriptor = os.open(self.root / day, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise StoreUnavailableError(f"The blob directory {self.root} cannot be synced: {error}") from error
+
+    def open(self, name: str, *, rendered: bool = False) -> BinaryIO:
+        """Opens a blob, or the form rendered from it.
+
+        Raises:
+          BlobMissingError: When there is no such file.
+        """
+        try:
+            descriptor = os.open(self.root / (_rendered(name) if rendered else name), os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError as error:
+            raise BlobMissingError from error
+        except OSError as error:
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
+        return open(descriptor, "rb")  # noqa: PTH123 - there is no path of a descriptor.
+
+    def delete(self, names: list[str]) -> int:
+        """Unlinks blobs and what was rendered from them; a name that is already gone is passed over.
+
+        Returns:
+          The bytes that were freed.
+        """
+        return sum(self._unlink(name) + self._unlink(_rendered(name)) for name in names)
+
+    def delete_found(self, found: list[Found]) -> int:
+        """Unlinks files that a scan came upon. Returns: The bytes that were freed."""
+        return sum(self._unlink(file.name) for file in found)
+
+    def _unlink(self, name: str) -> int:
+        path = self.root / name
+        try:
+            size_bytes = path.lstat().st_size
+            path.unlink()
+        except FileNotFoundError:  # Another cleanup was faster.
+            return 0
+        except OSError as error:
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+        return size_bytes
+
+    def size_bytes(self, name: str) -> int | None:
+        """Returns: The size of a blob, or None where there is no such file."""
+        try:
+            return (self.root / name).lstat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
+
+    def sha256(self, name: str) -> str:
+        """Reads a blob through. Raises: BlobMissingError."""
+        with self.open(name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def scan(self) -> Iterator[Found]:
+        """Yields the files of our own pattern, oldest day first; anything else in the root is nobody's business."""
+        try:
+            days = sorted(entry.name for entry in os.scandir(self.root) if _DAY.fullmatch(entry.name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
+        for day in days:
+            yield from self._scan_day(day)
+
+    def _scan_day(self, day: str) -> Iterator[Found]:
+        with os.scandir(self.root / day) as entries:
+            for entry in entries:
+                match = _OWN_NAME.fullmatch(entry.name)
+                if match is None:
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield Found(
+                        name=f"{day}/{entry.name}",
+                        artifact_id=uuid.UUID(match["id"]),
+                        size_bytes=status.st_size,
+                        modified_at=status.st_mtime,
+                        suffix=match["rest"] or "",
+                    )
+
+    def remove_empty_days(self) -> None:
+        """Removes the directories of days before yesterday that have nothing left in them."""
+        yesterday = f"{datetime.fromtimestamp(datetime.now(UTC).timestamp() - 86400, UTC):%Y%m%d}"
+        for entry in os.scandir(self.root) if self.root.is_dir() else ():
+            if _DAY.fullmatch(entry.name) and entry.name < yesterday:
+                try:
+                    (self.root / entry.name).rmdir()
+                except OSError:  # noqa: PERF203 - not empty is the usual case, and what to look for.
+                    continue
+
+    def store_id(self) -> uuid.UUID | None:
+        """Returns: The id of the store that the root belongs to, or None for a root that was never used."""
+        try:
+            return uuid.UUID((self.root / _STORE_ID_FILE).read_text("ascii").strip())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreUnavailableError(f"{self.root / _STORE_ID_FILE} cannot be read: {error}") from error
+
+    def claim(self, store_id: uuid.UUID) -> None:
+        """Writes the store's id into a root that has none and holds no blob."""
+        if self.store_id() is not None or next(self.scan(), None) is not None:
+            return
+        temporary = self.root / f"{_STORE_ID_FILE}.{uuid.uuid4().hex}"
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary.write_text(f"{store_id}\n", "ascii")
+            try:
+                os.link(temporary, self.root / _STORE_ID_FILE)  # Fails where another process was faster.
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        except OSError as error:
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+
+
+def _rendered(name: str) -> str:
+    return name + _RENDERED
+
+
+def _write_all(file: BinaryIO, chunk: bytes) -> int:
+    view = memoryview(chunk)
+    while view:
+        view = view[file.write(view) :]
+    return len(chunk)

@@ -1,0 +1,160 @@
+"""From a spool entry to what is published; it trusts nothing that the entry says."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, BinaryIO
+
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+
+from .entry import ENTRY_SUFFIX, Entry, Record
+from .errors import SpoolError
+from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
+from .store import ArtifactRecord, Bundle, RunRecord
+
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_Filename = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Count = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class _Declared(BaseModel):
+    name: _Name
+    filename: _Filename
+    media_type: Annotated[str, Field(pattern=r"^[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}$")]
+    stored_as: _Filename | None = None
+
+
+class _Start(BaseModel):
+    run_id: uuid.UUID
+    task_id: str
+    actor_name: str
+    queue_name: str
+    started_at: AwareDatetime
+    hostname: str
+    pid: _Count
+    artifacts: Annotated[list[_Declared], Field(max_length=100)]
+
+
+class _End(BaseModel):
+    status: RunStatus
+    finished_at: AwareDatetime
+    duration_ms: float
+    exception_type: str | None = None
+    exception_message: str | None = None
+    overlapped_task_ids: list[str] = []
+
+
+class _Outcome(BaseModel):
+    artifact: _Name
+    status: ArtifactStatus
+    reason: str
+
+
+class _Text(BaseModel):
+    to: _Name
+    text: str
+    peak_rss_bytes: _Count | None = None
+
+
+class _Contents:
+    """What the records of an entry say, put together."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.start: _Start | None = None
+        self.end: _End | None = None
+        self.outcomes: dict[str, _Outcome] = {}
+        self.texts: dict[str, list[str]] = {}
+        self.peak_rss_bytes: int | None = None
+        for record in records:
+            self._add(record)
+
+    def _add(self, record: Record) -> None:
+        try:
+            if "to" in record:
+                piece = _Text.model_validate(record)
+                self.texts.setdefault(piece.to, []).append(piece.text)
+                if piece.peak_rss_bytes is not None:
+                    self.peak_rss_bytes = max(self.peak_rss_bytes or 0, piece.peak_rss_bytes)
+            elif "artifact" in record:
+                outcome = _Outcome.model_validate(record)
+                self.outcomes[outcome.artifact] = outcome
+            elif "run" in record:
+                self.start = _Start.model_validate(record["run"])
+            elif "end" in record:
+                self.end = _End.model_validate(record["end"])
+        except ValidationError:  # A line that is not ours counts as one that a full disk tore.
+            return
+
+
+def read_bundle(entry: Entry) -> Bundle | None:
+    """Reads an entry; one without an end is that of a run whose worker died.
+
+    Returns:
+      What is to be published, or None for an entry that its worker died too early to begin.
+
+    Raises:
+      SpoolError: When the entry says nothing that can be published.
+      OSError: When it cannot be read.
+    """
+    records = entry.records()
+    contents = _Contents(records)
+    if contents.start is None or contents.start.run_id != entry.run_id:
+        if not records and entry.size_bytes(ENTRY_SUFFIX) == 0:
+            return None
+        raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
+    start, end = contents.start, contents.end
+    if end is None:
+        ended_at = _last_sign_of_life(entry)
+        duration_ms = max((ended_at - start.started_at).total_seconds() * 1000, 0.0)
+        end = _End(status=RunStatus.INTERRUPTED, finished_at=ended_at, duration_ms=duration_ms)
+    run = RunRecord(
+        run_id=start.run_id,
+        task_id=start.task_id,
+        actor_name=start.actor_name,
+        queue_name=start.queue_name,
+        started_at=start.started_at,
+        hostname=start.hostname,
+        pid=start.pid,
+        peak_rss_bytes=contents.peak_rss_bytes,
+        **dict(end),
+    )
+    return Bundle(run=run, artifacts=[_artifact(entry, contents, declared) for declared in start.artifacts])
+
+
+def artifact_kinds(bundle: Bundle) -> list[str]:
+    """Returns: The kinds of files that the entry of this bundle may have."""
+    return [kind for artifact in bundle.artifacts for kind in (artifact.name, f"{artifact.name}.tmp")]
+
+
+def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:
+    status, reason = _status(contents, declared.name)
+    opener = _content(entry, contents, declared.name) if status in LIVE_STATUSES else None
+    if status in LIVE_STATUSES and opener is None:
+        status = ArtifactStatus.FAILED
+        reason = reason or "The collector left no file."
+    return ArtifactRecord(**dict(declared), status=status, reason=reason, open=opener)
+
+
+def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]:
+    outcome = contents.outcomes.get(name)
+    if outcome is not None and outcome.status not in LIVE_STATUSES:
+        return outcome.status, outcome.reason
+    if contents.end is None:
+        return ArtifactStatus.PARTIAL, "The worker process died while the task ran; this is what it left until then."
+    return (ArtifactStatus.STORED, None) if outcome is None else (outcome.status, outcome.reason)
+
+
+def _content(entry: Entry, contents: _Contents, name: str) -> Callable[[], BinaryIO] | None:
+    if entry.size_bytes(name):
+        return partial(entry.open, name)
+    if name in contents.texts:
+        return partial(io.BytesIO, "".join(contents.texts[name]).encode("utf-8", "replace"))
+    return None
+
+
+def _last_sign_of_life(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.path(ENTRY_SUFFIX).stat().st_mtime, UTC)

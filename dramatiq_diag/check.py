@@ -1,0 +1,131 @@
+"""Rows against blobs, both ways: a feature, and the oracle of the tests."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import select, update
+
+from .blobs import Found
+from .errors import BlobMissingError
+from .models import LIVE_STATUSES, Artifact, ArtifactStatus
+from .retention import BATCH_SIZE, batched, delete_orphans, orphaned
+from .store import Store
+
+#: A blob is put a moment before its row; one that has none is looked for again after this long, in seconds.
+_GRACE_S = 1.0
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What does not fit."""
+
+    missing_blobs: list[str] = field(default_factory=list)
+    "Artifact ids whose row says stored while the file is gone."
+    damaged_blobs: list[str] = field(default_factory=list)
+    "Artifact ids whose file has another size or SHA-256 than its row."
+    unknown_blobs: list[str] = field(default_factory=list)
+    "Names of files in the blob root that no row speaks for."
+
+    def __bool__(self) -> bool:
+        return bool(self.missing_blobs or self.damaged_blobs or self.unknown_blobs)
+
+
+def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] = lambda number: None) -> Findings:
+    """Compares every row with its blob, byte by byte, and every blob with the rows.
+
+    Parameters:
+      store: The store.
+      fix: Whether to mend: a row without its whole blob becomes `failed`, a blob without a row is removed.
+      on_blob: Called with the number of artifacts read so far.
+
+    Returns:
+      What was found, mended or not.
+
+    Raises:
+      StoreMismatchError: When blob root and database are not of one store; nothing was changed.
+      StoreError: When the store cannot be used.
+    """
+    store.open()
+    store.check_identity()
+    findings = Findings()
+    for number, artifact in enumerate(_live_artifacts(store), 1):
+        damage = _damage(store, artifact)
+        if damage is not None and _is_live(store, artifact.artifact_id):  # A cleanup may have come between.
+            kind = findings.missing_blobs if damage == "missing" else findings.damaged_blobs
+            kind.append(str(artifact.artifact_id))
+            if fix:
+                _give_up(store, artifact, damage)
+        on_blob(number)
+    unknown = _unknown(store)
+    findings.unknown_blobs = [found.name for found in unknown]
+    if fix:
+        for batch in batched(unknown, BATCH_SIZE):
+            delete_orphans(store, batch)
+    return findings
+
+
+def _live_artifacts(store: Store) -> Iterator[Artifact]:
+    last: uuid.UUID | None = None
+    while True:
+        query = select(Artifact).where(Artifact.status.in_(LIVE_STATUSES)).order_by(Artifact.artifact_id)
+        if last is not None:
+            query = query.where(Artifact.artifact_id > last)
+        with store.session() as session:
+            batch = session.execute(query.limit(BATCH_SIZE)).scalars().all()
+        if not batch:
+            return
+        yield from batch
+        last = batch[-1].artifact_id
+
+
+def _damage(store: Store, artifact: Artifact) -> str | None:
+    try:
+        name = artifact.blob_name or ""
+        size_bytes = store.blobs.size_bytes(name) if name else None
+        if size_bytes is None:
+            return "missing"
+        whole = size_bytes == artifact.size_bytes and store.blobs.sha256(name) == artifact.sha256
+    except BlobMissingError:
+        return "missing"
+    return None if whole else "damaged"
+
+
+def _is_live(store: Store, artifact_id: uuid.UUID) -> bool:
+    with store.session() as session:
+        query = select(Artifact.artifact_id).where(
+            Artifact.artifact_id == artifact_id, Artifact.status.in_(LIVE_STATUSES)
+        )
+        return session.execute(query).first() is not None
+
+
+def _give_up(store: Store, artifact: Artifact, damage: str) -> None:
+    reason = f"Its file was found {damage} by a check at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
+    with store.session() as session:
+        session.execute(
+            update(Artifact)
+            .where(Artifact.artifact_id == artifact.artifact_id, Artifact.blob_name == artifact.blob_name)
+            .values(status=ArtifactStatus.FAILED, reason=reason)
+        )
+    if artifact.blob_name is not None:
+        store.blobs.delete([artifact.blob_name])
+
+
+def _unknown(store: Store) -> list[Found]:
+    found = [orphan for batch in batched(_scan_blobs(store), BATCH_SIZE) for orphan in _orphans(store, batch)]
+    if any(orphan.modified_at > time.time() - _GRACE_S for orphan in found):
+        time.sleep(_GRACE_S)
+    return [orphan for batch in batched(found, BATCH_SIZE) for orphan in _orphans(store, batch)]
+
+
+def _scan_blobs(store: Store) -> Iterator[Found]:
+    return (found for found in store.blobs.scan() if found.is_blob)
+
+
+def _orphans(store: Store, batch: list[Found]) -> list[Found]:
+    with store.session() as session:
+        return orphaned(session, batch)

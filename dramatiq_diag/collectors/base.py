@@ -1,0 +1,86 @@
+"""The contract of a collector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import UnavailableError
+
+if TYPE_CHECKING:
+    from ..process import Process
+    from ..run import Run
+    from ..settings import Settings
+
+
+class Recording:
+    """What one collector does for one run; made by `Collector.start`, dropped after `save`."""
+
+    reason: str | None = None
+    "Why the artifact is only partial, in words for a person; None while it is whole."
+
+    def stop(self) -> None:
+        """Ends the measurement. Runs on the task's thread, so it does the least that it can."""
+
+    def save(self) -> None:
+        """Leaves the file in the spool. Runs on the publisher's thread, after `stop`."""
+
+
+class Collector:
+    """A diagnostic that can be chosen by name. Built once per process, by `load`; its `start` runs for each run.
+
+    Parameters:
+      settings: The settings of this process.
+
+    Raises:
+      UnavailableError: When it cannot work here; the message has the remedy.
+    """
+
+    name: ClassVar[str]
+    "What a user writes in TASK_DIAGNOSTICS."
+
+    artifact_name: ClassVar[str]
+    "The key of its artifact in `urls`; lower case letters, digits and underscores."
+
+    filename: ClassVar[str]
+    "The name under which its artifact is downloaded."
+
+    media_type: ClassVar[str]
+    "The media type of the download."
+
+    stored_as: ClassVar[str | None] = None
+    "The name of the stored form, where the download is rendered from a smaller one."
+
+    process: Process
+    "The process it works in, with the ticker that it may use; set before the first `start`."
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def start(self, run: Run) -> Recording:
+        """Begins to measure a run. Runs on the task's thread, just before its function is called.
+
+        Returns:
+          The recording; its state is its own, as worker threads share the collector.
+
+        Raises:
+          SkippedError: When this run is declined; the message is the artifact's reason.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Lets go of what the process holds, after the last recording has stopped."""
+
+
+class UnavailableCollector(Collector):
+    """Stands in for a collector that cannot work here, so that each run of it says why."""
+
+    def __init__(self, settings: Settings, wanted: type[Collector], reason: str) -> None:
+        super().__init__(settings)
+        # Instance attributes hide the annotations of the class: this object describes the artifact of another class.
+        vars(self).update(
+            {field: getattr(wanted, field) for field in ("name", "artifact_name", "filename", "media_type", "stored_as")}
+        )
+        self.reason = reason
+
+    def start(self, run: Run) -> Recording:
+        raise UnavailableError(self.reason)

@@ -1,0 +1,93 @@
+"""`memray`: who allocated what was held at the peak."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import SkippedError, UnavailableError
+from ..run import Run
+from ..settings import Settings
+from .base import Collector, Recording
+
+#: Seconds between looks at the size of a capture.
+_LOOK_INTERVAL_S = 0.25
+
+
+class MemrayCollector(Collector):
+    """`memray`: a capture of all allocations of the process while the task runs, made by one Tracker per process.
+
+    Note:
+      The capture's main thread is the task's thread (the worker thread, for an async actor). It holds `sys.argv`.
+    """
+
+    name = "memray"
+    artifact_name = "memray_profile"
+    filename = "memray.bin"
+    media_type = "application/octet-stream"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        try:
+            import memray
+        except ImportError as error:
+            raise UnavailableError(
+                f"memray is not installed ({error}); install it with: pip install 'dramatiq_diag[memray]'"
+            ) from error
+        self._memray = memray
+
+    def start(self, run: Run) -> Recording:
+        refusal = self.process.profile_hook.take(run.task_id, self.settings.memray_wait)
+        if refusal is not None:
+            raise SkippedError(refusal)
+        try:
+            return _MemrayRecording(self, run, self._memray)
+        except BaseException:
+            self.process.profile_hook.release()
+            raise
+
+
+class _MemrayRecording(Recording):
+    def __init__(self, collector: MemrayCollector, run: Run, memray: Any) -> None:
+        self.hook = collector.process.profile_hook
+        self.max_bytes = int(collector.settings.memray_max_bytes)
+        self.path: Path = run.entry.path(collector.artifact_name)
+        self.lock = threading.Lock()
+        # Only this format stays readable after SIGKILL. Compressing would take place on the stopping thread.
+        self.tracker = memray.Tracker(
+            destination=memray.FileDestination(self.path, compress_on_exit=False),
+            file_format=memray.FileFormat.ALL_ALLOCATIONS,
+        )
+        self.path.chmod(0o600)
+        try:
+            self.tracker.__enter__()
+        except RuntimeError as error:
+            raise SkippedError(f"The application itself uses memray: {error}") from error
+        self.started = time.perf_counter()
+        self.timer = collector.process.ticker.every(_LOOK_INTERVAL_S, self._look)
+
+    def stop(self) -> None:
+        self.timer.cancel()
+        self._end()
+
+    def _look(self) -> None:
+        if self.path.stat().st_size > self.max_bytes:
+            self.timer.cancel()
+            elapsed_s = time.perf_counter() - self.started
+            before = sys.getprofile()
+            self._end(f"The capture was ended after {elapsed_s:.1f} s, at its limit of {self.max_bytes} bytes.")
+            sys.setprofile(before)  # The Tracker restored here what it had found on the task's thread.
+
+    def _end(self, reason: str | None = None) -> None:
+        with self.lock:
+            if self.tracker is None:
+                return
+            tracker, self.tracker = self.tracker, None
+            self.reason = reason
+            try:
+                tracker.__exit__(None, None, None)
+            finally:
+                self.hook.release()

@@ -1,0 +1,172 @@
+"""`pyinstrument`: where the time went, as pyinstrument's interactive HTML."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from dramatiq.asyncio import get_event_loop_thread
+from dramatiq.threading import is_gevent_active
+
+from ..errors import SkippedError, UnavailableError
+from ..run import Run
+from ..settings import Settings
+from .base import Collector, Recording
+from .coroutines import CoroutineWatch
+from .sampler import Profile, Sampler
+from .session import SessionDict, describe, describe_thread, session_of
+from .stacks import anchor_of, coroutine_function, root_of
+
+
+class PyinstrumentCollector(Collector):
+    """`pyinstrument`: a time profile rooted at the actor's function.
+
+    By default a thread of our own samples the stacks, and pyinstrument renders them: that costs a call nothing, sees
+    what an async actor awaits, and goes together with memray. `pyinstrument_engine=profiler` uses pyinstrument's own.
+    """
+
+    name = "pyinstrument"
+    artifact_name = "pyinstrument_profile"
+    filename = "pyinstrument.html"
+    media_type = "text/html"
+    stored_as = "pyinstrument.session.json"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        try:
+            import pyinstrument
+        except ImportError as error:
+            raise UnavailableError(
+                f"pyinstrument is not installed ({error}); install it with: pip install 'dramatiq_diag[pyinstrument]'"
+            ) from error
+        if is_gevent_active():
+            raise UnavailableError("Under gevent all greenlets share one thread, and a profile could not tell them apart.")
+        self._profiler_class = pyinstrument.Profiler
+        self._sampler = Sampler(settings.pyinstrument_interval)
+        self._watch = CoroutineWatch()
+
+    def start(self, run: Run) -> Recording:
+        if self.settings.pyinstrument_engine == "profiler":
+            return _ProfilerRecording(self, run)
+        return _SamplerRecording(self, run)
+
+    def close(self) -> None:
+        self._sampler.stop()
+        self._watch.close()
+
+
+class _SessionRecording(Recording):
+    """What both engines have in common: a session that is written once the run is sealed."""
+
+    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
+        self.collector = collector
+        self.run = run
+        root = root_of(run.actor)
+        self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
+        self.start_time = time.time()
+        self.started_s = time.perf_counter()
+        self.cpu_started_s = time.thread_time()
+        self.duration_s = 0.0
+        self.cpu_time_s = 0.0
+
+    def _stop_clocks(self) -> None:
+        self.duration_s = time.perf_counter() - self.started_s
+        self.cpu_time_s = time.thread_time() - self.cpu_started_s
+
+    def _session(self) -> SessionDict:
+        raise NotImplementedError
+
+    def save(self) -> None:
+        path = self.run.entry.path(self.collector.artifact_name)
+        temporary = path.with_name(f"{path.name}.tmp")
+        with temporary.open("x", encoding="utf-8", errors="replace") as file:
+            json.dump(self._session(), file, separators=(",", ":"))
+        temporary.rename(path)
+
+
+class _SamplerRecording(_SessionRecording):
+    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
+        super().__init__(collector, run)
+        is_async = coroutine_function(run.actor) is not None
+        self.thread = threading.current_thread().name, run.thread_id
+        self.profile = Profile(run.thread_id, anchor_of(run.actor), is_async=is_async)
+        if is_async:
+            self._follow_coroutine()
+        collector._sampler.add(self.profile)
+
+    def _follow_coroutine(self) -> None:
+        loop_thread = get_event_loop_thread()
+        if loop_thread is None:
+            raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
+        self.thread = loop_thread.name, loop_thread.ident or 0
+        self.collector._sampler.loop_thread_id = loop_thread.ident
+        self.collector._watch.expect(loop_thread, self._found_coroutine)
+
+    def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.profile.coroutine = coroutine
+
+    def stop(self) -> None:
+        self._stop_clocks()
+        self.collector._sampler.remove(self.profile)
+        if self.profile.is_async:
+            self.collector._watch.forget()
+
+    def _session(self) -> SessionDict:
+        self.profile.coroutine = None
+        return session_of(
+            self.profile.seconds,
+            start_time=self.start_time,
+            duration_s=self.duration_s,
+            cpu_time_s=self.cpu_time_s,
+            interval_s=self.collector.settings.pyinstrument_interval,
+            sample_count=self.profile.sample_count,
+            thread=describe_thread(*self.thread),
+            root=self.root,
+            target_description=f"Task {self.run.task_id}: {self.run.actor_name}",
+        )
+
+
+class _ProfilerRecording(_SessionRecording):
+    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
+        super().__init__(collector, run)
+        if coroutine_function(run.actor) is not None:
+            raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
+        refusal = collector.process.profile_hook.share(run.task_id)
+        if refusal is not None:
+            raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
+        try:
+            self.profiler = collector._profiler_class(interval=collector.settings.pyinstrument_interval)
+            self.profiler.start()
+        except BaseException:
+            collector.process.profile_hook.unshare()
+            raise
+
+    def stop(self) -> None:
+        self._stop_clocks()
+        try:
+            self.session = self.profiler.stop()
+        finally:
+            self.collector.process.profile_hook.unshare()
+
+    def _session(self) -> SessionDict:
+        session: SessionDict = self.session.to_json()
+        anchor = describe(anchor_of(self.run.actor)).partition("\x01")[0]
+        seconds: dict[tuple[str, ...], float] = {}
+        for stack, spent_s in session["frame_records"]:
+            identifiers = [frame.partition("\x01")[0] for frame in stack]
+            if anchor in identifiers:
+                below = (stack[0], *stack[identifiers.index(anchor) + 1 :])
+                if len(below) > 1:
+                    seconds[below] = seconds.get(below, 0.0) + spent_s
+        thread = session["start_call_stack"][0]
+        records = [(list(stack), spent_s) for stack, spent_s in seconds.items()]
+        records = records or [([thread, self.root], self.duration_s)]
+        return {
+            **session,
+            "frame_records": sorted(records, key=lambda record: record[0]),
+            "start_call_stack": [thread, self.root],
+            "target_description": f"Task {self.run.task_id}: {self.run.actor_name}",
+        }

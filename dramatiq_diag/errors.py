@@ -1,0 +1,53 @@
+"""One short family of errors; a docstring is its class's default message."""
+
+import inspect
+
+
+class DiagnosticsError(Exception):
+    """Diagnostics failed; the log has the cause."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or ""))
+
+
+class SettingsError(DiagnosticsError, ValueError):
+    """A setting has a value that is not allowed."""
+
+
+class NotInstalledError(DiagnosticsError, ImportError):
+    """An optional package is not installed."""
+
+
+class StoreError(DiagnosticsError):
+    """The store could not do what was asked of it."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database or the blob directory cannot be reached; check it with `dramatiq-diag doctor`."""
+
+
+class SchemaError(StoreError):
+    """The database's schema is not the one this version needs; run `dramatiq-diag migrate`."""
+
+
+class StoreMismatchError(StoreError):
+    """The blob directory belongs to another database; nothing was changed.
+
+    Point DRAMATIQ_DIAG_DATABASE_URL and DRAMATIQ_DIAG_BLOB_URL at two halves of one store.
+    """
+
+
+class BlobMissingError(StoreError):
+    """The file of this artifact is not in the blob store."""
+
+
+class SpoolError(DiagnosticsError):
+    """The spool directory cannot be used; see DRAMATIQ_DIAG_SPOOL_DIR."""
+
+
+class SkippedError(DiagnosticsError):
+    """A collector declined this run; raised by `Collector.start` with the reason as its message."""
+
+
+class UnavailableError(DiagnosticsError):
+    """A collector cannot work here; raised by its constructor with the remedy as its message."""

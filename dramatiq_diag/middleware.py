@@ -1,0 +1,91 @@
+"""Dramatiq's hooks, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq import Broker, Middleware, Worker
+from dramatiq.broker import MessageProxy
+from dramatiq.logging import get_logger
+from dramatiq.middleware import Interrupt
+
+from .cleanup import prepare_cleanup
+from .models import RunStatus
+from .process import Process
+from .selection import OPTION
+from .settings import Settings
+
+
+class Diagnostics(Middleware):
+    """Collects diagnostics of the tasks that a worker executes. Add it last, so that it measures the task alone.
+
+    Parameters:
+      settings: The settings; without them they are read from the environment.
+
+    Raises:
+      SettingsError: When a setting is wrong.
+
+    Note:
+      A process that only constructs it and sends messages starts nothing and touches no file.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.settings = Settings.load(settings)
+        self.process: Process | None = None
+        "What this worker process has; None outside a worker, and while nothing can be selected."
+
+    @property
+    def actor_options(self) -> set[str]:
+        return {OPTION}
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        if self.settings.off or self.process is not None:
+            return
+        self.process = Process(self.settings)
+        self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
+        self.process.start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.stop(self.settings.shutdown_timeout)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        if self.process is not None:
+            self.process.begin(broker, message)
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any | None = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        if self.process is not None:
+            self._end(self.process, RunStatus.SUCCEEDED if exception is None else RunStatus.FAILED, exception)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        if self.process is not None:
+            self._end(self.process, RunStatus.SKIPPED)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until everything sealed so far is published.
+
+        Parameters:
+          timeout_s: Seconds to wait at most.
+
+        Returns:
+          Whether it is.
+        """
+        return self.process is None or self.process.publisher.flush(timeout_s)
+
+    def _end(self, process: Process, status: RunStatus, exception: BaseException | None = None) -> None:
+        try:
+            process.end(status, exception)
+        except Interrupt as interrupt:
+            # A time limit that strikes in here was meant for a function that has already ended: without this
+            # middleware it would have been disarmed by now, so the task's outcome stays what it is.
+            self.logger.debug("%r struck after the task had ended.", interrupt)
+            process.end(status, exception)

@@ -1,0 +1,156 @@
+"""The tables; no queries."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, Index, MetaData, String, Text, Uuid, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+
+class RunStatus(enum.StrEnum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    INTERRUPTED = "interrupted"
+    "Its process died."
+
+
+class ArtifactStatus(enum.StrEnum):
+    """What became of a selected collector's artifact."""
+
+    STORED = "stored"
+    PARTIAL = "partial"
+    "Salvaged or cut short; downloadable."
+    UNAVAILABLE = "unavailable"
+    "The package is not installed."
+    SKIPPED = "skipped"
+    "Busy, or declined."
+    FAILED = "failed"
+    EXPIRED = "expired"
+    "Removed by the cleanup."
+
+
+#: Artifacts with a blob behind them.
+LIVE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC, on databases with and without time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class TaskRun(Base):
+    """One attempt to execute a task."""
+
+    __tablename__ = "task_runs"
+
+    run_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    task_key: Mapped[str] = mapped_column(String(32))
+    "A digest of the task id, since any string is one and an index has a limit; see `records.task_key`."
+    task_id: Mapped[str] = mapped_column(Text)
+    "Dramatiq's message id, fit for display."
+    actor_name: Mapped[str] = mapped_column(String(255))
+    queue_name: Mapped[str] = mapped_column(String(255))
+    status: Mapped[str] = mapped_column(String(16))
+    "A `RunStatus`."
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    duration_ms: Mapped[float | None] = mapped_column(Float)
+    peak_rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    hostname: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int] = mapped_column(BigInteger)
+    exception_type: Mapped[str | None] = mapped_column(String(255))
+    exception_message: Mapped[str | None] = mapped_column(Text)
+    overlapped_task_ids: Mapped[list[str]] = mapped_column(JSON)
+    "Tasks that the same process ran meanwhile: RSS is the process's, so it is theirs too."
+
+    artifacts: Mapped[list[Artifact]] = relationship(order_by="Artifact.name", viewonly=True)
+
+    __table_args__ = (
+        Index(None, "task_key", "started_at", "run_id"),
+        Index(None, "started_at", "run_id"),
+        Index(None, "actor_name", "started_at", "run_id"),
+    )
+
+
+class Artifact(Base):
+    """What one collector left of one run: a blob, or the reason why there is none."""
+
+    __tablename__ = "artifacts"
+
+    artifact_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    "Made from the run's id and the name, so that publishing twice gives one row."
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("task_runs.run_id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    "An `ArtifactStatus`."
+    reason: Mapped[str | None] = mapped_column(Text)
+    filename: Mapped[str] = mapped_column(String(255))
+    media_type: Mapped[str] = mapped_column(String(127))
+    stored_as: Mapped[str | None] = mapped_column(String(255))
+    blob_name: Mapped[str | None] = mapped_column(String(64))
+    "Relative to the blob root."
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When the cleanup may remove it; None where there is no blob."
+
+    run: Mapped[TaskRun] = relationship(viewonly=True)
+
+    __table_args__ = (
+        Index(None, "run_id", "name", unique=True),
+        Index(
+            None,
+            "expires_at",
+            postgresql_where=text("status IN ('stored', 'partial')"),
+            sqlite_where=text("status IN ('stored', 'partial')"),
+        ),
+    )
+
+
+class StoreState(Base):
+    """The one row about the store itself."""
+
+    __tablename__ = "store_state"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    "Always 1."
+    store_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    "Kept in the blob root as well: the two halves of a store know each other."
+    last_cleanup_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When a cleanup was last enqueued by the schedule."

@@ -1,0 +1,103 @@
+"""What a worker process has while diagnostics are on; made after the fork, in `before_worker_boot`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Hashable
+from typing import Any
+
+from dramatiq import Broker
+from dramatiq.broker import MessageProxy
+from dramatiq.logging import get_logger
+
+from .collectors import load
+from .errors import SpoolError
+from .hook import ProfileHook
+from .models import RunStatus
+from .publisher import Publisher
+from .run import Run
+from .selection import Selection, expand
+from .settings import Settings
+from .spool import Spool
+from .ticker import Ticker
+
+
+class Process:
+    """The collectors, the spool, the ticker and the publisher of this process, and its running runs.
+
+    Parameters:
+      settings: The settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.settings = settings
+        self.hostname = socket.gethostname()
+        self.pid = os.getpid()
+        self.ticker = Ticker()
+        self.spool = Spool(settings)
+        self.profile_hook = ProfileHook()
+        names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)
+        self.collectors = load(names, settings)
+        self.selection = Selection(settings, self.collectors)
+        self.runs: dict[int, Run] = {}
+        "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
+        self.publisher = Publisher(self)
+        self._messages: dict[int, MessageProxy] = {}
+        self._warned: set[Hashable] = set()
+
+    def start(self) -> None:
+        """Opens the spool and starts the publisher."""
+        for collector in self.collectors.values():
+            collector.process = self
+        try:
+            self.spool.open()
+        except SpoolError as error:
+            self.logger.error("%s Until then diagnostics are held in memory.", error)
+        self.publisher.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
+        self.publisher.stop(timeout_s)
+        self.ticker.stop()
+        for collector in self.collectors.values():
+            collector.close()
+        self.spool.close()
+
+    def begin(self, broker: Broker, message: MessageProxy) -> None:
+        """Starts the run of a message, if anything is selected for it."""
+        thread_id = threading.get_ident()
+        self._messages[thread_id] = message
+        if self.runs:
+            for run in tuple(self.runs.values()):
+                run.overlap(message.message_id)
+        collectors = self.selection(broker, message)
+        if not collectors:
+            return
+        run = Run(self, message, broker.get_actor(message.actor_name), collectors)
+        for other_id, other in tuple(self._messages.items()):
+            if other_id != thread_id:
+                run.overlap(other.message_id)
+        self.runs[thread_id] = run
+        run.start()
+
+    def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
+        """Ends the run of this thread, if there is one, and hands it to the publisher."""
+        thread_id = threading.get_ident()
+        self._messages.pop(thread_id, None)
+        run = self.runs.get(thread_id)
+        if run is None:
+            return
+        run.stop(status, exception)
+        self.runs.pop(thread_id, None)
+        self.publisher.submit(run)
+
+    def warn_once(self, key: Hashable, text: str, *values: Any) -> None:
+        """Logs a warning with the current traceback the first time; after that at debug level."""
+        if key in self._warned:
+            self.logger.debug(text, *values, exc_info=True)
+            return
+        self._warned.add(key)
+        self.logger.warning(text, *values, exc_info=True)

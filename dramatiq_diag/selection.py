@@ -1,0 +1,90 @@
+"""Which collectors a message gets: the most specific list of message, actor and settings replaces the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dramatiq import Broker
+from dramatiq.broker import MessageProxy
+from dramatiq.logging import get_logger
+
+from .collectors import COLLECTOR_NAMES, Collector, installed
+from .settings import ALL, Settings
+
+#: The option of messages and actors.
+OPTION = "diagnostics"
+
+#: The actor that is never diagnosed itself.
+CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
+
+_MISSING = object()
+
+
+class Selection:
+    """Answers for each message which collectors run.
+
+    Parameters:
+      settings: What is collected for all, and what may be asked for.
+      collectors: Name -> collector, in the order of starting.
+    """
+
+    def __init__(self, settings: Settings, collectors: Mapping[str, Collector]) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.collectors = collectors
+        self.for_all = frozenset(expand(settings.task_diagnostics))
+        self.allowed = self.for_all | frozenset(expand(settings.task_diagnostics_on_request))
+        self._by_actor: dict[str, tuple[Collector, ...]] = {}
+        self._warned: set[str] = set()
+
+    def __call__(self, broker: Broker, message: MessageProxy) -> tuple[Collector, ...]:
+        """Returns: The collectors of a message, in the order of starting; mostly one look-up."""
+        wanted = message.options.get(OPTION, _MISSING)
+        actor_name = message.actor_name
+        if wanted is not _MISSING and actor_name != CLEANUP_ACTOR:
+            names = self._names(actor_name, wanted, "message")
+            if names is not None:
+                return self._choose(names)
+        try:
+            return self._by_actor[actor_name]
+        except KeyError:
+            chosen = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
+            return chosen
+
+    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Collector, ...]:
+        if actor_name == CLEANUP_ACTOR:
+            return ()
+        wanted = broker.get_actor(actor_name).options.get(OPTION, _MISSING)
+        names = None if wanted is _MISSING else self._names(actor_name, wanted, "actor")
+        return self._choose(self.for_all if names is None else names)
+
+    def _names(self, actor_name: str, wanted: Any, where: str) -> frozenset[str] | None:
+        """Returns: The names that are allowed, or None where the option is no list of names."""
+        if not isinstance(wanted, list | tuple | set | frozenset) or not all(isinstance(n, str) for n in wanted):
+            self._warn(actor_name, "The option %s of the %s is %.200r and not a list of names; it is ignored.", OPTION, where, wanted)
+            return None
+        names = frozenset(wanted)
+        if not names <= self.allowed:
+            self._warn(
+                actor_name,
+                "The %s asks for diagnostics %s, which neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
+                "they are dropped.",
+                where,
+                sorted(f"{name:.100}" for name in names - self.allowed)[:10],
+            )
+        return names & self.allowed
+
+    def _choose(self, names: frozenset[str]) -> tuple[Collector, ...]:
+        return tuple(collector for name, collector in self.collectors.items() if name in names)
+
+    def _warn(self, actor_name: str, text: str, *values: Any) -> None:
+        if actor_name not in self._warned:
+            self._warned.add(actor_name)
+            self.logger.warning(f"Actor %r: {text}", actor_name, *values)
+
+
+def expand(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns: The names, with `all` replaced by those whose package is installed."""
+    if ALL not in names:
+        return names
+    return (*(name for name in names if name != ALL), *(name for name in COLLECTOR_NAMES if installed(name)))

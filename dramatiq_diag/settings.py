@@ -1,0 +1,249 @@
+"""The settings, and the only reader of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from .collectors import COLLECTOR_NAMES
+from .errors import SettingsError
+
+ENV_PREFIX = "DRAMATIQ_DIAG_"
+ALL = "all"
+
+#: The longest time that a setting may name, in seconds: a hundred years.
+_MAX_SECONDS = 100 * 366 * 86400
+_SECONDS = f"a number of seconds from 0 to {_MAX_SECONDS}"
+_INTERVAL = f"a number of seconds above 0 and up to {_MAX_SECONDS}"
+_BYTES = "a whole number of bytes above 0, or one with a unit, as in 512MiB"
+_NAMES = "names out of " + ", ".join(COLLECTOR_NAMES)
+
+_Names = Annotated[tuple[str, ...], NoDecode]
+
+
+def _field(default: Any, description: str, allowed: str, **constraints: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
+
+
+def _seconds(default: float, description: str) -> Any:
+    return _field(default, description, _SECONDS, ge=0, le=_MAX_SECONDS, allow_inf_nan=False)
+
+
+def _interval(default: float, description: str) -> Any:
+    return _field(default, description, _INTERVAL, gt=0, le=_MAX_SECONDS, allow_inf_nan=False)
+
+
+def _size(default: int, description: str) -> Any:
+    return _field(ByteSize(default), description, _BYTES, gt=0, le=2**62)
+
+
+class Settings(BaseSettings):
+    """All settings: given in code by field name, otherwise read from the environment, otherwise the default.
+
+    Raises:
+      SettingsError: When a value is not allowed; the message names the variable, the value and what is allowed.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    task_diagnostics: _Names = _field(
+        (),
+        "collected for every executed task, comma separated; `all` for all installed",
+        f"{ALL}, or {_NAMES}",
+        validation_alias="TASK_DIAGNOSTICS",
+    )
+    task_diagnostics_on_request: _Names = _field(
+        (),
+        "what a message or an actor may ask for besides",
+        f"{ALL}, or {_NAMES}",
+        validation_alias="TASK_DIAGNOSTICS_ON_REQUEST",
+    )
+    data_dir: Path = _field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory")
+    database_url: str | None = _field(
+        None,
+        "any SQLAlchemy URL of SQLite or PostgreSQL; without it SQLite in the data dir",
+        "an SQLAlchemy URL such as postgresql://user@host/name or sqlite:////path/file.db",
+        repr=False,
+    )
+    blob_url: str | None = _field(
+        None, "where blobs live; without it `blobs` in the data dir", "a directory, or a file:// URL of one"
+    )
+    spool_dir: Path | None = _field(
+        None, "on the worker's own disk; without it `spool` in the data dir", "a directory"
+    )
+    spool_max_bytes: ByteSize = _size(4 * 1024**3, "past it new diagnostics are declined with a reason")
+    memory_interval: float = _interval(2.0, "seconds between RSS samples")
+    pyinstrument_interval: float = _interval(0.005, "seconds between profile samples")
+    pyinstrument_engine: Literal["sampler", "profiler"] = _field(
+        "sampler", "`sampler`, or `profiler` for pyinstrument's own", "sampler or profiler"
+    )
+    memray_wait: float = _seconds(0.0, "seconds a task waits for the process's one Tracker")
+    memray_max_bytes: ByteSize = _size(1024**3, "a capture stops there and is partial")
+    orphan_protection_time: float = _seconds(86400.0, "seconds an artifact is kept")
+    run_retention: float = _seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
+    cleanup_interval: float = _seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
+    cleanup_queue: str = _field(
+        "default",
+        "the queue that the cleanup actor is declared on",
+        "a queue name: a letter or underscore, then letters, digits, dots, dashes, underscores",
+        pattern=r"^[a-zA-Z_][a-zA-Z0-9._-]*$",
+    )
+    shutdown_timeout: float = _seconds(10.0, "seconds a stopping worker spends on publishing")
+    url_ttl: float = _interval(3600.0, "seconds a download URL stays valid")
+    secret_key: SecretStr | None = _field(
+        None, "signs download URLs; without it one is made and kept in the data dir", "at least 16 characters"
+    )
+    api_token: SecretStr | None = _field(
+        None, "if set, every route but signed downloads and /healthz asks for it", "a text"
+    )
+    public_url: str | None = _field(
+        None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+    @field_validator("task_diagnostics", "task_diagnostics_on_request", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(n, str) for n in names):
+            raise ValueError
+        return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+    @field_validator("task_diagnostics", "task_diagnostics_on_request")
+    @classmethod
+    def _know_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name != ALL and name not in COLLECTOR_NAMES]
+        if unknown:
+            raise ValueError("unknown: " + ", ".join(map(repr, unknown)))
+        return names
+
+    @field_validator("data_dir", "spool_dir")
+    @classmethod
+    def _make_absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and "\0" in str(path):
+            raise ValueError
+        return None if path is None else path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _know_database(cls, value: str | None) -> str | None:
+        return value if value is None else _database_url(value).render_as_string(hide_password=False)
+
+    @field_validator("blob_url")
+    @classmethod
+    def _know_blob_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            _local_path(value)
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < 16:
+            raise ValueError
+        return key
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError
+        return value.rstrip("/")
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing can be selected: then no thread, file, connection or message is made."""
+        return not (self.task_diagnostics or self.task_diagnostics_on_request)
+
+    @property
+    def database(self) -> URL:
+        """The database's URL, with the driver named."""
+        if self.database_url is None:
+            return URL.create("sqlite", database=str(self.data_dir / "diagnostics.db"))
+        return _database_url(self.database_url)
+
+    @property
+    def migrates_itself(self) -> bool:
+        """Whether the database is an SQLite file in the data dir, which is migrated without being asked."""
+        url = self.database
+        if url.get_backend_name() != "sqlite" or url.database is None:
+            return False
+        return Path(url.database).absolute().is_relative_to(self.data_dir)
+
+    @property
+    def blob_dir(self) -> Path:
+        """The directory of the blobs."""
+        return self.data_dir / "blobs" if self.blob_url is None else _local_path(self.blob_url)
+
+    @property
+    def spool(self) -> Path:
+        """The directory of the spool."""
+        return self.data_dir / "spool" if self.spool_dir is None else self.spool_dir
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """Returns: The name of the environment variable of a field."""
+        alias = cls.model_fields[field].validation_alias
+        return alias if isinstance(alias, str) else ENV_PREFIX + field.upper()
+
+    @classmethod
+    def load(cls, settings: Self | None) -> Self:
+        """Returns: The settings as given, or those of the environment."""
+        return cls() if settings is None else settings
+
+
+def _database_url(value: str) -> URL:
+    try:
+        url = make_url(value)
+        backend = url.get_backend_name()
+    except ArgumentError:
+        raise ValueError from None
+    if backend == "sqlite" and url.database not in (None, "", ":memory:") and "mode=memory" not in value:
+        return url
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+    raise ValueError
+
+
+def _local_path(value: str) -> Path:
+    parts = urlsplit(value)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        path = Path(url2pathname(parts.path))
+    elif "://" not in value and "\0" not in value:
+        path = Path(value)
+    else:
+        raise ValueError
+    return path.expanduser().absolute()
+
+
+def _explain(detail: Any) -> str:
+    """Returns: One line that names the variable, the value and what is allowed."""
+    name = str(detail["loc"][0])
+    by_variable = {Settings.variable(field): field for field in Settings.model_fields}
+    field = by_variable.get(name, name)
+    if field not in Settings.model_fields:
+        return f"{name}: there is no such setting; the settings are {', '.join(Settings.model_fields)}."
+    info = Settings.model_fields[field]
+    extra = info.json_schema_extra
+    allowed = extra["allowed"] if isinstance(extra, dict) else ""
+    secret = field in ("secret_key", "api_token", "database_url")
+    value = "the given value" if secret else f"{detail['input']!r:.200}"
+    hint = f" ({detail['ctx']['error']})" if str(detail.get("ctx", {}).get("error", "")) else ""
+    return f"{Settings.variable(field)}: {value} is not allowed{hint}; allowed: {allowed}."

@@ -1,0 +1,82 @@
+"""Download URLs that expire and cannot be made up."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from .errors import StoreUnavailableError
+from .settings import Settings
+
+_KEY_FILE = "secret.key"
+
+
+class Signer:
+    """Signs the paths of artifacts.
+
+    Parameters:
+      settings: Its `secret_key` signs, or a key that is made once and kept in the data dir with mode 0600.
+
+    Raises:
+      StoreUnavailableError: When the key can be neither read nor made.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        given = settings.secret_key
+        self._key = given.get_secret_value().encode() if given is not None else _kept_key(settings.data_dir)
+        self._ttl_s = settings.url_ttl
+
+    def url_path(self, artifact_id: str, filename: str) -> str:
+        """Returns: The path and query of a download that is valid for the URL TTL from now."""
+        expires = str(int(time.time() + self._ttl_s))
+        query = urlencode({"expires": expires, "signature": self._sign(artifact_id, filename, expires)})
+        return f"/artifacts/{quote(artifact_id, safe='')}/{quote(filename, safe='')}?{query}"
+
+    def refusal(self, artifact_id: str, filename: str, expires: str | None, signature: str | None) -> str | None:
+        """Returns: Why a download is refused, or None when its signature is good and has not expired."""
+        if expires is None or signature is None:
+            return "A download needs the `expires` and `signature` that `profile_artifacts` gave."
+        expected = self._sign(artifact_id, filename, expires)
+        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
+            return "The signature of this URL is not valid."
+        if int(expires) < time.time():
+            return "This URL has expired; ask `profile_artifacts` for a new one."
+        return None
+
+    def _sign(self, artifact_id: str, filename: str, expires: str) -> str:
+        message = "\0".join(("artifact", artifact_id, filename, expires)).encode("utf-8", "surrogatepass")
+        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+
+
+def _kept_key(data_dir: Path) -> bytes:
+    path = data_dir / _KEY_FILE
+    try:
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"The key that signs URLs cannot be kept at {path}: {error.strerror}; "
+            f"make the directory writable or set {Settings.variable('secret_key')}."
+        ) from error
+    if len(key) < 16:
+        raise StoreUnavailableError(f"The key at {path} is too short; remove the file and a new one is made.")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+    try:
+        os.link(temporary, path)  # Whole at once, and only where no other process was faster.
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

@@ -1,0 +1,204 @@
+"""Crash-safe local entries: what a run leaves while it runs, and who may publish it after its worker died.
+
+    <spool>/<owner>/owner.lock              locked by the worker process for as long as it lives
+    <spool>/<owner>/<run id>.entry          JSON lines: the run's start, pieces of text artifacts, its end
+    <spool>/<owner>/<run id>.<artifact>     the file of an artifact that is not text by the line
+
+Whoever salvages trusts nothing in here: names are matched, links are not followed, lines are parsed one by one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dramatiq.logging import get_logger
+
+from .entry import ENTRY_SUFFIX, Entry
+from .errors import SpoolError
+from .settings import Settings
+
+_LOCK_FILE = "owner.lock"
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OWNER_NAME = re.compile(_UUID)
+_FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp)?)")
+
+#: Names of the directories that this process owns. Its record locks never stand in its own way, so it has to remember.
+_owned: set[str] = set()
+
+
+class Spool:
+    """The spool directory, of which each worker process owns one directory.
+
+    Parameters:
+      settings: Where the spool is, and how large it may grow.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.root = settings.spool
+        self.max_bytes = settings.spool_max_bytes
+        self.owner: Path | None = None
+        "This process's own directory, once it is open."
+        self.full = False
+        "Whether the spool was found past its limit when it was last measured."
+        self._lock_descriptor = -1
+
+    def open(self) -> None:
+        """Makes this process's own directory and locks it.
+
+        Raises:
+          SpoolError: When the directory cannot be made.
+        """
+        for attempts_left in (2, 1, 0):
+            owner = self.root / str(uuid.uuid4())
+            try:
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                owner.mkdir(mode=0o700)
+                self._lock_descriptor = _lock(owner)
+            except OSError as error:
+                # A salvager may take a directory for a dead owner's between the two steps; the next one is another.
+                if attempts_left and isinstance(error, (FileNotFoundError, BlockingIOError)):
+                    continue
+                raise SpoolError(
+                    f"The spool directory {self.root} cannot be used: {error.strerror or error}; "
+                    "make it writable for the worker, or set DRAMATIQ_DIAG_SPOOL_DIR to one that is."
+                ) from error
+            _owned.add(owner.name)
+            self.owner = owner
+            return
+
+    def close(self) -> None:
+        """Gives the directory up; what is left in it is salvaged by the next worker on this disk."""
+        if self.owner is None:
+            return
+        owner, self.owner = self.owner, None
+        _remove_owner(owner)
+        os.close(self._lock_descriptor)
+        _owned.discard(owner.name)
+
+    def entry(self, run_id: uuid.UUID) -> Entry:
+        """Returns: A new entry; without a usable spool it is kept in memory and published from there."""
+        entry = Entry(self.owner or self.root, run_id)
+        entry.create()
+        return entry
+
+    def measure(self) -> int:
+        """Adds up the bytes in the spool and sets `full`. Returns: The bytes."""
+        size_bytes = sum(status.st_size for owner in self._owners() for _, _, status in _files(owner))
+        self.full = size_bytes > self.max_bytes
+        return size_bytes
+
+    def dead_owners(self) -> Iterator[Path]:
+        """Yields the directory of each owner that died, locked until the next step, so that one salvager has it."""
+        for owner in self._owners():
+            if owner.name in _owned:
+                continue
+            with _claimed(owner) as claimed:
+                if claimed:
+                    yield owner
+
+    def entries(self, owner: Path) -> list[Entry]:
+        """Returns: The entries of an owner, oldest first."""
+        found = [(status.st_mtime, run_id) for run_id, kind, status in _files(owner) if kind == ENTRY_SUFFIX]
+        return [Entry(owner, run_id) for _, run_id in sorted(found)]
+
+    def remove_owner(self, owner: Path) -> None:
+        """Removes a dead owner's directory, unless an entry is left that could not be published."""
+        _remove_owner(owner)
+
+    def remove_abandoned(self, before: float, *, dry_run: bool = False) -> Iterator[int]:
+        """Removes what dead owners left and nobody salvaged. Yields the bytes of each entry.
+
+        Parameters:
+          before: Seconds since the epoch; what was written later stays.
+          dry_run: Whether to yield only.
+        """
+        for owner in self.dead_owners():
+            runs: dict[uuid.UUID, list[tuple[str, os.stat_result]]] = {}
+            for run_id, kind, status in _files(owner):
+                runs.setdefault(run_id, []).append((kind, status))
+            for run_id, files in runs.items():
+                if max(status.st_mtime for _, status in files) < before:
+                    if not dry_run:
+                        Entry(owner, run_id).remove(kind for kind, _ in files)
+                    yield sum(status.st_size for _, status in files)
+            if not dry_run:
+                _remove_owner(owner)
+
+    def _owners(self) -> list[Path]:
+        """Returns: The directories of all owners, living and dead."""
+        try:
+            with os.scandir(self.root) as entries:
+                return [
+                    self.root / entry.name
+                    for entry in entries
+                    if _OWNER_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+                ]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SpoolError(f"The spool directory {self.root} cannot be read: {error.strerror}") from error
+
+
+def _files(owner: Path) -> Iterator[tuple[uuid.UUID, str, os.stat_result]]:
+    """Yields run id, kind and status of each regular file of our own pattern."""
+    try:
+        with os.scandir(owner) as entries:
+            for entry in entries:
+                match = _FILE_NAME.fullmatch(entry.name)
+                if match is not None:
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        yield uuid.UUID(match["run"]), match["kind"], status
+    except FileNotFoundError:  # Its owner, or another salvager, removed it meanwhile.
+        return
+
+
+def _lock(owner: Path) -> int:
+    """Takes the lock of an owner's directory. Returns: The descriptor that holds it. Raises: OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(owner / _LOCK_FILE, flags, 0o600)
+    try:
+        # A record lock, as `flock` would be shared with any child that a task forks. It also ends with the process.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink == 0:
+            raise FileNotFoundError(f"{owner} was removed by another salvager")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def _claimed(owner: Path) -> Iterator[bool]:
+    try:
+        descriptor = _lock(owner)
+    except OSError:  # Locked means alive; anything else is not ours to salvage.
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _remove_owner(owner: Path) -> None:
+    """Removes files that no entry speaks for, and the directory if nothing else is left."""
+    files = [(run_id, kind) for run_id, kind, _ in _files(owner)]
+    with_entry = {run_id for run_id, kind in files if kind == ENTRY_SUFFIX}
+    for run_id, kind in files:
+        if run_id not in with_entry:
+            (owner / f"{run_id}.{kind}").unlink(missing_ok=True)
+    if not with_entry:
+        (owner / _LOCK_FILE).unlink(missing_ok=True)
+        try:
+            owner.rmdir()
+        except OSError as error:
+            get_logger(__name__).debug("The spool directory %s stays: %s", owner, error)

@@ -1,0 +1,243 @@
+"""Rows and blobs together: how the store is opened, written and claimed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
+
+from dramatiq.logging import get_logger
+from sqlalchemy import Engine, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, sessionmaker
+
+from .blobs import BlobStore
+from .database import check_schema, make_engine, migrate, translated
+from .errors import BlobMissingError, SchemaError, StoreMismatchError
+from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun
+from .records import clean_text, task_key
+from .settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run as it goes into its row."""
+
+    run_id: uuid.UUID
+    task_id: str
+    actor_name: str
+    queue_name: str
+    status: RunStatus
+    started_at: datetime
+    finished_at: datetime | None = None
+    duration_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    hostname: str
+    pid: int
+    exception_type: str | None = None
+    exception_message: str | None = None
+    overlapped_task_ids: Sequence[str] = ()
+
+    def row(self) -> dict[str, Any]:
+        """Returns: The columns, with texts made fit for every database."""
+        return {
+            **vars(self),
+            "task_key": task_key(self.task_id),
+            "task_id": clean_text(self.task_id),
+            "actor_name": clean_text(self.actor_name, 255),
+            "queue_name": clean_text(self.queue_name, 255),
+            "hostname": clean_text(self.hostname, 255),
+            "exception_type": None if self.exception_type is None else clean_text(self.exception_type, 255),
+            "exception_message": None if self.exception_message is None else clean_text(self.exception_message, 4000),
+            "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """An artifact on its way into the store."""
+
+    name: str
+    filename: str
+    media_type: str
+    stored_as: str | None
+    status: ArtifactStatus
+    reason: str | None = None
+    open: Callable[[], BinaryIO] | None = None
+    "Opens the file in the spool; None where there is no file."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A finished run with its artifacts: what is published, all at once."""
+
+    run: RunRecord
+    artifacts: Sequence[ArtifactRecord]
+
+
+def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
+    """Returns: The id of an artifact: the same however often it is published."""
+    return uuid.uuid5(run_id, name)
+
+
+class Store:
+    """The database and the blob root of one set of settings.
+
+    Parameters:
+      settings: The settings.
+
+    Raises:
+      NotInstalledError: When the database's driver is missing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.settings = settings
+        self.engine: Engine = make_engine(settings)
+        self.blobs = BlobStore(settings.blob_dir)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        insert = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
+        run, artifact = insert(TaskRun), insert(Artifact)
+        self._upsert_run = run.on_conflict_do_update(
+            index_elements=[TaskRun.run_id],
+            set_=dict(run.excluded.items()),
+            where=TaskRun.status == RunStatus.RUNNING,
+        )
+        # A second try may have put the blob on another day, so its row is the one that counts; never one that expired.
+        self._upsert_artifact = artifact.on_conflict_do_update(
+            index_elements=[Artifact.artifact_id],
+            set_=dict(artifact.excluded.items()),
+            where=or_(*(Artifact.status == status for status in LIVE_STATUSES)),  # `in_` is not for executemany.
+        )
+
+    def open(self) -> None:
+        """Sees to it that the schema is right and the blob root is claimed; an SQLite file in the data dir is made.
+
+        Raises:
+          SchemaError: When the schema is not the one needed.
+          StoreUnavailableError: When the database or the blob root cannot be used.
+        """
+        try:
+            check_schema(self.engine)
+        except SchemaError:
+            if not self.settings.migrates_itself:
+                raise
+            migrate(self.settings)
+        self.blobs.claim(self.store_id())
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction: committed at the end, rolled back on an error; driver errors come out translated."""
+        with translated(), self._sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Session]:
+        """A transaction during which nothing is published; keep it short."""
+        with self.session() as session:
+            if self.engine.dialect.name == "sqlite":
+                session.execute(update(StoreState).values(id=StoreState.id))  # Takes the write lock, which is one.
+            else:
+                session.execute(select(StoreState.id).with_for_update())
+            yield session
+
+    def store_id(self) -> uuid.UUID:
+        """Returns: The id of this store, as the database has it."""
+        with self.session() as session:
+            return session.execute(select(StoreState.store_id)).scalar_one()
+
+    def check_identity(self) -> None:
+        """Compares the two halves of the store.
+
+        Raises:
+          StoreMismatchError: When the blob root holds another store's id, or blobs but no id.
+        """
+        found, expected = self.blobs.store_id(), self.store_id()
+        if found == expected or (found is None and next(self.blobs.scan(), None) is None):
+            return
+        raise StoreMismatchError(
+            f"The blobs in {self.blobs.root} belong to store {found or 'unknown'}, the database is {expected}. "
+            f"{StoreMismatchError()}"
+        )
+
+    def announce(self, runs: Sequence[RunRecord]) -> None:
+        """Makes running runs visible; one that is already there stays as it is."""
+        if runs:
+            with self.session() as session:
+                session.execute(self._upsert_run, [run.row() for run in runs])
+
+    def publish(self, bundles: Sequence[Bundle]) -> None:
+        """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
+
+        Raises:
+          StoreError: When nothing was stored, or some blobs without their rows; publish again.
+        """
+        if not bundles:
+            return
+        now = datetime.now(UTC)
+        rows = [self._put(bundle, artifact, now) for bundle in bundles for artifact in bundle.artifacts]
+        names = [row["blob_name"] for row in rows if row["blob_name"] is not None]
+        if names:
+            self.blobs.sync(names)
+        with self.session() as session:
+            session.execute(select(StoreState.id).with_for_update(read=True))  # Waits for `exclusive`, not for others.
+            session.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
+            if rows:
+                session.execute(self._upsert_artifact, rows)
+        if any(self.blobs.size_bytes(name) is None for name in names):
+            raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
+
+    def _put(self, bundle: Bundle, artifact: ArtifactRecord, now: datetime) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "artifact_id": artifact_id(bundle.run.run_id, artifact.name),
+            "run_id": bundle.run.run_id,
+            "name": artifact.name,
+            "status": artifact.status,
+            "reason": None if artifact.reason is None else clean_text(artifact.reason, 4000),
+            "filename": artifact.filename,
+            "media_type": artifact.media_type,
+            "stored_as": artifact.stored_as,
+            "blob_name": None,
+            "size_bytes": None,
+            "sha256": None,
+            "published_at": now,
+            "expires_at": None,
+        }
+        if artifact.open is not None and artifact.status in LIVE_STATUSES:
+            with artifact.open() as source:
+                blob = self.blobs.put(row["artifact_id"], source)
+            kept_from = max(bundle.run.finished_at or now, now)
+            row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
+            row["expires_at"] = kept_from + timedelta(seconds=self.settings.orphan_protection_time)
+        return row
+
+    def claim_cleanup(self) -> bool:
+        """Takes the turn to enqueue a cleanup, once per interval over all processes that share the database.
+
+        Returns:
+          Whether the turn was free and is now taken.
+        """
+        now = datetime.now(UTC)
+        since = now - timedelta(seconds=self.settings.cleanup_interval)
+        due = or_(
+            StoreState.last_cleanup_at.is_(None),
+            StoreState.last_cleanup_at <= since,
+            StoreState.last_cleanup_at > now + timedelta(minutes=5),  # A clock that was wrong must not stop the schedule.
+        )
+        with self.session() as session:
+            if session.execute(select(StoreState.id).where(due)).first() is None:
+                return False
+            claimed = session.execute(update(StoreState).where(due).values(last_cleanup_at=now))
+            return bool(claimed.rowcount)  # type: ignore[attr-defined]
+
+    def release_cleanup(self) -> None:
+        """Gives the turn back, after the message could not be enqueued."""
+        with self.session() as session:
+            session.execute(update(StoreState).values(last_cleanup_at=None))
