@@ -172,7 +172,7 @@ class BlobStore:
     def sha256(self, name: str) -> str:
         """Reads a blob through. Raises: BlobMissingError."""
         with self.open(name) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
     def scan(self) -> Iterator[Found]:
         """Yields the files of our own pattern, oldest day first; anything else in the root is nobody's business."""
@@ -211,7 +211,7 @@ class BlobStore:
             if _DAY.fullmatch(entry.name) and entry.name < yesterday:
                 try:
                     (self.root / entry.name).rmdir()
-                except OSError:  # noqa: PERF203 - not empty is the usual case, and what to look for.
+                except OSError:  # Not empty is the usual case.
                     continue
 
     def store_id(self) -> uuid.UUID | None:

@@ -35,7 +35,7 @@ class Findings:
         return bool(self.missing_blobs or self.damaged_blobs or self.unknown_blobs)
 
 
-def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] = lambda number: None) -> Findings:
+def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] | None = None) -> Findings:
     """Compares every row with its blob, byte by byte, and every blob with the rows.
 
     Parameters:
@@ -60,7 +60,8 @@ def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] = l
             kind.append(str(artifact.artifact_id))
             if fix:
                 _give_up(store, artifact, damage)
-        on_blob(number)
+        if on_blob is not None:
+            on_blob(number)
     unknown = _unknown(store)
     findings.unknown_blobs = [found.name for found in unknown]
     if fix:

@@ -62,23 +62,23 @@ def run_cleanup(settings: Settings) -> None:
         store.close()
 
 
-def prepare_cleanup(broker: Broker, worker: Worker, settings: Settings) -> Callable[[Store], None]:
+def prepare_cleanup(broker: Broker, worker: Worker, settings: Settings) -> Callable[[Store], None] | None:
     """Declares the actor in a booting worker.
 
     Returns:
-      What enqueues a cleanup when one is due; called every few seconds.
+      What enqueues a cleanup when one is due, called every few seconds; None where this worker is not to schedule.
     """
     actor = register_cleanup(broker)
     whitelist = worker.consumer_whitelist
     if settings.cleanup_interval == 0:
-        return lambda store: None
+        return None
     if whitelist and actor.queue_name not in whitelist:
         get_logger(__name__).warning(
             "This worker leaves out the queue %r, so it does not schedule the cleanup of diagnostics; let a worker "
             "listen to that queue, set DRAMATIQ_DIAG_CLEANUP_QUEUE, or run `dramatiq-diag cleanup`.",
             actor.queue_name,
         )
-        return lambda store: None
+        return None
     return lambda store: _enqueue(actor, store)
 
 

@@ -83,7 +83,9 @@ def artifacts_document(
     }
 
 
-def urls_of_runs(session: Session, run_ids: Sequence[uuid.UUID], signer: Signer, base_url: str) -> Mapping[str, Document]:
+def urls_of_runs(
+    session: Session, run_ids: Sequence[uuid.UUID], signer: Signer, base_url: str
+) -> Mapping[str, Document]:
     """Returns: Run id -> the `urls` of that run."""
     found = artifacts_of(session, run_ids)
     return {str(run_id): urls(artifacts, signer, base_url) for run_id, artifacts in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -94,10 +95,8 @@ class Process:
         self.runs.pop(thread_id, None)
         self.publisher.submit(run)
 
-    def warn_once(self, key: Hashable, text: str, *values: Any) -> None:
-        """Logs a warning with the current traceback the first time; after that at debug level."""
-        if key in self._warned:
-            self.logger.debug(text, *values, exc_info=True)
-            return
+    def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
+        """Logs a warning with the error's traceback the first time; after that at debug level."""
+        level = logging.DEBUG if key in self._warned else logging.WARNING
         self._warned.add(key)
-        self.logger.warning(text, *values, exc_info=True)
+        self.logger.log(level, text, *values, exc_info=error)

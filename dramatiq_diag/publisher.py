@@ -46,7 +46,7 @@ class Publisher:
     def __init__(self, process: Process) -> None:
         self.logger = get_logger(__name__, type(self))
         self.process = process
-        self.schedule: Callable[[Store], None] = lambda store: None
+        self.schedule: Callable[[Store], None] | None = None
         "Enqueues the cleanup when it is due; set by the middleware."
         self._store: Store | None = None
         self._opened = False
@@ -222,7 +222,8 @@ class Publisher:
             self.process.spool.remove_owner(owner)
 
     def _keep_schedule(self) -> None:
-        self.schedule(self._opened_store())
+        if self.schedule is not None:
+            self.schedule(self._opened_store())
 
     def _finish(self) -> None:
         while self._backlog and self._stop_at is not None and time.monotonic() < self._stop_at:
@@ -284,5 +285,3 @@ def _running(run: Run) -> RunRecord:
         hostname=run.process.hostname,
         pid=run.process.pid,
     )
-
-

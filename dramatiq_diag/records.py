@@ -74,9 +74,7 @@ def list_runs(
 
 def runs_of_task(session: Session, task_id: str) -> list[RankedRun]:
     """Returns: The runs of a task, first attempt first; empty for an unknown task."""
-    query = (
-        select(TaskRun).where(TaskRun.task_key == task_key(task_id)).order_by(TaskRun.started_at, TaskRun.run_id)
-    )
+    query = select(TaskRun).where(TaskRun.task_key == task_key(task_id)).order_by(TaskRun.started_at, TaskRun.run_id)
     runs = session.execute(query).scalars().all()
     return [RankedRun(run=run, attempt=rank) for rank, run in enumerate(runs, 1)]
 
@@ -86,7 +84,8 @@ def choose_run(runs: Sequence[RankedRun], attempt: int | None = None) -> RankedR
     if attempt is not None:
         return next((run for run in runs if run.attempt == attempt), None)
     ended = [run for run in runs if run.run.status != RunStatus.RUNNING]
-    return (ended or list(runs) or [None])[-1]
+    latest = ended or runs
+    return latest[-1] if latest else None
 
 
 def artifacts_of(session: Session, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Artifact]]:
@@ -121,7 +120,7 @@ def _ranked() -> Select[tuple[TaskRun, int]]:
 
 
 def _run(session: Session, query: Select[tuple[TaskRun, int]]) -> list[RankedRun]:
-    return [RankedRun(run=run, attempt=attempt) for run, attempt in session.execute(query)]
+    return [RankedRun(run=run, attempt=attempt) for run, attempt in session.execute(query).tuples()]
 
 
 def _write_cursor(run: TaskRun) -> str:

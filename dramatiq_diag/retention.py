@@ -53,7 +53,7 @@ class Cleanup:
     """
 
     def __init__(
-        self, store: Store, *, dry_run: bool = False, on_batch: Callable[[Counts], None] = lambda counts: None
+        self, store: Store, *, dry_run: bool = False, on_batch: Callable[[Counts], None] | None = None
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.store = store
@@ -89,7 +89,7 @@ class Cleanup:
                 count, size = session.execute(
                     select(func.count(), func.coalesce(func.sum(Artifact.size_bytes), 0)).where(*due)
                 ).one()
-            self._count(expired_artifacts=count, removed_blobs=count, freed_bytes=int(size))
+            self._count(expired_artifacts=count, removed_blobs=count, freed_bytes=int(size or 0))
             return
         reason = f"Removed by the cleanup at {now:%Y-%m-%d %H:%M:%S} UTC, after its protection time."
         while True:
@@ -157,7 +157,8 @@ class Cleanup:
     def _count(self, **more: int) -> None:
         for name, number in more.items():
             setattr(self.counts, name, getattr(self.counts, name) + number)
-        self.on_batch(self.counts)
+        if self.on_batch is not None:
+            self.on_batch(self.counts)
 
 
 def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:

@@ -144,9 +144,8 @@ class Run:
         self.entry.append({"artifact": collector.artifact_name, "status": status, "reason": reason})
 
     def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
-        self.process.warn_once(
-            (collector.name, step, type(error)), "The collector %r failed to %s and was left out.", collector.name, step
-        )
+        text = "The collector %r failed to %s and was left out."
+        self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
         self._append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {_text_of(error)}")
 
 

@@ -61,26 +61,27 @@ class Selection:
     def _names(self, actor_name: str, wanted: Any, where: str) -> frozenset[str] | None:
         """Returns: The names that are allowed, or None where the option is no list of names."""
         if not isinstance(wanted, list | tuple | set | frozenset) or not all(isinstance(n, str) for n in wanted):
-            self._warn(actor_name, "The option %s of the %s is %.200r and not a list of names; it is ignored.", OPTION, where, wanted)
+            self._warn(
+                actor_name, f"the option {OPTION} of the {where} is no list of names and is ignored: {wanted!r:.200}"
+            )
             return None
         names = frozenset(wanted)
         if not names <= self.allowed:
+            dropped = sorted(f"{name:.100}" for name in names - self.allowed)[:10]
             self._warn(
                 actor_name,
-                "The %s asks for diagnostics %s, which neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
-                "they are dropped.",
-                where,
-                sorted(f"{name:.100}" for name in names - self.allowed)[:10],
+                f"the {where} asks for diagnostics that neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
+                f"dropped are {dropped}",
             )
         return names & self.allowed
 
     def _choose(self, names: frozenset[str]) -> tuple[Collector, ...]:
         return tuple(collector for name, collector in self.collectors.items() if name in names)
 
-    def _warn(self, actor_name: str, text: str, *values: Any) -> None:
+    def _warn(self, actor_name: str, text: str) -> None:
         if actor_name not in self._warned:
             self._warned.add(actor_name)
-            self.logger.warning(f"Actor %r: {text}", actor_name, *values)
+            self.logger.warning("Actor %r: %s.", actor_name, text)
 
 
 def expand(names: tuple[str, ...]) -> tuple[str, ...]:

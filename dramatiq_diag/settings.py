@@ -77,9 +77,7 @@ class Settings(BaseSettings):
     blob_url: str | None = _field(
         None, "where blobs live; without it `blobs` in the data dir", "a directory, or a file:// URL of one"
     )
-    spool_dir: Path | None = _field(
-        None, "on the worker's own disk; without it `spool` in the data dir", "a directory"
-    )
+    spool_dir: Path | None = _field(None, "on the worker's own disk; without it `spool` in the data dir", "a directory")
     spool_max_bytes: ByteSize = _size(4 * 1024**3, "past it new diagnostics are declined with a reason")
     memory_interval: float = _interval(2.0, "seconds between RSS samples")
     pyinstrument_interval: float = _interval(0.005, "seconds between profile samples")
@@ -105,9 +103,7 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = _field(
         None, "if set, every route but signed downloads and /healthz asks for it", "a text"
     )
-    public_url: str | None = _field(
-        None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL"
-    )
+    public_url: str | None = _field(None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL")
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -99,8 +99,8 @@ class Store:
         self.engine: Engine = make_engine(settings)
         self.blobs = BlobStore(settings.blob_dir)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        insert = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
-        run, artifact = insert(TaskRun), insert(Artifact)
+        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
+        run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
         self._upsert_run = run.on_conflict_do_update(
             index_elements=[TaskRun.run_id],
             set_=dict(run.excluded.items()),
@@ -229,7 +229,7 @@ class Store:
         due = or_(
             StoreState.last_cleanup_at.is_(None),
             StoreState.last_cleanup_at <= since,
-            StoreState.last_cleanup_at > now + timedelta(minutes=5),  # A clock that was wrong must not stop the schedule.
+            StoreState.last_cleanup_at > now + timedelta(minutes=5),  # From a clock that was wrong.
         )
         with self.session() as session:
             if session.execute(select(StoreState.id).where(due)).first() is None:

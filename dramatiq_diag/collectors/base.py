@@ -78,7 +78,10 @@ class UnavailableCollector(Collector):
         super().__init__(settings)
         # Instance attributes hide the annotations of the class: this object describes the artifact of another class.
         vars(self).update(
-            {field: getattr(wanted, field) for field in ("name", "artifact_name", "filename", "media_type", "stored_as")}
+            {
+                field: getattr(wanted, field)
+                for field in ("name", "artifact_name", "filename", "media_type", "stored_as")
+            }
         )
         self.reason = reason
 

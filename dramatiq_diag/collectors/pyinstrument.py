@@ -43,7 +43,9 @@ class PyinstrumentCollector(Collector):
                 f"pyinstrument is not installed ({error}); install it with: pip install 'dramatiq_diag[pyinstrument]'"
             ) from error
         if is_gevent_active():
-            raise UnavailableError("Under gevent all greenlets share one thread, and a profile could not tell them apart.")
+            raise UnavailableError(
+                "Under gevent all greenlets share one thread, and a profile could not tell them apart."
+            )
         self._profiler_class = pyinstrument.Profiler
         self._sampler = Sampler(settings.pyinstrument_interval)
         self._watch = CoroutineWatch()

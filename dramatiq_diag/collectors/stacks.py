@@ -54,7 +54,7 @@ def thread_stack(frame: FrameType | None, anchor: CodeType) -> Stack | None:
 
 
 def coroutine_stack(coroutine: Coroutine[Any, Any, Any], loop_frame: FrameType | None) -> Stack | None:
-    """Returns: The stack of a task's own coroutine, as it runs on the event loop or as it awaits; None once it ended."""
+    """Returns: The stack of a task's own coroutine, as it runs or as it awaits; None once it ended."""
     outer = coroutine.cr_frame  # type: ignore[attr-defined]
     if outer is None:
         return None
