@@ -127,7 +127,7 @@ def read_bundle(entry: Entry) -> Bundle | None:
 
 def artifact_kinds(bundle: Bundle) -> list[str]:
     """Returns: The kinds of files that the entry of this bundle may have."""
-    return [kind for artifact in bundle.artifacts for kind in (artifact.name, f"{artifact.name}.tmp")]
+    return [artifact.name for artifact in bundle.artifacts]
 
 
 def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:

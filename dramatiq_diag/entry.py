@@ -7,6 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +34,8 @@ class Entry:
         self.run_id = run_id
         self.error: OSError | None = None
         "What kept a record from being written."
+        self._prefix = f"{owner}/{run_id}."  # Paths are made by the thousand a second, which pathlib is too slow for.
+        self._held: list[Record] | None = []
         self._unwritten: list[Record] = []
         self._descriptor = -1
 
@@ -40,15 +43,20 @@ class Entry:
         """Makes the file, and keeps it open for `append`."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(f"{self.owner}/{self.run_id}.{ENTRY_SUFFIX}", flags, 0o600)
+            self._descriptor = os.open(self._prefix + ENTRY_SUFFIX, flags, 0o600)
         except OSError as error:
             self.error = error
 
     def append(self, *records: Record) -> None:
-        """Appends records in one write; what the disk does not take is kept in memory and published from there.
+        """Appends records in one write, or with the next `write` while they are held back.
 
-        An empty line goes before each record, so that one which a full disk tore spoils no other.
+        What the disk does not take is kept in memory and published from there. An empty line goes before each record,
+        so that one which a full disk tore spoils no other.
         """
+        held = self._held
+        if held is not None:
+            held += records
+            return
         data = "".join(f"\n{json.dumps(record)}\n" for record in records).encode()
         try:
             if self._descriptor < 0 or os.write(self._descriptor, data) != len(data):
@@ -56,6 +64,17 @@ class Entry:
         except OSError as error:
             self.error = error
             self._unwritten += records
+
+    def hold(self) -> None:
+        """Holds back what is appended, until `write`: each write lets go of the GIL, and may wait to have it again."""
+        if self._held is None:
+            self._held = []
+
+    def write(self) -> None:
+        """Writes what was held back, in one go. An entry holds back from its creation."""
+        held, self._held = self._held, None
+        if held:
+            self.append(*held)
 
     def close(self) -> None:
         """Ends the appending."""
@@ -65,20 +84,20 @@ class Entry:
 
     def path(self, kind: str) -> Path:
         """Returns: Where the file of an artifact is to be written."""
-        return self.owner / f"{self.run_id}.{kind}"
+        return Path(self._prefix + kind)
 
     def open(self, kind: str) -> BinaryIO:
         """Opens the file of an artifact, and nothing but a regular file. Raises: OSError."""
-        descriptor = os.open(self.path(kind), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(self._prefix + kind, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(f"{self.path(kind)} is not a regular file")
-        return open(descriptor, "rb")  # noqa: PTH123 - there is no path of a descriptor.
+        return open(descriptor, "rb")
 
     def size_bytes(self, kind: str) -> int:
         """Returns: The size of the file of an artifact; 0 where there is no regular file."""
         try:
-            status = self.path(kind).lstat()
+            status = os.lstat(self._prefix + kind)
         except FileNotFoundError:
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -90,20 +109,23 @@ class Entry:
           SpoolError: When the entry is too large to be one.
           OSError: When it cannot be read.
         """
-        if self._descriptor < 0 and self._unwritten and not self.path(ENTRY_SUFFIX).exists():
-            return list(self._unwritten)
-        if self.size_bytes(ENTRY_SUFFIX) > _MAX_ENTRY_BYTES:
+        try:
+            with self.open(ENTRY_SUFFIX) as file:
+                data = file.read(_MAX_ENTRY_BYTES + 1)
+        except FileNotFoundError:
+            if self._unwritten:
+                return list(self._unwritten)
+            raise
+        if len(data) > _MAX_ENTRY_BYTES:
             raise SpoolError(f"{self.path(ENTRY_SUFFIX)} is too large for an entry.")
-        with self.open(ENTRY_SUFFIX) as file:
-            parsed = [_parse(line) for line in file if line != b"\n"]
+        parsed = [_parse(line) for line in data.split(b"\n") if line]
         return [record for record in parsed if isinstance(record, dict)] + self._unwritten
 
     def remove(self, kinds: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""
-        for kind in kinds:
-            if kind != ENTRY_SUFFIX:
-                self.path(kind).unlink(missing_ok=True)
-        self.path(ENTRY_SUFFIX).unlink(missing_ok=True)
+        for kind in (*(kind for kind in kinds if kind != ENTRY_SUFFIX), ENTRY_SUFFIX):
+            with suppress(FileNotFoundError):
+                os.unlink(self._prefix + kind)
 
 
 def _parse(line: bytes) -> Any:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Runs published in one transaction.
 BATCH_SIZE = 100
 
+#: Seconds that sealed runs are gathered for: a thread that publishes all the time would make tasks wait for the GIL.
+_GATHER_S = 0.05
+
 #: Seconds between looks at what has no event: running runs, dead siblings, the schedule, the size of the spool.
 _TICK_S = 0.25
 _SALVAGE_INTERVAL_S = 3.0
@@ -114,6 +117,8 @@ class Publisher:
                 return self._stop_at is not None
             if run is None:
                 return True
+            if timeout_s and self._stop_at is None:
+                time.sleep(_GATHER_S)
             run.save()
             self._announced.discard(run)
             self._backlog.append(run.entry)

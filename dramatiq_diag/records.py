@@ -102,7 +102,7 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
     return session.get(Artifact, artifact_id)
 
 
-def _ranked() -> Select[tuple[TaskRun, int]]:
+def _ranked() -> Select[TaskRun, int]:
     earlier = aliased(TaskRun)
     attempt = (
         select(func.count())
@@ -119,8 +119,8 @@ def _ranked() -> Select[tuple[TaskRun, int]]:
     return select(TaskRun, attempt)
 
 
-def _run(session: Session, query: Select[tuple[TaskRun, int]]) -> list[RankedRun]:
-    return [RankedRun(run=run, attempt=attempt) for run, attempt in session.execute(query).tuples()]
+def _run(session: Session, query: Select[TaskRun, int]) -> list[RankedRun]:
+    return [RankedRun(run=run, attempt=attempt) for run, attempt in session.execute(query)]
 
 
 def _write_cursor(run: TaskRun) -> str:

@@ -77,7 +77,7 @@ class Run:
         }
 
     def start(self) -> None:
-        """Starts the collectors; the function is called right after."""
+        """Starts the collectors, and writes the entry; the function is called right after."""
         for collector in self.collectors:
             try:
                 if self.process.spool.full:
@@ -89,11 +89,13 @@ class Run:
                 self._append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
             except GUARDED as error:
                 self._lost(collector, "start", error)
+        self.entry.write()
         self.started = time.perf_counter()
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and seals the entry; runs again from where it was after an interrupt struck in it."""
         duration_ms = (time.perf_counter() - self.started) * 1000
+        self.entry.hold()
         while self._recordings:
             collector, recording = self._recordings[-1]
             try:
@@ -104,8 +106,8 @@ class Run:
             self._recordings.pop()
         if not self.sealed:
             self.entry.append({"end": self._end_record(status, duration_ms, exception)})
+            self.entry.write()
             self.sealed = True
-            self.entry.close()
 
     def _end_record(self, status: RunStatus, duration_ms: float, exception: BaseException | None) -> dict[str, Any]:
         return {
@@ -127,6 +129,7 @@ class Run:
             except GUARDED as error:
                 self._lost(collector, "save", error)
         self._unsaved.clear()
+        self.entry.close()
 
     def overlap(self, task_id: str) -> None:
         """Remembers a task that the same process runs meanwhile."""

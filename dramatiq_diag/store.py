@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from .blobs import BlobStore
 from .database import check_schema, make_engine, migrate, translated
-from .errors import BlobMissingError, SchemaError, StoreMismatchError
+from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun
 from .records import clean_text, task_key
 from .settings import Settings
@@ -122,7 +122,7 @@ class Store:
         """
         try:
             check_schema(self.engine)
-        except SchemaError:
+        except (SchemaError, StoreUnavailableError):  # The second while there is no data dir yet.
             if not self.settings.migrates_itself:
                 raise
             migrate(self.settings)
@@ -171,7 +171,7 @@ class Store:
         """Makes running runs visible; one that is already there stays as it is."""
         if runs:
             with self.session() as session:
-                session.execute(self._upsert_run, [run.row() for run in runs])
+                session.connection().execute(self._upsert_run, [run.row() for run in runs])
 
     def publish(self, bundles: Sequence[Bundle]) -> None:
         """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
@@ -188,9 +188,10 @@ class Store:
             self.blobs.sync(names)
         with self.session() as session:
             session.execute(select(StoreState.id).with_for_update(read=True))  # Waits for `exclusive`, not for others.
-            session.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
+            connection = session.connection()
+            connection.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
             if rows:
-                session.execute(self._upsert_artifact, rows)
+                connection.execute(self._upsert_artifact, rows)
         if any(self.blobs.size_bytes(name) is None for name in names):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
 

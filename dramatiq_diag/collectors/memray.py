@@ -40,6 +40,7 @@ class MemrayCollector(Collector):
         self._memray = memray
 
     def start(self, run: Run) -> Recording:
+        run.entry.write()  # What follows takes its time, and the run is to be known if the process dies meanwhile.
         refusal = self.process.profile_hook.take(run.task_id, self.settings.memray_wait)
         if refusal is not None:
             raise SkippedError(refusal)

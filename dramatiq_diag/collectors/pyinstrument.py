@@ -84,9 +84,12 @@ class _SessionRecording(Recording):
     def save(self) -> None:
         path = self.run.entry.path(self.collector.artifact_name)
         temporary = path.with_name(f"{path.name}.tmp")
-        with temporary.open("x", encoding="utf-8", errors="replace") as file:
-            json.dump(self._session(), file, separators=(",", ":"))
-        temporary.rename(path)
+        try:
+            temporary.write_text(json.dumps(self._session(), separators=(",", ":")), "utf-8")
+            temporary.rename(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class _SamplerRecording(_SessionRecording):

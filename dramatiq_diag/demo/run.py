@@ -1,0 +1,110 @@
+"""The demo: an in-memory broker, a worker in this process, SQLite in a data dir."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from dramatiq import Actor, Worker
+from dramatiq.brokers.stub import StubBroker
+
+from ..documents import Document, run_document, urls_of_runs
+from ..errors import DiagnosticsError
+from ..middleware import Diagnostics
+from ..records import runs_of_task
+from ..settings import ALL, Settings
+from ..signing import Signer
+from ..store import Store
+from .actors import declare
+
+QUEUE_NAME = "demo"
+
+#: Milliseconds that one of the demo's tasks may take, retries and all.
+_TASK_TIMEOUT_MS = 120_000
+_FLUSH_TIMEOUT_S = 30.0
+
+#: The demo's tasks are short, so RSS is sampled more often than by default, in seconds.
+_MEMORY_INTERVAL_S = 0.1
+
+
+def demo_settings() -> Settings:
+    """Returns: The environment's settings with every diagnostic on, and all storage in one data dir.
+
+    The data dir is DRAMATIQ_DIAG_DATA_DIR, or a fresh temporary directory, which is kept.
+    """
+    given = Settings()
+    chosen: dict[str, Any] = {name: getattr(given, name) for name in given.model_fields_set}
+    # A demo leaves no trace in a store that is in use.
+    chosen |= {"task_diagnostics": (ALL,), "database_url": None, "blob_url": None, "spool_dir": None}
+    if "data_dir" not in chosen:
+        chosen["data_dir"] = Path(tempfile.mkdtemp(prefix="dramatiq_diag.demo."))
+    chosen.setdefault("memory_interval", _MEMORY_INTERVAL_S)
+    chosen.setdefault("memray_wait", _TASK_TIMEOUT_MS / 1000)
+    return Settings(**chosen)
+
+
+class Demo:
+    """The demo's broker, actors and worker.
+
+    Parameters:
+      settings: As `demo_settings` gives them.
+      base_url: What the URLs of artifacts begin with.
+    """
+
+    def __init__(self, settings: Settings, base_url: str) -> None:
+        self.settings = settings
+        self.base_url = base_url
+        self.broker = StubBroker(fail_fast_default=False)
+        self.actors: list[Actor[..., Any]] = declare(self.broker, QUEUE_NAME)
+        self.diagnostics = Diagnostics(settings)
+        self.broker.add_middleware(self.diagnostics)
+
+    def run(self, on_task: Callable[[list[Document]], None] = lambda runs: None) -> list[Document]:
+        """Executes one task of each actor, one after the other, so that each has the process to itself.
+
+        Parameters:
+          on_task: Called with the runs of each task, once they are published.
+
+        Returns:
+          The runs, each a RUN with its `urls`.
+
+        Raises:
+          DiagnosticsError: When what was collected could not be published.
+        """
+        runs: list[Document] = []
+        with self._working():
+            for actor in self.actors:
+                message = actor.send()
+                self.broker.join(QUEUE_NAME, timeout=_TASK_TIMEOUT_MS)
+                if not self.diagnostics.flush(_FLUSH_TIMEOUT_S):
+                    raise DiagnosticsError(f"The runs of task {message.message_id} were not published in time.")
+                runs_of_message = self._documents(message.message_id)
+                on_task(runs_of_message)
+                runs += runs_of_message
+        return runs
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        worker = Worker(self.broker, worker_timeout=100, worker_threads=1)
+        dramatiq_logger = logging.getLogger("dramatiq")
+        level = dramatiq_logger.level
+        dramatiq_logger.setLevel(logging.CRITICAL)  # The tasks that fail are meant to.
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop()
+            self.broker.close()
+            dramatiq_logger.setLevel(level)
+
+    def _documents(self, task_id: str) -> list[Document]:
+        store = Store(self.settings)
+        with closing(store), store.session() as session:
+            ranked = runs_of_task(session, task_id)
+            run_ids = [run.run.run_id for run in ranked]
+            urls = urls_of_runs(session, run_ids, Signer(self.settings), self.base_url)
+            return [run_document(run) | {"urls": urls[str(run.run.run_id)]} for run in ranked]

@@ -1,0 +1,56 @@
+"""The demo's actors on a real broker: a module for Dramatiq's command line.
+
+    export DRAMATIQ_DIAG_DEMO_BROKER=redis://127.0.0.1:6379/0      # or amqp://guest:guest@127.0.0.1:5672
+    export TASK_DIAGNOSTICS=all
+    python -m dramatiq dramatiq_diag.demo.worker --processes 2 --threads 4
+    python -m dramatiq_diag.demo.worker                            # sends one task of each
+
+Importing it makes the broker, as Dramatiq's command line wants it; nothing else in this package imports it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import dramatiq
+from dramatiq import Broker
+
+from dramatiq_diag import Diagnostics
+from dramatiq_diag.demo.actors import declare
+from dramatiq_diag.errors import NotInstalledError, SettingsError
+
+BROKER_VARIABLE = "DRAMATIQ_DIAG_DEMO_BROKER"
+
+
+def make_broker(url: str) -> Broker:
+    """Makes the broker of a URL; connects to nothing yet.
+
+    Raises:
+      SettingsError: When the URL is neither redis:// nor amqp://.
+      NotInstalledError: When the broker's client is missing.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        if scheme in ("redis", "rediss"):
+            from dramatiq.brokers.redis import RedisBroker
+
+            return RedisBroker(url=url)
+        if scheme in ("amqp", "amqps"):
+            from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+            return RabbitmqBroker(url=url)
+    except ImportError as error:
+        raise NotInstalledError(
+            f"The broker's client is not installed ({error}): pip install 'dramatiq[redis,rabbitmq]'"
+        ) from error
+    raise SettingsError(f"{BROKER_VARIABLE}: the given value is not allowed; allowed: a redis:// or an amqp:// URL.")
+
+
+broker = make_broker(os.environ.get(BROKER_VARIABLE, ""))
+actors = declare(broker)
+broker.add_middleware(Diagnostics())
+dramatiq.set_broker(broker)
+
+if __name__ == "__main__":
+    for actor in actors:
+        print(f"/tasks/{actor.send().message_id}/  {actor.actor_name}")  # noqa: T201 - a command's output.
