@@ -46,7 +46,7 @@ class SpoolError(DiagnosticsError):
 
 
 class SkippedError(DiagnosticsError):
-    """A collector declined this run; raised by `Collector.start` with the reason as its message."""
+    """A collector declined this run; raised by `Recording.start` with the reason as its message."""
 
 
 class UnavailableError(DiagnosticsError):

@@ -14,13 +14,15 @@ class ProfileHook:
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
+        self._tracker: object = None
         self._tracked_task: str | None = None
         self._profiled: dict[int, str] = {}
 
-    def take(self, task_id: str, wait_s: float) -> str | None:
+    def take(self, tracker: object, task_id: str, wait_s: float) -> str | None:
         """Takes the hook for a Tracker, on all threads.
 
         Parameters:
+          tracker: Who takes it, and will release it.
           task_id: The task that is tracked.
           wait_s: Seconds to wait for the present holder at most.
 
@@ -34,14 +36,15 @@ class ProfileHook:
             if self._profiled:
                 holder = next(iter(self._profiled.values()))
                 return f"The interpreter's profile hook was held by pyinstrument's own profiler, for task {holder}."
-            self._tracked_task = task_id
+            self._tracker, self._tracked_task = tracker, task_id
             return None
 
-    def release(self) -> None:
-        """Gives the hook back after a Tracker."""
+    def release(self, tracker: object) -> None:
+        """Gives the hook back after a Tracker; does nothing where it was not taken."""
         with self._changed:
-            self._tracked_task = None
-            self._changed.notify_all()
+            if self._tracker is tracker:
+                self._tracker = self._tracked_task = None
+                self._changed.notify_all()
 
     def share(self, task_id: str) -> str | None:
         """Takes this thread's hook for a profiler. Returns: None when it is taken; otherwise why not."""

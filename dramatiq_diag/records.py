@@ -8,7 +8,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
@@ -35,8 +35,11 @@ class RunFilter:
 
 
 def task_key(task_id: str) -> str:
-    """Returns: A digest of the task id, 32 characters: any string is a task id, and an index entry has a limit."""
-    return hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    """Returns: A digest of the task id, 32 characters: any string is a task id, and an index entry has a limit.
+
+    It is the digest of the text as it is kept, so that the href that is made from that text finds the task as well.
+    """
+    return hashlib.sha256(clean_text(task_id).encode()).hexdigest()[:32]
 
 
 def clean_text(value: str, limit: int | None = None) -> str:
@@ -134,6 +137,6 @@ def _read_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
         started_at = datetime.fromisoformat(moment)
         if started_at.tzinfo is None:
             raise ValueError("the cursor has no time zone")
-        return started_at, uuid.UUID(run_id)
-    except (ValueError, binascii.Error, UnicodeError) as error:
+        return started_at.astimezone(UTC), uuid.UUID(run_id)
+    except (ValueError, OverflowError, binascii.Error) as error:
         raise ValueError("the cursor is not one that a list of runs gave") from error

@@ -82,7 +82,7 @@ class Run:
             try:
                 if self.process.spool.full:
                     raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
-                self._recordings.append((collector, collector.start(self)))
+                self._begin(collector)
             except UnavailableError as error:
                 self._append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
             except SkippedError as error:
@@ -91,6 +91,15 @@ class Run:
                 self._lost(collector, "start", error)
         self.entry.write()
         self.started = time.perf_counter()
+
+    def _begin(self, collector: Collector) -> None:
+        recording = collector.record(self)
+        self._recordings.append((collector, recording))  # First, so that `stop` ends what an interrupt cut short.
+        try:
+            recording.start()
+        except GUARDED:
+            self._recordings.pop()
+            raise
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and seals the entry; runs again from where it was after an interrupt struck in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -198,6 +199,13 @@ class Settings(BaseSettings):
         """Returns: The name of the environment variable of a field."""
         alias = cls.model_fields[field].validation_alias
         return alias if isinstance(alias, str) else ENV_PREFIX + field.upper()
+
+    @classmethod
+    def unknown_variables(cls) -> list[str]:
+        """Returns: Variables of the environment that look like settings and are none, for the doctor."""
+        known = {cls.variable(field) for field in cls.model_fields}
+        alike = (name for name in os.environ if name.upper().startswith((ENV_PREFIX, "TASK_DIAGNOSTIC")))
+        return sorted(name for name in alike if name.upper() not in known)
 
     @classmethod
     def load(cls, settings: Self | None) -> Self:

@@ -11,12 +11,17 @@ from dramatiq.logging import get_logger
 
 
 class Timer:
-    """A repeated call; made by `Ticker.every`."""
+    """A repeated call, once it is added to a `Ticker`; errors are logged once, then it is cancelled.
 
-    def __init__(self, interval_s: float, call: Callable[[], None], due: float) -> None:
+    Parameters:
+      interval_s: Seconds between calls; when a call comes late the next keeps to the grid.
+      call: Must be short, as all timers share the thread.
+    """
+
+    def __init__(self, interval_s: float, call: Callable[[], None]) -> None:
         self.interval_s = interval_s
         self.call = call
-        self.due = due
+        self.due = 0.0
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -37,14 +42,9 @@ class Ticker:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def every(self, interval_s: float, call: Callable[[], None]) -> Timer:
-        """Calls *call* after each interval until the timer is cancelled; errors are logged once, then it is cancelled.
-
-        Parameters:
-          interval_s: Seconds between calls; when a call comes late the next keeps to the grid.
-          call: Must be short, as all timers share the thread.
-        """
-        timer = Timer(interval_s, call, time.monotonic() + interval_s)
+    def add(self, timer: Timer) -> None:
+        """Calls the timer after each of its intervals, from now until it is cancelled."""
+        timer.due = time.monotonic() + timer.interval_s
         with self._changed:
             heapq.heappush(self._timers, timer)
             if self._thread is None:
@@ -52,7 +52,6 @@ class Ticker:
                 self._thread.start()
             elif self._timers[0] is timer:
                 self._changed.notify()
-        return timer
 
     def stop(self) -> None:
         """Ends the thread and waits for it."""

@@ -13,20 +13,30 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """What one collector does for one run; made by `Collector.start`, dropped after `save`."""
+    """What one collector does for one run; made by `Collector.record`, dropped after `save`."""
 
     reason: str | None = None
     "Why the artifact is only partial, in words for a person; None while it is whole."
 
+    def start(self) -> None:
+        """Begins to measure. Runs on the task's thread, just before its function is called.
+
+        Raises:
+          SkippedError: When this run is declined; the message is the artifact's reason.
+        """
+
     def stop(self) -> None:
-        """Ends the measurement. Runs on the task's thread, so it does the least that it can."""
+        """Ends the measurement. Runs on the task's thread, so it does the least that it can.
+
+        An interrupt of Dramatiq's may have cut `start` or an earlier `stop` short: it ends whatever has begun.
+        """
 
     def save(self) -> None:
         """Leaves the file in the spool. Runs on the publisher's thread, after `stop`."""
 
 
 class Collector:
-    """A diagnostic that can be chosen by name. Built once per process, by `load`; its `start` runs for each run.
+    """A diagnostic that can be chosen by name. Built once per process, by `load`; its `record` runs for each run.
 
     Parameters:
       settings: The settings of this process.
@@ -51,19 +61,16 @@ class Collector:
     "The name of the stored form, where the download is rendered from a smaller one."
 
     process: Process
-    "The process it works in, with the ticker that it may use; set before the first `start`."
+    "The process it works in, with the ticker that it may use; set before the first `record`."
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def start(self, run: Run) -> Recording:
-        """Begins to measure a run. Runs on the task's thread, just before its function is called.
+    def record(self, run: Run) -> Recording:
+        """Makes the recording of a run, which measures nothing yet.
 
         Returns:
           The recording; its state is its own, as worker threads share the collector.
-
-        Raises:
-          SkippedError: When this run is declined; the message is the artifact's reason.
         """
         raise NotImplementedError
 
@@ -85,5 +92,5 @@ class UnavailableCollector(Collector):
         )
         self.reason = reason
 
-    def start(self, run: Run) -> Recording:
+    def record(self, run: Run) -> Recording:
         raise UnavailableError(self.reason)

@@ -9,6 +9,7 @@ import psutil
 
 from ..run import Run
 from ..settings import Settings
+from ..ticker import Timer
 from .base import Collector, Recording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
@@ -38,7 +39,7 @@ class MemoryCollector(Collector):
         """Returns: The resident set size now. `ru_maxrss` would never fall."""
         return int(self._process.memory_info().rss)
 
-    def start(self, run: Run) -> Recording:
+    def record(self, run: Run) -> Recording:
         return _MemoryRecording(self, run)
 
 
@@ -49,9 +50,12 @@ class _MemoryRecording(Recording):
         self.peak_bytes = 0
         self.stopped = False
         self.lock = threading.Lock()
+        self.timer = Timer(collector.settings.memory_interval, self._tick)
         self.started = time.perf_counter()
+
+    def start(self) -> None:
         self._sample(HEADER)
-        self.timer = collector.process.ticker.every(collector.settings.memory_interval, self._tick)
+        self.collector.process.ticker.add(self.timer)
 
     def stop(self) -> None:
         self.timer.cancel()

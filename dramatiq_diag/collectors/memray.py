@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dramatiq.middleware import Interrupt
+
 from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
+from ..ticker import Timer
 from .base import Collector, Recording
 
 #: Seconds between looks at the size of a capture.
@@ -39,36 +42,51 @@ class MemrayCollector(Collector):
             ) from error
         self._memray = memray
 
-    def start(self, run: Run) -> Recording:
-        run.entry.write()  # What follows takes its time, and the run is to be known if the process dies meanwhile.
-        refusal = self.process.profile_hook.take(run.task_id, self.settings.memray_wait)
-        if refusal is not None:
-            raise SkippedError(refusal)
-        try:
-            return _MemrayRecording(self, run, self._memray)
-        except BaseException:
-            self.process.profile_hook.release()
-            raise
+    def record(self, run: Run) -> Recording:
+        return _MemrayRecording(self, run, self._memray)
 
 
 class _MemrayRecording(Recording):
     def __init__(self, collector: MemrayCollector, run: Run, memray: Any) -> None:
+        self.collector = collector
+        self.run = run
+        self.memray = memray
         self.hook = collector.process.profile_hook
         self.max_bytes = int(collector.settings.memray_max_bytes)
         self.path: Path = run.entry.path(collector.artifact_name)
         self.lock = threading.Lock()
+        self.tracker: Any = None
+        self.timer = Timer(_LOOK_INTERVAL_S, self._look)
+        self.started = 0.0
+
+    def start(self) -> None:
+        self.run.entry.write()  # What follows takes its time, and the run is to be known if the process dies meanwhile.
+        refusal = self.hook.take(self, self.run.task_id, self.collector.settings.memray_wait)
+        if refusal is not None:
+            raise SkippedError(refusal)
+        try:
+            self._track()
+        except Exception:
+            self.hook.release(self)
+            raise
+        self.started = time.perf_counter()
+        self.collector.process.ticker.add(self.timer)
+
+    def _track(self) -> None:
         # Only this format stays readable after SIGKILL. Compressing would take place on the stopping thread.
-        self.tracker = memray.Tracker(
-            destination=memray.FileDestination(self.path, compress_on_exit=False),
-            file_format=memray.FileFormat.ALL_ALLOCATIONS,
+        tracker = self.memray.Tracker(
+            destination=self.memray.FileDestination(self.path, compress_on_exit=False),
+            file_format=self.memray.FileFormat.ALL_ALLOCATIONS,
         )
         self.path.chmod(0o600)
         try:
-            self.tracker.__enter__()
+            tracker.__enter__()
+            self.tracker = tracker
         except RuntimeError as error:
             raise SkippedError(f"The application itself uses memray: {error}") from error
-        self.started = time.perf_counter()
-        self.timer = collector.process.ticker.every(_LOOK_INTERVAL_S, self._look)
+        except Interrupt:  # It waited until `__enter__` had done its work.
+            tracker.__exit__(None, None, None)
+            raise
 
     def stop(self) -> None:
         self.timer.cancel()
@@ -84,11 +102,10 @@ class _MemrayRecording(Recording):
 
     def _end(self, reason: str | None = None) -> None:
         with self.lock:
-            if self.tracker is None:
-                return
             tracker, self.tracker = self.tracker, None
-            self.reason = reason
             try:
-                tracker.__exit__(None, None, None)
+                if tracker is not None:
+                    self.reason = reason
+                    tracker.__exit__(None, None, None)
             finally:
-                self.hook.release()
+                self.hook.release(self)

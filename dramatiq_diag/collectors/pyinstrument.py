@@ -50,7 +50,7 @@ class PyinstrumentCollector(Collector):
         self._sampler = Sampler(settings.pyinstrument_interval)
         self._watch = CoroutineWatch()
 
-    def start(self, run: Run) -> Recording:
+    def record(self, run: Run) -> Recording:
         if self.settings.pyinstrument_engine == "profiler":
             return _ProfilerRecording(self, run)
         return _SamplerRecording(self, run)
@@ -68,11 +68,13 @@ class _SessionRecording(Recording):
         self.run = run
         root = root_of(run.actor)
         self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
+        self.start_time = self.started_s = self.cpu_started_s = 0.0
+        self.duration_s = self.cpu_time_s = 0.0
+
+    def _start_clocks(self) -> None:
         self.start_time = time.time()
         self.started_s = time.perf_counter()
         self.cpu_started_s = time.thread_time()
-        self.duration_s = 0.0
-        self.cpu_time_s = 0.0
 
     def _stop_clocks(self) -> None:
         self.duration_s = time.perf_counter() - self.started_s
@@ -85,6 +87,7 @@ class _SessionRecording(Recording):
         path = self.run.entry.path(self.collector.artifact_name)
         temporary = path.with_name(f"{path.name}.tmp")
         try:
+            temporary.touch(mode=0o600, exist_ok=False)
             temporary.write_text(json.dumps(self._session(), separators=(",", ":")), "utf-8")
             temporary.rename(path)
         except OSError:
@@ -98,9 +101,12 @@ class _SamplerRecording(_SessionRecording):
         is_async = coroutine_function(run.actor) is not None
         self.thread = threading.current_thread().name, run.thread_id
         self.profile = Profile(run.thread_id, anchor_of(run.actor), is_async=is_async)
-        if is_async:
+
+    def start(self) -> None:
+        self._start_clocks()
+        if self.profile.is_async:
             self._follow_coroutine()
-        collector._sampler.add(self.profile)
+        self.collector._sampler.add(self.profile)
 
     def _follow_coroutine(self) -> None:
         loop_thread = get_event_loop_thread()
@@ -122,7 +128,7 @@ class _SamplerRecording(_SessionRecording):
     def _session(self) -> SessionDict:
         self.profile.coroutine = None
         return session_of(
-            self.profile.seconds,
+            dict(self.profile.seconds),  # A sample may be under way that began before `stop`.
             start_time=self.start_time,
             duration_s=self.duration_s,
             cpu_time_s=self.cpu_time_s,
@@ -137,16 +143,20 @@ class _SamplerRecording(_SessionRecording):
 class _ProfilerRecording(_SessionRecording):
     def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
         super().__init__(collector, run)
-        if coroutine_function(run.actor) is not None:
+        self.profiler = collector._profiler_class(interval=collector.settings.pyinstrument_interval)
+        self.hook = collector.process.profile_hook
+
+    def start(self) -> None:
+        if coroutine_function(self.run.actor) is not None:
             raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
-        refusal = collector.process.profile_hook.share(run.task_id)
+        refusal = self.hook.share(self.run.task_id)
         if refusal is not None:
             raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
+        self._start_clocks()
         try:
-            self.profiler = collector._profiler_class(interval=collector.settings.pyinstrument_interval)
             self.profiler.start()
-        except BaseException:
-            collector.process.profile_hook.unshare()
+        except Exception:
+            self.hook.unshare()
             raise
 
     def stop(self) -> None:
@@ -154,7 +164,7 @@ class _ProfilerRecording(_SessionRecording):
         try:
             self.session = self.profiler.stop()
         finally:
-            self.collector.process.profile_hook.unshare()
+            self.hook.unshare()
 
     def _session(self) -> SessionDict:
         session: SessionDict = self.session.to_json()

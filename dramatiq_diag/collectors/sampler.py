@@ -108,23 +108,21 @@ class Sampler:
     def _run(self) -> None:
         uniform, low_s, high_s = random.Random().uniform, self.interval_s * 0.5, self.interval_s * 1.5  # noqa: S311
         while self._wait_for_profiles():
-            time.sleep(uniform(low_s, high_s))
+            self._shorten_switch_interval()
             try:
-                self._sample()
+                while self._profiles and not self._stopped:
+                    time.sleep(uniform(low_s, high_s))
+                    self._sample()
             except Exception:
                 self.logger.warning("A sample was lost.", exc_info=True)
+            finally:
+                self._restore_switch_interval()
 
     def _wait_for_profiles(self) -> bool:
         """Returns: Whether there is something to sample; False at the end."""
-        if self._profiles and not self._stopped:
-            return True
-        self._restore_switch_interval()
         with self._changed:
             self._changed.wait_for(lambda: self._profiles or self._stopped)
-        if self._stopped:
-            return False
-        self._shorten_switch_interval()
-        return True
+        return not self._stopped
 
     def _sample(self) -> None:
         # Frames are let go of before the next wait: one that is held past its function's return would have its

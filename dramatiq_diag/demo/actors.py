@@ -36,7 +36,7 @@ def declare(broker: Broker, queue_name: str = "default") -> list[Actor[..., Any]
     for needed in (AsyncIO, CurrentMessage):
         _add_missing(broker, needed)
     return [
-        dramatiq.actor(function, broker=broker, queue_name=queue_name, actor_name=function.__name__, **options)
+        dramatiq.actor(broker=broker, queue_name=queue_name, actor_name=function.__name__, **options)(function)
         for function, options in _WORK
     ]
 

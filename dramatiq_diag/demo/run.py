@@ -63,7 +63,7 @@ class Demo:
         self.diagnostics = Diagnostics(settings)
         self.broker.add_middleware(self.diagnostics)
 
-    def run(self, on_task: Callable[[list[Document]], None] = lambda runs: None) -> list[Document]:
+    def run(self, on_task: Callable[[list[Document]], None]) -> list[Document]:
         """Executes one task of each actor, one after the other, so that each has the process to itself.
 
         Parameters:

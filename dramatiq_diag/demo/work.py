@@ -57,7 +57,7 @@ class TokenCache:
         return self.tokens[path]
 
 
-def index_sources(count: int = 60) -> int:
+def index_sources(count: int = 45) -> int:
     """Parses modules and walks their syntax trees. Returns: How many definitions they have."""
     return sum(len(_definitions(path)) for path in source_files(count))
 
@@ -69,7 +69,7 @@ def search_index(count: int = 40) -> int:
         return sum(len(index.execute(query).fetchall()) for _ in range(5) for query in _QUERIES)
 
 
-def fill_cache(count: int = 120) -> int:
+def fill_cache(count: int = 80) -> int:
     """Fills a cache that grows until the task ends. Returns: How many tokens it held."""
     cache = TokenCache()
     return sum(len(cache.get(path)) for path in source_files(count))
