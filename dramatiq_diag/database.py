@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,34 +83,40 @@ def migrate(settings: Settings) -> str:
 
     engine = make_engine(settings)
     try:
-        with translated(), _one_at_a_time(settings, engine):
+        _make_directory(settings)
+        with translated(), _alembic_alone(), engine.begin() as connection:
+            # One migrates, the others wait, and then find nothing left to do.
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             config = alembic_config()
-            with engine.begin() as connection:
-                if engine.dialect.name == "postgresql":
-                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-            return HEAD_REVISION
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return HEAD_REVISION
     finally:
         engine.dispose()
 
 
-@contextmanager
-def _one_at_a_time(settings: Settings, engine: Engine) -> Iterator[None]:
-    """SQLite has no lock that covers a look and the change after it; a file beside it has."""
-    if engine.dialect.name != "sqlite" or engine.url.database is None:
-        yield
-        return
-    database = Path(engine.url.database)
-    try:
-        if settings.migrates_itself:
+def _make_directory(settings: Settings) -> None:
+    if settings.migrates_itself:
+        try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (database.parent / f".{database.name}.migrate").open("a")
-    except OSError as error:
-        raise StoreUnavailableError(f"The database {database} cannot be made: {error.strerror}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StoreUnavailableError(f"The data directory {settings.data_dir} cannot be made: {error}") from error
+
+
+@contextmanager
+def _alembic_alone() -> Iterator[None]:
+    """Alembic's context is global, so two threads must not migrate at once; this lock is no one's across a fork."""
+    import fcntl
+
+    descriptor = os.open(_migrations_dir(), os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def check_schema(engine: Engine) -> None:

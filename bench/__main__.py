@@ -1,0 +1,35 @@
+"""Runs the benchmarks: `python -m bench [--json FILE] [name ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import sys
+from pathlib import Path
+
+from .result import Result, table
+
+NAMES = ("hooks", "overhead", "publisher", "profile", "truth", "stored")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which to run, out of {', '.join(NAMES)}; all without")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write the figures")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(NAMES)
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    results: list[Result] = []
+    for name in arguments.names or NAMES:
+        for result in importlib.import_module(f".{name}", __package__).run():
+            print(f"{result.what}: {result.measured}", file=sys.stderr)  # noqa: T201
+            results.append(result)
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    arguments.json.write_text(json.dumps({**machine, "results": [result.row() for result in results]}, indent=2) + "\n")
+    print(table(results))  # noqa: T201
+
+
+main()

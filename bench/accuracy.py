@@ -1,0 +1,139 @@
+"""How true a profile's shares are, against what each function measured of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable
+
+from .worker import profiled_sessions
+
+#: Each kind of work runs for this long at a time on average, in seconds; twice the one, and none of the other.
+_TURN_S = 0.003
+
+_DATA = {str(number): [number, str(number) * 3, None] for number in range(60)}
+_NUMBERS = [random.Random(1).random() for _ in range(3000)]  # noqa: S311
+_TEXT = "the quick brown fox jumps over the lazy dog " * 200
+_PATTERN = re.compile(r"(\w+) (\w+) (?=lazy)")
+_BYTES = bytes(range(256)) * 2000
+_LOCK = threading.Lock()
+
+
+def python_loop() -> int:
+    total = 0
+    for number in range(300):
+        total += number * number % 7
+    return total
+
+
+def python_calls() -> int:
+    return sum(_call(number) for number in range(100))
+
+
+def _call(number: int) -> int:
+    return number + 1
+
+
+def c_json() -> str:
+    return json.dumps(_DATA)
+
+
+def c_sort() -> list[float]:
+    return sorted(_NUMBERS)
+
+
+def c_regex() -> int:
+    return len(_PATTERN.findall(_TEXT))
+
+
+def c_hash() -> str:
+    return hashlib.sha256(_BYTES).hexdigest()
+
+
+def c_zlib() -> int:
+    return len(zlib.compress(_BYTES[:100_000], 1))
+
+
+def sleeping() -> None:
+    time.sleep(0.002)
+
+
+def file_io() -> None:
+    with tempfile.TemporaryFile() as file:
+        for _ in range(20):
+            file.write(_BYTES[:4096])
+            file.flush()
+
+
+def locking() -> None:
+    if _LOCK.acquire(timeout=0.002):
+        _LOCK.release()
+
+
+KINDS: dict[str, Callable[[], object]] = {
+    kind.__name__: kind
+    for kind in (python_loop, python_calls, c_json, c_sort, c_regex, c_hash, c_zlib, sleeping, file_io, locking)
+}
+
+MIXES: dict[str, dict[str, float]] = {
+    "python": {"python_loop": 5, "python_calls": 2, "c_json": 1},
+    "c with the GIL": {"python_loop": 2, "c_json": 3, "c_sort": 3, "c_regex": 2},
+    "c without the GIL": {"python_calls": 3, "c_hash": 3, "c_zlib": 2},
+    "waiting": {"python_loop": 3, "sleeping": 3, "file_io": 2, "locking": 1},
+    "everything": dict.fromkeys(KINDS, 1.0),
+}
+
+
+def mixed(mix: dict[str, float], seconds: float, seed: int, truth: dict[str, float]) -> None:
+    """Runs a mix of work in turns of random length, and adds up how long each function took."""
+    chance = random.Random(seed)  # noqa: S311
+    names, weights = list(mix), list(mix.values())
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        name = chance.choices(names, weights)[0]
+        work, turn_s = KINDS[name], chance.uniform(0, 2 * _TURN_S)
+        started = now = time.perf_counter()
+        while now - started < turn_s:
+            before = now
+            work()
+            now = time.perf_counter()
+            truth[name] = truth.get(name, 0.0) + now - before
+
+
+def shares(seconds: dict[str, float]) -> dict[str, float]:
+    """Returns: Name -> percent of the whole."""
+    whole = sum(seconds.values())
+    return {name: 100 * spent / whole for name, spent in seconds.items()}
+
+
+def profile_shares(session: dict[str, list[tuple[list[str], float]]]) -> dict[str, float]:
+    """Returns: Kind -> percent of the time that the profile has below its function."""
+    seconds = dict.fromkeys(KINDS, 0.0)
+    for stack, spent in session["frame_records"]:
+        functions = [frame.split("\0")[0] for frame in stack]
+        for name in KINDS:
+            if name in functions:
+                seconds[name] += spent
+                break
+    return shares(seconds)
+
+
+def errors(mix_name: str, threads: int, seconds: float, seed: int, engine: str = "sampler") -> dict[str, float]:
+    """Returns: Kind -> percentage points by which the profile is off, the worst of the threads."""
+    truths: list[dict[str, float]] = [{} for _ in range(threads)]
+    mix = MIXES[mix_name]
+    tasks = [lambda n=n: mixed(mix, seconds, seed + n, truths[n]) for n in range(threads)]  # type: ignore[misc]
+    worst: dict[str, float] = {}
+    for truth, session in zip(truths, profiled_sessions(tasks, engine=engine), strict=True):
+        seen, true = profile_shares(session), shares(truth)
+        for name in mix:
+            off = seen[name] - true.get(name, 0.0)
+            if abs(off) > abs(worst.get(name, 0.0)):
+                worst[name] = off
+    return worst

@@ -1,0 +1,58 @@
+"""Work under a real worker, with and without diagnostics."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.stub import StubBroker
+from sqlalchemy import select
+
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.models import Artifact, TaskRun
+from dramatiq_diag.store import Store
+
+
+@contextmanager
+def worker(threads: int = 1, **settings: Any) -> Iterator[tuple[StubBroker, Diagnostics]]:
+    """A worker on an in-memory broker; without settings nothing is collected."""
+    broker = StubBroker(middleware=[])
+    with tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_") as data_dir:
+        diagnostics = Diagnostics(Settings(data_dir=data_dir, cleanup_interval=0, **settings))
+        broker.add_middleware(diagnostics)
+        running = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
+        running.start()
+        try:
+            yield broker, diagnostics
+        finally:
+            running.stop()
+
+
+def profiled_sessions(
+    tasks: Sequence[Callable[[], object]], *, engine: str = "sampler", names: Sequence[str] = ("memory", "pyinstrument")
+) -> list[dict[str, Any]]:
+    """Runs tasks side by side, a thread each. Returns: The stored session of each."""
+    with worker(len(tasks), task_diagnostics=list(names), pyinstrument_engine=engine) as (broker, diagnostics):
+        task = dramatiq.actor(lambda number: tasks[number](), actor_name="task", broker=broker)
+        messages = [task.send(number) for number in range(len(tasks))]
+        broker.join(task.queue_name)
+        assert diagnostics.flush(60)
+        store = Store(diagnostics.settings)
+        try:
+            with store.session() as session:
+                query = select(TaskRun.task_id, Artifact.blob_name).join(Artifact, Artifact.run_id == TaskRun.run_id)
+                found = session.execute(query.where(Artifact.name == "pyinstrument_profile")).all()
+            blobs = {task_id: blob_name for task_id, blob_name in found}  # noqa: C416 - rows are not pairs to mypy.
+            return [_load(store, blobs[message.message_id]) for message in messages]
+        finally:
+            store.close()
+
+
+def _load(store: Store, blob_name: str) -> dict[str, Any]:
+    with store.blobs.open(blob_name) as file:
+        session: dict[str, Any] = json.load(file)
+    return session

@@ -1,0 +1,7 @@
+"""When a report cannot be made."""
+
+from ..errors import DiagnosticsError
+
+
+class ReportError(DiagnosticsError):
+    """The report cannot be made from what is stored."""

@@ -1,0 +1,71 @@
+"""pyinstrument's interactive page, rendered from a stored session."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from typing import Any
+
+from ..errors import NotInstalledError
+from .errors import ReportError
+
+# Of all that a string could hold, these alone end a script element or change how its end is found.
+_MARKUP = re.compile(r"<(?=[/!])")
+
+# The page keeps its view options in the browser's storage, and stops where it may not, as in a sandbox.
+_STORAGE = """<script>
+for (const name of ["localStorage", "sessionStorage"]) {
+  try { window[name]; } catch {
+    const items = new Map();
+    Object.defineProperty(window, name, {value: {
+      getItem: key => items.get(key) ?? null,
+      setItem: (key, value) => { items.set(key, String(value)); },
+      removeItem: key => { items.delete(key); },
+    }});
+  }
+}
+</script>"""
+
+
+def render_session(stored: bytes) -> bytes:
+    """Renders a session to HTML.
+
+    pyinstrument writes the session's strings into a script element as they are, so what would end the element is
+    replaced by a random word before, and by JavaScript's escape of it afterwards: names come out as they went in.
+
+    Parameters:
+      stored: The JSON of `pyinstrument.session.Session.to_json`.
+
+    Raises:
+      NotInstalledError: When pyinstrument is missing.
+      ReportError: When it is not a session.
+    """
+    try:
+        from pyinstrument.renderers import HTMLRenderer
+        from pyinstrument.session import Session
+    except ImportError as error:
+        raise NotInstalledError(
+            f"Rendering this needs pyinstrument, which is not installed ({error}): "
+            "pip install 'dramatiq_diag[pyinstrument]'"
+        ) from error
+    word = f"lt{secrets.token_hex(16)}"
+    try:
+        session = Session.from_json(_without_markup(json.loads(stored), word))
+        page: str = HTMLRenderer().render(session)
+    except Exception as error:
+        raise ReportError(
+            f"The stored profile is damaged and cannot be rendered ({type(error).__name__}); see `dramatiq-diag check`."
+        ) from error
+    page = page.replace("<head>", f"<head>{_STORAGE}", 1)
+    return page.replace(word, r"\u003c").encode("utf-8", "replace")
+
+
+def _without_markup(value: Any, word: str) -> Any:
+    if isinstance(value, str):
+        return _MARKUP.sub(word, value)
+    if isinstance(value, list):
+        return [_without_markup(item, word) for item in value]
+    if isinstance(value, dict):
+        return {_without_markup(key, word): _without_markup(item, word) for key, item in value.items()}
+    return value

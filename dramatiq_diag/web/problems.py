@@ -1,0 +1,43 @@
+"""Errors as `application/problem+json`: the one place where an error becomes HTTP."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+from dramatiq.logging import get_logger
+
+from ..errors import DiagnosticsError, NotInstalledError, StoreError
+from .rfc9457 import PROBLEM_TYPE, problem_document
+
+
+class Problems:
+    """Falcon's error handlers: each logs the error and says as much of it as the client may know."""
+
+    def __init__(self) -> None:
+        self._logger = get_logger(__name__, type(self))
+
+    def install(self, app: falcon.App[falcon.Request, falcon.Response]) -> None:
+        """Makes every error of the app a problem document."""
+        app.set_error_serializer(self._serialize)
+        app.add_error_handler(Exception, self._unexpected)
+        app.add_error_handler(DiagnosticsError, self._failed)
+        app.add_error_handler(StoreError, self._unavailable)
+        app.add_error_handler(NotInstalledError, self._unavailable)
+
+    def _serialize(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+        resp.content_type = PROBLEM_TYPE
+        resp.data = problem_document(HTTPStatus(error.status_code), error.description)
+
+    def _unexpected(self, req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+        self._logger.error("%s %r failed", req.method, req.path, exc_info=error)
+        raise falcon.HTTPInternalServerError(description="The request failed; the server's log has the cause.")
+
+    def _failed(self, req: falcon.Request, resp: falcon.Response, error: DiagnosticsError, params: Any) -> None:
+        self._logger.warning("%s %r failed: %s", req.method, req.path, error)
+        raise falcon.HTTPInternalServerError(description=str(error))
+
+    def _unavailable(self, req: falcon.Request, resp: falcon.Response, error: DiagnosticsError, params: Any) -> None:
+        self._logger.warning("%s %r cannot be answered now: %s", req.method, req.path, error)
+        raise falcon.HTTPServiceUnavailable(description=str(error))

@@ -1,0 +1,92 @@
+"""Parts of a file: which one a Range header asks for, and a file that is that part."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from typing import Any, BinaryIO
+
+# NOTE: RFC 9110, section 14.2, lets a server ignore what it cannot read and several ranges at once.
+_ONE_RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,40})-([0-9]{0,40})[ \t]*", re.IGNORECASE)
+
+#: Given at once; waitress asks for as much as a socket might take, and reads again what it did not, in bytes.
+_MAX_READ_BYTES = 1 << 18
+
+
+class UnsatisfiableRangeError(ValueError):
+    """The range begins behind the end."""
+
+
+def parse_range(header: str | None, size_bytes: int) -> range | None:
+    """Reads a Range header.
+
+    Returns:
+      The offsets asked for, or None where the whole is to be sent: there is no header, it is malformed, or it names
+      several ranges.
+
+    Raises:
+      UnsatisfiableRangeError: When nothing of the range exists.
+    """
+    match = _ONE_RANGE.fullmatch(header or "")
+    if match is None:
+        return None
+    first, last = match.groups()
+    if first:
+        return _from_first(int(first), int(last) if last else size_bytes, size_bytes)
+    if not last:
+        return None
+    length = int(last)
+    if length == 0:
+        raise UnsatisfiableRangeError
+    return range(max(0, size_bytes - length), size_bytes) if size_bytes else None
+
+
+def _from_first(first: int, last: int, size_bytes: int) -> range | None:
+    if first >= size_bytes:
+        raise UnsatisfiableRangeError
+    return range(first, min(last + 1, size_bytes)) if first <= last else None
+
+
+class Slice(io.RawIOBase):
+    """A part of a file as a file of its own, which it closes.
+
+    It can be sought in, so that waitress sends it from its main loop, and has no descriptor, since servers with
+    `sendfile` are known to begin at the file's start.
+
+    Parameters:
+      file: The whole file.
+      offsets: Which of its bytes.
+    """
+
+    def __init__(self, file: BinaryIO, offsets: range) -> None:
+        super().__init__()
+        self._file = file
+        self._offsets = offsets
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._offsets)}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), _MAX_READ_BYTES, len(self._offsets) - self._position))
+        self._file.seek(self._offsets.start + self._position)
+        chunk = self._file.read(wanted)
+        buffer[: len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

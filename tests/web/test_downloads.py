@@ -1,0 +1,311 @@
+"""The files of artifacts, by signed URL."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+import pytest
+from web_support import MEMORY, Site, artifact, assert_problem, memory_artifact, memray_artifact, profile_artifact
+
+from dramatiq_diag.models import ArtifactStatus
+from dramatiq_diag.retention import Cleanup
+from dramatiq_diag.signing import Signer
+
+
+@pytest.fixture
+def memory(site: Site) -> str:
+    """The download path of a memory log."""
+    return site.publish_one(memory_artifact())
+
+
+@pytest.fixture
+def profile(site: Site) -> str:
+    """The download path of a rendered profile."""
+    return site.publish_one(profile_artifact())
+
+
+def test_a_download_is_the_file_with_its_headers(site: Site, memory: str) -> None:
+    result = site.get(memory)
+    assert (result.status_code, result.content) == (200, MEMORY)
+    assert dict(result.headers) == {
+        "content-type": "text/plain; charset=utf-8",
+        "content-length": str(len(MEMORY)),
+        "content-disposition": 'inline; filename="memory.datum"',
+        "content-security-policy": "sandbox; default-src 'none'",
+        "accept-ranges": "bytes",
+        "etag": f'"{hashlib.sha256(MEMORY).hexdigest()}"',
+        "cache-control": "private, no-cache",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
+
+
+def test_head_has_the_same_headers_and_no_body(site: Site, memory: str, profile: str) -> None:
+    for path in (memory, profile):
+        result, head = site.get(path), site.client.simulate_head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert dict(head.headers) == dict(result.headers)
+        whole = site.client.simulate_head(path, headers={"Range": "bytes=0-1"})
+        assert (whole.status_code, dict(whole.headers)) == (200, dict(result.headers))
+
+
+def test_a_capture_is_saved_and_not_shown(site: Site) -> None:
+    result = site.get(site.publish_one(memray_artifact()))
+    assert result.content == b"memray\0capture"
+    assert result.headers["content-type"] == "application/octet-stream"
+    assert result.headers["content-disposition"] == 'attachment; filename="memray.bin"'
+
+
+def test_a_partial_artifact_can_be_downloaded(site: Site) -> None:
+    record = memory_artifact(status=ArtifactStatus.PARTIAL, reason="The worker died.")
+    assert site.get(site.publish_one(record)).content == MEMORY
+
+
+def test_an_empty_file_is_empty(site: Site) -> None:
+    path = site.publish_one(memory_artifact(b""))
+    assert (site.get(path).status_code, site.get(path).content) == (200, b"")
+    assert_problem(site.get(path, headers={"Range": "bytes=0-"}), 416)
+
+
+def test_html_is_sandboxed(site: Site, profile: str) -> None:
+    result = site.get(profile)
+    assert result.headers["content-type"] == "text/html; charset=utf-8"
+    assert result.headers["content-disposition"] == 'inline; filename="pyinstrument.html"'
+    policy = result.headers["content-security-policy"].split("; ")
+    assert {"sandbox allow-scripts", "default-src 'none'"} <= set(policy)
+    assert "allow-same-origin" not in result.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "shown_as"),
+    [
+        # What could run scripts, or be taken for it, is saved.
+        ("image/svg+xml", "image/svg+xml"),
+        ("application/xhtml+xml", "application/xhtml+xml"),
+        ("text/xml", "text/xml; charset=utf-8"),
+        # What is no media type is bytes.
+        ("text/html\r\nSet-Cookie: a=b", "application/octet-stream"),
+        ("", "application/octet-stream"),
+        ("text/html; charset=utf-7", "application/octet-stream"),
+    ],
+)
+def test_any_other_media_type_is_saved(site: Site, media_type: str, shown_as: str) -> None:
+    result = site.get(site.publish_one(artifact("other", b"<svg/>", filename="a", media_type=media_type)))
+    assert result.headers["content-type"] == shown_as
+    assert result.headers["content-disposition"].startswith("attachment")
+    assert result.headers["content-security-policy"].startswith("sandbox;")
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        'a"; filename="b.exe',
+        "a\r\nSet-Cookie: x=1",
+        "b\\c",
+        "ünï.txt",
+        "任务",
+        "a;b=c",
+        "per%cent",
+        "../../etc/passwd",
+        "..",
+    ],
+)
+def test_a_filename_is_quoted_safely(site: Site, filename: str) -> None:
+    record = artifact("other", b"x", filename=filename, media_type="text/plain")
+    result = site.get(site.publish_one(record))
+    assert result.content == b"x"
+    disposition = result.headers["content-disposition"]
+    assert disposition.count('"') == 2
+    assert disposition.isascii()
+    assert disposition.isprintable()
+    assert filename == ".." or disposition.endswith(f"; filename*=UTF-8''{quote(filename, safe='')}")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected", "content_range"),
+    [
+        ("bytes=2-5", MEMORY[2:6], f"bytes 2-5/{len(MEMORY)}"),
+        ("bytes=20-", MEMORY[20:], f"bytes 20-{len(MEMORY) - 1}/{len(MEMORY)}"),
+        ("bytes=-4", MEMORY[-4:], f"bytes {len(MEMORY) - 4}-{len(MEMORY) - 1}/{len(MEMORY)}"),
+        ("bytes=0-9999", MEMORY, f"bytes 0-{len(MEMORY) - 1}/{len(MEMORY)}"),
+    ],
+)
+def test_a_range_gets_its_part(site: Site, memory: str, header: str, expected: bytes, content_range: str) -> None:
+    result = site.get(memory, headers={"Range": header})
+    assert (result.status_code, result.content) == (206, expected)
+    assert result.headers["content-range"] == content_range
+    assert result.headers["content-length"] == str(len(expected))
+
+
+@pytest.mark.parametrize("header", ["bytes=0-1,3-4", "bytes=5-2", "lines=1-2", "bytes=x-"])
+def test_a_range_that_is_not_one_gets_the_whole(site: Site, memory: str, header: str) -> None:
+    result = site.get(memory, headers={"Range": header})
+    assert (result.status_code, result.content) == (200, MEMORY)
+    assert "content-range" not in result.headers
+
+
+def test_a_range_behind_the_end_is_not_satisfiable(site: Site, memory: str) -> None:
+    result = site.get(memory, headers={"Range": "bytes=9999-"})
+    assert_problem(result, 416)
+    assert result.headers["content-range"] == f"bytes */{len(MEMORY)}"
+
+
+def test_a_rendered_form_has_ranges_too(site: Site, profile: str) -> None:
+    whole = site.get(profile).content
+    part = site.get(profile, headers={"Range": "bytes=-10"})
+    assert (part.status_code, part.content) == (206, whole[-10:])
+
+
+def test_if_range_holds_only_for_the_same_file(site: Site, memory: str) -> None:
+    etag = site.get(memory).headers["etag"]
+    same = site.get(memory, headers={"Range": "bytes=0-1", "If-Range": etag})
+    assert same.status_code == 206
+    for other in ('"other"', f"W/{etag}", "Fri, 02 Jan 2026 03:04:05 GMT"):
+        assert site.get(memory, headers={"Range": "bytes=0-1", "If-Range": other}).content == MEMORY
+
+
+@pytest.mark.parametrize("template", ["{}", "W/{}", '"x", {}', "*", '"a" , W/{} , "b"'])
+def test_what_the_client_has_already_is_not_sent_again(site: Site, memory: str, profile: str, template: str) -> None:
+    for path in (memory, profile):
+        etag = site.get(path).headers["etag"]
+        headers = {"If-None-Match": template.format(etag), "Range": "bytes=99999999-"}
+        for result in (site.get(path, headers=headers), site.client.simulate_head(path, headers=headers)):
+            assert (result.status_code, result.content) == (304, b"")
+            assert result.headers["etag"] == etag
+            assert result.headers["cache-control"] == "private, no-cache"
+
+
+def test_another_etag_gets_the_file(site: Site, memory: str) -> None:
+    assert site.get(memory, headers={"If-None-Match": '"x", ""'}).status_code == 200
+
+
+def test_the_etag_of_a_rendered_form_changes_with_its_bytes(site: Site, profile: str) -> None:
+    first = site.get(profile)
+    assert site.get(profile).headers["etag"] == first.headers["etag"]
+    rendered = site.blob(profile).with_name(site.blob(profile).name + ".rendered")
+    assert rendered.read_bytes() == first.content
+    rendered.write_bytes(b"rendered by another version")
+    second = site.get(profile)
+    assert second.content == b"rendered by another version"
+    assert second.headers["etag"] != first.headers["etag"]
+
+
+def _altered(path: str, **changes: str | None) -> str:
+    base, _, query = path.partition("?")
+    values = {name: found[0] for name, found in parse_qs(query).items()} | changes
+    return f"{base}?{urlencode({name: value for name, value in values.items() if value is not None})}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Missing.
+        {"expires": None, "signature": None},
+        {"expires": None},
+        {"signature": None},
+        # Forged.
+        {"signature": ""},
+        {"signature": "0" * 64},
+        {"signature": "ü"},
+        {"signature": "\0"},
+        {"signature": "x" * 10_000},
+        {"expires": "9999999999"},
+        {"expires": "abc"},
+        {"expires": "-1"},
+        {"expires": "inf"},
+        {"expires": "9" * 5000},
+    ],
+)
+def test_a_forged_signature_is_refused(site: Site, memory: str, changes: dict[str, str | None]) -> None:
+    assert_problem(site.get(_altered(memory, **changes)), 403)
+
+
+def test_the_signature_is_judged_before_anything_else(site: Site, memory: str) -> None:
+    query = memory.partition("?")[2]
+    for path in (
+        f"/artifacts/{uuid.uuid4()}/memory.datum",
+        "/artifacts/nonsense/memory.datum",
+        "/artifacts/..%2F..%2Fsecret.key/x",
+        "/artifacts/x/y/z",
+        memory.partition("?")[0].replace("memory.datum", "memray.bin"),
+    ):
+        assert_problem(site.get(path), 403)
+        assert_problem(site.get(f"{path}?{query}"), 403)
+
+
+def test_a_signature_ends(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    site = make_site(url_ttl=10)
+    path = site.publish_one(memory_artifact())
+    assert site.get(path).status_code == 200
+    monkeypatch.setattr("time.time", lambda: datetime.now(UTC).timestamp() + 12)
+    assert "has expired" in assert_problem(site.get(path), 403)
+
+
+def test_what_is_signed_and_unknown_is_not_found(site: Site, memory: str) -> None:
+    artifact_id = memory.split("/")[2]
+    for id_, filename in (
+        (str(uuid.uuid4()), "memory.datum"),
+        ("nonsense", "memory.datum"),
+        (artifact_id, "memray.bin"),
+        (artifact_id, "Memory.datum"),
+    ):
+        assert_problem(site.get(Signer(site.settings).url_path(id_, filename)), 404)
+
+
+def test_what_was_removed_is_gone_with_its_reason(make_site: Callable[..., Site]) -> None:
+    site = make_site(orphan_protection_time=0, run_retention=10**9)
+    path = site.publish_one(memory_artifact())
+    Cleanup(site.store).run()
+    assert "Removed by the cleanup" in assert_problem(site.get(path), 410)
+
+
+def test_what_never_had_a_file_is_gone_with_its_reason(site: Site) -> None:
+    record = memory_artifact(None, status=ArtifactStatus.FAILED, reason="It broke.")
+    assert assert_problem(site.get(site.publish_one(record)), 410) == "It broke."
+
+
+def test_a_file_that_is_gone_is_gone_and_the_log_says_what_to_do(
+    site: Site, memory: str, profile: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (memory, profile):
+        caplog.clear()
+        site.blob(path).unlink()
+        assert_problem(site.get(path), 410)
+        assert "dramatiq-diag check" in caplog.text
+        assert path.split("/")[2] in caplog.text
+
+
+def test_a_cleanup_in_between_is_no_reason_for_a_warning(
+    site: Site, memory: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dramatiq_diag.errors import BlobMissingError
+
+    def expire_first(*_: Any) -> None:
+        site.change(memory, status=ArtifactStatus.EXPIRED, reason="Removed just now.")
+        raise BlobMissingError
+
+    monkeypatch.setattr("dramatiq_diag.web.downloads.open_download", expire_first)
+    assert assert_problem(site.get(memory), 410) == "Removed just now."
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_file_that_was_cut_short_is_not_passed_off_as_whole(
+    site: Site, memory: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.blob(memory).write_bytes(MEMORY[:5])
+    assert "damaged" in assert_problem(site.get(memory), 500)
+    assert "dramatiq-diag check" in caplog.text
+
+
+def test_a_symbolic_link_is_not_followed(site: Site, memory: str) -> None:
+    secret = site.settings.data_dir / "secret"
+    secret.write_bytes(MEMORY)
+    site.blob(memory).unlink()
+    site.blob(memory).symlink_to(secret)
+    assert_problem(site.get(memory), 503)

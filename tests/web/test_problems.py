@@ -1,0 +1,123 @@
+"""Errors as problem documents."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from falcon.testing import TestClient
+from web_support import MEMORY, Site, assert_problem, memory_artifact
+
+from dramatiq_diag import Settings
+from dramatiq_diag.database import migrate
+from dramatiq_diag.store import Store
+from dramatiq_diag.web import create_app
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/task", "/artifacts", "/artifacts/x", "/healthz/x"])
+def test_an_unknown_address_is_not_found(site: Site, path: str) -> None:
+    assert assert_problem(site.get(path), 404)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/tasks/", "/tasks/x/", "/tasks/x/profile_artifacts/", "/artifacts/x/y"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_another_method_is_not_allowed(site: Site, path: str, method: str) -> None:
+    result = site.client.simulate_request(method, path)
+    assert assert_problem(result, 405)
+    assert {"GET", "HEAD"} <= set(result.headers["allow"].split(", "))
+
+
+def test_an_unexpected_error_is_logged_and_not_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("the password is hunter2")
+
+    monkeypatch.setattr("dramatiq_diag.web.resources.runs_document", break_down)
+    result = site.get("/tasks/")
+    assert "log has the cause" in assert_problem(result, 500)
+    assert "hunter2" not in result.text
+    assert "hunter2" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_a_database_of_another_version_is_unavailable_until_it_is_migrated(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", database_url=f"sqlite:///{tmp_path}/elsewhere.db")
+    app = create_app(settings)
+    client = TestClient(app)
+    assert "dramatiq-diag migrate" in assert_problem(client.simulate_get("/tasks/"), 503)
+    assert client.simulate_get("/healthz").status_code == 200
+    migrate(settings)
+    assert client.simulate_get("/tasks/").json == {"runs": [], "next": None}
+    app.close()
+
+
+def test_a_data_dir_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    app = create_app(Settings(data_dir=tmp_path / "file"))
+    client = TestClient(app)
+    assert str(tmp_path) in assert_problem(client.simulate_get("/tasks/"), 503)
+    assert str(tmp_path) in assert_problem(client.simulate_get("/artifacts/x/y"), 503)
+    assert client.simulate_get("/healthz").status_code == 200
+    app.close()
+
+
+def test_a_database_out_of_reach_is_unavailable(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    url = f"postgresql://nobody@/nothing?host={tmp_path}"
+    app = create_app(Settings(data_dir=tmp_path / "data", database_url=url))
+    assert "database cannot be used" in assert_problem(TestClient(app).simulate_get("/tasks/"), 503)
+    app.close()
+
+
+def test_tables_that_vanish_are_told(site: Site) -> None:
+    from sqlalchemy import text
+
+    assert site.get("/tasks/").status_code == 200
+    with site.store.session() as session:
+        session.execute(text("DROP TABLE artifacts"))
+        session.execute(text("DROP TABLE task_runs"))
+    assert "dramatiq-diag migrate" in assert_problem(site.get("/tasks/"), 503)
+
+
+def test_the_web_part_names_the_extra_when_falcon_is_missing() -> None:
+    script = (
+        "import sys; sys.modules['falcon'] = None\n"
+        "from dramatiq_diag.errors import NotInstalledError\n"
+        "from dramatiq_diag.web import create_app\n"
+        "from dramatiq_diag.web.server import Server\n"
+        "for make in create_app, Server:\n"
+        "    try: make()\n"
+        "    except NotInstalledError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("pip install 'dramatiq_diag[web]'") == 2, done.stderr
+
+
+def test_serving_names_the_extra_when_waitress_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dramatiq_diag.errors import NotInstalledError
+    from dramatiq_diag.web.server import Server
+
+    monkeypatch.setitem(sys.modules, "waitress", None)
+    with pytest.raises(NotInstalledError, match=r"pip install 'dramatiq_diag\[web\]'"):
+        Server(Settings(data_dir=tmp_path))
+
+
+def test_an_app_serves_again_after_it_was_closed(make_site: Callable[..., Site]) -> None:
+    site = make_site()
+    path = site.publish_one(memory_artifact())
+    site.app.close()
+    assert site.get(path).content == MEMORY
+
+
+def test_the_environment_gives_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(tmp_path / "from-environment"))
+    app = create_app()
+    assert TestClient(app).simulate_get("/tasks/").status_code == 200
+    app.close()
+    store = Store(Settings(data_dir=tmp_path / "from-environment"))
+    assert store.store_id()
+    store.close()
