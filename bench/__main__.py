@@ -16,7 +16,7 @@ NAMES = ("hooks", "overhead", "publisher", "profile", "truth", "stored")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which to run, out of {', '.join(NAMES)}; all without")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"out of {', '.join(NAMES)}; all without")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write the figures")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(NAMES)

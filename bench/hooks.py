@@ -20,12 +20,15 @@ _WORK_S = 0.002
 
 def run() -> Iterator[Result]:
     """Yields the three rows of the hooks."""
-    with worker(task_diagnostics_on_request=["memory"]) as idle, worker(task_diagnostics=["memory"]) as memory:
-        with worker(task_diagnostics=["memory", "pyinstrument"]) as both:
-            timed = [_Hooks(*idle), _Hooks(*memory), _Hooks(*both)]
-            for _ in range(_MESSAGES):
-                for hooks in timed:
-                    hooks.message()
+    with (
+        worker(task_diagnostics_on_request=["memory"]) as idle,
+        worker(task_diagnostics=["memory"]) as memory,
+        worker(task_diagnostics=["memory", "pyinstrument"]) as both,
+    ):
+        timed = [_Hooks(*idle), _Hooks(*memory), _Hooks(*both)]
+        for _ in range(_MESSAGES):
+            for hooks in timed:
+                hooks.message()
     names = ("nothing selected", "memory", "memory,pyinstrument")
     budgets = ((2.0, None), (300.0, 1000.0), (1000.0, None))
     for name, (median_us, p99_us), hooks in zip(names, budgets, timed, strict=True):
@@ -62,5 +65,3 @@ def _work() -> None:
     ends = time.perf_counter() + _WORK_S
     while time.perf_counter() < ends:
         pass
-
-

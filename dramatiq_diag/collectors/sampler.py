@@ -14,7 +14,7 @@ from dramatiq.logging import get_logger
 
 from .stacks import OTHER, Stack, coroutine_stack, thread_stack
 
-#: Distinct stacks that one profile may hold; further ones go into one bucket.
+#: Distinct stacks that one profile may hold: with more, its lightest ones are folded.
 MAX_STACKS = 10_000
 
 #: Python's own default of `sys.getswitchinterval`, in seconds, and the one while sampling: the sampler has to wait for
@@ -46,13 +46,29 @@ class Profile:
     def sample(self, now_s: float, frames: dict[int, FrameType], loop_thread_id: int | None) -> None:
         """Adds the time since the last sample to the present stack."""
         stack = self._stack(frames, loop_thread_id)
-        if stack is not None:
-            seconds = self.seconds
-            if stack not in seconds and len(seconds) >= MAX_STACKS:
-                stack = (OTHER, 0)
-            seconds[stack] = seconds.get(stack, 0.0) + now_s - self.last_s
-            self.sample_count += 1
+        if stack is None:
+            self.last_s = now_s
+        else:
+            self.add(stack, now_s)
+
+    def add(self, stack: Stack, now_s: float) -> None:
+        """Adds the time since the last sample to a stack."""
+        seconds = self.seconds
+        if stack not in seconds and len(seconds) >= MAX_STACKS:
+            self._fold()
+        seconds[stack] = seconds.get(stack, 0.0) + now_s - self.last_s
+        self.sample_count += 1
         self.last_s = now_s
+
+    def _fold(self) -> None:
+        """Makes room: the lightest half of the stacks keeps the upper half of its frames, with `OTHER` below."""
+        while len(self.seconds) > MAX_STACKS * 3 // 4:
+            lightest = sorted(self.seconds, key=self.seconds.__getitem__)[: MAX_STACKS // 2]
+            for stack in lightest:
+                spent_s = self.seconds.pop(stack)
+                frames = len(stack) // 2 - (stack[-2] is OTHER)
+                folded = (*stack[: frames // 2 * 2], OTHER, 0)
+                self.seconds[folded] = self.seconds.get(folded, 0.0) + spent_s
 
     def _stack(self, frames: dict[int, FrameType], loop_thread_id: int | None) -> Stack | None:
         if not self.is_async:

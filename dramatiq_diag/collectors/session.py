@@ -7,14 +7,21 @@ from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any
 
-from .stacks import AWAIT, Stack
+from .stacks import AWAIT, OTHER, Stack
 
 #: pyinstrument's separators inside a frame's description, and its markers of attributes.
 _IDENTIFIER_SEP = "\0"
 _CLASS_NAME = "\x01c"
 _LINE_NUMBER = "\x01l"
+_OTHER = _IDENTIFIER_SEP.join((OTHER, "", "0"))
+
+_ATTRIBUTES = "\x01"
+
+#: Calls in the tree of a stored profile: with more, the report would take megabytes and seconds.
+MAX_NODES = 5000
 
 SessionDict = dict[str, Any]
+FrameRecord = tuple[list[str], float]
 
 
 def session_of(
@@ -41,7 +48,7 @@ def session_of(
     Returns:
       The session as JSON; equal beginnings of stacks stand together, as pyinstrument's tree needs it.
     """
-    records = [([thread, *_describe_stack(stack)], spent_s) for stack, spent_s in seconds.items()]
+    records = prune([([thread, *_describe_stack(stack)], spent_s) for stack, spent_s in seconds.items()])
     records = records or [([thread, root], duration_s)]
     records.sort(key=lambda record: record[0])
     return {
@@ -57,6 +64,29 @@ def session_of(
         "sys_prefixes": sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}),
         "frame_records": records,
     }
+
+
+def prune(records: list[FrameRecord]) -> list[FrameRecord]:
+    """Cuts a large profile down to its `MAX_NODES` heaviest calls, without their lines, and `OTHER` for what was below.
+
+    Returns:
+      The same records where there are few, with the same total time in any case.
+    """
+    spent: dict[tuple[str, ...], float] = {}
+    paths = [tuple(frame.partition(_ATTRIBUTES)[0] for frame in stack) for stack, _ in records]
+    for path, (_, spent_s) in zip(paths, records, strict=True):
+        for depth in range(1, len(path) + 1):
+            spent[path[:depth]] = spent.get(path[:depth], 0.0) + spent_s
+    if len(spent) <= MAX_NODES:
+        return records
+    lightest_s = sorted(spent.values(), reverse=True)[MAX_NODES]
+    merged: dict[tuple[str, ...], float] = {}
+    for path, (stack, spent_s) in zip(paths, records, strict=True):
+        kept = sum(spent[path[:depth]] > lightest_s for depth in range(1, len(path) + 1))
+        without_lines = (frame.partition(_LINE_NUMBER)[0] for frame in stack[:kept])
+        cut = (*without_lines, _OTHER) if kept < len(stack) else tuple(without_lines)
+        merged[cut] = merged.get(cut, 0.0) + spent_s
+    return [(list(stack), spent_s) for stack, spent_s in merged.items()]
 
 
 def describe_thread(name: str, thread_id: int) -> str:
@@ -77,4 +107,4 @@ def _describe_stack(stack: Stack) -> Iterable[str]:
         if isinstance(code, CodeType):
             yield describe(code, line)
         else:
-            yield AWAIT if code == AWAIT else _IDENTIFIER_SEP.join((code, "", "0"))
+            yield AWAIT if code is AWAIT else _OTHER

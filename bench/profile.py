@@ -1,0 +1,81 @@
+"""The profile of a task that is busy for an hour: memory, size, and time to render."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import time
+import tracemalloc
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+from dramatiq_diag.collectors.sampler import Profile
+from dramatiq_diag.collectors.session import describe_thread, session_of
+from dramatiq_diag.reports.pyinstrument import render_session
+
+from .result import Result
+
+#: Samples of an hour at the default interval.
+_SAMPLES = 720_000
+_MIB = 1024 * 1024
+
+
+def run() -> Iterator[Result]:
+    """Yields one row a figure; the sampler is fed, as an hour is long."""
+    stacks = _stacks(random.Random(7))  # noqa: S311
+    tracemalloc.start()
+    profile = Profile(0, stacks[0][0], is_async=False)
+    profile.last_s = 0.0
+    chance = random.Random(8)  # noqa: S311
+    for number in range(_SAMPLES):
+        profile.add((*chance.choice(stacks),), number * 0.005)
+    held_mib = tracemalloc.get_traced_memory()[0] / _MIB
+    tracemalloc.stop()
+    session = _session(profile)
+    rendering_s = []
+    for _ in range(5):
+        started = time.perf_counter()
+        html = render_session(session)
+        rendering_s.append(time.perf_counter() - started)
+    yield Result(what="hour-long profile, memory", budget="32 MB", measured=f"{held_mib:.1f} MB", met=held_mib < 32)
+    size_mib = len(html) / _MIB
+    yield Result(what="hour-long profile, HTML", budget="2 MB", measured=f"{size_mib:.2f} MB", met=size_mib < 2)
+    median_s = statistics.median(rendering_s)
+    yield Result(what="hour-long profile, rendering", budget="1 s", measured=f"{median_s:.2f} s", met=median_s < 1)
+
+
+def _session(profile: Profile) -> bytes:
+    session = session_of(
+        profile.seconds,
+        start_time=0.0,
+        duration_s=3600.0,
+        cpu_time_s=3600.0,
+        interval_s=0.005,
+        sample_count=profile.sample_count,
+        thread=describe_thread("worker", 1),
+        root="root\0root.py\x001",
+        target_description="An hour of varied work",
+    )
+    return json.dumps(session).encode()
+
+
+def _stacks(chance: random.Random) -> list[tuple[Any, ...]]:
+    """Returns: Stacks of a large program: 2,000 functions, 40,000 distinct stacks, most of the time in few of them."""
+    codes = [_code(number) for number in range(2000)]
+    stacks = []
+    for _ in range(40_000):
+        depth = chance.randint(5, 40)
+        chain = [codes[0]] + [codes[min(int(chance.paretovariate(0.6)) + level, 1999)] for level in range(depth)]
+        stacks.append(tuple(part for code in chain for part in (code, code.co_firstlineno + chance.randint(0, 9))))
+    return [stacks[min(int(chance.paretovariate(0.4)), len(stacks) - 1)] for _ in range(200_000)]
+
+
+def _code(number: int) -> CodeType:
+    return (lambda: None).__code__.replace(
+        co_name=f"function_{number}",
+        co_qualname=f"Class{number % 50}.function_{number}",
+        co_filename=f"/srv/app/package_{number % 20}/module_{number % 200}.py",
+        co_firstlineno=1 + number,
+    )
