@@ -52,8 +52,16 @@ class Diagnostics(Middleware):
             process.stop(self.settings.shutdown_timeout)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        if self.process is not None:
-            self.process.begin(broker, message)
+        if self.process is None:
+            return
+        run = self.process.begin(broker, message)
+        if run is None:
+            return
+        for enter in run.start():
+            try:
+                enter()  # Right here; see `Recording.enter`.
+            except Exception as error:  # noqa: BLE001 - the recording decides.
+                run.enter_error = error
 
     def after_process_message(
         self,

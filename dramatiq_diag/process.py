@@ -67,8 +67,8 @@ class Process:
             collector.close()
         self.spool.close()
 
-    def begin(self, broker: Broker, message: MessageProxy) -> None:
-        """Starts the run of a message, if anything is selected for it."""
+    def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
+        """Makes the run of a message, to be started. Returns: The run, or None where nothing is selected."""
         thread_id = threading.get_ident()
         self._messages[thread_id] = message
         if self.runs:
@@ -76,13 +76,13 @@ class Process:
                 run.overlap(message.message_id)
         collectors = self.selection(broker, message)
         if not collectors:
-            return
+            return None
         run = Run(self, message, broker.get_actor(message.actor_name), collectors)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(other.message_id)
         self.runs[thread_id] = run
-        run.start()
+        return run
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Ends the run of this thread, if there is one, and hands it to the publisher."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Run:
         self.started = time.perf_counter()
         self.overlapped: dict[str, None] = {}
         self.sealed = False
+        self.enter_error: Exception | None = None
         self.entry = process.spool.entry(self.run_id)
         self._recordings: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
@@ -76,30 +77,35 @@ class Run:
             ],
         }
 
-    def start(self) -> None:
-        """Starts the collectors, and writes the entry; the function is called right after."""
+    def start(self) -> Iterator[Callable[[], object]]:
+        """Starts the collectors, and writes the entry; the function is called right after.
+
+        Yields what Dramatiq's hook has to call itself, see `Recording.enter`; what that raises goes into `enter_error`.
+        """
         for collector in self.collectors:
             try:
                 if self.process.spool.full:
                     raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
-                self._begin(collector)
+                recording = collector.record(self)
+                self._recordings.append((collector, recording))  # First: `stop` ends what an interrupt cut short.
+                recording.start()
+                if recording.enter is not None:
+                    self.enter_error = None
+                    yield recording.enter
+                    recording.entered(self.enter_error)
             except UnavailableError as error:
                 self._append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
             except SkippedError as error:
+                self._drop(collector)
                 self._append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
             except GUARDED as error:
+                self._drop(collector)
                 self._lost(collector, "start", error)
         self.entry.write()
         self.started = time.perf_counter()
 
-    def _begin(self, collector: Collector) -> None:
-        recording = collector.record(self)
-        self._recordings.append((collector, recording))  # First, so that `stop` ends what an interrupt cut short.
-        try:
-            recording.start()
-        except GUARDED:
-            self._recordings.pop()
-            raise
+    def _drop(self, collector: Collector) -> None:
+        self._recordings = [(other, recording) for other, recording in self._recordings if other is not collector]
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and seals the entry; runs again from where it was after an interrupt struck in it."""

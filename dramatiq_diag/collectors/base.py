@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UnavailableError
@@ -18,12 +19,22 @@ class Recording:
     reason: str | None = None
     "Why the artifact is only partial, in words for a person; None while it is whole."
 
+    enter: Callable[[], object] | None = None
+    """What Dramatiq's hook itself calls after `start`, where one is given.
+
+    memray's readers hide as many of the task's outermost frames as there are above the call of `Tracker.__enter__`, so
+    that call must not be deeper than the one of the actor's function.
+    """
+
     def start(self) -> None:
         """Begins to measure. Runs on the task's thread, just before its function is called.
 
         Raises:
           SkippedError: When this run is declined; the message is the artifact's reason.
         """
+
+    def entered(self, error: Exception | None) -> None:
+        """Runs after `enter`, with what that raised. Raises: SkippedError, or the error."""
 
     def stop(self) -> None:
         """Ends the measurement. Runs on the task's thread, so it does the least that it can.

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dramatiq.middleware import Interrupt
-
 from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
@@ -65,28 +63,29 @@ class _MemrayRecording(Recording):
         if refusal is not None:
             raise SkippedError(refusal)
         try:
-            self._track()
+            # Only this format stays readable after SIGKILL. Compressing would take place on the stopping thread.
+            self.tracker = self.memray.Tracker(
+                destination=self.memray.FileDestination(self.path, compress_on_exit=False),
+                file_format=self.memray.FileFormat.ALL_ALLOCATIONS,
+            )
+            self.path.chmod(0o600)
         except Exception:
-            self.hook.release(self)
+            self._give_up()
             raise
+        self.enter = self.tracker.__enter__
+
+    def entered(self, error: Exception | None) -> None:
+        if error is not None:
+            self._give_up()
+            if isinstance(error, RuntimeError):
+                raise SkippedError(f"The application itself uses memray: {error}") from error
+            raise error
         self.started = time.perf_counter()
         self.collector.process.ticker.add(self.timer)
 
-    def _track(self) -> None:
-        # Only this format stays readable after SIGKILL. Compressing would take place on the stopping thread.
-        tracker = self.memray.Tracker(
-            destination=self.memray.FileDestination(self.path, compress_on_exit=False),
-            file_format=self.memray.FileFormat.ALL_ALLOCATIONS,
-        )
-        self.path.chmod(0o600)
-        try:
-            tracker.__enter__()
-            self.tracker = tracker
-        except RuntimeError as error:
-            raise SkippedError(f"The application itself uses memray: {error}") from error
-        except Interrupt:  # It waited until `__enter__` had done its work.
-            tracker.__exit__(None, None, None)
-            raise
+    def _give_up(self) -> None:
+        self.tracker = self.enter = None
+        self.hook.release(self)
 
     def stop(self) -> None:
         self.timer.cancel()
@@ -102,7 +101,7 @@ class _MemrayRecording(Recording):
 
     def _end(self, reason: str | None = None) -> None:
         with self.lock:
-            tracker, self.tracker = self.tracker, None
+            tracker, self.tracker, self.enter = self.tracker, None, None
             try:
                 if tracker is not None:
                     self.reason = reason

@@ -26,16 +26,16 @@ def make_broker(url: str) -> Broker:
     """Makes the broker of a URL; connects to nothing yet.
 
     Raises:
-      SettingsError: When the URL is neither redis:// nor amqp://.
+      SettingsError: When the URL is not one of Redis or RabbitMQ.
       NotInstalledError: When the broker's client is missing.
     """
-    scheme = url.partition("://")[0]
+    scheme, separator, _ = url.partition("://")
     try:
-        if scheme in ("redis", "rediss"):
+        if separator and scheme in ("redis", "rediss", "unix"):
             from dramatiq.brokers.redis import RedisBroker
 
             return RedisBroker(url=url)
-        if scheme in ("amqp", "amqps"):
+        if separator and scheme in ("amqp", "amqps"):
             from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
             return RabbitmqBroker(url=url)
@@ -43,7 +43,9 @@ def make_broker(url: str) -> Broker:
         raise NotInstalledError(
             f"The broker's client is not installed ({error}): pip install 'dramatiq[redis,rabbitmq]'"
         ) from error
-    raise SettingsError(f"{BROKER_VARIABLE}: the given value is not allowed; allowed: a redis:// or an amqp:// URL.")
+    raise SettingsError(
+        f"{BROKER_VARIABLE}: the given value is not allowed; allowed: a URL with redis://, unix:// or amqp://."
+    )
 
 
 broker = make_broker(os.environ.get(BROKER_VARIABLE, ""))

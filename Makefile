@@ -1,0 +1,42 @@
+# `make` lists the targets. Each does its own set-up, once: a virtual environment with pinned packages.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "PYTHON=python3.13 chooses the interpreter (now: $(PYTHON)), ARGS=... goes to the command."
+
+demo: $(STAMP) ## Execute real tasks under every diagnostic, and serve what they left
+	$(BIN)/dramatiq-diag demo $(ARGS)
+
+test: $(STAMP) ## Run the tests; what needs a service that is missing here is skipped
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style and format
+	$(BIN)/ruff check $(ARGS) .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Check types
+	$(BIN)/mypy $(ARGS)
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+
+# pip is brought up first: the one of a fresh environment may not know dependency groups.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV); this happens once."
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --constraint constraints.txt --upgrade pip
+	$(PIP) --constraint constraints.txt --build-constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@

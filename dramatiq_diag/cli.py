@@ -1,0 +1,60 @@
+"""The `dramatiq-diag` command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .commands.artifacts import artifacts
+from .commands.demo import demo
+from .commands.doctor import doctor
+from .commands.serve import serve
+from .commands.store import check, cleanup, migrate
+from .commands.tasks import tasks
+from .errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMismatchError
+
+#: What has to be set or installed otherwise before it makes sense to try again.
+_CONFIGURATION = (NotInstalledError, SettingsError, StoreMismatchError)
+
+
+class Commands(click.Group):
+    """A group whose commands report this package's errors in words, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DiagnosticsError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2 if isinstance(error, _CONFIGURATION) else 1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dramatiq_diag")
+def main() -> None:
+    """Where did this task's time and memory go: diagnostics for Dramatiq workers.
+
+    The settings are environment variables, the same for workers and for this command. The ones to know:
+
+    \b
+      TASK_DIAGNOSTICS            what is collected: memory, pyinstrument, memray, or all
+      DRAMATIQ_DIAG_DATA_DIR      where it is kept, ./.dramatiq_diag by default
+      DRAMATIQ_DIAG_DATABASE_URL  PostgreSQL in place of SQLite in the data dir
+
+    \b
+    Exit codes:
+      0  done, and all is well
+      1  done, with findings or failures; or the store cannot be used
+      2  wrong usage or configuration; nothing was done
+
+    \b
+    Examples:
+      dramatiq-diag demo                      see it work, without a broker or a database
+      dramatiq-diag tasks                     what was collected lately
+      dramatiq-diag artifacts TASK_ID         what was collected of one task
+      dramatiq-diag doctor                    why something was not
+    """
+
+
+for _command in (demo, serve, migrate, cleanup, tasks, artifacts, doctor, check):
+    main.add_command(_command)

@@ -1,0 +1,87 @@
+"""How the commands speak: tables for people, JSON for programs, progress for whoever sits at a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ..documents import Document
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def echo_json(document: Any) -> None:
+    """Prints one JSON document on standard output."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns, each as wide as its widest cell."""
+    cells = [headings, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def printable(text: str) -> str:
+    """Returns: The text without what could steer a terminal; names and ids come from messages."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def duration(duration_ms: float | None) -> str:
+    """Returns: A duration for a person."""
+    if duration_ms is None:
+        return "-"
+    return f"{duration_ms:.1f} ms" if duration_ms < 1000 else f"{duration_ms / 1000:.2f} s"
+
+
+def size(size_bytes: int | None) -> str:
+    """Returns: A size for a person."""
+    if size_bytes is None:
+        return "-"
+    value, unit = float(size_bytes), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{size_bytes} B"
+
+
+def run_row(run: Document) -> list[str]:
+    """Returns: The cells of a run: status, duration, peak RSS, actor, attempt."""
+    return [
+        run["status"],
+        duration(run["duration_ms"]),
+        size(run["peak_rss_bytes"]),
+        run["actor_name"],
+        str(run["attempt"]),
+    ]
+
+
+@contextmanager
+def bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar on standard error, if that is a terminal. Yields what is called with each step's size."""
+    if not sys.stderr.isatty():
+        yield _ignore
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as shown:
+        yield shown.update
+
+
+@contextmanager
+def counter(label: str) -> Iterator[Callable[[int], None]]:
+    """Shows a growing number on standard error, if that is a terminal. Yields what is called with the number so far."""
+    if not sys.stderr.isatty():
+        yield _ignore
+        return
+    try:
+        yield lambda number: click.echo(f"\r{label}: {number}", nl=False, err=True)
+    finally:
+        click.echo(err=True)
+
+
+def _ignore(number: int) -> None:
+    """Nobody looks."""

@@ -1,0 +1,190 @@
+"""What works here and what does not: each check says what it found, and the remedy where something is amiss."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import platform
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .collectors import COLLECTOR_NAMES, installed
+from .database import HEAD_REVISION, check_schema
+from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
+from .selection import expand
+from .settings import Settings
+from .spool import Spool
+from .store import Store
+
+#: Variables with our prefix that are no settings: those of the demo's worker and of the tests.
+_OTHER_VARIABLES = ("DRAMATIQ_DIAG_DEMO_", "DRAMATIQ_DIAG_TEST_")
+
+#: Collectors that are named like the package they need.
+_PACKAGES = ("memray", "pyinstrument")
+
+#: Extra -> the distributions that it installs and that are named when they are there.
+_EXTRAS = {"web": ("falcon", "waitress"), "postgres": ("psycopg",)}
+
+
+class Status(enum.StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    INFO = "info"
+    "Worth knowing; nothing has to be done."
+    FINDING = "finding"
+    "Something does not work until the remedy is applied."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str | None = None
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Looks at everything and changes nothing."""
+    return [
+        *_versions(),
+        *_collectors(settings),
+        *_extras(settings),
+        *_variables(),
+        _directory("data dir", settings.data_dir, Settings.variable("data_dir")),
+        _directory("spool", settings.spool, Settings.variable("spool_dir")),
+        _directory("blobs", settings.blob_dir, Settings.variable("blob_url")),
+        *_backlog(settings),
+        *_store(settings),
+    ]
+
+
+def _ok(name: str, detail: str) -> Check:
+    return Check(name=name, status=Status.OK, detail=detail)
+
+
+def _info(name: str, detail: str, remedy: str | None = None) -> Check:
+    return Check(name=name, status=Status.INFO, detail=detail, remedy=remedy)
+
+
+def _finding(name: str, detail: str, remedy: str) -> Check:
+    return Check(name=name, status=Status.FINDING, detail=detail, remedy=remedy)
+
+
+def _versions() -> Iterator[Check]:
+    yield _ok("python", f"{platform.python_version()} on {platform.system()}")
+    for name in ("dramatiq_diag", "dramatiq"):
+        yield _ok(name, _version(name) or "runs from a checkout that was not installed")
+
+
+def _collectors(settings: Settings) -> Iterator[Check]:
+    needed = {*expand(settings.task_diagnostics), *expand(settings.task_diagnostics_on_request)}
+    if settings.off:
+        yield _info("selection", "nothing is collected", "Set TASK_DIAGNOSTICS, for example to memory,pyinstrument.")
+    else:
+        for_all, asked = settings.task_diagnostics, settings.task_diagnostics_on_request
+        yield _ok("selection", f"for every task: {', '.join(for_all) or '-'}; on request: {', '.join(asked) or '-'}")
+    for name in COLLECTOR_NAMES:
+        if installed(name):
+            yield _ok(name, (_version(name) if name in _PACKAGES else None) or "built in")
+        else:
+            make = _finding if name in needed else _info
+            yield make(name, "is not installed", f"pip install 'dramatiq_diag[{name}]'")
+
+
+def _extras(settings: Settings) -> Iterator[Check]:
+    for extra, names in _EXTRAS.items():
+        versions = {name: _version(name) for name in names}
+        missing = [name for name, found in versions.items() if found is None]
+        if not missing:
+            yield _ok(extra, ", ".join(f"{name} {found}" for name, found in versions.items()))
+            continue
+        make = _finding if extra == "postgres" and settings.database.get_backend_name() == "postgresql" else _info
+        yield make(extra, f"{', '.join(missing)} not installed", f"pip install 'dramatiq_diag[{extra}]'")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _variables() -> Iterator[Check]:
+    known = [Settings.variable(field) for field in Settings.model_fields]
+    for name in Settings.unknown_variables():
+        if name.startswith(_OTHER_VARIABLES):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else "Remove it; `dramatiq-diag --help` names the settings."
+        yield _finding(f"variable {name}", "is no setting of this version", hint)
+
+
+def _directory(name: str, path: Path, variable: str) -> Check:
+    remedy = f"Make it writable for the worker's user, or set {variable}."
+    try:
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        return _finding(name, f"{path} cannot be written: {error.strerror or error}", remedy)
+    return _ok(name, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
+
+
+def _backlog(settings: Settings) -> Iterator[Check]:
+    spool = Spool(settings)
+    try:
+        size_bytes = spool.measure()
+        left = sum(len(spool.entries(owner)) for owner in spool.dead_owners())
+    except DiagnosticsError as error:
+        yield _finding("backlog", str(error), "Run this as the worker's user.")
+        return
+    text = f"{sum(1 for _ in spool.root.glob('*/*.entry'))} runs, {size_bytes} bytes"
+    if left:
+        yield _finding(
+            "backlog",
+            f"{text}; {left} of the runs were left by workers that died",
+            "Start a worker with the same spool; it publishes them.",
+        )
+    if spool.full:
+        yield _finding(
+            "backlog",
+            f"{text}, over the limit of {int(settings.spool_max_bytes)}: new diagnostics are declined",
+            f"See to the store, so that workers can publish; or raise {Settings.variable('spool_max_bytes')}.",
+        )
+    if not left and not spool.full:
+        yield _ok("backlog", text)
+
+
+def _store(settings: Settings) -> Iterable[Check]:
+    url = settings.database
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # Connecting would make it.
+        if settings.migrates_itself:
+            return [_ok("database", f"{shown} will be made when it is needed")]
+        return [_finding("database", f"{shown} does not exist", "Run: dramatiq-diag migrate")]
+    try:
+        with closing(Store(settings)) as store:
+            check_schema(store.engine)
+            return [_ok("database", f"{shown} is at revision {HEAD_REVISION}"), _identity(store)]
+    except NotInstalledError as error:
+        return [_finding("database", f"{shown} cannot be reached without its driver", str(error))]
+    except DiagnosticsError as error:
+        return [_finding("database", str(error), f"See that {Settings.variable('database_url')} is right.")]
+
+
+def _identity(store: Store) -> Check:
+    try:
+        store.check_identity()
+    except StoreMismatchError as error:
+        remedy = f"Point {Settings.variable('database_url')} and {Settings.variable('blob_url')} at one store."
+        return _finding("store id", str(error).partition("\n")[0], remedy)
+    except DiagnosticsError as error:
+        return _finding("store id", str(error), f"See that {Settings.variable('blob_url')} is right.")
+    return _ok("store id", "database and blobs are of one store")

