@@ -44,7 +44,7 @@ def main() -> None:
     \b
     Exit codes:
       0  done, and all is well
-      1  done, with findings or failures; or the store cannot be used
+      1  done, with findings or failures; or not done, as the store is out of reach or a port is taken
       2  wrong usage or configuration; nothing was done
 
     \b

@@ -98,7 +98,7 @@ class Entry:
         """Returns: The size of the file of an artifact; 0 where there is no regular file."""
         try:
             status = os.lstat(self._prefix + kind)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
@@ -112,7 +112,7 @@ class Entry:
         try:
             with self.open(ENTRY_SUFFIX) as file:
                 data = file.read(_MAX_ENTRY_BYTES + 1)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if self._unwritten:
                 return list(self._unwritten)
             raise
@@ -124,7 +124,7 @@ class Entry:
     def remove(self, kinds: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""
         for kind in (*(kind for kind in kinds if kind != ENTRY_SUFFIX), ENTRY_SUFFIX):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(self._prefix + kind)
 
 

@@ -22,6 +22,7 @@ from .run import Run
 from .selection import Selection, expand
 from .settings import Settings
 from .spool import Spool
+from .switching import SwitchInterval
 from .ticker import Ticker
 
 
@@ -40,6 +41,7 @@ class Process:
         self.ticker = Ticker()
         self.spool = Spool(settings)
         self.profile_hook = ProfileHook()
+        self.switch_interval = SwitchInterval()
         names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)
         self.collectors = load(names, settings)
         self.selection = Selection(settings, self.collectors)
@@ -52,7 +54,7 @@ class Process:
     def start(self) -> None:
         """Opens the spool and starts the publisher."""
         for collector in self.collectors.values():
-            collector.process = self
+            collector.open(self)
         try:
             self.spool.open()
         except SpoolError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -14,7 +15,7 @@ from dramatiq.logging import get_logger
 
 from .bundle import artifact_kinds, read_bundle
 from .entry import Entry
-from .errors import DiagnosticsError, SchemaError, SpoolError, StoreError, StoreUnavailableError
+from .errors import BlobMissingError, DiagnosticsError, SchemaError, SpoolError, StoreError, StoreUnavailableError
 from .models import RunStatus
 from .run import Run
 from .store import Bundle, RunRecord, Store
@@ -58,7 +59,9 @@ class Publisher:
         self._announced: set[Run] = set()
         self._submitted = 0
         self._done = 0
-        self._rejected = 0
+        self._rejected: set[uuid.UUID] = set()
+        self._lost = False
+        "Whether a run of this process could not be published at all."
         self._progress = threading.Condition(threading.Lock())
         self._stop_at: float | None = None
         self._not_before = 0.0
@@ -81,7 +84,7 @@ class Publisher:
         """Waits until everything submitted so far is published. Returns: Whether it is."""
         with self._progress:
             wanted = self._submitted
-            return self._progress.wait_for(lambda: self._done >= wanted, timeout_s) and not self._rejected
+            return self._progress.wait_for(lambda: self._done >= wanted, timeout_s) and not self._lost
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what is possible within the time, then ends the thread."""
@@ -147,6 +150,11 @@ class Publisher:
             self._warn(error)
 
     def _publish_backlog(self) -> None:
+        if self._backlog and time.monotonic() >= self._not_before:
+            with self.process.switch_interval.short():
+                self._publish_batches()
+
+    def _publish_batches(self) -> None:
         while self._backlog and time.monotonic() >= self._not_before:
             batch = list(islice(self._backlog, BATCH_SIZE))
             if not self._guarded(lambda batch=batch: self._publish(batch)):  # type: ignore[misc]
@@ -160,15 +168,19 @@ class Publisher:
                 return
 
     def _publish(self, entries: list[Entry]) -> None:
-        """Publishes entries, in order, and removes them. Raises: StoreUnavailableError, SchemaError."""
+        """Publishes entries, in order, and removes them.
+
+        Raises:
+          StoreError: When all of them are to be published again later.
+        """
         read = [(entry, bundle) for entry in entries if (bundle := self._read(entry)) is not None]
         if not read:
             return
         try:
             self._opened_store().publish([bundle for _, bundle in read])
-        except (StoreUnavailableError, SchemaError):
+        except (StoreUnavailableError, SchemaError, BlobMissingError):
             raise
-        except StoreError as error:
+        except (StoreError, OSError, ValueError, ArithmeticError) as error:  # The last ones of what an entry says.
             if len(read) == 1:
                 self._reject(read[0][0], error)
                 return
@@ -180,6 +192,8 @@ class Publisher:
             self._log(bundle)
 
     def _read(self, entry: Entry) -> Bundle | None:
+        if entry.run_id in self._rejected:  # One that a dead worker left is come upon again and again.
+            return None
         try:
             bundle = read_bundle(entry)
         except (SpoolError, OSError) as error:
@@ -190,7 +204,8 @@ class Publisher:
         return bundle
 
     def _reject(self, entry: Entry, error: Exception) -> None:
-        self._rejected += 1
+        self._lost = self._lost or entry in self._backlog
+        self._rejected.add(entry.run_id)
         self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
 
     def _remove(self, entry: Entry, bundle: Bundle) -> None:

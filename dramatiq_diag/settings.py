@@ -213,6 +213,12 @@ class Settings(BaseSettings):
         return cls() if settings is None else settings
 
 
+class DemoSettings(BaseSettings):
+    """What the demo's worker reads besides."""
+
+    broker_url: str = Field("", validation_alias=f"{ENV_PREFIX}DEMO_BROKER")
+
+
 def _database_url(value: str) -> URL:
     try:
         url = make_url(value)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -608,7 +609,7 @@ def test_a_hook_that_fails_costs_the_run_and_not_the_task(bench, settings, monke
 def test_the_middleware_works_in_a_shell_command(tmp_path: Path):
     """A module that adds the middleware is imported by the command line without a side effect."""
     done = subprocess.run(
-        ["python", "-c", "import dramatiq_diag; print(dramatiq_diag.Diagnostics().settings.off)"],
+        [sys.executable, "-c", "import dramatiq_diag; print(dramatiq_diag.Diagnostics().settings.off)"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -72,10 +72,14 @@ class Collector:
     "The name of the stored form, where the download is rendered from a smaller one."
 
     process: Process
-    "The process it works in, with the ticker that it may use; set before the first `record`."
+    "The process it works in, with the ticker that it may use; set by `open`."
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    def open(self, process: Process) -> None:
+        """Makes what the process is to hold, before the first `record`."""
+        self.process = process
 
     def record(self, run: Run) -> Recording:
         """Makes the recording of a run, which measures nothing yet.

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
@@ -19,6 +19,9 @@ from .coroutines import CoroutineWatch
 from .sampler import Profile, Sampler
 from .session import SessionDict, describe, describe_thread, session_of
 from .stacks import anchor_of, coroutine_function, root_of
+
+if TYPE_CHECKING:
+    from ..process import Process
 
 
 class PyinstrumentCollector(Collector):
@@ -47,7 +50,6 @@ class PyinstrumentCollector(Collector):
                 "Under gevent all greenlets share one thread, and a profile could not tell them apart."
             )
         self._profiler_class = pyinstrument.Profiler
-        self._sampler = Sampler(settings.pyinstrument_interval)
         self._watch = CoroutineWatch()
 
     def record(self, run: Run) -> Recording:
@@ -55,8 +57,12 @@ class PyinstrumentCollector(Collector):
             return _ProfilerRecording(self, run)
         return _SamplerRecording(self, run)
 
+    def open(self, process: Process) -> None:
+        super().open(process)
+        self.sampler = Sampler(self.settings.pyinstrument_interval, process.switch_interval)
+
     def close(self) -> None:
-        self._sampler.stop()
+        self.sampler.stop()
         self._watch.close()
 
 
@@ -106,14 +112,14 @@ class _SamplerRecording(_SessionRecording):
         self._start_clocks()
         if self.profile.is_async:
             self._follow_coroutine()
-        self.collector._sampler.add(self.profile)
+        self.collector.sampler.add(self.profile)
 
     def _follow_coroutine(self) -> None:
         loop_thread = get_event_loop_thread()
         if loop_thread is None:
             raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
         self.thread = loop_thread.name, loop_thread.ident or 0
-        self.collector._sampler.loop_thread_id = loop_thread.ident
+        self.collector.sampler.loop_thread_id = loop_thread.ident
         self.collector._watch.expect(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -121,7 +127,7 @@ class _SamplerRecording(_SessionRecording):
 
     def stop(self) -> None:
         self._stop_clocks()
-        self.collector._sampler.remove(self.profile)
+        self.collector.sampler.remove(self.profile)
         if self.profile.is_async:
             self.collector._watch.forget()
 

@@ -12,15 +12,11 @@ from typing import Any
 
 from dramatiq.logging import get_logger
 
+from ..switching import SwitchInterval
 from .stacks import OTHER, Stack, coroutine_stack, thread_stack
 
 #: Distinct stacks that one profile may hold: with more, its lightest ones are folded.
 MAX_STACKS = 10_000
-
-#: Python's own default of `sys.getswitchinterval`, in seconds, and the one while sampling: the sampler has to wait for
-#: the running thread to give up the GIL, and the shorter that takes the less it prefers places that give it up.
-_DEFAULT_SWITCH_INTERVAL_S = 0.005
-_SWITCH_INTERVAL_S = 0.0005
 
 
 class Profile:
@@ -84,18 +80,19 @@ class Sampler:
     Parameters:
       interval_s: Seconds between samples on average; each wait is drawn from half to one and a half of it, so that
         nothing periodic in a task hides from it.
+      switch_interval: Kept short while it samples: a sample is taken when the running thread gives up the GIL.
     """
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, switch_interval: SwitchInterval) -> None:
         self.logger = get_logger(__name__, type(self))
         self.interval_s = interval_s
+        self.switch_interval = switch_interval
         self.loop_thread_id: int | None = None
         "The thread of the event loop, once there is one."
         self._profiles: frozenset[Profile] = frozenset()
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._stopped = False
-        self._found_switch_interval_s: float | None = None
 
     def add(self, profile: Profile) -> None:
         """Begins to sample a profile."""
@@ -124,15 +121,13 @@ class Sampler:
     def _run(self) -> None:
         uniform, low_s, high_s = random.Random().uniform, self.interval_s * 0.5, self.interval_s * 1.5  # noqa: S311
         while self._wait_for_profiles():
-            self._shorten_switch_interval()
             try:
-                while self._profiles and not self._stopped:
-                    time.sleep(uniform(low_s, high_s))
-                    self._sample()
+                with self.switch_interval.short():
+                    while self._profiles and not self._stopped:
+                        time.sleep(uniform(low_s, high_s))
+                        self._sample()
             except Exception:
                 self.logger.warning("A sample was lost.", exc_info=True)
-            finally:
-                self._restore_switch_interval()
 
     def _wait_for_profiles(self) -> bool:
         """Returns: Whether there is something to sample; False at the end."""
@@ -148,16 +143,3 @@ class Sampler:
         now_s = time.perf_counter()
         for profile in profiles:
             profile.sample(now_s, frames, self.loop_thread_id)
-
-    def _shorten_switch_interval(self) -> None:
-        found_s = sys.getswitchinterval()
-        if abs(found_s - _DEFAULT_SWITCH_INTERVAL_S) < 1e-9:  # The application's own choice stays.
-            self._found_switch_interval_s = found_s
-            sys.setswitchinterval(_SWITCH_INTERVAL_S)
-
-    def _restore_switch_interval(self) -> None:
-        if self._found_switch_interval_s is None:
-            return
-        if abs(sys.getswitchinterval() - _SWITCH_INTERVAL_S) < 1e-9:
-            sys.setswitchinterval(self._found_switch_interval_s)
-        self._found_switch_interval_s = None

@@ -10,16 +10,13 @@ Importing it makes the broker, as Dramatiq's command line wants it; nothing else
 
 from __future__ import annotations
 
-import os
-
 import dramatiq
 from dramatiq import Broker
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.demo.actors import declare
 from dramatiq_diag.errors import NotInstalledError, SettingsError
-
-BROKER_VARIABLE = "DRAMATIQ_DIAG_DEMO_BROKER"
+from dramatiq_diag.settings import DemoSettings
 
 
 def make_broker(url: str) -> Broker:
@@ -44,11 +41,11 @@ def make_broker(url: str) -> Broker:
             f"The broker's client is not installed ({error}): pip install 'dramatiq[redis,rabbitmq]'"
         ) from error
     raise SettingsError(
-        f"{BROKER_VARIABLE}: the given value is not allowed; allowed: a URL with redis://, unix:// or amqp://."
+        "DRAMATIQ_DIAG_DEMO_BROKER: the given value is not allowed; allowed: a URL with redis://, unix:// or amqp://."
     )
 
 
-broker = make_broker(os.environ.get(BROKER_VARIABLE, ""))
+broker = make_broker(DemoSettings().broker_url)
 actors = declare(broker)
 broker.add_middleware(Diagnostics())
 dramatiq.set_broker(broker)

@@ -1,0 +1,235 @@
+"""The blob store: whole or not at all, under one root, and nobody else's business."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+import uuid
+from typing import BinaryIO
+
+import pytest
+
+from dramatiq_diag.blobs import BlobStore
+from dramatiq_diag.errors import BlobMissingError, StoreUnavailableError
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    return BlobStore(tmp_path / "blobs")
+
+
+def put(blobs: BlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
+    return blobs.put(artifact_id or uuid.uuid4(), io.BytesIO(data)).name
+
+
+class Breaks(io.BytesIO):
+    """Gives one chunk and then fails, as a disk does."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(5, "Input/output error")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 5_000_000])
+def test_what_was_put_comes_back(blobs, size):
+    data = os.urandom(size)
+    artifact_id = uuid.uuid4()
+
+    blob = blobs.put(artifact_id, io.BytesIO(data))
+
+    assert blob.size_bytes == size == blobs.size_bytes(blob.name)
+    assert blob.sha256 == hashlib.sha256(data).hexdigest() == blobs.sha256(blob.name)
+    assert blob.name.endswith(f"/{artifact_id}")
+    with blobs.open(blob.name) as file:
+        assert file.read() == data
+
+
+def test_blobs_are_private(blobs):
+    path = blobs.root / put(blobs)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_putting_again_replaces(blobs):
+    artifact_id = uuid.uuid4()
+    put(blobs, b"first", artifact_id)
+    name = put(blobs, b"second", artifact_id)
+
+    assert [found.name for found in blobs.scan()] == [name]
+    with blobs.open(name) as file:
+        assert file.read() == b"second"
+
+
+def test_a_put_that_fails_leaves_nothing(blobs):
+    with pytest.raises(StoreUnavailableError, match="Input/output error"):
+        blobs.put(uuid.uuid4(), Breaks(b"x" * 100))
+
+    assert [path for path in blobs.root.rglob("*") if path.is_file()] == []
+
+
+def test_a_put_that_fails_leaves_what_was_there(blobs):
+    artifact_id = uuid.uuid4()
+    name = put(blobs, b"whole", artifact_id)
+
+    with pytest.raises(StoreUnavailableError):
+        blobs.put(artifact_id, Breaks(b"x" * 100))
+
+    with blobs.open(name) as file:
+        assert file.read() == b"whole"
+
+
+def test_a_reader_never_sees_half_a_blob(blobs):
+    artifact_id = uuid.uuid4()
+    versions = [bytes([number]) * 3_000_000 for number in range(4)]
+    name = put(blobs, versions[0], artifact_id)
+    stop = threading.Event()
+
+    def replace() -> None:
+        while not stop.is_set():
+            for version in versions:
+                put(blobs, version, artifact_id)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(50):
+            with blobs.open(name) as file:
+                assert file.read() in versions
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_missing_blob_is_said(blobs):
+    for ask in (blobs.open, blobs.sha256):
+        with pytest.raises(BlobMissingError):
+            ask("20260101/" + str(uuid.uuid4()))
+    assert blobs.size_bytes("20260101/x") is None
+
+
+def test_a_link_in_place_of_a_blob_is_not_followed(blobs, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    name = put(blobs)
+    (blobs.root / name).unlink()
+    (blobs.root / name).symlink_to(secret)
+
+    with pytest.raises(StoreUnavailableError):
+        blobs.open(name)
+    assert list(blobs.scan()) == []
+
+
+def test_deleting_is_repeatable_and_counts_bytes(blobs):
+    names = [put(blobs, b"x" * 10), put(blobs, b"x" * 5)]
+    blobs.put_rendered(names[0], b"y" * 100)
+
+    assert blobs.delete(names) == 115
+    assert blobs.delete(names) == 0
+    assert list(blobs.scan()) == []
+
+
+def test_a_scan_sees_what_is_ours_and_nothing_else(blobs):
+    name = put(blobs)
+    blobs.put_rendered(name, b"rendered")
+    day = (blobs.root / name).parent
+    temporary = day / f"{uuid.uuid4()}.{'0' * 32}.tmp"
+    temporary.touch()
+    foreign = [
+        blobs.root / "README",
+        day / "notes.txt",
+        day / f"{uuid.uuid4()}.backup",
+        blobs.root / "20269" / str(uuid.uuid4()),
+        day / str(uuid.uuid4()).upper() / "x",
+    ]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (day / str(uuid.uuid4())).mkdir()
+
+    found = {file.name: file for file in blobs.scan()}
+
+    assert set(found) == {name, f"{name}.rendered", f"{day.name}/{temporary.name}"}
+    assert found[name].is_blob
+    assert found[f"{name}.rendered"].is_rendered
+    assert not found[f"{day.name}/{temporary.name}"].is_blob
+    assert found[f"{name}.rendered"].blob_of == name
+
+
+def test_a_store_that_was_never_used_is_empty(blobs):
+    assert list(blobs.scan()) == []
+    assert blobs.store_id() is None
+    blobs.remove_empty_days()
+    assert not blobs.root.exists()
+
+
+def test_only_an_empty_root_is_claimed_and_only_once(blobs):
+    first, second = uuid.uuid4(), uuid.uuid4()
+
+    blobs.claim(first)
+    blobs.claim(second)
+
+    assert blobs.store_id() == first
+    assert [path.name for path in blobs.root.iterdir()] == [".store-id"]
+
+
+def test_a_root_with_blobs_and_no_id_is_not_claimed(blobs):
+    put(blobs)
+
+    blobs.claim(uuid.uuid4())
+
+    assert blobs.store_id() is None
+
+
+def test_many_processes_claiming_agree(blobs):
+    ids = [uuid.uuid4() for _ in range(8)]
+    threads = [threading.Thread(target=blobs.claim, args=(store_id,)) for store_id in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert blobs.store_id() in ids
+    assert [path.name for path in blobs.root.iterdir()] == [".store-id"]
+
+
+def test_a_damaged_id_is_said(blobs):
+    blobs.root.mkdir()
+    (blobs.root / ".store-id").write_text("no uuid")
+
+    with pytest.raises(StoreUnavailableError, match="store-id"):
+        blobs.store_id()
+
+
+def test_empty_days_before_yesterday_go(blobs):
+    name = put(blobs)
+    for day in ("20200101", "20200102"):
+        (blobs.root / day).mkdir()
+    (blobs.root / "20200102" / "somebody's").touch()
+
+    blobs.remove_empty_days()
+
+    assert sorted(path.name for path in blobs.root.iterdir()) == ["20200102", name.partition("/")[0]]
+
+
+@pytest.mark.parametrize("step", ["put", "open", "scan", "claim"])
+def test_a_root_that_cannot_be_used_is_said(tmp_path, step):
+    (tmp_path / "a file").touch()
+    blobs = BlobStore(tmp_path / "a file" / "blobs")
+    steps = {
+        "put": lambda: put(blobs),
+        "open": lambda: _close(blobs.open("20260101/x")),
+        "scan": lambda: list(blobs.scan()),
+        "claim": lambda: blobs.claim(uuid.uuid4()),
+    }
+
+    with pytest.raises(StoreUnavailableError, match="a file"):
+        steps[step]()
+
+
+def _close(file: BinaryIO) -> None:
+    file.close()
