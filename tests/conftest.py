@@ -144,7 +144,17 @@ def store_of() -> Iterator[Callable[[Settings], Store]]:
 
 @pytest.fixture
 def stored(store_of: Callable[[Settings], Store]) -> Callable[[Settings], Stored]:
-    return lambda settings: Stored(store_of(settings))
+    readers: list[tuple[Settings, Stored]] = []
+
+    def make(settings: Settings) -> Stored:
+        """Opens a reader of each store once, however often it is asked for."""
+        for known, reader in readers:
+            if known is settings:
+                return reader
+        readers.append((settings, Stored(store_of(settings))))
+        return readers[-1][1]
+
+    return make
 
 
 # Brokers and workers.
@@ -268,3 +278,26 @@ def python() -> Callable[..., subprocess.Popen[str]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Chromium's command."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    return found or missing("no Chromium is installed", "On Debian: apt-get install chromium")
+
+
+@pytest.fixture
+def dump_dom(chromium: str, tmp_path: Path) -> Callable[[str], str]:
+    """Opens a page, and returns its elements once its scripts have run."""
+
+    def dump(url: str) -> str:
+        options = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
+        )
+        command = [chromium, *options.split(), f"--user-data-dir={tmp_path / 'chromium'}", url]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+
+    return dump

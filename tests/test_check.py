@@ -166,7 +166,7 @@ def check_module_artifact_id(each: Any) -> uuid.UUID:
 def test_a_blob_whose_row_is_on_its_way_is_not_a_finding(store, given, published, stored, monkeypatch):
     late = bundle()
     store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"))
-    monkeypatch.setattr(check_module.time, "sleep", lambda seconds: store.publish([late]))
+    monkeypatch.setattr(check_module.time, "sleep", lambda _: store.publish([late]))
 
     assert not check(store)
 

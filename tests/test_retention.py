@@ -162,7 +162,17 @@ def test_what_a_dead_worker_left_and_nobody_salvaged_goes(store, given, clock):
 def test_rows_of_runs_without_live_artifacts_go_after_the_retention(store, given, stored, clock):
     (ended,) = publish(store)
     (young,) = publish(store, started_at=datetime.now(UTC) + 10 * HOUR, finished_at=datetime.now(UTC) + 10 * HOUR)
-    store.announce([run_record(task_id="running", status=RunStatus.RUNNING, finished_at=None, duration_ms=None)])
+    store.announce(
+        [
+            run_record(
+                task_id="running",
+                status=RunStatus.RUNNING,
+                started_at=datetime.now(UTC),
+                finished_at=None,
+                duration_ms=None,
+            )
+        ]
+    )
 
     # Its artifacts live: the row stays, however old
     with store.session() as session:

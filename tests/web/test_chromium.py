@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from web_support import Site, profile_artifact, session_of
@@ -17,31 +13,6 @@ from dramatiq_diag.web.server import Server
 pytest.importorskip("pyinstrument")
 
 HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=document.title='pwned'><!--<script>"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found is not None:
-            return found
-    message = "no Chromium is installed; on Debian: apt-get install chromium"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
-@pytest.fixture
-def dump_dom(chromium: str, tmp_path: Path) -> Callable[[str], str]:
-    def dump(url: str) -> str:
-        options = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-            "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
-        )
-        command = [chromium, *options.split(), f"--user-data-dir={tmp_path / 'chromium'}", url]
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
-
-    return dump
 
 
 def test_the_tree_is_drawn_inside_the_sandbox_and_hostile_names_are_text(
