@@ -39,8 +39,9 @@ class Selection:
 
     def __call__(self, broker: Broker, message: MessageProxy) -> tuple[Collector, ...]:
         """Returns: The collectors of a message, in the order of starting; mostly one look-up."""
-        wanted = message.options.get(OPTION, _MISSING)
-        actor_name = message.actor_name
+        inner = getattr(message, "_message", message)  # The proxy's own look-up is most of what an idle hook costs.
+        wanted = inner.options.get(OPTION, _MISSING)
+        actor_name = inner.actor_name
         if wanted is not _MISSING and actor_name != CLEANUP_ACTOR:
             names = self._names(actor_name, wanted, "message")
             if names is not None:
