@@ -216,7 +216,7 @@ class Settings(BaseSettings):
 class DemoSettings(BaseSettings):
     """What the demo's worker reads besides."""
 
-    broker_url: str = Field("", validation_alias=f"{ENV_PREFIX}DEMO_BROKER")
+    broker_url: Annotated[str, Field(validation_alias=f"{ENV_PREFIX}DEMO_BROKER")] = ""
 
 
 def _database_url(value: str) -> URL:

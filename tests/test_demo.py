@@ -106,7 +106,7 @@ def test_the_growing_cache_shows_in_its_memray_capture(shown: Shown, left: Store
 
 @pytest.mark.parametrize(
     ("actor_name", "function"),
-    [("index_sources", "visit_FunctionDef"), ("fill_cache", "_tokenize"), ("fetch_sources", "_fetch")],
+    [("index_sources", "visit_FunctionDef"), ("fill_cache", "get"), ("fetch_sources", "_fetch")],
 )
 def test_the_profiles_name_the_functions_that_did_the_work(
     shown: Shown, left: Stored, actor_name: str, function: str
