@@ -78,8 +78,13 @@ def migrate(settings: Settings) -> str:
 
     Returns:
       The revision that the database has now.
+
+    Raises:
+      SchemaError: When a newer version migrated it.
+      StoreUnavailableError: When the database cannot be reached.
     """
     from alembic import command  # Takes its time, and is only needed here.
+    from alembic.util.exc import CommandError
 
     engine = make_engine(settings)
     try:
@@ -94,6 +99,10 @@ def migrate(settings: Settings) -> str:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         return HEAD_REVISION
+    except CommandError as error:
+        raise SchemaError(
+            f"The database cannot be migrated ({error}); update dramatiq_diag, as a newer version has migrated it."
+        ) from error
     finally:
         engine.dispose()
 

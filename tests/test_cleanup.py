@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import warnings
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from support import PATIENCE_S, eventually, finish
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.cleanup import register_cleanup
+from dramatiq_diag.cleanup import register_cleanup, run_cleanup
 from dramatiq_diag.models import ArtifactStatus
 from dramatiq_diag.selection import CLEANUP_ACTOR
 
@@ -290,22 +289,23 @@ def test_a_cleanup_beside_publishing_workers_loses_nothing(
     work = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
     stop = threading.Event()
 
+    def keep_cleaning() -> None:
+        while not stop.is_set():
+            run_cleanup(given)
+            rounds.append(1)
+
+    rounds: list[int] = []
+    thread = threading.Thread(target=keep_cleaning, daemon=True)
     with run_worker(stub_broker, threads=4) as worker:
-        clean = stub_broker.actors[CLEANUP_ACTOR]
-
-        def keep_cleaning() -> None:
-            while not stop.is_set():
-                clean.send()
-                time.sleep(0.01)
-
-        thread = threading.Thread(target=keep_cleaning)
         thread.start()
-        ids = [work.send().message_id for _ in range(200)]
-        finish(stub_broker, worker, "default")
-        assert diagnostics.flush(PATIENCE_S)
-        stop.set()
-        thread.join()
-        finish(stub_broker, worker, queue_name)
+        try:
+            ids = [work.send().message_id for _ in range(200)]
+            finish(stub_broker, worker, "default")
+            assert diagnostics.flush(PATIENCE_S)
+            eventually(lambda: len(rounds) > 1, "a cleanup is done")
+        finally:
+            stop.set()
+            thread.join()
 
     # Then all of them are there, whole
     assert {run.task_id for run in stored(given).all_runs()} == set(ids)

@@ -24,9 +24,10 @@ import dramatiq_diag.collectors.base, dramatiq_diag.collectors.memory
 _LOOK = """
 import os, sys, threading
 def seen():
+    descriptors = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
     return (
         sorted(thread.name for thread in threading.enumerate()),
-        sorted(os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")),
+        sorted(os.readlink(path) for path in descriptors if os.path.exists(path)),
         sorted(os.listdir(".")),
     )
 import dramatiq
