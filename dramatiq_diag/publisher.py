@@ -99,6 +99,7 @@ class Publisher:
     def _run(self) -> None:
         while True:
             try:
+                self.process.spool.make_ready()
                 stopping = self._take()
                 if not stopping:
                     self._look_around()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,8 @@ class Run:
         self.process = process
         self.collectors = collectors
         self.actor = actor
-        self.run_id = uuid.uuid4()
+        self.entry = process.spool.entry()
+        self.run_id = self.entry.run_id
         self.task_id: str = message.message_id
         self.actor_name: str = message.actor_name
         self.queue_name: str = message.queue_name
@@ -52,7 +52,6 @@ class Run:
         self.overlapped: dict[str, None] = {}
         self.sealed = False
         self.enter_error: Exception | None = None
-        self.entry = process.spool.entry(self.run_id)
         self._recordings: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
         self.entry.append({"run": self._start_record()})

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ _LOCK_FILE = "owner.lock"
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWNER_NAME = re.compile(_UUID)
 _FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp)?)")
+
+#: Entries that are made beforehand.
+READY_ENTRIES = 64
 
 #: Names of the directories that this process owns. Its record locks never stand in its own way, so it has to remember.
 _owned: set[str] = set()
@@ -46,6 +50,7 @@ class Spool:
         self.max_bytes = settings.spool_max_bytes
         self.owner: Path | None = None
         "This process's own directory, once it is open."
+        self._ready: deque[Entry] = deque()
         self.full = False
         "Whether the spool was found past its limit when it was last measured."
         self._lock_descriptor = -1
@@ -79,13 +84,31 @@ class Spool:
         if self.owner is None:
             return
         owner, self.owner = self.owner, None
+        while self._ready:
+            entry = self._ready.popleft()
+            entry.close()
+            entry.remove(())
         _remove_owner(owner)
         os.close(self._lock_descriptor)
         _owned.discard(owner.name)
 
-    def entry(self, run_id: uuid.UUID) -> Entry:
-        """Returns: A new entry; without a usable spool it is kept in memory and published from there."""
-        entry = Entry(self.owner or self.root, run_id)
+    def entry(self) -> Entry:
+        """Returns: An entry for a new run, one made beforehand if there is one.
+
+        Without a usable spool it is kept in memory and published from there.
+        """
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return self._new_entry()
+
+    def make_ready(self) -> None:
+        """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task is not to."""
+        while self.owner is not None and len(self._ready) < READY_ENTRIES:
+            self._ready.append(self._new_entry())
+
+    def _new_entry(self) -> Entry:
+        entry = Entry(self.owner or self.root, uuid.uuid4())
         entry.create()
         return entry
 
@@ -105,9 +128,9 @@ class Spool:
                     yield owner
 
     def entries(self, owner: Path) -> list[Entry]:
-        """Returns: The entries of an owner, oldest first."""
-        found = [(status.st_mtime, run_id) for run_id, kind, status in _files(owner) if kind == ENTRY_SUFFIX]
-        return [Entry(owner, run_id) for _, run_id in sorted(found)]
+        """Returns: The entries of an owner that a run was written to, oldest first."""
+        used = ((status.st_mtime, run_id) for run_id, kind, status in _files(owner) if _is_used(kind, status))
+        return [Entry(owner, run_id) for _, run_id in sorted(used)]
 
     def remove_owner(self, owner: Path) -> None:
         """Removes a dead owner's directory, unless an entry is left that could not be published."""
@@ -128,7 +151,8 @@ class Spool:
                 if max(status.st_mtime for _, status in files) < before:
                     if not dry_run:
                         Entry(owner, run_id).remove(kind for kind, _ in files)
-                    yield sum(status.st_size for _, status in files)
+                    if any(status.st_size for _, status in files):  # Not one that was only made beforehand.
+                        yield sum(status.st_size for _, status in files)
             if not dry_run:
                 _remove_owner(owner)
 
@@ -161,6 +185,11 @@ def _files(owner: Path) -> Iterator[tuple[uuid.UUID, str, os.stat_result]]:
         return
 
 
+def _is_used(kind: str, status: os.stat_result) -> bool:
+    """Returns: Whether it is an entry, and not one that was only made beforehand."""
+    return kind == ENTRY_SUFFIX and status.st_size > 0
+
+
 def _lock(owner: Path) -> int:
     """Takes the lock of an owner's directory. Returns: The descriptor that holds it. Raises: OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -191,9 +220,9 @@ def _claimed(owner: Path) -> Iterator[bool]:
 
 def _remove_owner(owner: Path) -> None:
     """Removes files that no entry speaks for, and the directory if nothing else is left."""
-    files = [(run_id, kind) for run_id, kind, _ in _files(owner)]
-    with_entry = {run_id for run_id, kind in files if kind == ENTRY_SUFFIX}
-    for run_id, kind in files:
+    files = list(_files(owner))
+    with_entry = {run_id for run_id, kind, status in files if _is_used(kind, status)}
+    for run_id, kind, _ in files:
         if run_id not in with_entry:
             (owner / f"{run_id}.{kind}").unlink(missing_ok=True)
     if not with_entry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -11,6 +12,7 @@ import stat
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -833,3 +835,35 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     # And nothing is left in the spool
     assert list(given.spool.iterdir()) == []
     assert not stored(given).check()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_nothing_of_a_task_lives_on_because_it_was_sampled(bench, settings, is_async):
+    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001)
+    alive: list[bool] = []
+
+    class Page:
+        pass
+
+    def hold_and_spin() -> weakref.ref[Page]:
+        page = Page()
+        spin(0.05)
+        return weakref.ref(page)
+
+    def work() -> None:
+        alive.extend(hold_and_spin()() is not None for _ in range(5))
+
+    async def work_async() -> None:
+        work()
+
+    # Given that nobody collects garbage, so that whatever holds a frame holds it for good
+    gc.collect()
+    gc.disable()
+    try:
+        with bench(given) as tasks:
+            tasks.run(work_async if is_async else work)
+    finally:
+        gc.enable()
+
+    # Then what the task let go of went at once
+    assert alive == [False] * 5

@@ -125,7 +125,7 @@ def test_a_closed_spool_leaves_what_is_not_published_to_the_next_worker(settings
     spool = Spool(settings())
     spool.open()
     owner = spool.owner
-    entry = spool.entry(uuid.uuid4())
+    entry = spool.entry()
     entry.append(start_record(entry.run_id))
     entry.write()
     entry.close()
@@ -190,14 +190,14 @@ def test_foreign_names_in_the_spool_are_let_be(settings, bench, tmp_path):
 
 
 def test_an_entry_is_private(spool):
-    entry = spool.entry(uuid.uuid4())
+    entry = spool.entry()
     entry.close()
 
     assert stat.S_IMODE(Path(entry.path(ENTRY_SUFFIX)).stat().st_mode) == 0o600
 
 
 def test_what_was_appended_comes_back_in_order(spool):
-    entry = spool.entry(uuid.uuid4())
+    entry = spool.entry()
     records = [start_record(entry.run_id), TEXT, {"to": "memory_profile", "text": "1.000\t2.000\n"}, END]
     entry.append(records[0])
     entry.write()
@@ -213,7 +213,7 @@ def test_what_was_appended_comes_back_in_order(spool):
 
 
 def test_appending_from_many_threads_tears_nothing(spool):
-    entry = spool.entry(uuid.uuid4())
+    entry = spool.entry()
     entry.append(start_record(entry.run_id))
     entry.write()
 
@@ -560,7 +560,7 @@ def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker
 
 
 def test_a_disk_that_takes_no_more_loses_no_record(spool, monkeypatch):
-    entry = spool.entry(uuid.uuid4())
+    entry = spool.entry()
     entry.append(start_record(entry.run_id))
     entry.write()
 
@@ -585,7 +585,7 @@ def test_removing_what_is_abandoned_keeps_what_is_young_or_alive(spool, settings
     Path(old.path("memray_profile")).write_bytes(b"x" * 1000)
     for path in old.owner.iterdir():
         os.utime(path, (1000, 1000))
-    own = spool.entry(uuid.uuid4())
+    own = spool.entry()
     own.close()
     os.utime(own.path(ENTRY_SUFFIX), (1000, 1000))
     size = sum(path.stat().st_size for path in old.owner.iterdir() if path.name != "owner.lock")

@@ -136,10 +136,13 @@ class Sampler:
         return not self._stopped
 
     def _sample(self) -> None:
-        # Frames are let go of before the next wait: one that is held past its function's return would have its
-        # objects finalised on this thread.
         profiles = self._profiles
         frames = sys._current_frames()
-        now_s = time.perf_counter()
-        for profile in profiles:
-            profile.sample(now_s, frames, self.loop_thread_id)
+        try:
+            now_s = time.perf_counter()
+            for profile in profiles:
+                profile.sample(now_s, frames, self.loop_thread_id)
+        finally:
+            # A frame that is held past its function's return keeps its objects alive, and has them finalised on this
+            # thread. This very frame is among them: without the clearing they would be held by a cycle.
+            frames.clear()
