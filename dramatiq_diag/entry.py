@@ -41,7 +41,7 @@ class Entry:
 
     def create(self) -> None:
         """Makes the file, and keeps it open for `append`."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._descriptor = os.open(self._prefix + ENTRY_SUFFIX, flags, 0o600)
         except OSError as error:
@@ -77,10 +77,14 @@ class Entry:
             self.append(*held)
 
     def close(self) -> None:
-        """Ends the appending."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+        """Ends the appending. What went into a file that someone removed meanwhile is kept in memory."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        with open(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_nlink == 0:
+                file.seek(0)
+                self._unwritten = _parse_lines(file.read()) + self._unwritten
 
     def path(self, kind: str) -> Path:
         """Returns: Where the file of an artifact is to be written."""
@@ -118,14 +122,18 @@ class Entry:
             raise
         if len(data) > _MAX_ENTRY_BYTES:
             raise SpoolError(f"{self.path(ENTRY_SUFFIX)} is too large for an entry.")
-        parsed = [_parse(line) for line in data.split(b"\n") if line]
-        return [record for record in parsed if isinstance(record, dict)] + self._unwritten
+        return _parse_lines(data) + self._unwritten
 
     def remove(self, kinds: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""
         for kind in (*(kind for kind in kinds if kind != ENTRY_SUFFIX), ENTRY_SUFFIX):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(self._prefix + kind)
+
+
+def _parse_lines(data: bytes) -> list[Record]:
+    parsed = (_parse(line) for line in data.split(b"\n") if line)
+    return [record for record in parsed if isinstance(record, dict)]
 
 
 def _parse(line: bytes) -> Any:
