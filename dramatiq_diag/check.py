@@ -16,7 +16,9 @@ from .models import LIVE_STATUSES, Artifact, ArtifactStatus
 from .retention import BATCH_SIZE, batched, delete_orphans, orphaned
 from .store import Store
 
-#: A blob is put a moment before its row; one that has none is looked for again after this long, in seconds.
+#: A blob is put a moment before its row: one that has none and is younger than this is looked for again, in seconds,
+_YOUNG_S = 60.0
+#: after this long.
 _GRACE_S = 1.0
 
 
@@ -118,7 +120,7 @@ def _give_up(store: Store, artifact: Artifact, damage: str) -> None:
 
 def _unknown(store: Store) -> list[Found]:
     found = [orphan for batch in batched(_scan_blobs(store), BATCH_SIZE) for orphan in _orphans(store, batch)]
-    if any(orphan.modified_at > time.time() - _GRACE_S for orphan in found):
+    if any(orphan.modified_at > time.time() - _YOUNG_S for orphan in found):
         time.sleep(_GRACE_S)
     return [orphan for batch in batched(found, BATCH_SIZE) for orphan in _orphans(store, batch)]
 

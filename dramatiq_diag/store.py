@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from dramatiq.logging import get_logger
-from sqlalchemy import Engine, or_, select, update
+from sqlalchemy import ColumnElement, Engine, and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -78,6 +78,10 @@ class Bundle:
     artifacts: Sequence[ArtifactRecord]
 
 
+def _is_live(status: Any) -> ColumnElement[bool]:
+    return or_(*(status == live for live in LIVE_STATUSES))  # `in_` is not for executemany.
+
+
 def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
     """Returns: The id of an artifact: the same however often it is published."""
     return uuid.uuid5(run_id, name)
@@ -106,11 +110,12 @@ class Store:
             set_=dict(run.excluded.items()),
             where=TaskRun.status == RunStatus.RUNNING,
         )
-        # A second try may have put the blob on another day, so its row is the one that counts; never one that expired.
+        # A second try may have put the blob on another day, so its row is the one that counts; never one that expired,
+        # and never one without the file, which was removed from the spool after the first try.
         self._upsert_artifact = artifact.on_conflict_do_update(
             index_elements=[Artifact.artifact_id],
             set_=dict(artifact.excluded.items()),
-            where=or_(*(Artifact.status == status for status in LIVE_STATUSES)),  # `in_` is not for executemany.
+            where=and_(_is_live(Artifact.status), _is_live(artifact.excluded.status)),
         )
 
     def open(self) -> None:

@@ -38,6 +38,18 @@ class SwitchInterval:
                 if self._holders == 0:
                     self._restore()
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Lets this thread keep the GIL for as long as Python's default is; for one that keeps the interval short."""
+        if self._found_s is None:
+            yield
+            return
+        sys.setswitchinterval(_DEFAULT_S)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(SHORT_S)
+
     def _shorten(self) -> None:
         found_s = sys.getswitchinterval()
         if abs(found_s - _DEFAULT_S) < 1e-9:

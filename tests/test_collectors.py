@@ -124,9 +124,13 @@ class TestContract:
             ids = [actor.send(0.02).message_id for _ in range(6)]
             tasks.finish()
 
-        artifacts = [stored(given).artifacts(task_id)[CONTRACT[name][0]] for task_id in ids]
-        assert {artifact.status for artifact in artifacts} == {ArtifactStatus.STORED}
-        assert len({artifact.sha256 for artifact in artifacts}) == len(ids)
+        for task_id in ids:
+            assert stored(given).artifacts(task_id)[CONTRACT[name][0]].status == ArtifactStatus.STORED
+            data = stored(given).data(task_id, CONTRACT[name][0])
+            assert [other for other in ids if other.encode() in data] == ([task_id] if name == "pyinstrument" else [])
+            if name == "memory":
+                elapsed = [row[0] for row in _rows(data.decode())]
+                assert elapsed == sorted(elapsed)
 
     @pytest.mark.parametrize("step", ["record", "start", "stop", "save"])
     def test_one_that_breaks_costs_itself_alone(

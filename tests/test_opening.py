@@ -58,7 +58,7 @@ def test_gnuplot_draws_the_memory_log_with_the_three_lines_of_its_description(do
     samples = len((downloaded / "memory.datum").read_text().splitlines()) - 1
     assert samples >= 2
     points = [path.count(",") for path in re.findall(r"<path[^>]*?\sd='([^']*)'", drawing)]
-    assert max(points) == samples + 2  # Two points are those of the key.
+    assert samples / 2 < max(points) - 2 <= samples  # Two are those of the key, and equal neighbours are one.
 
 
 def test_a_browser_shows_the_tree_with_the_function_of_the_actor(

@@ -124,6 +124,17 @@ def test_publishing_again_keeps_one_row_and_one_blob(store, given, stored):
     assert not stored(given).check()
 
 
+def test_publishing_again_after_the_file_left_the_spool_takes_nothing_away(store, given, stored):
+    # Given a worker that died between removing an artifact's file from the spool and removing the entry
+    run = run_record()
+    store.publish([bundle(run)])
+
+    store.publish([bundle(run, artifact_record(None, reason="The collector left no file."))])
+
+    assert stored(given).data(run.task_id, "memory_profile") == b"0.000\t1.000\n"
+    assert not stored(given).check()
+
+
 def test_a_running_run_becomes_an_ended_one_and_never_back(store, given, stored):
     run_id, task_id = uuid.uuid4(), "task"
     running = run_record(run_id=run_id, task_id=task_id, status=RunStatus.RUNNING, finished_at=None, duration_ms=None)

@@ -136,13 +136,15 @@ class Sampler:
         return not self._stopped
 
     def _sample(self) -> None:
-        profiles = self._profiles
-        frames = sys._current_frames()
-        try:
-            now_s = time.perf_counter()
-            for profile in profiles:
-                profile.sample(now_s, frames, self.loop_thread_id)
-        finally:
-            # A frame that is held past its function's return keeps its objects alive, and has them finalised on this
-            # thread. This very frame is among them: without the clearing they would be held by a cycle.
-            frames.clear()
+        # No thread is to run on meanwhile: a frame that is held past its function's return keeps its objects alive, has
+        # them finalised on this thread, and has been seen to crash a Tracker that starts. This very frame is among
+        # them: without the clearing, a cycle would hold them all.
+        with self.switch_interval.whole():
+            profiles = self._profiles
+            frames = sys._current_frames()
+            try:
+                now_s = time.perf_counter()
+                for profile in profiles:
+                    profile.sample(now_s, frames, self.loop_thread_id)
+            finally:
+                frames.clear()
