@@ -25,7 +25,7 @@ from dramatiq_diag.records import RankedRun, RunFilter, artifacts_of, choose_run
 from dramatiq_diag.store import Store
 
 #: Longest wait for something that happens in another thread or process, in seconds; no test waits it out.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def missing(what: str, remedy: str) -> NoReturn:
