@@ -157,10 +157,10 @@ class BlobStore:
         return sum(self._unlink(file.name) for file in found)
 
     def _unlink(self, name: str) -> int:
-        path = self.root / name
+        path = f"{self.root}/{name}"
         try:
-            size_bytes = path.lstat().st_size
-            path.unlink()
+            size_bytes = os.lstat(path).st_size
+            os.unlink(path)
         except FileNotFoundError:  # Another cleanup was faster.
             return 0
         except OSError as error:

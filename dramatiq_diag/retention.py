@@ -93,12 +93,12 @@ class Cleanup:
             return
         reason = f"Removed by the cleanup at {now:%Y-%m-%d %H:%M:%S} UTC, after its protection time."
         while True:
-            started_s = time.perf_counter()
             with self.store.session() as session:
-                batch = select(Artifact.artifact_id).where(*due).order_by(Artifact.expires_at).limit(BATCH_SIZE)
+                batch = session.execute(select(Artifact.artifact_id).where(*due).limit(BATCH_SIZE)).scalars().all()
+                started_s = time.perf_counter()
                 expired = session.execute(
                     update(Artifact)
-                    .where(Artifact.artifact_id.in_(batch.scalar_subquery()), *due)
+                    .where(Artifact.artifact_id.in_(batch), Artifact.status.in_(LIVE_STATUSES))
                     .values(status=ArtifactStatus.EXPIRED, reason=reason)
                     .returning(Artifact.blob_name)
                     .execution_options(synchronize_session=False)
