@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from dramatiq import Broker, Middleware, Worker
@@ -41,6 +42,9 @@ class Diagnostics(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         if self.settings.off or self.process is not None:
+            return
+        if sys.platform == "win32":
+            self.logger.error("Nothing is collected: the spool needs POSIX locks, which Windows does not have.")
             return
         self.process = Process(self.settings)
         self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
