@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
+import psutil
 import pytest
 from support import eventually, finish
 
@@ -102,16 +103,12 @@ class CommandLine:
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            for child in self.children():
-                os.kill(child, signal.SIGKILL)
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            for child in children:
+                child.kill()
             self.process.kill()
             self.process.wait()
-
-    def children(self) -> list[int]:
-        import psutil
-
-        assert self.process is not None
-        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
+            psutil.wait_procs(children)
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ def clock(monkeypatch):
         def time(self) -> float:
             return time.time() + self.ahead.total_seconds()
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(time, name)
+
     clock = Clock()
     monkeypatch.setattr(retention, "datetime", clock)
     monkeypatch.setattr(retention, "time", clock)
