@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from .entry import ENTRY_SUFFIX, Entry, Record
+from .entry import ENTRY_SUFFIX, Entry, Record, checkpoint_kind
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .store import ArtifactRecord, Bundle, RunRecord
@@ -127,12 +127,15 @@ def read_bundle(entry: Entry) -> Bundle | None:
 
 def artifact_kinds(bundle: Bundle) -> list[str]:
     """Returns: The kinds of files that the entry of this bundle may have."""
-    return [artifact.name for artifact in bundle.artifacts]
+    return [kind for artifact in bundle.artifacts for kind in (artifact.name, checkpoint_kind(artifact.name))]
 
 
 def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:
     status, reason = _status(contents, declared.name)
     opener = _content(entry, contents, declared.name) if status in LIVE_STATUSES else None
+    if status in LIVE_STATUSES and opener is None and entry.size_bytes(checkpoint_kind(declared.name)):
+        status, reason = ArtifactStatus.PARTIAL, reason or "The worker process died before it was saved."
+        opener = partial(entry.open, checkpoint_kind(declared.name))
     if status in LIVE_STATUSES and opener is None:
         status = ArtifactStatus.FAILED
         reason = reason or "The collector left no file."

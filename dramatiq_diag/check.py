@@ -61,7 +61,7 @@ def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] | N
             kind = findings.missing_blobs if damage == "missing" else findings.damaged_blobs
             kind.append(str(artifact.artifact_id))
             if fix:
-                _give_up(store, artifact, damage)
+                _give_up(store, artifact)
         if on_blob is not None:
             on_blob(number)
     unknown = _unknown(store)
@@ -106,16 +106,20 @@ def _is_live(store: Store, artifact_id: uuid.UUID) -> bool:
         return session.execute(query).first() is not None
 
 
-def _give_up(store: Store, artifact: Artifact, damage: str) -> None:
-    reason = f"Its file was found {damage} by a check at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
-    with store.session() as session:
+def _give_up(store: Store, artifact: Artifact) -> None:
+    """Makes the row `failed`, unless it was published again meanwhile; nothing can be while this looks once more."""
+    with store.exclusive() as session:
+        damage = _damage(store, artifact)
+        if damage is None:
+            return
+        reason = f"Its file was found {damage} by a check at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
         session.execute(
             update(Artifact)
             .where(Artifact.artifact_id == artifact.artifact_id, Artifact.blob_name == artifact.blob_name)
             .values(status=ArtifactStatus.FAILED, reason=reason)
         )
-    if artifact.blob_name is not None:
-        store.blobs.delete([artifact.blob_name])
+        if artifact.blob_name is not None:
+            store.blobs.delete([artifact.blob_name])
 
 
 def _unknown(store: Store) -> list[Found]:

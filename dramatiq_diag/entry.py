@@ -21,6 +21,11 @@ _MAX_ENTRY_BYTES = 256 * 1024**2
 Record = dict[str, Any]
 
 
+def checkpoint_kind(kind: str) -> str:
+    """Returns: The kind of the file that stands in for an artifact's until that is saved."""
+    return f"{kind}.part"
+
+
 class Entry:
     """One run's entry: appended to while the run runs, read when it is published, then removed.
 
@@ -89,6 +94,19 @@ class Entry:
     def path(self, kind: str) -> Path:
         """Returns: Where the file of an artifact is to be written."""
         return Path(self._prefix + kind)
+
+    def write_file(self, kind: str, text: str) -> None:
+        """Writes a small file, whole or not at all; one that is there is replaced. Raises: OSError."""
+        temporary = f"{self._prefix}{kind.partition('.')[0]}.tmp"
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+            os.rename(temporary, self._prefix + kind)
+        except OSError:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(temporary)
+            raise
 
     def open(self, kind: str) -> BinaryIO:
         """Opens the file of an artifact, and nothing but a regular file. Raises: OSError."""

@@ -27,7 +27,7 @@ from .settings import Settings
 _LOCK_FILE = "owner.lock"
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWNER_NAME = re.compile(_UUID)
-_FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp)?)")
+_FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
 
 #: Entries that are made beforehand.
 READY_ENTRIES = 64

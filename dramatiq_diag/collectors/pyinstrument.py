@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
 
+from ..entry import checkpoint_kind
 from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
+from ..ticker import Timer
 from .base import Collector, Recording
 from .coroutines import CoroutineWatch
 from .sampler import Profile, Sampler
@@ -22,6 +24,9 @@ from .stacks import anchor_of, coroutine_function, root_of
 
 if TYPE_CHECKING:
     from ..process import Process
+
+#: Seconds between checkpoints of a profile that is being taken.
+CHECKPOINT_INTERVAL_S = 5.0
 
 
 class PyinstrumentCollector(Collector):
@@ -90,15 +95,10 @@ class _SessionRecording(Recording):
         raise NotImplementedError
 
     def save(self) -> None:
-        path = self.run.entry.path(self.collector.artifact_name)
-        temporary = path.with_name(f"{path.name}.tmp")
-        try:
-            temporary.touch(mode=0o600, exist_ok=False)
-            temporary.write_text(json.dumps(self._session(), separators=(",", ":")), "utf-8")
-            temporary.rename(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        self._write(self.collector.artifact_name)
+
+    def _write(self, kind: str) -> None:
+        self.run.entry.write_file(kind, json.dumps(self._session(), separators=(",", ":")))
 
 
 class _SamplerRecording(_SessionRecording):
@@ -107,12 +107,25 @@ class _SamplerRecording(_SessionRecording):
         is_async = coroutine_function(run.actor) is not None
         self.thread = threading.current_thread().name, run.thread_id
         self.profile = Profile(run.thread_id, anchor_of(run.actor), is_async=is_async)
+        self.timer = Timer(CHECKPOINT_INTERVAL_S, self._checkpoint)
+        self.lock = threading.Lock()  # Of the file: a checkpoint may be under way when the run ends.
 
     def start(self) -> None:
         self._start_clocks()
         if self.profile.is_async:
             self._follow_coroutine()
         self.collector.sampler.add(self.profile)
+        self.collector.process.ticker.add(self.timer)
+
+    def _checkpoint(self) -> None:
+        """Writes the profile so far, for whoever salvages it if the process dies."""
+        with self.lock:
+            if self.timer.cancelled:
+                return
+            try:
+                self._write(checkpoint_kind(self.collector.artifact_name))
+            except OSError as error:
+                self.collector.process.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
 
     def _follow_coroutine(self) -> None:
         loop_thread = get_event_loop_thread()
@@ -126,17 +139,22 @@ class _SamplerRecording(_SessionRecording):
         self.profile.coroutine = coroutine
 
     def stop(self) -> None:
+        self.timer.cancel()
         self._stop_clocks()
         self.collector.sampler.remove(self.profile)
         if self.profile.is_async:
             self.collector._watch.forget()
 
-    def _session(self) -> SessionDict:
+    def save(self) -> None:
         self.profile.coroutine = None
+        with self.lock:
+            super().save()
+
+    def _session(self) -> SessionDict:
         return session_of(
             dict(self.profile.seconds),  # A sample may be under way that began before `stop`.
             start_time=self.start_time,
-            duration_s=self.duration_s,
+            duration_s=self.duration_s or time.perf_counter() - self.started_s,
             cpu_time_s=self.cpu_time_s,
             interval_s=self.collector.settings.pyinstrument_interval,
             sample_count=self.profile.sample_count,
