@@ -63,7 +63,8 @@ class Spool:
         for attempts_left in (2, 1, 0):
             owner = self.root / str(uuid.uuid4())
             try:
-                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for directory in (self.root.parent, self.root):  # The first one is the data dir, by default.
+                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 owner.mkdir(mode=0o700)
                 self._lock_descriptor = _lock(owner)
             except OSError as error:

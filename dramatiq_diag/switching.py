@@ -11,8 +11,8 @@ from contextlib import contextmanager
 _DEFAULT_S = 0.005
 
 #: The interval meanwhile. The sampler waits for the running thread to give up the GIL, and the shorter that takes the
-#: less it prefers places that give it up; a task that comes back from a system call waits for the publisher. It must not
-#: be shorter than a sample takes: the thread that gave up the GIL asks for it again after this long, whatever is set then.
+#: less it prefers places that give it up; a task that comes back from a system call waits for the publisher. It must
+#: not be shorter than a sample takes: who gave up the GIL asks for it again after this long, whatever is set then.
 SHORT_S = 0.0005
 
 

@@ -597,3 +597,12 @@ def test_removing_what_is_abandoned_keeps_what_is_young_or_alive(spool, settings
     assert Path(young.path(ENTRY_SUFFIX)).exists()
     assert Path(own.path(ENTRY_SUFFIX)).exists()
     own.remove(())
+
+
+def test_a_data_dir_that_a_worker_makes_is_private(settings, bench):
+    given = settings(task_diagnostics=["memory"])
+
+    with bench(given) as tasks:
+        tasks.run(lambda: None, actor_name="work")
+
+    assert stat.S_IMODE(given.data_dir.stat().st_mode) == 0o700
