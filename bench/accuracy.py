@@ -17,23 +17,24 @@ from .worker import profiled_sessions
 #: Each kind of work runs for this long at a time on average, in seconds; twice the one, and none of the other.
 _TURN_S = 0.003
 
-_DATA = {str(number): [number, str(number) * 3, None] for number in range(60)}
-_NUMBERS = [random.Random(1).random() for _ in range(3000)]  # noqa: S311
+_DATA = {str(number): [number, str(number) * 3, None] for number in range(600)}
+_NUMBERS = [hash(str(number)) for number in range(3000)]
 _TEXT = "the quick brown fox jumps over the lazy dog " * 200
 _PATTERN = re.compile(r"(\w+) (\w+) (?=lazy)")
 _BYTES = bytes(range(256)) * 2000
-_LOCK = threading.Lock()
+_TAKEN = threading.Lock()
+_TAKEN.acquire()
 
 
 def python_loop() -> int:
     total = 0
-    for number in range(300):
+    for number in range(1000):
         total += number * number % 7
     return total
 
 
 def python_calls() -> int:
-    return sum(_call(number) for number in range(100))
+    return sum(_call(number) for number in range(500))
 
 
 def _call(number: int) -> int:
@@ -44,7 +45,7 @@ def c_json() -> str:
     return json.dumps(_DATA)
 
 
-def c_sort() -> list[float]:
+def c_sort() -> list[int]:
     return sorted(_NUMBERS)
 
 
@@ -72,8 +73,7 @@ def file_io() -> None:
 
 
 def locking() -> None:
-    if _LOCK.acquire(timeout=0.002):
-        _LOCK.release()
+    _TAKEN.acquire(timeout=0.002)
 
 
 KINDS: dict[str, Callable[[], object]] = {
@@ -98,12 +98,10 @@ def mixed(mix: dict[str, float], seconds: float, seed: int, truth: dict[str, flo
     while time.perf_counter() < ends:
         name = chance.choices(names, weights)[0]
         work, turn_s = KINDS[name], chance.uniform(0, 2 * _TURN_S)
-        started = now = time.perf_counter()
-        while now - started < turn_s:
-            before = now
+        turn_ends = time.perf_counter() + turn_s
+        while (before := time.perf_counter()) < turn_ends:
             work()
-            now = time.perf_counter()
-            truth[name] = truth.get(name, 0.0) + now - before
+            truth[name] = truth.get(name, 0.0) + time.perf_counter() - before
 
 
 def shares(seconds: dict[str, float]) -> dict[str, float]:

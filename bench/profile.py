@@ -9,28 +9,30 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from types import CodeType
-from typing import Any
 
 from dramatiq_diag.collectors.sampler import Profile
 from dramatiq_diag.collectors.session import describe_thread, session_of
+from dramatiq_diag.collectors.stacks import Stack
 from dramatiq_diag.reports.pyinstrument import render_session
 
 from .result import Result
 
 #: Samples of an hour at the default interval.
 _SAMPLES = 720_000
+_FUNCTIONS = 2000
 _MIB = 1024 * 1024
 
 
 def run() -> Iterator[Result]:
     """Yields one row a figure; the sampler is fed, as an hour is long."""
-    stacks = _stacks(random.Random(7))  # noqa: S311
+    codes = {id(code): code for code in map(_code, range(_FUNCTIONS))}
+    stacks = _stacks(list(codes), random.Random(7))  # noqa: S311
     tracemalloc.start()
-    profile = Profile(0, stacks[0][0], is_async=False)
-    profile.last_s = 0.0
+    profile = Profile(0, _code(0), is_async=False)
+    profile.codes = codes
     chance = random.Random(8)  # noqa: S311
-    for number in range(_SAMPLES):
-        profile.add((*chance.choice(stacks),), number * 0.005)
+    for _ in range(_SAMPLES):
+        profile.add((*chance.choice(stacks),), 0.005)
     held_mib = tracemalloc.get_traced_memory()[0] / _MIB
     tracemalloc.stop()
     session = _session(profile)
@@ -48,12 +50,14 @@ def run() -> Iterator[Result]:
 
 def _session(profile: Profile) -> bytes:
     session = session_of(
-        profile.seconds,
+        profile.seconds.items(),
+        profile.codes,
+        in_order=False,
         start_time=0.0,
         duration_s=3600.0,
         cpu_time_s=3600.0,
         interval_s=0.005,
-        sample_count=profile.sample_count,
+        sample_count=_SAMPLES,
         thread=describe_thread("worker", 1),
         root="root\0root.py\x001",
         target_description="An hour of varied work",
@@ -61,14 +65,13 @@ def _session(profile: Profile) -> bytes:
     return json.dumps(session).encode()
 
 
-def _stacks(chance: random.Random) -> list[tuple[Any, ...]]:
-    """Returns: Stacks of a large program: 2,000 functions, 40,000 distinct stacks, most of the time in few of them."""
-    codes = [_code(number) for number in range(2000)]
+def _stacks(codes: list[int], chance: random.Random) -> list[Stack]:
+    """Returns: Stacks of a large program: `_FUNCTIONS` functions, 40,000 distinct stacks, most of the time in few of them."""
     stacks = []
     for _ in range(40_000):
         depth = chance.randint(5, 40)
-        chain = [codes[0]] + [codes[min(int(chance.paretovariate(0.6)) + level, 1999)] for level in range(depth)]
-        stacks.append(tuple(part for code in chain for part in (code, code.co_firstlineno + chance.randint(0, 9))))
+        chain = [codes[0]] + [codes[min(int(chance.paretovariate(0.6)) + level, _FUNCTIONS - 1)] for level in range(depth)]
+        stacks.append(tuple(part for code in chain for part in (code, chance.randint(1, 10))))
     return [stacks[min(int(chance.paretovariate(0.4)), len(stacks) - 1)] for _ in range(200_000)]
 
 

@@ -29,6 +29,9 @@ BATCH_SIZE = 100
 #: Seconds that sealed runs are gathered for: a thread that publishes all the time would make tasks wait for the GIL.
 _GATHER_S = 0.05
 
+#: The switch interval while runs are published, in seconds: a task that comes back from a system call waits that long.
+_SWITCH_INTERVAL_S = 0.0005
+
 #: Seconds between looks at what has no event: running runs, dead siblings, the schedule, the size of the spool.
 _TICK_S = 0.25
 _SALVAGE_INTERVAL_S = 3.0
@@ -152,7 +155,7 @@ class Publisher:
 
     def _publish_backlog(self) -> None:
         if self._backlog and time.monotonic() >= self._not_before:
-            with self.process.switch_interval.short():
+            with self.process.switch_interval.short(_SWITCH_INTERVAL_S):
                 self._publish_batches()
 
     def _publish_batches(self) -> None:

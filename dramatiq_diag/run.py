@@ -140,6 +140,8 @@ class Run:
                 recording.save()
                 if recording.reason is not None:
                     self._append_outcome(collector, ArtifactStatus.PARTIAL, recording.reason)
+            except SkippedError as error:
+                self._append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
             except GUARDED as error:
                 self._lost(collector, "save", error)
         self._unsaved.clear()

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     pyinstrument_engine: Literal["sampler", "profiler"] = _field(
         "sampler", "`sampler`, or `profiler` for pyinstrument's own", "sampler or profiler"
     )
+    pyinstrument_start_after: float = _seconds(
+        0.0, "seconds after which a run that is still going on is profiled; the sampler alone can join later"
+    )
     memray_wait: float = _seconds(0.0, "seconds a task waits for the process's one Tracker")
     memray_max_bytes: ByteSize = _size(1024**3, "a capture stops there and is partial")
     orphan_protection_time: float = _seconds(86400.0, "seconds an artifact is kept")

@@ -10,54 +10,54 @@ from contextlib import contextmanager
 #: Python's own default of `sys.getswitchinterval`, in seconds.
 _DEFAULT_S = 0.005
 
-#: The interval meanwhile. The sampler waits for the running thread to give up the GIL, and the shorter that takes the
-#: less it prefers places that give it up; a task that comes back from a system call waits for the publisher. It must
-#: not be shorter than a sample takes: who gave up the GIL asks for it again after this long, whatever is set then.
-SHORT_S = 0.0005
-
 
 class SwitchInterval:
-    """Shortens `sys.setswitchinterval` while anyone holds it short; the application's own choice is left alone."""
+    """Shortens `sys.setswitchinterval` while anyone wants it short; the application's own choice is left alone."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._holders = 0
-        self._found_s: float | None = None
+        self._wanted: dict[object, float] = {}
+        self._set_s: float | None = None
+        "What we set; None while the interval is the application's."
 
     @contextmanager
-    def short(self) -> Iterator[None]:
-        """Keeps the interval short."""
-        with self._lock:
-            self._holders += 1
-            if self._holders == 1:
-                self._shorten()
+    def short(self, seconds: float) -> Iterator[None]:
+        """Keeps the interval at *seconds*, or shorter where someone else wants that."""
+        holder = object()
+        self.want(holder, seconds)
         try:
             yield
         finally:
-            with self._lock:
-                self._holders -= 1
-                if self._holders == 0:
-                    self._restore()
+            self.want(holder, None)
+
+    def want(self, holder: object, seconds: float | None) -> None:
+        """Changes what one holder wants; None to want nothing any more."""
+        with self._lock:
+            if seconds is None:
+                self._wanted.pop(holder, None)
+            else:
+                self._wanted[holder] = seconds
+            if self._is_ours():
+                self._set(min(self._wanted.values(), default=None))
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Lets this thread keep the GIL for as long as Python's default is; for one that keeps the interval short."""
-        if self._found_s is None:
+        """Lets this thread keep the GIL for as long as Python's default is; for one that wants the interval short."""
+        set_s = self._set_s
+        if set_s is None or not self._is_ours():
             yield
             return
         sys.setswitchinterval(_DEFAULT_S)
         try:
             yield
         finally:
-            sys.setswitchinterval(SHORT_S)
+            sys.setswitchinterval(set_s)
 
-    def _shorten(self) -> None:
-        found_s = sys.getswitchinterval()
-        if abs(found_s - _DEFAULT_S) < 1e-9:
-            self._found_s = found_s
-            sys.setswitchinterval(SHORT_S)
+    def _is_ours(self) -> bool:
+        """Returns: Whether the interval is what we set, or Python's default where we set none."""
+        expected_s = _DEFAULT_S if self._set_s is None else self._set_s
+        return abs(sys.getswitchinterval() - expected_s) < 1e-6  # It is kept in whole microseconds.
 
-    def _restore(self) -> None:
-        found_s, self._found_s = self._found_s, None
-        if found_s is not None and abs(sys.getswitchinterval() - SHORT_S) < 1e-9:
-            sys.setswitchinterval(found_s)
+    def _set(self, seconds: float | None) -> None:
+        sys.setswitchinterval(_DEFAULT_S if seconds is None else seconds)
+        self._set_s = seconds

@@ -580,9 +580,9 @@ def test_a_switch_interval_that_the_application_chose_stays(bench, settings):
 def test_the_memory_of_a_profile_is_bounded_and_its_lightest_stacks_are_folded():
     # Given a profile with one heavy stack, and more light ones below one caller than a profile may hold.
     profile = Profile(1, spin.__code__, is_async=False)
-    profile.add(("root", 1, "heavy", 1), profile.last_s + 10.0)
+    profile.add(("root", 1, "heavy", 1), 10.0)
     for number in range(3 * MAX_STACKS):
-        profile.add(("root", 1, "caller", 1, f"light_{number}", 1, "leaf", 1), profile.last_s + 0.001)
+        profile.add(("root", 1, "caller", 1, f"light_{number}", 1, "leaf", 1), 0.001)
 
     # Then the heavy one is as it was, no time is lost, and the caller of what was folded is still known.
     assert len(profile.seconds) <= MAX_STACKS

@@ -43,7 +43,11 @@ class Recording:
         """
 
     def save(self) -> None:
-        """Leaves the file in the spool. Runs on the publisher's thread, after `stop`."""
+        """Leaves the file in the spool. Runs on the publisher's thread, after `stop`.
+
+        Raises:
+          SkippedError: When there is nothing to leave; the message is the artifact's reason.
+        """
 
 
 class Collector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -79,17 +80,18 @@ class _SessionRecording(Recording):
         self.run = run
         root = root_of(run.actor)
         self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
+        self.native_id = threading.get_native_id()
         self.start_time = self.started_s = self.cpu_started_s = 0.0
         self.duration_s = self.cpu_time_s = 0.0
 
     def _start_clocks(self) -> None:
         self.start_time = time.time()
         self.started_s = time.perf_counter()
-        self.cpu_started_s = time.thread_time()
+        self.cpu_started_s = _cpu_s(self.native_id)
 
     def _stop_clocks(self) -> None:
         self.duration_s = time.perf_counter() - self.started_s
-        self.cpu_time_s = time.thread_time() - self.cpu_started_s
+        self.cpu_time_s = _cpu_s(self.native_id) - self.cpu_started_s
 
     def _session(self) -> SessionDict:
         raise NotImplementedError
@@ -104,24 +106,39 @@ class _SessionRecording(Recording):
 class _SamplerRecording(_SessionRecording):
     def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
         super().__init__(collector, run)
-        is_async = coroutine_function(run.actor) is not None
+        self.is_async = coroutine_function(run.actor) is not None
         self.thread = threading.current_thread().name, run.thread_id
-        self.profile = Profile(run.thread_id, anchor_of(run.actor), is_async=is_async)
-        self.timer = Timer(CHECKPOINT_INTERVAL_S, self._checkpoint)
-        self.lock = threading.Lock()  # Of the file: a checkpoint may be under way when the run ends.
+        self.coroutine: Coroutine[Any, Any, Any] | None = None
+        self.profile: Profile | None = None
+        self.start_after_s = collector.settings.pyinstrument_start_after
+        self.timer = Timer(self.start_after_s or CHECKPOINT_INTERVAL_S, self._tick)
+        self.lock = threading.Lock()  # A tick may be under way when the run ends.
 
     def start(self) -> None:
-        self._start_clocks()
-        if self.profile.is_async:
+        if self.is_async:
             self._follow_coroutine()
-        self.collector.sampler.add(self.profile)
+        if not self.start_after_s:
+            self._join()
         self.collector.process.ticker.add(self.timer)
 
-    def _checkpoint(self) -> None:
-        """Writes the profile so far, for whoever salvages it if the process dies."""
+    def _join(self) -> None:
+        self.profile = Profile(self.run.thread_id, anchor_of(self.run.actor), is_async=self.is_async)
+        self.profile.coroutine = self.coroutine
+        self._start_clocks()
+        self.collector.sampler.add(self.profile)
+
+    def _tick(self) -> None:
+        """Begins to profile a run that has lasted so long; after that writes checkpoints for whoever salvages it."""
         with self.lock:
             if self.timer.cancelled:
                 return
+            if self.profile is None:
+                self.timer.interval_s = CHECKPOINT_INTERVAL_S
+                self._join()
+                if self.timer.cancelled:  # It ended meanwhile, and is not to wait for this.
+                    self._leave()
+                return
+            self._stop_clocks()
             try:
                 self._write(checkpoint_kind(self.collector.artifact_name))
             except OSError as error:
@@ -136,31 +153,46 @@ class _SamplerRecording(_SessionRecording):
         self.collector._watch.expect(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self.profile.coroutine = coroutine
+        self.coroutine = coroutine
+        if self.profile is not None:
+            self.profile.coroutine = coroutine
 
     def stop(self) -> None:
         self.timer.cancel()
-        self._stop_clocks()
-        self.collector.sampler.remove(self.profile)
-        if self.profile.is_async:
+        if self.is_async:
             self.collector._watch.forget()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.profile is not None:
+            self._stop_clocks()
+            self.collector.sampler.remove(self.profile)
 
     def save(self) -> None:
-        self.profile.coroutine = None
         with self.lock:
+            self.coroutine = None
+            if self.profile is None:
+                raise SkippedError(f"The run ended before it had lasted {self.start_after_s:g} s.")
+            self.profile.coroutine = None
             super().save()
 
     def _session(self) -> SessionDict:
+        assert self.profile is not None
+        timeline, seconds = self.profile.timeline, self.profile.seconds
+        stacks = seconds.items() if timeline is None else timeline
+        late = f", from {self.start_after_s:g} s on" if self.start_after_s else ""
         return session_of(
-            dict(self.profile.seconds),  # A sample may be under way that began before `stop`.
+            list(stacks),  # A sample may be under way that began before `stop`.
+            self.profile.codes,
+            in_order=timeline is not None,
             start_time=self.start_time,
-            duration_s=self.duration_s or time.perf_counter() - self.started_s,
+            duration_s=self.duration_s,
             cpu_time_s=self.cpu_time_s,
             interval_s=self.collector.settings.pyinstrument_interval,
             sample_count=self.profile.sample_count,
             thread=describe_thread(*self.thread),
             root=self.root,
-            target_description=f"Task {self.run.task_id}: {self.run.actor_name}",
+            target_description=f"Task {self.run.task_id}: {self.run.actor_name}{late}",
         )
 
 
@@ -209,3 +241,12 @@ class _ProfilerRecording(_SessionRecording):
             "start_call_stack": [thread, self.root],
             "target_description": f"Task {self.run.task_id}: {self.run.actor_name}",
         }
+
+
+def _cpu_s(native_id: int) -> float:
+    """Returns: The CPU time of a thread in seconds, where the system tells that of another thread."""
+    if sys.platform != "linux":
+        return 0.0
+    # The kernel's id of a thread's clock. That of `time.pthread_getcpuclockid` is the same, and asking for it is not
+    # safe once the thread has ended; this raises OSError then.
+    return time.clock_gettime(~native_id << 3 | 6)

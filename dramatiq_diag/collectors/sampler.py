@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import threading
@@ -13,10 +14,20 @@ from typing import Any
 from dramatiq.logging import get_logger
 
 from ..switching import SwitchInterval
-from .stacks import OTHER, Stack, coroutine_stack, thread_stack
+from .stacks import OTHER, Codes, Stack, coroutine_stacks, thread_stack
+from .wakeup import wake_promptly
 
 #: Distinct stacks that one profile may hold: with more, its lightest ones are folded.
 MAX_STACKS = 10_000
+
+#: Frames in the stacks of a profile's timeline: with more, the order is dropped and the sums are kept.
+MAX_TIMELINE_FRAMES = 5000
+
+#: The switch interval while sampling is a few times what a sample takes, within these bounds, in seconds. The sampler
+#: waits that long for the GIL, and sees what the task does by then. It must not be shorter than a sample takes: who
+#: gave up the GIL asks for it again after this long, whatever is set then.
+_SWITCH_INTERVAL_S = (0.0001, 0.0005)
+_SAMPLES_TO_SWITCH = 3
 
 
 class Profile:
@@ -34,27 +45,47 @@ class Profile:
         self.is_async = is_async
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known."
+        self.codes: Codes = {}
         self.seconds: dict[Stack, float] = {}
         "Stack -> seconds."
+        self.timeline: list[tuple[Stack, float]] | None = []
+        "Stacks in their order, with seconds; None once it is too long to be kept."
         self.sample_count = 0
         self.last_s = time.perf_counter()
+        self._timeline_frames = 0
 
-    def sample(self, now_s: float, frames: dict[int, FrameType], loop_thread_id: int | None) -> None:
-        """Adds the time since the last sample to the present stack."""
-        stack = self._stack(frames, loop_thread_id)
-        if stack is None:
-            self.last_s = now_s
-        else:
-            self.add(stack, now_s)
+    def sample(self, due_s: float, frames: dict[int, FrameType], loop_thread_id: int | None) -> None:
+        """Adds the time since the last sample to what is going on; where nothing is, the time is nobody's."""
+        if due_s <= self.last_s:  # It was due before this profile began.
+            return
+        stacks = self._stacks(frames, loop_thread_id)
+        spent_s = due_s - self.last_s
+        self.last_s = due_s
+        if stacks:
+            self.sample_count += 1
+            before = len(self.seconds)
+            for stack in stacks:
+                self.add(stack, spent_s / len(stacks))
+            if len(self.seconds) < before:
+                self._forget_codes()
 
-    def add(self, stack: Stack, now_s: float) -> None:
-        """Adds the time since the last sample to a stack."""
+    def add(self, stack: Stack, spent_s: float) -> None:
+        """Adds seconds to a stack."""
         seconds = self.seconds
         if stack not in seconds and len(seconds) >= MAX_STACKS:
             self._fold()
-        seconds[stack] = seconds.get(stack, 0.0) + now_s - self.last_s
-        self.sample_count += 1
-        self.last_s = now_s
+        seconds[stack] = seconds.get(stack, 0.0) + spent_s
+        if self.timeline is not None:
+            self._add_to_timeline(self.timeline, stack, spent_s)
+
+    def _add_to_timeline(self, timeline: list[tuple[Stack, float]], stack: Stack, spent_s: float) -> None:
+        if timeline and timeline[-1][0] == stack:
+            timeline[-1] = stack, timeline[-1][1] + spent_s
+            return
+        timeline.append((stack, spent_s))
+        self._timeline_frames += len(stack) // 2
+        if self._timeline_frames > MAX_TIMELINE_FRAMES:
+            self.timeline = None
 
     def _fold(self) -> None:
         """Makes room: the lightest half of the stacks keeps the upper half of its frames, with `OTHER` below."""
@@ -62,24 +93,33 @@ class Profile:
             lightest = sorted(self.seconds, key=self.seconds.__getitem__)[: MAX_STACKS // 2]
             for stack in lightest:
                 spent_s = self.seconds.pop(stack)
-                frames = len(stack) // 2 - (stack[-2] is OTHER)
+                frames = len(stack) // 2 - (stack[-2] == OTHER)
                 folded = (*stack[: frames // 2 * 2], OTHER, 0)
                 self.seconds[folded] = self.seconds.get(folded, 0.0) + spent_s
 
-    def _stack(self, frames: dict[int, FrameType], loop_thread_id: int | None) -> Stack | None:
+    def _forget_codes(self) -> None:
+        """Lets go of the code objects that no stack has any more."""
+        used = {key for stack in self.seconds for key in stack[::2]}
+        self.codes = {key: code for key, code in self.codes.items() if key in used}
+
+    def _stacks(self, frames: dict[int, FrameType], loop_thread_id: int | None) -> list[Stack]:
         if not self.is_async:
-            return thread_stack(frames.get(self.thread_id), self.anchor)
+            stack = thread_stack(frames.get(self.thread_id), self.anchor, self.codes)
+            return [] if stack is None else [stack]
         if self.coroutine is None or loop_thread_id is None:
-            return None
-        return coroutine_stack(self.coroutine, frames.get(loop_thread_id))
+            return []
+        return coroutine_stacks(self.coroutine, frames.get(loop_thread_id), self.codes)
 
 
 class Sampler:
     """Samples every profile that was added, each at every turn; idle without one.
 
+    Samples are due at times that do not depend on what is going on, and each stands for the time until it was due: a
+    task that keeps the GIL delays a sample, and neither its weight nor the next one.
+
     Parameters:
-      interval_s: Seconds between samples on average; each wait is drawn from half to one and a half of it, so that
-        nothing periodic in a task hides from it.
+      interval_s: Seconds between samples on average; each is drawn from half to one and a half of it, so that nothing
+        periodic in a task hides from it.
       switch_interval: Kept short while it samples: a sample is taken when the running thread gives up the GIL.
     """
 
@@ -119,15 +159,14 @@ class Sampler:
             thread.join()
 
     def _run(self) -> None:
-        uniform, low_s, high_s = random.Random().uniform, self.interval_s * 0.5, self.interval_s * 1.5  # noqa: S311
+        wake_promptly()
         while self._wait_for_profiles():
             try:
-                with self.switch_interval.short():
-                    while self._profiles and not self._stopped:
-                        time.sleep(uniform(low_s, high_s))
-                        self._sample()
+                self._sample_all()
             except Exception:
                 self.logger.warning("A sample was lost.", exc_info=True)
+            finally:
+                self.switch_interval.want(self, None)
 
     def _wait_for_profiles(self) -> bool:
         """Returns: Whether there is something to sample; False at the end."""
@@ -135,7 +174,28 @@ class Sampler:
             self._changed.wait_for(lambda: self._profiles or self._stopped)
         return not self._stopped
 
-    def _sample(self) -> None:
+    def _sample_all(self) -> None:
+        """Samples until no profile is left."""
+        uniform, low_s, high_s = random.Random().uniform, self.interval_s * 0.5, self.interval_s * 1.5  # noqa: S311
+        clock = time.perf_counter
+        shortest_s, longest_s = _SWITCH_INTERVAL_S
+        took_s, switch_s = 0.0, math.inf
+        next_s = clock() + uniform(low_s, high_s)
+        while self._profiles and not self._stopped:
+            wanted_s = min(max(took_s * _SAMPLES_TO_SWITCH, shortest_s), longest_s)
+            if not 0.7 < wanted_s / switch_s < 1.4:
+                switch_s = wanted_s
+                self.switch_interval.want(self, switch_s)
+            due_s = next_s
+            time.sleep(max(due_s - clock(), 0.0))
+            now_s = clock()
+            turns_s = 2 * switch_s * len(self._profiles)
+            while (next_s := due_s + uniform(low_s, high_s)) < now_s - turns_s:
+                due_s = next_s  # Someone kept the GIL for longer than it takes to pass it around, and has all of it.
+            self._sample(due_s)
+            took_s = 0.9 * took_s + 0.1 * min(clock() - now_s, longest_s)
+
+    def _sample(self, due_s: float) -> None:
         # No thread is to run on meanwhile: a frame that is held past its function's return keeps its objects alive, has
         # them finalised on this thread, and has been seen to crash a Tracker that starts. This very frame is among
         # them: without the clearing, a cycle would hold them all.
@@ -143,8 +203,7 @@ class Sampler:
             profiles = self._profiles
             frames = sys._current_frames()
             try:
-                now_s = time.perf_counter()
                 for profile in profiles:
-                    profile.sample(now_s, frames, self.loop_thread_id)
+                    profile.sample(due_s, frames, self.loop_thread_id)
             finally:
                 frames.clear()

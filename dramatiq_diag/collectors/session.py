@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import CodeType
 from typing import Any
 
-from .stacks import AWAIT, OTHER, Stack
+from .stacks import AWAIT, OTHER, Codes, Stack
 
 #: pyinstrument's separators inside a frame's description, and its markers of attributes.
 _IDENTIFIER_SEP = "\0"
 _CLASS_NAME = "\x01c"
 _LINE_NUMBER = "\x01l"
-_OTHER = _IDENTIFIER_SEP.join((OTHER, "", "0"))
+_AWAIT = "[await]"
+_OTHER = _IDENTIFIER_SEP.join(("[other stacks]", "", "0"))
 
 _ATTRIBUTES = "\x01"
 
@@ -25,8 +26,10 @@ FrameRecord = tuple[list[str], float]
 
 
 def session_of(
-    seconds: Mapping[Stack, float],
+    stacks: Iterable[tuple[Stack, float]],
+    codes: Codes,
     *,
+    in_order: bool,
     start_time: float,
     duration_s: float,
     cpu_time_s: float,
@@ -36,21 +39,23 @@ def session_of(
     root: str,
     target_description: str,
 ) -> SessionDict:
-    """Makes a session out of merged stacks.
+    """Makes a session out of stacks.
 
     Parameters:
-      seconds: Stack -> seconds; without one, the whole duration is the root's.
+      stacks: Each with its seconds; without one, the whole duration is the root's.
+      in_order: Whether they are a timeline. Sums are sorted: equal beginnings have to stand together.
       start_time: Seconds since the epoch.
       thread: The description of the thread, by `describe_thread`.
       root: The description of the actor's function, by `describe`.
       target_description: What was profiled, for the report's head.
 
     Returns:
-      The session as JSON; equal beginnings of stacks stand together, as pyinstrument's tree needs it.
+      The session as JSON.
     """
-    records = prune([([thread, *_describe_stack(stack)], spent_s) for stack, spent_s in seconds.items()])
+    records = prune([([thread, *_describe_stack(stack, codes)], spent_s) for stack, spent_s in stacks])
     records = records or [([thread, root], duration_s)]
-    records.sort(key=lambda record: record[0])
+    if not in_order:
+        records.sort(key=lambda record: record[0])
     return {
         "start_time": start_time,
         "duration": duration_s,
@@ -102,9 +107,11 @@ def describe(code: CodeType, line: int | None = None) -> str:
     return identifier + attributes + ("" if line is None else f"{_LINE_NUMBER}{line}")
 
 
-def _describe_stack(stack: Stack) -> Iterable[str]:
-    for code, line in zip(stack[::2], stack[1::2], strict=True):
-        if isinstance(code, CodeType):
-            yield describe(code, line)
+def _describe_stack(stack: Stack, codes: Codes) -> Iterable[str]:
+    for key, line in zip(stack[::2], stack[1::2], strict=True):
+        if key == AWAIT:
+            yield _AWAIT
+        elif key == OTHER:
+            yield _OTHER
         else:
-            yield AWAIT if code is AWAIT else _OTHER
+            yield describe(codes[key], line)
