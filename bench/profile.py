@@ -66,11 +66,13 @@ def _session(profile: Profile) -> bytes:
 
 
 def _stacks(codes: list[int], chance: random.Random) -> list[Stack]:
-    """Returns: Stacks of a large program: `_FUNCTIONS` functions, 40,000 distinct stacks, most of the time in few of them."""
+    """Returns: Stacks of a large program: 40,000 distinct ones, most of the time in few of them."""
     stacks = []
     for _ in range(40_000):
         depth = chance.randint(5, 40)
-        chain = [codes[0]] + [codes[min(int(chance.paretovariate(0.6)) + level, _FUNCTIONS - 1)] for level in range(depth)]
+        chain = [codes[0]] + [
+            codes[min(int(chance.paretovariate(0.6)) + level, _FUNCTIONS - 1)] for level in range(depth)
+        ]
         stacks.append(tuple(part for code in chain for part in (code, chance.randint(1, 10))))
     return [stacks[min(int(chance.paretovariate(0.4)), len(stacks) - 1)] for _ in range(200_000)]
 

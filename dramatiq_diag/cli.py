@@ -9,6 +9,7 @@ import click
 from .commands.artifacts import artifacts
 from .commands.demo import demo
 from .commands.doctor import doctor
+from .commands.report import report
 from .commands.serve import serve
 from .commands.store import check, cleanup, migrate
 from .commands.tasks import tasks
@@ -52,9 +53,10 @@ def main() -> None:
       dramatiq-diag demo                      see it work, without a broker or a database
       dramatiq-diag tasks                     what was collected lately
       dramatiq-diag artifacts TASK_ID         what was collected of one task
+      dramatiq-diag report TASK_ID            where its time went
       dramatiq-diag doctor                    why something was not
     """
 
 
-for _command in (demo, serve, migrate, cleanup, tasks, artifacts, doctor, check):
+for _command in (demo, serve, migrate, cleanup, tasks, artifacts, report, doctor, check):
     main.add_command(_command)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,11 +56,29 @@ def download(store: Store, artifact: Artifact, target: Path, on_bytes: Bar) -> N
       NotInstalledError: When the package that renders the download form is missing.
     """
     _verify(store, artifact, on_bytes)
+    with open_download(store.blobs, artifact) as source, create(target) as file:
+        copy(source, file)
+
+
+@contextmanager
+def create(target: Path) -> Iterator[BinaryIO]:
+    """Makes a file that is not there yet, and removes it again if it does not become whole. Raises: DownloadError."""
     try:
-        with open_download(store.blobs, artifact) as source, target.open("xb") as file:
-            _copy_or_remove(source, file, target)
+        with target.open("xb") as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise DownloadError(f"{target} cannot be written: {error.strerror}.") from error
+
+
+def copy(source: BinaryIO, file: BinaryIO) -> None:
+    """Copies what is left of a file."""
+    while chunk := source.read(_CHUNK_BYTES):
+        file.write(chunk)
 
 
 def _safe_name(filename: str) -> str:
@@ -79,13 +98,3 @@ def _verify(store: Store, artifact: Artifact, on_bytes: Bar) -> None:
             on_bytes(len(chunk))
     if (size_bytes, digest.hexdigest()) != (artifact.size_bytes, artifact.sha256):
         raise DownloadError("What is stored differs from what was published; see `dramatiq-diag check`.")
-
-
-def _copy_or_remove(source: BinaryIO, file: BinaryIO, target: Path) -> None:
-    try:
-        while chunk := source.read(_CHUNK_BYTES):
-            file.write(chunk)
-        file.flush()
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise

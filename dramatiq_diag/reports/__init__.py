@@ -1,6 +1,6 @@
 """Artifacts made visible: forms for a person's eyes, rendered from the smaller forms that are stored."""
 
-from .downloads import open_download
-from .errors import ReportError
+from .downloads import FORMATS, Form, form_of, open_download
+from .errors import ReportError, UnknownFormatError
 
-__all__ = ["ReportError", "open_download"]
+__all__ = ["FORMATS", "Form", "ReportError", "UnknownFormatError", "form_of", "open_download"]

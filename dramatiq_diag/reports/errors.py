@@ -5,3 +5,7 @@ from ..errors import DiagnosticsError
 
 class ReportError(DiagnosticsError):
     """The report cannot be made from what is stored."""
+
+
+class UnknownFormatError(ReportError):
+    """The artifact has no such format."""

@@ -1,4 +1,4 @@
-"""pyinstrument's interactive page, rendered from a stored session."""
+"""What pyinstrument renders from a stored session: its interactive page, its text, and speedscope's JSON."""
 
 from __future__ import annotations
 
@@ -41,24 +41,51 @@ def render_session(stored: bytes) -> bytes:
       NotInstalledError: When pyinstrument is missing.
       ReportError: When it is not a session.
     """
+    word = f"lt{secrets.token_hex(16)}"
+    page = _render(_without_markup(_parse(stored), word), "HTMLRenderer")
+    page = page.replace("<head>", f"<head>{_STORAGE}", 1)
+    return page.replace(word, r"\u003c").encode("utf-8", "replace")
+
+
+def render_text(stored: bytes) -> bytes:
+    """Renders a session to the tree that pyinstrument prints in a terminal. Raises: As `render_session`."""
+    text = _render(_parse(stored), "ConsoleRenderer", unicode=True, color=False)
+    # Names come from the program that was profiled, and are not to steer a terminal.
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).encode("utf-8", "replace")
+
+
+def render_speedscope(stored: bytes) -> bytes:
+    """Renders a session to the JSON that https://www.speedscope.app opens. Raises: As `render_session`."""
+    return _render(_parse(stored), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace")
+
+
+def _parse(stored: bytes) -> Any:
     try:
-        from pyinstrument.renderers import HTMLRenderer
+        return json.loads(stored)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(error) from error
+
+
+def _render(session: Any, renderer: str, **options: Any) -> str:
+    try:
+        from pyinstrument import renderers
         from pyinstrument.session import Session
     except ImportError as error:
         raise NotInstalledError(
             f"Rendering this needs pyinstrument, which is not installed ({error}): "
             "pip install 'dramatiq_diag[pyinstrument]'"
         ) from error
-    word = f"lt{secrets.token_hex(16)}"
     try:
-        session = Session.from_json(_without_markup(json.loads(stored), word))
-        page: str = HTMLRenderer().render(session)
+        text: str = getattr(renderers, renderer)(**options).render(Session.from_json(session))
     except Exception as error:
-        raise ReportError(
-            f"The stored profile is damaged and cannot be rendered ({type(error).__name__}); see `dramatiq-diag check`."
-        ) from error
-    page = page.replace("<head>", f"<head>{_STORAGE}", 1)
-    return page.replace(word, r"\u003c").encode("utf-8", "replace")
+        raise _damaged(error) from error
+    return text
+
+
+def _damaged(error: Exception) -> ReportError:
+    return ReportError(
+        f"The stored profile is damaged and cannot be rendered ({type(error).__name__}); see `dramatiq-diag check`."
+    )
 
 
 def _without_markup(value: Any, word: str) -> Any:

@@ -16,7 +16,7 @@ from dramatiq.logging import get_logger
 from ..errors import BlobMissingError
 from ..models import LIVE_STATUSES, Artifact
 from ..records import find_artifact
-from ..reports import open_download
+from ..reports import Form, UnknownFormatError, form_of, open_download
 from .backend import Backend
 from .ranges import Slice, UnsatisfiableRangeError, parse_range
 
@@ -45,9 +45,13 @@ class DownloadResource:
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
         artifact = self._find(artifact_id, filename)
+        try:
+            form = form_of(artifact, req.get_param("format"))
+        except UnknownFormatError as error:
+            raise falcon.HTTPBadRequest(description=str(error)) from error
         with ExitStack() as opened:
-            file = opened.enter_context(self._open(artifact))
-            offsets = self._describe(req, resp, artifact, file)
+            file = opened.enter_context(self._open(artifact, form))
+            offsets = self._describe(req, resp, artifact, form, file)
             if offsets is not None:
                 resp.stream = Slice(file, offsets)
                 opened.pop_all()
@@ -69,9 +73,9 @@ class DownloadResource:
         with self._backend.session() as session:
             return find_artifact(session, key)
 
-    def _open(self, artifact: Artifact) -> BinaryIO:
+    def _open(self, artifact: Artifact, form: Form) -> BinaryIO:
         try:
-            return open_download(self._backend.blobs, artifact)
+            return open_download(self._backend.blobs, artifact, form)
         except BlobMissingError as error:
             _refuse_removed(self._row(str(artifact.artifact_id)) or artifact)  # A cleanup may just have been there.
             self._logger.warning(
@@ -81,7 +85,9 @@ class DownloadResource:
             )
             raise falcon.HTTPGone(description="The file of this artifact is gone.") from error
 
-    def _describe(self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, file: BinaryIO) -> range | None:
+    def _describe(
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, file: BinaryIO
+    ) -> range | None:
         """Sets status and headers. Returns: The offsets to send, or None when nothing is sent but headers."""
         size_bytes = file.seek(0, os.SEEK_END)
         etag = f'"{self._digest(artifact, file, size_bytes)}"'
@@ -91,8 +97,8 @@ class DownloadResource:
         if _has_already(req, etag):
             resp.status = falcon.HTTP_304
             return None
-        resp.content_type, shown, policy = _presentation(artifact.media_type)
-        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", artifact.filename))
+        resp.content_type, shown, policy = _presentation(form.media_type)
+        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", form.filename))
         resp.set_header("Content-Security-Policy", policy)
         resp.set_header("Accept-Ranges", "bytes")
         if offsets is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import socket
@@ -21,6 +20,10 @@ DEFAULT_PORT = 8321
 
 #: Requests that are worked on at a time; a long download does not count once it is being sent.
 _THREADS = 8
+
+#: What ends serving in good order.
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
 #: Nothing that this app answers has a body worth reading, in bytes.
 _MAX_BODY_BYTES = 1 << 16
 
@@ -97,6 +100,12 @@ class Server:
         self._thread.start()
         return self
 
+    def interrupt(self) -> None:
+        """Makes `run` return soon. For a signal handler of its thread, which could wait for its own lock for ever."""
+        self._stopping.set()
+        if self._waitress is not None:
+            self._waitress.pull_trigger()
+
     def close(self) -> None:
         """Stops answering and lets go of port and database; a second time does nothing."""
         self._stopping.set()
@@ -131,14 +140,15 @@ def serve(
       on_ready: Called once the port is bound.
     """
     with Server(settings, host, port, insecure=insecure) as server:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # An exception out of the handler could strike anywhere, and leave a connection half made.
+        before = {number: signal.signal(number, lambda *_: server.interrupt()) for number in _ENDING}
         try:
-            with contextlib.suppress(KeyboardInterrupt):
-                if on_ready is not None:
-                    on_ready(server)
-                server.run()
+            if on_ready is not None:
+                on_ready(server)
+            server.run()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _refuse_open_door(settings: Settings, host: str, *, insecure: bool) -> None:

@@ -1,0 +1,73 @@
+"""`report`: one report of one run, for a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from ..errors import DiagnosticsError
+from ..models import LIVE_STATUSES, Artifact
+from ..records import artifacts_of, choose_run, runs_of_task
+from ..reports import FORMATS, form_of, open_download
+from ..settings import Settings
+from .download import copy, create
+from .output import printable
+from .store import opened_store
+
+#: Kind of report -> the artifact that it is made of.
+_KINDS = {"time": "pyinstrument_profile"}
+
+
+@click.command()
+@click.argument("task_id")
+@click.argument("kind", type=click.Choice([*_KINDS]), default="time")
+@click.option("--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to write it; no file that is there is overwritten. Without it the report goes to standard output.",
+)
+def report(task_id: str, kind: str, *, format_name: str, attempt: int | None, output: Path | None) -> None:
+    """Write a report of one run of a task.
+
+    `time` is the time profile: `text` for the eye, `html` for a browser, `speedscope` for https://www.speedscope.app,
+    `session` is what is stored, for pyinstrument's own `Session.from_json`.
+
+    \b
+    Examples:
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 time --format html -o profile.html
+    """
+    with opened_store(Settings()) as store:
+        with store.session() as session:
+            run = choose_run(runs_of_task(session, task_id), attempt)
+            if run is None:
+                which = "" if attempt is None else f"attempt {attempt} of "
+                raise DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
+            artifact = _find(artifacts_of(session, [run.run.run_id])[run.run.run_id], _KINDS[kind])
+        with open_download(store.blobs, artifact, form_of(artifact, format_name)) as source:
+            _write(source, output)
+
+
+def _find(artifacts: list[Artifact], name: str) -> Artifact:
+    artifact = next((found for found in artifacts if found.name == name), None)
+    if artifact is None:
+        raise DiagnosticsError(f"{name} was not collected for this run.")
+    if artifact.status not in LIVE_STATUSES:
+        raise DiagnosticsError(f"{name} is {artifact.status}: {printable(artifact.reason or '')}")
+    return artifact
+
+
+def _write(source: BinaryIO, output: Path | None) -> None:
+    if output is None:
+        copy(source, sys.stdout.buffer)
+        return
+    with create(output) as file:
+        copy(source, file)
+    click.echo(f"Wrote {output}", err=True)
