@@ -8,6 +8,7 @@ import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,40 +76,73 @@ class BlobStore:
         self.root = root
 
     def put(self, artifact_id: uuid.UUID, source: BinaryIO) -> Blob:
-        """Copies a file in, whole or not at all: temporary name, sync, rename. Putting again replaces.
+        """Takes a file in, whole or not at all: temporary name, sync, rename. Putting again replaces.
+
+        A file of our own on the same disk is given a second name, and anything else is copied.
 
         Raises:
           StoreUnavailableError: When the directory cannot be written.
         """
         name = f"{datetime.now(UTC):%Y%m%d}/{artifact_id}"
-        size_bytes, sha256 = self._write(name, iter(lambda: source.read(_CHUNK_BYTES), b""), sync=True)
+        size_bytes, sha256 = self._link(name, source) or self._write(name, _chunks(source), sync=True)
         return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
 
     def put_rendered(self, name: str, data: bytes) -> None:
         """Keeps a form that was rendered from a blob; it goes with its blob, and can always be made again."""
         self._write(_rendered(name), iter([data]), sync=False)
 
-    def _write(self, name: str, chunks: Iterator[bytes], *, sync: bool) -> tuple[int, str]:
-        target = f"{self.root}/{name}"  # Blobs come by the hundred a second, which pathlib is too slow for.
-        temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-        digest = hashlib.sha256()
-        size_bytes = 0
+    def _link(self, name: str, source: BinaryIO) -> tuple[int, str] | None:
+        """Returns: Size and SHA-256, or None for what has to be copied."""
         try:
-            descriptor = self._create(temporary)
+            descriptor = source.fileno()
+        except OSError:  # It is in memory.
+            return None
+        status = os.fstat(descriptor)
+        if status.st_nlink != 1 or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o600:
+            return None
+        temporary = self._temporary(name)
+        try:
+            # By its descriptor: what was opened and found to be a regular file is what is linked. Only with a directory
+            # given, which an absolute path makes no use of, does Python make the call that follows /proc.
+            os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
+        except OSError:  # Another disk, a file system without links, the day's first blob, no /proc.
+            return None
+        digest, size_bytes = hashlib.sha256(), 0
+        with self._replacing(temporary, name):
+            os.utime(descriptor)  # Its age as a blob begins now.
+            for chunk in _chunks(source):
+                size_bytes += len(chunk)
+                digest.update(chunk)
+            os.fsync(descriptor)
+        return size_bytes, digest.hexdigest()
+
+    def _write(self, name: str, chunks: Iterator[bytes], *, sync: bool) -> tuple[int, str]:
+        temporary = self._temporary(name)
+        digest, size_bytes = hashlib.sha256(), 0
+        with self._replacing(temporary, name), open(self._create(temporary), "wb", buffering=0) as file:
+            for chunk in chunks:
+                size_bytes += _write_all(file, chunk)
+                digest.update(chunk)
+            if sync:
+                os.fsync(file.fileno())
+        return size_bytes, digest.hexdigest()
+
+    def _temporary(self, name: str) -> str:
+        return f"{self.root}/{name}.{uuid.uuid4().hex}.tmp"  # Blobs come by the hundred, which pathlib is too slow for.
+
+    @contextmanager
+    def _replacing(self, temporary: str, name: str) -> Iterator[None]:
+        """Renames the temporary file at the end, or removes it. Raises: StoreUnavailableError."""
+        try:
             try:
-                with open(descriptor, "wb", buffering=0) as file:
-                    for chunk in chunks:
-                        size_bytes += _write_all(file, chunk)
-                        digest.update(chunk)
-                    if sync:
-                        os.fsync(descriptor)
-                os.rename(temporary, target)
+                yield
+                os.rename(temporary, f"{self.root}/{name}")
             except BaseException:
-                os.unlink(temporary)
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
                 raise
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
-        return size_bytes, digest.hexdigest()
 
     def _create(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -246,6 +280,10 @@ class BlobStore:
                 temporary.unlink()
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+
+
+def _chunks(source: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: source.read(_CHUNK_BYTES), b"")
 
 
 def _rendered(name: str) -> str:

@@ -214,7 +214,7 @@ class Publisher:
 
     def _remove(self, entry: Entry, bundle: Bundle) -> None:
         try:
-            entry.remove(artifact_kinds(bundle))
+            self.process.spool.discard(entry, artifact_kinds(bundle))
         except OSError as error:
             self.logger.warning("The spool entry of run %s could not be removed: %s", entry.run_id, error)
 

@@ -14,8 +14,8 @@ import re
 import stat
 import uuid
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dramatiq.logging import get_logger
@@ -29,8 +29,9 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWNER_NAME = re.compile(_UUID)
 _FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
 
-#: Entries that are made beforehand.
+#: Entries that are made beforehand, and the most that are kept for the next runs.
 READY_ENTRIES = 64
+_MAX_READY = 2 * READY_ENTRIES
 
 #: Names of the directories that this process owns. Its record locks never stand in its own way, so it has to remember.
 _owned: set[str] = set()
@@ -106,6 +107,15 @@ class Spool:
         """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task is not to."""
         while self.owner is not None and len(self._ready) < READY_ENTRIES:
             self._ready.append(self._new_entry())
+
+    def discard(self, entry: Entry, kinds: Iterable[str]) -> None:
+        """Removes an entry that was published, with its files of these kinds. Raises: OSError."""
+        if entry.owner != self.owner or len(self._ready) >= _MAX_READY:
+            entry.remove(kinds)
+            return
+        entry.remove_files(kinds)
+        with suppress(FileNotFoundError):  # Someone removed it.
+            self._ready.append(entry.renewed())
 
     def _new_entry(self) -> Entry:
         entry = Entry(self.owner or self.root, uuid.uuid4())
