@@ -10,7 +10,9 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from .worker import profiled_sessions
 
@@ -110,7 +112,7 @@ def shares(seconds: dict[str, float]) -> dict[str, float]:
     return {name: 100 * spent / whole for name, spent in seconds.items()}
 
 
-def profile_shares(session: dict[str, list[tuple[list[str], float]]]) -> dict[str, float]:
+def profile_shares(session: dict[str, Any]) -> dict[str, float]:
     """Returns: Kind -> percent of the time that the profile has below its function."""
     seconds = dict.fromkeys(KINDS, 0.0)
     for stack, spent in session["frame_records"]:
@@ -122,16 +124,28 @@ def profile_shares(session: dict[str, list[tuple[list[str], float]]]) -> dict[st
     return shares(seconds)
 
 
-def errors(mix_name: str, threads: int, seconds: float, seed: int, engine: str = "sampler") -> dict[str, float]:
-    """Returns: Kind -> percentage points by which the profile is off, the worst of the threads."""
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """How true the profile of one task was."""
+
+    errors: dict[str, float]
+    "Kind -> percentage points that its share is off."
+    samples: float
+    "Samples taken, as a share of those that its length deserves."
+
+
+def measure(mix_name: str, threads: int, seconds: float, seed: int, names: Sequence[str]) -> list[Accuracy]:
+    """Runs a mix as a task in each of several threads. Returns: The accuracy of each profile."""
     truths: list[dict[str, float]] = [{} for _ in range(threads)]
     mix = MIXES[mix_name]
-    tasks = [lambda n=n: mixed(mix, seconds, seed + n, truths[n]) for n in range(threads)]  # type: ignore[misc]
-    worst: dict[str, float] = {}
-    for truth, session in zip(truths, profiled_sessions(tasks, engine=engine), strict=True):
+    tasks = [lambda n=n: mixed(mix, seconds, 100 * seed + n, truths[n]) for n in range(threads)]  # type: ignore[misc]
+    measured = []
+    for truth, session in zip(truths, profiled_sessions(tasks, names=names), strict=True):
         seen, true = profile_shares(session), shares(truth)
-        for name in mix:
-            off = seen[name] - true.get(name, 0.0)
-            if abs(off) > abs(worst.get(name, 0.0)):
-                worst[name] = off
-    return worst
+        measured.append(
+            Accuracy(
+                errors={kind: seen[kind] - true.get(kind, 0.0) for kind in mix},
+                samples=session["sample_count"] * session["min_interval"] / session["duration"],
+            )
+        )
+    return measured

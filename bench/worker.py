@@ -16,27 +16,30 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.models import Artifact, TaskRun
 from dramatiq_diag.store import Store
 
+#: All files of all workers. Removed at the end: a disk may be slow for minutes where thousands of files were removed.
+_DATA_DIRS = tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_")
+
 
 @contextmanager
 def worker(threads: int = 1, **settings: Any) -> Iterator[tuple[StubBroker, Diagnostics]]:
     """A worker on an in-memory broker; without settings nothing is collected."""
     broker = StubBroker(middleware=[])
-    with tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_") as data_dir:
-        diagnostics = Diagnostics(Settings(data_dir=data_dir, cleanup_interval=0, **settings))
-        broker.add_middleware(diagnostics)
-        running = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
-        running.start()
-        try:
-            yield broker, diagnostics
-        finally:
-            running.stop()
+    data_dir = tempfile.mkdtemp(dir=_DATA_DIRS.name)
+    diagnostics = Diagnostics(Settings(data_dir=data_dir, cleanup_interval=0, **settings))
+    broker.add_middleware(diagnostics)
+    running = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
+    running.start()
+    try:
+        yield broker, diagnostics
+    finally:
+        running.stop()
 
 
 def profiled_sessions(
-    tasks: Sequence[Callable[[], object]], *, engine: str = "sampler", names: Sequence[str] = ("memory", "pyinstrument")
+    tasks: Sequence[Callable[[], object]], *, names: Sequence[str] = ("memory", "pyinstrument"), **settings: Any
 ) -> list[dict[str, Any]]:
     """Runs tasks side by side, a thread each. Returns: The stored session of each."""
-    with worker(len(tasks), task_diagnostics=list(names), pyinstrument_engine=engine) as (broker, diagnostics):
+    with worker(len(tasks), task_diagnostics=list(names), **settings) as (broker, diagnostics):
         task = dramatiq.actor(lambda number: tasks[number](), actor_name="task", broker=broker)
         messages = [task.send(number) for number in range(len(tasks))]
         broker.join(task.queue_name)
