@@ -29,7 +29,7 @@ lint: $(STAMP) ## Check style and format
 types: $(STAMP) ## Check types
 	$(BIN)/mypy $(ARGS)
 
-bench: $(STAMP) ## Measure every budget of the README; takes a quarter of an hour, and writes bench.json
+bench: $(STAMP) ## Measure every budget of the README; takes about an hour, and writes bench.json
 	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove the virtual environment and caches

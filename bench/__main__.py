@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .result import Result, table
 
-NAMES = ("hooks", "overhead", "publisher", "profile", "truth", "stored")
+NAMES = ("hooks", "overhead", "publisher", "profile", "truth", "long", "stored")
 
 
 def main() -> None:

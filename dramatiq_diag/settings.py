@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -130,6 +130,13 @@ class Settings(BaseSettings):
         if unknown:
             raise ValueError("unknown: " + ", ".join(map(repr, unknown)))
         return names
+
+    @field_validator("pyinstrument_start_after")
+    @classmethod
+    def _joins_late(cls, seconds: float, info: ValidationInfo) -> float:
+        if seconds and info.data.get("pyinstrument_engine") == "profiler":
+            raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+        return seconds
 
     @field_validator("data_dir", "spool_dir")
     @classmethod

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import stat
+import sys
 import threading
+import time
 import uuid
 from typing import BinaryIO
 
@@ -233,3 +236,88 @@ def test_a_root_that_cannot_be_used_is_said(tmp_path, step):
 
 def _close(file: BinaryIO) -> None:
     file.close()
+
+
+# A file that is on the same disk already.
+
+
+def spooled(tmp_path, data: bytes = b"data", mode: int = 0o600):
+    path = tmp_path / f"spooled-{uuid.uuid4()}"
+    path.write_bytes(data)
+    path.chmod(mode)
+    os.utime(path, (1000, 1000))
+    return path
+
+
+def put_file(blobs: BlobStore, path, artifact_id: uuid.UUID | None = None):
+    put(blobs)  # The day has a directory.
+    with path.open("rb") as file:
+        return blobs.put(artifact_id or uuid.uuid4(), file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file is linked by its descriptor, through /proc")
+def test_a_file_of_our_own_is_given_a_second_name(blobs, tmp_path):
+    data = os.urandom(3_000_000)
+    path = spooled(tmp_path, data)
+    began = time.time()
+
+    blob = put_file(blobs, path)
+
+    status = (blobs.root / blob.name).stat()
+    assert status.st_ino == path.stat().st_ino
+    assert (blob.size_bytes, blob.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert status.st_mtime >= began - 1  # Its age as a blob: a cleanup leaves alone what is young.
+    path.unlink()
+    with blobs.open(blob.name) as file:
+        assert file.read() == data
+
+
+def test_putting_the_same_file_again_leaves_one_whole_blob(blobs, tmp_path):
+    path, artifact_id = spooled(tmp_path), uuid.uuid4()
+
+    put_blobs = {put_file(blobs, path, artifact_id) for _ in range(4)}
+
+    assert len(put_blobs) == 1
+    (blob,) = put_blobs
+    assert blobs.sha256(blob.name) == hashlib.sha256(b"data").hexdigest()
+    assert [found for found in blobs.scan() if not found.is_blob] == []
+
+
+def test_what_others_may_write_or_have_linked_is_copied(blobs, tmp_path):
+    shared, linked = spooled(tmp_path, mode=0o644), spooled(tmp_path)
+    os.link(linked, tmp_path / "another name")
+
+    for path in (shared, linked):
+        blob = put_file(blobs, path)
+        assert (blobs.root / blob.name).stat().st_ino != path.stat().st_ino
+        assert stat.S_IMODE((blobs.root / blob.name).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOENT])
+def test_a_disk_that_cannot_link_gets_a_copy(blobs, tmp_path, monkeypatch, error):
+    def refuse(*_args, **_options):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = spooled(tmp_path)
+
+    blob = put_file(blobs, path)
+
+    assert blobs.sha256(blob.name) == hashlib.sha256(b"data").hexdigest()
+    assert (blobs.root / blob.name).stat().st_ino != path.stat().st_ino
+
+
+def test_a_linked_file_that_cannot_be_synced_is_no_blob(blobs, tmp_path, monkeypatch):
+    path = spooled(tmp_path)
+    put(blobs)
+    before = {found.name for found in blobs.scan()}
+
+    def fail(_descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with path.open("rb") as file, pytest.raises(StoreUnavailableError):
+        blobs.put(uuid.uuid4(), file)
+
+    assert {found.name for found in blobs.scan()} == before
+    assert path.read_bytes() == b"data"

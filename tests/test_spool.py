@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -22,7 +23,7 @@ from dramatiq_diag.collectors import COLLECTOR_NAMES
 from dramatiq_diag.entry import ENTRY_SUFFIX, Entry
 from dramatiq_diag.errors import SpoolError
 from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.spool import READY_ENTRIES, Spool
 
 _LOOK = """
 import sys
@@ -606,3 +607,84 @@ def test_a_data_dir_that_a_worker_makes_is_private(settings, bench):
         tasks.run(lambda: None, actor_name="work")
 
     assert stat.S_IMODE(given.data_dir.stat().st_mode) == 0o700
+
+
+# Entries that serve again.
+
+
+def sealed(spool: Spool) -> Entry:
+    entry = spool.entry()
+    entry.append(start_record(entry.run_id), TEXT, END)
+    entry.write()
+    entry.close()
+    return entry
+
+
+def test_a_published_entry_serves_the_next_run(spool):
+    entry = sealed(spool)
+    Path(entry.path("memray_profile")).write_bytes(b"capture")
+    file = entry.path(ENTRY_SUFFIX).stat().st_ino
+
+    spool.discard(entry, ["memray_profile"])
+
+    following = spool.entry()
+    assert following.run_id != entry.run_id
+    assert following.path(ENTRY_SUFFIX).stat().st_ino == file
+    assert not entry.path(ENTRY_SUFFIX).exists()
+    assert not entry.path("memray_profile").exists()
+    following.append(start_record(following.run_id), END)
+    following.write()
+    following.close()
+    assert read_bundle(following).run.run_id == following.run_id
+    assert read_bundle(following).artifacts[0].status == ArtifactStatus.FAILED  # Nothing of the text before.
+
+
+def test_entries_are_kept_up_to_a_number(spool):
+    entries = [sealed(spool) for _ in range(3 * READY_ENTRIES)]
+
+    for entry in entries:
+        spool.discard(entry, [])
+
+    assert len(list(spool.owner.glob("*.entry"))) == 2 * READY_ENTRIES
+    spool.make_ready()
+    assert len(list(spool.owner.glob("*.entry"))) == 2 * READY_ENTRIES
+
+
+def test_an_entry_that_someone_removed_is_not_used_again(spool):
+    entry = sealed(spool)
+    entry.path(ENTRY_SUFFIX).unlink()
+
+    spool.discard(entry, [])
+
+    assert list(spool.owner.glob("*.entry")) == []
+
+
+def test_what_a_dead_worker_left_does_not_serve_the_living(spool, settings):
+    dead = dead_entry(settings().spool, [start_record(run_id := uuid.uuid4()), TEXT, END], run_id)
+
+    spool.discard(dead, [])
+
+    assert not dead.path(ENTRY_SUFFIX).exists()
+    assert list(spool.owner.glob("*.entry")) == []
+
+
+def test_a_process_that_dies_while_an_entry_is_emptied_leaves_nothing_to_publish(spool, settings, monkeypatch):
+    entry = sealed(spool)
+
+    def die(*_):
+        raise OSError(errno.EIO, "as if the process ended here")
+
+    monkeypatch.setattr(os, "rename", die)
+    with pytest.raises(OSError, match="ended here"):
+        spool.discard(entry, [])
+    monkeypatch.undo()
+
+    assert Spool(settings()).entries(spool.owner) == []
+    assert _descriptors(entry.path(ENTRY_SUFFIX)) == 0
+    entry.remove(())
+
+
+def _descriptors(path: Path) -> int:
+    """How many descriptors of this process are of that file."""
+    links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists())
+    return sum(link == str(path) for link in links)

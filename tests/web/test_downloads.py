@@ -73,6 +73,42 @@ def test_an_empty_file_is_empty(site: Site) -> None:
     assert_problem(site.get(path, headers={"Range": "bytes=0-"}), 416)
 
 
+@pytest.mark.parametrize(
+    ("name", "media_type", "shown_as", "holds"),
+    [
+        ("html", "text/html; charset=utf-8", 'inline; filename="pyinstrument.html"', b"<html"),
+        ("text", "text/plain; charset=utf-8", 'inline; filename="pyinstrument.txt"', b"crunch_numbers"),
+        ("speedscope", "application/json", 'attachment; filename="pyinstrument.speedscope.json"', b"speedscope"),
+        ("session", "application/json", 'attachment; filename="pyinstrument.session.json"', b"frame_records"),
+    ],
+)
+def test_a_profile_has_several_formats(
+    site: Site, profile: str, name: str, media_type: str, shown_as: str, holds: bytes
+) -> None:
+    result = site.get(f"{profile}&format={name}")
+    assert result.status_code == 200
+    assert result.headers["content-type"] == media_type
+    assert result.headers["content-disposition"] == shown_as
+    assert holds in result.content
+    assert "sandbox" in result.headers["content-security-policy"]
+    head = site.client.simulate_head(f"{profile}&format={name}")
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(result.content)))
+    part = site.get(f"{profile}&format={name}", headers={"Range": "bytes=5-9"})
+    assert (part.status_code, part.content) == (206, result.content[5:10])
+
+
+def test_an_unknown_format_is_refused(site: Site, memory: str, profile: str) -> None:
+    assert assert_problem(site.get(f"{profile}&format=pdf"), 400) == (
+        "pyinstrument_profile has no format 'pdf'; the formats are html, text, speedscope, session."
+    )
+    detail = assert_problem(site.get(f"{memory}&format=html"), 400)
+    assert detail == "memory_profile has no format 'html'; it is stored in one alone."
+
+
+def test_a_format_does_not_take_the_place_of_a_signature(site: Site, profile: str) -> None:
+    assert_problem(site.get(f"{profile.partition('?')[0]}?format=text"), 403)
+
+
 def test_html_is_sandboxed(site: Site, profile: str) -> None:
     result = site.get(profile)
     assert result.headers["content-type"] == "text/html; charset=utf-8"
