@@ -102,6 +102,7 @@ class BlobStore:
             return None
         temporary = self._temporary(name)
         try:
+            os.utime(descriptor)  # Its age as a blob begins now.
             # By its descriptor: what was opened and found to be a regular file is what is linked. Only with a directory
             # given, which an absolute path makes no use of, does Python make the call that follows /proc.
             os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
@@ -109,7 +110,6 @@ class BlobStore:
             return None
         digest, size_bytes = hashlib.sha256(), 0
         with self._replacing(temporary, name):
-            os.utime(descriptor)  # Its age as a blob begins now.
             for chunk in _chunks(source):
                 size_bytes += len(chunk)
                 digest.update(chunk)

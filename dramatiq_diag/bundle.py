@@ -15,6 +15,7 @@ from .entry import ENTRY_SUFFIX, Entry, Record, checkpoint_kind
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .store import ArtifactRecord, Bundle, RunRecord
+from .vitals import Vitals
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 _Filename = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -60,6 +61,11 @@ class _Text(BaseModel):
     peak_rss_bytes: _Count | None = None
 
 
+class _Look(BaseModel):
+    vitals: Vitals
+    overlapped_task_ids: list[str]
+
+
 class _Contents:
     """What the records of an entry say, put together."""
 
@@ -69,6 +75,7 @@ class _Contents:
         self.outcomes: dict[str, _Outcome] = {}
         self.texts: dict[str, list[str]] = {}
         self.peak_rss_bytes: int | None = None
+        self.last_look: _Look | None = None
         for record in records:
             self._add(record)
 
@@ -84,6 +91,8 @@ class _Contents:
                 self.outcomes[outcome.artifact] = outcome
             elif "run" in record:
                 self.start = _Start.model_validate(record["run"])
+            elif "vitals" in record:
+                self.last_look = _Look.model_validate(record)
             elif "end" in record:
                 self.end = _End.model_validate(record["end"])
         except ValidationError:  # A line that is not ours counts as one that a full disk tore.
@@ -110,7 +119,13 @@ def read_bundle(entry: Entry) -> Bundle | None:
     if end is None:
         ended_at = _last_sign_of_life(entry)
         duration_ms = max((ended_at - start.started_at).total_seconds() * 1000, 0.0)
-        end = _End(status=RunStatus.INTERRUPTED, finished_at=ended_at, duration_ms=duration_ms)
+        beside = [] if contents.last_look is None else contents.last_look.overlapped_task_ids
+        end = _End(
+            status=RunStatus.INTERRUPTED,
+            finished_at=ended_at,
+            duration_ms=duration_ms,
+            overlapped_task_ids=beside,
+        )
     run = RunRecord(
         run_id=start.run_id,
         task_id=start.task_id,
@@ -147,7 +162,8 @@ def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]
     if outcome is not None and outcome.status not in LIVE_STATUSES:
         return outcome.status, outcome.reason
     if contents.end is None:
-        return ArtifactStatus.PARTIAL, "The worker process died while the task ran; this is what it left until then."
+        last_look = "" if contents.last_look is None else f" {contents.last_look.vitals.describe()}"
+        return ArtifactStatus.PARTIAL, f"The worker process died while the task ran; this is what it left.{last_look}"
     return (ArtifactStatus.STORED, None) if outcome is None else (outcome.status, outcome.reason)
 
 

@@ -9,6 +9,7 @@ import click
 from .commands.artifacts import artifacts
 from .commands.demo import demo
 from .commands.doctor import doctor
+from .commands.recover import recover
 from .commands.report import report
 from .commands.serve import serve
 from .commands.store import check, cleanup, migrate
@@ -58,5 +59,5 @@ def main() -> None:
     """
 
 
-for _command in (demo, serve, migrate, cleanup, tasks, artifacts, report, doctor, check):
+for _command in (demo, serve, migrate, cleanup, tasks, artifacts, report, recover, doctor, check):
     main.add_command(_command)

@@ -6,6 +6,7 @@ import difflib
 import enum
 import platform
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -141,16 +142,19 @@ def _backlog(settings: Settings) -> Iterator[Check]:
     spool = Spool(settings)
     try:
         size_bytes = spool.measure()
+        written_at = spool.written_at()
         left = sum(len(spool.entries(owner)) for owner in spool.dead_owners())
     except DiagnosticsError as error:
         yield _finding("backlog", str(error), "Run this as the worker's user.")
         return
-    text = f"{sum(1 for _ in spool.root.glob('*/*.entry'))} runs, {size_bytes} bytes"
+    text = f"{len(written_at)} runs, {size_bytes} bytes"
+    if written_at:
+        text += f", the oldest written to {time.time() - min(written_at):.0f} s ago"
     if left:
         yield _finding(
             "backlog",
             f"{text}; {left} of the runs were left by workers that died",
-            "Start a worker with the same spool; it publishes them.",
+            "Start a worker with the same spool, or run: dramatiq-diag recover",
         )
     if spool.full:
         yield _finding(

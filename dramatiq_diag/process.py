@@ -23,7 +23,11 @@ from .selection import Selection, expand
 from .settings import Settings
 from .spool import Spool
 from .switching import SwitchInterval
-from .ticker import Ticker
+from .ticker import Ticker, Timer
+from .vitals import VitalsReader
+
+#: Seconds between notes of how the process stands, beside each running run.
+_VITALS_INTERVAL_S = 1.0
 
 
 class Process:
@@ -48,6 +52,7 @@ class Process:
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
         self.publisher = Publisher(self)
+        self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}
         self._warned: set[Hashable] = set()
 
@@ -59,7 +64,16 @@ class Process:
             self.spool.open()
         except SpoolError as error:
             self.logger.error("%s Until then diagnostics are held in memory.", error)
+        self.ticker.add(Timer(_VITALS_INTERVAL_S, self._write_vitals))
         self.publisher.start()
+
+    def _write_vitals(self) -> None:
+        """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly."""
+        runs = tuple(self.runs.values())
+        if runs:
+            vitals = self._vitals.read()
+            for run in runs:
+                run.append_vitals(vitals)
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -13,18 +12,15 @@ from typing import TYPE_CHECKING
 
 from dramatiq.logging import get_logger
 
-from .bundle import artifact_kinds, read_bundle
+from .delivery import BATCH_SIZE, Delivery
 from .entry import Entry
-from .errors import BlobMissingError, DiagnosticsError, SchemaError, SpoolError, StoreError, StoreUnavailableError
+from .errors import DiagnosticsError, SchemaError, SpoolError
 from .models import RunStatus
 from .run import Run
-from .store import Bundle, RunRecord, Store
+from .store import RunRecord, Store
 
 if TYPE_CHECKING:
     from .process import Process
-
-#: Runs published in one transaction.
-BATCH_SIZE = 100
 
 #: Seconds that sealed runs are gathered for: a thread that publishes all the time would make tasks wait for the GIL.
 _GATHER_S = 0.05
@@ -55,6 +51,7 @@ class Publisher:
         self.process = process
         self.schedule: Callable[[Store], None] | None = None
         "Enqueues the cleanup when it is due; set by the middleware."
+        self.delivery = Delivery(process.spool, self._opened_store)
         self._store: Store | None = None
         self._opened = False
         self._sealed: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
@@ -62,7 +59,6 @@ class Publisher:
         self._announced: set[Run] = set()
         self._submitted = 0
         self._done = 0
-        self._rejected: set[uuid.UUID] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
         self._progress = threading.Condition(threading.Lock())
@@ -172,62 +168,8 @@ class Publisher:
                 return
 
     def _publish(self, entries: list[Entry]) -> None:
-        """Publishes entries, in order, and removes them.
-
-        Raises:
-          StoreError: When all of them are to be published again later.
-        """
-        read = [(entry, bundle) for entry in entries if (bundle := self._read(entry)) is not None]
-        if not read:
-            return
-        try:
-            self._opened_store().publish([bundle for _, bundle in read])
-        except (StoreUnavailableError, SchemaError, BlobMissingError):
-            raise
-        except (StoreError, OSError, ValueError, ArithmeticError) as error:  # The last ones of what an entry says.
-            if len(read) == 1:
-                self._reject(read[0][0], error)
-                return
-            for entry, _ in read:
-                self._publish([entry])
-            return
-        for entry, bundle in read:
-            self._remove(entry, bundle)
-            self._log(bundle)
-
-    def _read(self, entry: Entry) -> Bundle | None:
-        if entry.run_id in self._rejected:  # One that a dead worker left is come upon again and again.
-            return None
-        try:
-            bundle = read_bundle(entry)
-        except (SpoolError, OSError) as error:
-            self._reject(entry, error)
-            return None
-        if bundle is None:
-            entry.remove(())
-        return bundle
-
-    def _reject(self, entry: Entry, error: Exception) -> None:
-        self._lost = self._lost or entry in self._backlog
-        self._rejected.add(entry.run_id)
-        self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
-
-    def _remove(self, entry: Entry, bundle: Bundle) -> None:
-        try:
-            self.process.spool.discard(entry, artifact_kinds(bundle))
-        except OSError as error:
-            self.logger.warning("The spool entry of run %s could not be removed: %s", entry.run_id, error)
-
-    def _log(self, bundle: Bundle) -> None:
-        run = bundle.run
-        self.logger.info(
-            "Published run %s of task %r (%s, %s): %s",
-            run.run_id,
-            run.task_id,
-            run.actor_name,
-            run.status,
-            ", ".join(f"{artifact.name} {artifact.status}" for artifact in bundle.artifacts),
-        )
+        if self.delivery.deliver(entries):
+            self._lost = True
 
     def _announce(self) -> None:
         before = time.perf_counter() - _ANNOUNCE_AFTER_S
@@ -236,14 +178,7 @@ class Publisher:
         self._announced.update(fresh)
 
     def _salvage(self) -> None:
-        """Publishes what dead processes of this disk left."""
-        for owner in self.process.spool.dead_owners():
-            entries = self.process.spool.entries(owner)
-            if entries:
-                self.logger.info("Salvaging %d runs that a dead worker left in %s.", len(entries), owner)
-            for start in range(0, len(entries), BATCH_SIZE):
-                self._publish(entries[start : start + BATCH_SIZE])
-            self.process.spool.remove_owner(owner)
+        self.delivery.salvage()
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None:

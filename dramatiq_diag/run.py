@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .collectors.base import Collector, Recording
 from .errors import SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
+from .vitals import Vitals
 
 if TYPE_CHECKING:
     from dramatiq import Actor
@@ -158,6 +159,10 @@ class Run:
         if peak_rss_bytes is not None:
             record["peak_rss_bytes"] = peak_rss_bytes
         self.entry.append(record)
+
+    def append_vitals(self, vitals: Vitals) -> None:
+        """Notes how the process stands while the run runs, and what ran beside it so far."""
+        self.entry.append({"vitals": vitals.model_dump(), "overlapped_task_ids": list(self.overlapped)})
 
     def _append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
         self.entry.append({"artifact": collector.artifact_name, "status": status, "reason": reason})

@@ -89,7 +89,7 @@ class Spool:
             entry = self._ready.popleft()
             entry.close()
             entry.remove(())
-        _remove_owner(owner)
+        remove_owner(owner)
         os.close(self._lock_descriptor)
         _owned.discard(owner.name)
 
@@ -128,6 +128,11 @@ class Spool:
         self.full = size_bytes > self.max_bytes
         return size_bytes
 
+    def written_at(self) -> list[float]:
+        """Returns: When each entry in the spool was last written to, in seconds since the epoch."""
+        found = (file for owner in self._owners() for file in _files(owner))
+        return [status.st_mtime for _, kind, status in found if _is_used(kind, status)]
+
     def dead_owners(self) -> Iterator[Path]:
         """Yields the directory of each owner that died, locked until the next step, so that one salvager has it."""
         for owner in self._owners():
@@ -141,10 +146,6 @@ class Spool:
         """Returns: The entries of an owner that a run was written to, oldest first."""
         used = ((status.st_mtime, run_id) for run_id, kind, status in _files(owner) if _is_used(kind, status))
         return [Entry(owner, run_id) for _, run_id in sorted(used)]
-
-    def remove_owner(self, owner: Path) -> None:
-        """Removes a dead owner's directory, unless an entry is left that could not be published."""
-        _remove_owner(owner)
 
     def remove_abandoned(self, before: float, *, dry_run: bool = False) -> Iterator[int]:
         """Removes what dead owners left and nobody salvaged. Yields the bytes of each entry.
@@ -164,7 +165,7 @@ class Spool:
                     if any(status.st_size for _, status in files):  # Not one that was only made beforehand.
                         yield sum(status.st_size for _, status in files)
             if not dry_run:
-                _remove_owner(owner)
+                remove_owner(owner)
 
     def _owners(self) -> list[Path]:
         """Returns: The directories of all owners, living and dead."""
@@ -230,8 +231,8 @@ def _claimed(owner: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _remove_owner(owner: Path) -> None:
-    """Removes files that no entry speaks for, and the directory if nothing else is left."""
+def remove_owner(owner: Path) -> None:
+    """Removes an owner's files that no entry speaks for, and the directory if nothing else is left."""
     files = list(_files(owner))
     with_entry = {run_id for run_id, kind, status in files if _is_used(kind, status)}
     for run_id, kind, _ in files:

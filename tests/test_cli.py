@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from dramatiq_diag import Settings, doctor
 from dramatiq_diag.cli import main
 from dramatiq_diag.web import create_app
 
-COMMANDS = ("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "doctor", "check")
+COMMANDS = ("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check")
 SCRIPT = "from dramatiq_diag.cli import main; main()"
 
 Command = Callable[..., Result]
@@ -512,9 +513,8 @@ def test_doctor_names_a_database_that_cannot_be_used(command: Command, tmp_path:
     assert remedy in check["remedy"]
 
 
-def test_doctor_counts_the_runs_that_dead_workers_left(command: Command, data_dir: Path, python: Any) -> None:
-    script = """
-import dramatiq, os, signal
+_DIES = """
+import dramatiq, os, signal, time
 from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics, Settings
 broker = StubBroker()
@@ -524,10 +524,65 @@ worker = dramatiq.Worker(broker)
 worker.start()
 worker.join()
 """
-    killed = python(script)
+
+
+@pytest.fixture
+def killed_worker(data_dir: Path, python: Any) -> None:
+    """A worker was killed while it ran a task, and left it in the spool."""
+    killed = python(_DIES)
     eventually(lambda: killed.poll() is not None, "the worker was killed")
 
+
+def test_doctor_counts_the_runs_that_dead_workers_left(command: Command, killed_worker: None) -> None:
     check = checks_of(command("doctor", "--json"))["backlog"]
 
     assert check["status"] == "finding"
+    assert "1 runs, " in check["detail"]
+    assert " bytes, the oldest written to " in check["detail"]
     assert "1 of the runs were left by workers that died" in check["detail"]
+    assert "dramatiq-diag recover" in check["remedy"]
+
+
+def test_recover_publishes_what_dead_workers_left_once(command: Command, killed_worker: None) -> None:
+    assert document(command("recover", "--json")) == {"recovered_runs": 1, "refused_runs": 0}
+
+    (run,) = document(command("tasks", "--json"))["runs"]
+    assert (run["actor_name"], run["status"]) == ("die", "interrupted")
+    assert document(command("recover", "--json")) == {"recovered_runs": 0, "refused_runs": 0}
+    assert document(command("check", "--json")) == {"missing_blobs": [], "damaged_blobs": [], "unknown_blobs": []}
+    assert checks_of(command("doctor", "--json"))["backlog"]["detail"] == "0 runs, 0 bytes"
+
+
+def test_recover_leaves_what_it_cannot_publish_and_says_so(
+    command: Command, data_dir: Path, killed_worker: None
+) -> None:
+    (entry,) = (path for path in (data_dir / "spool").glob("*/*.entry") if path.stat().st_size)
+    entry.write_text("no record of ours\n")
+
+    result = command("recover")
+
+    assert result.exit_code == 1
+    assert "Recovered 0 runs" in result.output
+    assert "1 entries could not be published" in result.output
+    assert entry.exists()
+
+
+def test_recover_leaves_the_runs_of_a_living_worker_alone(
+    command: Command, data_dir: Path, bench: Any, settings: Any
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    with bench(settings(task_diagnostics=["memory"])) as tasks:
+        tasks.actor(wait).send()
+        assert begun.wait(60)
+        script = subprocess.run(
+            [sys.executable, "-c", SCRIPT, "recover", "--json"], capture_output=True, text=True, timeout=60
+        )
+        go_on.set()
+        tasks.finish()
+
+    assert (script.returncode, json.loads(script.stdout)) == (0, {"recovered_runs": 0, "refused_runs": 0})

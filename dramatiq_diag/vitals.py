@@ -1,0 +1,96 @@
+"""The memory of a process and of what surrounds it, noted while runs run: it tells one sudden end from another."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import psutil
+from pydantic import BaseModel, NonNegativeInt
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_MEGABYTE = 1024 * 1024
+
+#: From here on what is used of a limit looks like the reason of an end.
+_SHORT_OF_MEMORY = 0.9
+
+
+class Vitals(BaseModel):
+    """The memory of a process, of its machine, and of its cgroup, at one moment."""
+
+    rss_bytes: NonNegativeInt
+    available_bytes: NonNegativeInt
+    "What the machine could still give away."
+    total_bytes: NonNegativeInt
+    cgroup_bytes: NonNegativeInt | None = None
+    "What the processes of the cgroup have; None without a limit."
+    cgroup_limit_bytes: NonNegativeInt | None = None
+
+    def describe(self) -> str:
+        """Returns: A sentence, for the reason of an artifact of a run that was cut short."""
+        text = (
+            f"At the last look its RSS was {_megabytes(self.rss_bytes)}, and the machine had "
+            f"{_megabytes(self.available_bytes)} of {_megabytes(self.total_bytes)} available"
+        )
+        if self.cgroup_bytes is not None and self.cgroup_limit_bytes is not None:
+            text += f", its cgroup used {_megabytes(self.cgroup_bytes)} of {_megabytes(self.cgroup_limit_bytes)}"
+        return f"{text}: it looks like an OOM kill." if self._is_short() else f"{text}."
+
+    def _is_short(self) -> bool:
+        if self.total_bytes - self.available_bytes > _SHORT_OF_MEMORY * self.total_bytes:
+            return True
+        used, limit = self.cgroup_bytes, self.cgroup_limit_bytes
+        return used is not None and limit is not None and used > _SHORT_OF_MEMORY * limit
+
+
+class VitalsReader:
+    """Reads the vitals of this process; made after the fork."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._limited = _limited_cgroup()
+
+    def read(self) -> Vitals:
+        """Returns: The vitals now."""
+        machine = psutil.virtual_memory()
+        used, limit = (None, None) if self._limited is None else (_number(path) for path in self._limited)
+        return Vitals(
+            rss_bytes=self._process.memory_info().rss,
+            available_bytes=machine.available,
+            total_bytes=machine.total,
+            cgroup_bytes=used,
+            cgroup_limit_bytes=limit,
+        )
+
+
+def _limited_cgroup() -> tuple[Path, Path] | None:
+    """Returns: The files with use and limit of the innermost cgroup, by version 2 or 1, that has a limit; or None."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text("ascii", "replace").splitlines()
+    except OSError:  # Not Linux.
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = _CGROUP_ROOT, ("memory.current", "memory.max")
+        elif "memory" in controllers.split(","):
+            root, names = _CGROUP_ROOT / "memory", ("memory.usage_in_bytes", "memory.limit_in_bytes")
+        else:
+            continue
+        inner = PurePosixPath(path.lstrip("/"))
+        for group in (inner, *inner.parents):
+            used, limit = (root / group / name for name in names)
+            if _number(used) is not None and (_number(limit) or 2**62) < 2**62:
+                return used, limit
+    return None
+
+
+def _number(path: Path) -> int | None:
+    """Returns: The number in a file; None where there is no such file, or `max` in it."""
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / _MEGABYTE:.1f} MB"

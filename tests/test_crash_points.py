@@ -1,0 +1,256 @@
+"""The process dies between any two system calls that matter; afterwards nothing is lost, and nothing is there twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.engine import Engine
+
+from dramatiq_diag import Settings
+from dramatiq_diag.check import check
+from dramatiq_diag.delivery import Delivery
+from dramatiq_diag.models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, TaskRun
+from dramatiq_diag.retention import Cleanup
+from dramatiq_diag.spool import Spool
+from dramatiq_diag.store import Store
+
+#: What changes the disk. Reading leaves nothing half done.
+CALLS = ("open", "write", "ftruncate", "utime", "link", "fsync", "rename", "unlink", "mkdir", "rmdir")
+
+RUN_IDS = [uuid.UUID(int=number, version=4) for number in range(1, 4)]
+CAPTURE = b"capture " * 1000
+DIED = 9
+
+
+class Reaper:
+    """Ends the process in place of a call, once so many of them were made; nothing is flushed, as with SIGKILL."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+        for name in CALLS:
+            setattr(os, name, self._counted(getattr(os, name)))
+        event.listen(Engine, "commit", self._count)
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self._count()
+            return call(*arguments, **options)
+
+        return counted
+
+    def _count(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left < 0:
+            os._exit(DIED)
+
+
+def dies_after(calls: int, work: Callable[[], None]) -> bool:
+    """Does the work in a process that dies after so many calls. Returns: Whether it died before it was done."""
+    child = os.fork()
+    if child == 0:
+        try:
+            Reaper(calls)
+            work()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, DIED), "the work failed by itself"
+    return status == DIED
+
+
+def seal(spool: Spool, run_id: uuid.UUID) -> Any:
+    """A run that has ended, with a text artifact and a file."""
+    entry = spool.entry()
+    entry.run_id, ready = run_id, entry._prefix
+    entry._prefix = f"{entry.owner}/{run_id}."
+    os.rename(f"{ready}entry", f"{entry._prefix}entry")
+    declared = [
+        {"name": "memory_profile", "filename": "memory.datum", "media_type": "text/plain"},
+        {"name": "memray_profile", "filename": "memray.bin", "media_type": "application/octet-stream"},
+    ]
+    start = {
+        "run_id": str(run_id),
+        "task_id": f"task-{run_id}",
+        "actor_name": "work",
+        "queue_name": "default",
+        "started_at": datetime.now(UTC).isoformat(),
+        "hostname": "host",
+        "pid": 1,
+        "artifacts": declared,
+    }
+    end = {"status": "succeeded", "finished_at": datetime.now(UTC).isoformat(), "duration_ms": 1.0}
+    entry.append({"run": start}, {"to": "memory_profile", "text": f"0.000\t{run_id.int}\n"}, {"end": end})
+    entry.write()
+    entry.close()
+    entry.path("memray_profile").write_bytes(CAPTURE + run_id.bytes)
+    entry.path("memray_profile").chmod(0o600)
+    return entry
+
+
+def publish(settings: Settings) -> None:
+    """A worker's life, as far as it concerns the disk."""
+    spool = Spool(settings)
+    spool.open()
+    entries = [seal(spool, run_id) for run_id in RUN_IDS]
+    store = Store(settings)
+    store.open()
+    Delivery(spool, lambda: store).deliver(entries)
+    spool.close()
+
+
+def seal_and_die(settings: Settings) -> None:
+    """A worker that dies before it publishes anything."""
+    spool = Spool(settings)
+    spool.open()
+    for run_id in RUN_IDS:
+        seal(spool, run_id)
+    os._exit(DIED)
+
+
+def salvage(settings: Settings) -> None:
+    store = Store(settings)
+    store.open()
+    Delivery(Spool(settings), lambda: store).salvage()
+
+
+def clean(settings: Settings) -> None:
+    Cleanup(Store(settings)).run()
+
+
+@pytest.fixture
+def crash_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]:
+    """Settings with a store of their own each time; its schema is made beforehand."""
+
+    def make(**values: Any) -> Settings:
+        settings = Settings(data_dir=tmp_path_factory.mktemp("crash"), cleanup_interval=0, **values)
+        store = Store(settings)
+        store.open()
+        store.close()
+        return settings
+
+    return make
+
+
+def rows(store: Store) -> dict[tuple[uuid.UUID, str], Artifact]:
+    with store.session() as session:
+        found = session.execute(select(Artifact)).scalars().all()
+    assert len({(artifact.run_id, artifact.name) for artifact in found}) == len(found)
+    return {(artifact.run_id, artifact.name): artifact for artifact in found}
+
+
+def stored_rows(settings: Settings) -> dict[tuple[uuid.UUID, str], tuple[str | None, str | None]]:
+    """What is reported stored now, with its blob and its hash; each blob is there and whole."""
+    store = Store(settings)
+    try:
+        found = {
+            key: (artifact.blob_name, artifact.sha256)
+            for key, artifact in rows(store).items()
+            if artifact.status in LIVE_STATUSES
+        }
+        assert all(store.blobs.sha256(str(name)) == sha256 for name, sha256 in found.values())
+        return found
+    finally:
+        store.close()
+
+
+def assert_all_is_well(settings: Settings, sealed: int) -> None:
+    """Every run that was sealed is stored once, with both artifacts, whole; the spool and the blob root are clean."""
+    store = Store(settings)
+    try:
+        assert not check(store)
+        with store.session() as session:
+            runs = {run.run_id: run for run in session.execute(select(TaskRun)).scalars()}
+        complete = [run_id for run_id, run in runs.items() if run.status == RunStatus.SUCCEEDED]
+        assert len(complete) >= sealed
+        artifacts = rows(store)
+        for run_id in complete:
+            memory, capture = artifacts[run_id, "memory_profile"], artifacts[run_id, "memray_profile"]
+            assert memory.sha256 == hashlib.sha256(f"0.000\t{run_id.int}\n".encode()).hexdigest()
+            if capture.status == ArtifactStatus.STORED:
+                assert capture.sha256 == hashlib.sha256(CAPTURE + run_id.bytes).hexdigest()
+        assert Spool(settings).written_at() == []
+    finally:
+        store.close()
+
+
+def sealed_runs(settings: Settings) -> int:
+    """How many runs a dead process left sealed in the spool, or had published."""
+    ended = [path for path in settings.spool.glob("*/*.entry") if b'{"end":' in path.read_bytes()]
+    store = Store(settings)
+    try:
+        with store.session() as session:
+            published = set(session.execute(select(TaskRun.run_id)).scalars())
+    finally:
+        store.close()
+    return len(published | {uuid.UUID(path.stem) for path in ended})
+
+
+def test_a_publisher_that_dies_anywhere_loses_nothing(crash_settings):
+    calls = 0
+    while True:
+        settings = crash_settings()
+        died = dies_after(calls, lambda settings=settings: publish(settings))
+        reported, sealed = stored_rows(settings), sealed_runs(settings)
+
+        salvage(settings)
+
+        assert_all_is_well(settings, sealed)
+        kept = stored_rows(settings)
+        assert {key: kept[key][1] for key in reported} == {key: sha256 for key, (_, sha256) in reported.items()}
+        if not died:
+            break
+        calls += 1
+    assert calls > 40
+    assert len(reported) == 2 * len(RUN_IDS)
+
+
+def test_a_salvager_that_dies_anywhere_leaves_it_to_the_next(crash_settings):
+    calls = 0
+    while True:
+        settings = crash_settings()
+        assert dies_after(1000, lambda settings=settings: seal_and_die(settings))
+        died = dies_after(calls, lambda settings=settings: salvage(settings))
+        reported = stored_rows(settings)
+
+        salvage(settings)
+
+        assert_all_is_well(settings, len(RUN_IDS))
+        assert reported.keys() <= stored_rows(settings).keys()
+        if not died:
+            break
+        calls += 1
+    assert calls > 30
+
+
+def test_a_cleanup_that_dies_anywhere_is_finished_by_the_next(crash_settings):
+    calls = 0
+    while True:
+        settings = crash_settings(orphan_protection_time=0)
+        publish(settings)
+        before = stored_rows(settings)
+        died = dies_after(calls, lambda settings=settings: clean(settings))
+        stored_rows(settings)  # What is still reported stored is there, and whole.
+
+        clean(settings)
+
+        store = Store(settings)
+        assert not check(store)
+        assert {artifact.status for artifact in rows(store).values()} == {ArtifactStatus.EXPIRED}
+        assert rows(store).keys() == before.keys()
+        assert list(store.blobs.scan()) == []
+        store.close()
+        if not died:
+            break
+        calls += 1
+    assert calls >= len(before) + 1  # Each blob, and the commit before them.
