@@ -87,5 +87,6 @@ def test_every_renderer_takes_our_sessions(packages: Path, bench, settings, stor
     seen = json.loads(done.stdout)
     assert (seen["html"], seen["text"], seen["unit"]) == (True, True, "seconds")
     assert {"count_words", "feed"} <= {name.rpartition(".")[2] for name in seen["speedscope"]}
-    spent_s = sum(seconds for _, seconds in json.loads(data)["frame_records"])
-    assert seen["end"] == pytest.approx(spent_s, rel=0.01)
+    session = json.loads(data)
+    spent_s = sum(seconds for _, seconds in session["frame_records"])
+    assert spent_s * 0.999 <= seen["end"] <= session["duration"] * 1.001  # The first versions end it with the run.
