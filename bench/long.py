@@ -43,7 +43,7 @@ def run() -> Iterator[Result]:
             (profile,) = collector.sampler._profiles
             held.append(_held_bytes(profile.seconds))
 
-        actor = dramatiq.actor(busy, actor_name="busy", broker=broker, time_limit=float("inf"))
+        actor = dramatiq.actor(busy, actor_name="busy", broker=broker)
         actor.send()
         broker.join(actor.queue_name)
         assert diagnostics.flush(60)
