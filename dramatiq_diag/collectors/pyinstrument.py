@@ -178,12 +178,13 @@ class _SamplerRecording(_SessionRecording):
 
     def _session(self) -> SessionDict:
         assert self.profile is not None
-        timeline, seconds = self.profile.timeline, self.profile.seconds
-        stacks = seconds.items() if timeline is None else timeline
+        # The sampler goes on while a checkpoint is written: a sample may be under way, and codes be let go of.
+        codes, timeline = self.profile.codes, self.profile.timeline
+        stacks = list(self.profile.seconds.items() if timeline is None else timeline)
         late = f", from {self.start_after_s:g} s on" if self.start_after_s else ""
         return session_of(
-            list(stacks),  # A sample may be under way that began before `stop`.
-            self.profile.codes,
+            stacks,
+            codes | self.profile.codes,
             in_order=timeline is not None,
             start_time=self.start_time,
             duration_s=self.duration_s,
