@@ -51,3 +51,7 @@ class SkippedError(DiagnosticsError):
 
 class UnavailableError(DiagnosticsError):
     """A collector cannot work here; raised by its constructor with the remedy as its message."""
+
+
+class HungError(DiagnosticsError):
+    """A step of a collector did not return in time."""

@@ -14,6 +14,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
 from .collectors import load
+from .collectors.base import Collector
 from .errors import SpoolError
 from .hook import ProfileHook
 from .models import RunStatus
@@ -51,6 +52,8 @@ class Process:
         self.selection = Selection(settings, self.collectors)
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
+        self.hung: set[Collector] = set()
+        "Collectors of which a step did not return; they are left out from then on."
         self.publisher = Publisher(self)
         self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}

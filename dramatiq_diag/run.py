@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .bounded import call_bounded
 from .collectors.base import Collector, Recording
-from .errors import SkippedError, UnavailableError
+from .errors import HungError, SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
 from .vitals import Vitals
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: How many task ids a run remembers of those that ran beside it.
 _MAX_OVERLAPPED = 100
+
+#: Seconds that a step of a collector may take, where it is not a quick one.
+STEP_TIMEOUT_S = 2.0
 
 #: What a collector may raise without harm to the task. Dramatiq's interrupts are for the task, and pass.
 GUARDED = (Exception, SystemExit)
@@ -86,9 +90,11 @@ class Run:
             try:
                 if self.process.spool.full:
                     raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
+                if collector in self.process.hung:
+                    raise SkippedError("It hung in an earlier run of this process.")
                 recording = collector.record(self)
                 self._recordings.append((collector, recording))  # First: `stop` ends what an interrupt cut short.
-                recording.start()
+                self._call(collector, recording, recording.start)
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
@@ -114,7 +120,7 @@ class Run:
         while self._recordings:
             collector, recording = self._recordings[-1]
             try:
-                recording.stop()
+                self._call(collector, recording, recording.stop)
                 self._unsaved.append((collector, recording))
             except GUARDED as error:
                 self._lost(collector, "stop", error)
@@ -138,7 +144,7 @@ class Run:
         """Lets each recording leave its file. Runs on the publisher's thread, once the run is sealed."""
         for collector, recording in self._unsaved:
             try:
-                recording.save()
+                self._call(collector, recording, recording.save)
                 if recording.reason is not None:
                     self._append_outcome(collector, ArtifactStatus.PARTIAL, recording.reason)
             except SkippedError as error:
@@ -147,6 +153,16 @@ class Run:
                 self._lost(collector, "save", error)
         self._unsaved.clear()
         self.entry.close()
+
+    def _call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
+        if recording.quick:
+            step()
+            return
+        try:
+            call_bounded(step, STEP_TIMEOUT_S)
+        except HungError:
+            self.process.hung.add(collector)
+            raise
 
     def overlap(self, task_id: str) -> None:
         """Remembers a task that the same process runs meanwhile."""

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from pyinstrument.renderers import HTMLRenderer
 from pyinstrument.session import Session
-from support import PATIENCE_S, Stored
+from support import PATIENCE_S, Stored, eventually
 
 from dramatiq_diag.collectors import COLLECTOR_NAMES, installed, load
 from dramatiq_diag.collectors.sampler import MAX_STACKS, Profile
@@ -176,6 +176,67 @@ class TestContract:
         assert name in record.getMessage()
         assert record.exc_info is not None
         assert not stored(given).check()
+
+
+@pytest.mark.parametrize("step", ["start", "stop", "save"])
+def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monkeypatch, caplog, step):
+    given = settings(task_diagnostics=["memory", "pyinstrument"])
+    recording_class, go_on = _recording_class("memory", {}), threading.Event()
+    original, calls = getattr(recording_class, step), []
+
+    # Given a collector that is not known to be quick, and hangs at one step
+    def hang(recording: Any) -> None:
+        original(recording)
+        if step == "start":
+            recording.stop()
+        go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, step, hang)
+    monkeypatch.setattr("dramatiq_diag.run.STEP_TIMEOUT_S", 0.1)
+
+    # When three tasks run
+    with bench(given) as tasks, caplog.at_level("WARNING"):
+        actor = tasks.actor(lambda: calls.append(1), actor_name="counted")
+        ids = []
+        for _ in range(3):
+            ids.append(actor.send().message_id)
+            tasks.finish()
+        go_on.set()
+        eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
+
+    # Then they are unharmed, the first artifact says that it was abandoned, and the later ones that it was left out
+    assert calls == [1, 1, 1]
+    found = [stored(given).artifacts(task_id) for task_id in ids]
+    assert {artifacts["pyinstrument_profile"].status for artifacts in found} == {ArtifactStatus.STORED}
+    first, *later = [artifacts["memory_profile"] for artifacts in found]
+    assert first.status == ArtifactStatus.FAILED
+    assert first.reason == f"HungError at {step}: It did not return within 0.1 s and was abandoned."
+    assert {artifact.status for artifact in later} == {ArtifactStatus.SKIPPED}
+    assert {artifact.reason for artifact in later} == {"It hung in an earlier run of this process."}
+    (record,) = caplog.records
+    assert "'memory'" in record.getMessage()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)])
+def test_what_a_slow_collector_raises_is_told_as_ever(bench, settings, stored, monkeypatch, error):
+    given = settings(task_diagnostics=["memory"])
+    recording_class = _recording_class("memory", {})
+
+    def fail(_recording: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "save", fail)
+    with bench(given) as tasks:
+        task_id = tasks.run(lambda: None, actor_name="work")
+
+    artifact = stored(given).artifacts(task_id)["memory_profile"]
+    assert (artifact.status, artifact.reason) == (ArtifactStatus.FAILED, f"{type(error).__name__} at save: {error}")
+
+
+def _thread_names() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
 
 
 def _collector_class(name: str) -> Any:

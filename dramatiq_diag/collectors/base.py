@@ -19,6 +19,13 @@ class Recording:
     reason: str | None = None
     "Why the artifact is only partial, in words for a person; None while it is whole."
 
+    quick: ClassVar[bool] = False
+    """Whether `start`, `stop` and `save` are sure to return at once, or have to run on the threads that call them.
+
+    Any other recording's steps run on a thread of their own, and one that hangs is abandoned: the artifact is `failed`,
+    and the collector is left out of the later runs of the process.
+    """
+
     enter: Callable[[], object] | None = None
     """What Dramatiq's hook itself calls after `start`, where one is given.
 
@@ -27,7 +34,7 @@ class Recording:
     """
 
     def start(self) -> None:
-        """Begins to measure. Runs on the task's thread, just before its function is called.
+        """Begins to measure. The task's thread waits for it, just before its function is called.
 
         Raises:
           SkippedError: When this run is declined; the message is the artifact's reason.
@@ -37,13 +44,13 @@ class Recording:
         """Runs after `enter`, with what that raised. Raises: SkippedError, or the error."""
 
     def stop(self) -> None:
-        """Ends the measurement. Runs on the task's thread, so it does the least that it can.
+        """Ends the measurement. The task's thread waits for it, so it does the least that it can.
 
         An interrupt of Dramatiq's may have cut `start` or an earlier `stop` short: it ends whatever has begun.
         """
 
     def save(self) -> None:
-        """Leaves the file in the spool. Runs on the publisher's thread, after `stop`.
+        """Leaves the file in the spool. The publisher's thread waits for it, after `stop`.
 
         Raises:
           SkippedError: When there is nothing to leave; the message is the artifact's reason.

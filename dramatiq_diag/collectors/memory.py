@@ -44,6 +44,8 @@ class MemoryCollector(Collector):
 
 
 class _MemoryRecording(Recording):
+    quick = True
+
     def __init__(self, collector: MemoryCollector, run: Run) -> None:
         self.collector = collector
         self.run = run

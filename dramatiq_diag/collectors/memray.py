@@ -45,6 +45,8 @@ class MemrayCollector(Collector):
 
 
 class _MemrayRecording(Recording):
+    quick = True
+
     def __init__(self, collector: MemrayCollector, run: Run, memray: Any) -> None:
         self.collector = collector
         self.run = run

@@ -75,6 +75,8 @@ class PyinstrumentCollector(Collector):
 class _SessionRecording(Recording):
     """What both engines have in common: a session that is written once the run is sealed."""
 
+    quick = True
+
     def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
         self.collector = collector
         self.run = run
