@@ -41,7 +41,7 @@ def run() -> Iterator[Result]:
             while time.monotonic() < ends:
                 chance.choice(kinds)()
             (profile,) = collector.sampler._profiles
-            held.append(_held_bytes(profile.seconds))
+            held.append(_held_bytes(dict(profile.seconds)))
 
         actor = dramatiq.actor(busy, actor_name="busy", broker=broker)
         actor.send()
