@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from .entry import ENTRY_SUFFIX, Entry, Record, checkpoint_kind
+from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record, checkpoint_kind
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .store import ArtifactRecord, Bundle, RunRecord
@@ -112,7 +112,7 @@ def read_bundle(entry: Entry) -> Bundle | None:
     records = entry.records()
     contents = _Contents(records)
     if contents.start is None or contents.start.run_id != entry.run_id:
-        if not records and entry.size_bytes(ENTRY_SUFFIX) == 0:
+        if not records and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
     start, end = contents.start, contents.end

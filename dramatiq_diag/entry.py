@@ -15,6 +15,10 @@ from .errors import SpoolError
 
 ENTRY_SUFFIX = "entry"
 
+#: An entry of this size, or smaller, is of no run yet. One byte is left when it is emptied: a file that was cut to
+#: nothing is written to the disk at once when it is closed, at least by ext4, and most entries do not live so long.
+EMPTY_BYTES = 1
+
 #: An entry larger than this is not one of ours, in bytes.
 _MAX_ENTRY_BYTES = 256 * 1024**2
 
@@ -62,7 +66,7 @@ class Entry:
         flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._prefix + ENTRY_SUFFIX, flags)
         try:
-            os.ftruncate(descriptor, 0)
+            os.ftruncate(descriptor, EMPTY_BYTES)
             os.rename(self._prefix + ENTRY_SUFFIX, entry._prefix + ENTRY_SUFFIX)
         except OSError:
             os.close(descriptor)

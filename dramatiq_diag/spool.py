@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dramatiq.logging import get_logger
 
-from .entry import ENTRY_SUFFIX, Entry
+from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .errors import SpoolError
 from .settings import Settings
 
@@ -162,7 +162,9 @@ class Spool:
                 if max(status.st_mtime for _, status in files) < before:
                     if not dry_run:
                         Entry(owner, run_id).remove(kind for kind, _ in files)
-                    if any(status.st_size for _, status in files):  # Not one that was only made beforehand.
+                    if any(
+                        status.st_size > EMPTY_BYTES for _, status in files
+                    ):  # Not one that was only made beforehand.
                         yield sum(status.st_size for _, status in files)
             if not dry_run:
                 remove_owner(owner)
@@ -198,7 +200,7 @@ def _files(owner: Path) -> Iterator[tuple[uuid.UUID, str, os.stat_result]]:
 
 def _is_used(kind: str, status: os.stat_result) -> bool:
     """Returns: Whether it is an entry, and not one that was only made beforehand."""
-    return kind == ENTRY_SUFFIX and status.st_size > 0
+    return kind == ENTRY_SUFFIX and status.st_size > EMPTY_BYTES
 
 
 def _lock(owner: Path) -> int:

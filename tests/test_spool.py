@@ -630,6 +630,7 @@ def test_a_published_entry_serves_the_next_run(spool):
     following = spool.entry()
     assert following.run_id != entry.run_id
     assert following.path(ENTRY_SUFFIX).stat().st_ino == file
+    assert spool.entries(spool.owner) == []  # It is of no run yet.
     assert not entry.path(ENTRY_SUFFIX).exists()
     assert not entry.path("memray_profile").exists()
     following.append(start_record(following.run_id), END)
