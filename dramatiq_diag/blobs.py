@@ -84,7 +84,9 @@ class BlobStore:
           StoreUnavailableError: When the directory cannot be written.
         """
         name = f"{datetime.now(UTC):%Y%m%d}/{artifact_id}"
-        size_bytes, sha256 = self._link(name, source) or self._write(name, _chunks(source), sync=True)
+        size_bytes, sha256 = self._link(name, source) or self._write(
+            name, iter(lambda: source.read(_CHUNK_BYTES), b""), sync=True
+        )
         return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
 
     def put_rendered(self, name: str, data: bytes) -> None:
@@ -108,13 +110,10 @@ class BlobStore:
             os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
         except OSError:  # Another disk, a file system without links, the day's first blob, no /proc.
             return None
-        digest, size_bytes = hashlib.sha256(), 0
         with self._replacing(temporary, name):
-            for chunk in _chunks(source):
-                size_bytes += len(chunk)
-                digest.update(chunk)
+            sha256 = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
             os.fsync(descriptor)
-        return size_bytes, digest.hexdigest()
+        return source.tell(), sha256
 
     def _write(self, name: str, chunks: Iterator[bytes], *, sync: bool) -> tuple[int, str]:
         temporary = self._temporary(name)
@@ -280,10 +279,6 @@ class BlobStore:
                 temporary.unlink()
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
-
-
-def _chunks(source: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: source.read(_CHUNK_BYTES), b"")
 
 
 def _rendered(name: str) -> str:

@@ -14,7 +14,7 @@ from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
 from .download import choose_targets, download, downloadable
-from .output import bar, echo_json, echo_table, printable, run_row, size
+from .output import attempt_option, bar, echo_json, echo_table, never_collected, printable, run_row, size
 from .store import opened_store
 
 #: Where `dramatiq-diag serve` answers by default.
@@ -23,7 +23,7 @@ _DEFAULT_BASE_URL = "http://127.0.0.1:8321"
 
 @click.command()
 @click.argument("task_id")
-@click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended.")
+@attempt_option
 @click.option(
     "--download",
     "directory",
@@ -52,8 +52,7 @@ def artifacts(
         with store.session() as session:
             document = artifacts_document(session, task_id, attempt, Signer(settings), base_url)
         if document is None:
-            which = "" if attempt is None else f"attempt {attempt} of "
-            raise DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
+            raise never_collected(task_id, attempt)
         written = [] if directory is None else _download(store, document, directory)
     if as_json:
         echo_json(document)

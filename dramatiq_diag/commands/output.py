@@ -11,6 +11,12 @@ from typing import Any
 import click
 
 from ..documents import Document
+from ..errors import DiagnosticsError
+
+#: Of the commands that show one run of a task.
+attempt_option = click.option(
+    "--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended."
+)
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -31,6 +37,12 @@ def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def printable(text: str) -> str:
     """Returns: The text without what could steer a terminal; names and ids come from messages."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def never_collected(task_id: str, attempt: int | None) -> DiagnosticsError:
+    """Returns: What says that there is no such run."""
+    which = "" if attempt is None else f"attempt {attempt} of "
+    return DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
 
 
 def duration(duration_ms: float | None) -> str:

@@ -14,7 +14,7 @@ from ..records import artifacts_of, choose_run, runs_of_task
 from ..reports import FORMATS, form_of, open_download
 from ..settings import Settings
 from .download import copy, create
-from .output import printable
+from .output import attempt_option, never_collected, printable
 from .store import opened_store
 
 #: Kind of report -> the artifact that it is made of.
@@ -25,7 +25,7 @@ _KINDS = {"time": "pyinstrument_profile"}
 @click.argument("task_id")
 @click.argument("kind", type=click.Choice([*_KINDS]), default="time")
 @click.option("--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended.")
+@attempt_option
 @click.option(
     "-o",
     "--output",
@@ -48,8 +48,7 @@ def report(task_id: str, kind: str, *, format_name: str, attempt: int | None, ou
         with store.session() as session:
             run = choose_run(runs_of_task(session, task_id), attempt)
             if run is None:
-                which = "" if attempt is None else f"attempt {attempt} of "
-                raise DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
+                raise never_collected(task_id, attempt)
             artifact = _find(artifacts_of(session, [run.run.run_id])[run.run.run_id], _KINDS[kind])
         with open_download(store.blobs, artifact, form_of(artifact, format_name)) as source:
             _write(source, output)

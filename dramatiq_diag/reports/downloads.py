@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from dramatiq.logging import get_logger
@@ -53,17 +53,12 @@ def form_of(artifact: Artifact, name: str | None = None) -> Form:
       UnknownFormatError: When the artifact has no form of that name.
       ReportError: When it is stored in a form that this version does not know.
     """
-    if artifact.stored_as is None:
-        forms = {}
-        if name is None:
-            return Form(filename=artifact.filename, media_type=artifact.media_type, render=None)
-    elif artifact.stored_as not in _FORMS:
+    forms = {} if artifact.stored_as is None else _FORMS.get(artifact.stored_as)
+    if forms is None:
         raise ReportError(f"This version of dramatiq_diag cannot render {artifact.stored_as!r}.")
-    else:
-        forms = _FORMS[artifact.stored_as]
     if name is None:
-        plain = next(iter(forms.values()))
-        return replace(plain, filename=artifact.filename, media_type=artifact.media_type)
+        render = next(iter(forms.values())).render if forms else None
+        return Form(filename=artifact.filename, media_type=artifact.media_type, render=render)
     if name not in forms:
         there = f"the formats are {', '.join(forms)}" if forms else "it is stored in one alone"
         raise UnknownFormatError(f"{artifact.name} has no format {name!r:.50}; {there}.")
