@@ -63,7 +63,7 @@ def _rate(names: list[str], settings: dict[str, str]) -> float:
         publisher._not_before = time.monotonic() + 3600  # As while the database is away: runs are sealed and wait.
         for _ in range(_RUNS):
             _one_message(broker, diagnostics, actor)
-        while len(publisher._backlog) < _RUNS:
+        while len(publisher.backlog) < _RUNS:
             time.sleep(0.01)
         publisher._not_before, started = 0.0, time.perf_counter()
         assert diagnostics.flush(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dramatiq.logging import get_logger
 
 from .bundle import artifact_kinds, read_bundle
 from .entry import Entry
-from .errors import BlobMissingError, SchemaError, SpoolError, StoreError, StoreUnavailableError
+from .errors import BlobMissingError, SchemaError, SpoolError, StoreError, StoreMismatchError, StoreUnavailableError
 from .spool import Spool, remove_owner
 from .store import Bundle, Store
 
@@ -39,7 +40,8 @@ class Delivery:
         self.logger = get_logger(__name__, type(self))
         self.spool = spool
         self._opened_store = opened_store
-        self._refused: set[uuid.UUID] = set()
+        self.refused: set[uuid.UUID] = set()
+        "Entries that are not to be tried again: they cannot be published, or were and cannot be removed."
 
     def deliver(self, entries: Sequence[Entry]) -> list[Entry]:
         """Publishes entries, in order, and removes them.
@@ -56,7 +58,7 @@ class Delivery:
             return refused
         try:
             self._opened_store().publish([bundle for _, bundle in read])
-        except (StoreUnavailableError, SchemaError, BlobMissingError):
+        except (StoreUnavailableError, StoreMismatchError, SchemaError, BlobMissingError):
             raise
         except (StoreError, OSError, ValueError, ArithmeticError) as error:  # The last ones of what an entry says.
             if len(read) == 1:
@@ -70,25 +72,29 @@ class Delivery:
             self._log(bundle)
         return refused
 
-    def salvage(self) -> Salvaged:
-        """Publishes what dead processes of this disk left. Raises: StoreError, SpoolError."""
+    def salvage(self, *, until: float | None = None) -> Salvaged:
+        """Publishes what dead processes of this disk left, oldest first.
+
+        Parameters:
+          until: When to begin with nothing more, by `time.monotonic`; what is left waits for the next salvager.
+
+        Raises:
+          StoreError: When the store cannot be used.
+          SpoolError: When the spool cannot be read.
+        """
         counts = Salvaged()
         for owner in self.spool.dead_owners():
-            entries = self.spool.entries(owner)
-            if entries:
+            while entries := self.spool.entries(owner, BATCH_SIZE, but=self.refused):
+                if until is not None and time.monotonic() >= until:
+                    return counts
                 self.logger.info("Salvaging %d runs that a dead worker left in %s.", len(entries), owner)
-            for start in range(0, len(entries), BATCH_SIZE):
-                batch = entries[start : start + BATCH_SIZE]
-                refused = len(self.deliver(batch))
+                refused = len(self.deliver(entries))
                 counts.refused_runs += refused
-                counts.recovered_runs += len(batch) - refused
+                counts.recovered_runs += len(entries) - refused
             remove_owner(owner)
         return counts
 
     def _read(self, entry: Entry, refused: list[Entry]) -> Bundle | None:
-        if entry.run_id in self._refused:  # One that a dead worker left is come upon again and again.
-            refused.append(entry)
-            return None
         try:
             bundle = read_bundle(entry)
         except (SpoolError, OSError) as error:
@@ -100,13 +106,14 @@ class Delivery:
 
     def _refuse(self, entry: Entry, error: Exception, refused: list[Entry]) -> None:
         refused.append(entry)
-        self._refused.add(entry.run_id)
+        self.refused.add(entry.run_id)
         self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
 
     def _discard(self, entry: Entry, bundle: Bundle) -> None:
         try:
             self.spool.discard(entry, artifact_kinds(bundle))
         except OSError as error:
+            self.refused.add(entry.run_id)
             self.logger.warning("The spool entry of run %s could not be removed: %s", entry.run_id, error)
 
     def _log(self, bundle: Bundle) -> None:

@@ -143,7 +143,7 @@ def _backlog(settings: Settings) -> Iterator[Check]:
     try:
         size_bytes = spool.measure()
         written_at = spool.written_at()
-        left = sum(len(spool.entries(owner)) for owner in spool.dead_owners())
+        left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
     except DiagnosticsError as error:
         yield _finding("backlog", str(error), "Run this as the worker's user.")
         return

@@ -113,6 +113,11 @@ class Entry:
                 file.seek(0)
                 self._unwritten = _parse_lines(file.read()) + self._unwritten
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether some of it is in memory alone, because the disk did not take it."""
+        return bool(self._unwritten)
+
     def path(self, kind: str) -> Path:
         """Returns: Where the file of an artifact is to be written."""
         return Path(self._prefix + kind)

@@ -91,7 +91,7 @@ class Diagnostics(Middleware):
         Returns:
           Whether it is.
         """
-        return self.process is None or self.process.publisher.flush(timeout_s)
+        return self.process is None or self.process.flush(timeout_s)
 
     def _end(self, process: Process, status: RunStatus, exception: BaseException | None = None) -> None:
         try:

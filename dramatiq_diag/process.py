@@ -6,6 +6,8 @@ import logging
 import os
 import socket
 import threading
+import time
+import uuid
 from collections.abc import Hashable
 from typing import Any
 
@@ -13,6 +15,7 @@ from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
+from .backlog import Backlog
 from .collectors import load
 from .collectors.base import Collector
 from .errors import SpoolError
@@ -20,6 +23,7 @@ from .hook import ProfileHook
 from .models import RunStatus
 from .publisher import Publisher
 from .run import Run
+from .sealer import Sealer
 from .selection import Selection, expand
 from .settings import Settings
 from .spool import Spool
@@ -32,7 +36,7 @@ _VITALS_INTERVAL_S = 1.0
 
 
 class Process:
-    """The collectors, the spool, the ticker and the publisher of this process, and its running runs.
+    """The collectors, the spool and the threads of this process, and its running runs.
 
     Parameters:
       settings: The settings.
@@ -54,13 +58,17 @@ class Process:
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
         self.hung: set[Collector] = set()
         "Collectors of which a step did not return; they are left out from then on."
-        self.publisher = Publisher(self)
+        self.unsaved: set[uuid.UUID] = set()
+        "The ids of runs whose entries are not whole yet."
+        backlog = Backlog(self.spool, self.unsaved)
+        self.sealer = Sealer(self, backlog)
+        self.publisher = Publisher(self, backlog)
         self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}
         self._warned: set[Hashable] = set()
 
     def start(self) -> None:
-        """Opens the spool and starts the publisher."""
+        """Opens the spool and starts the threads."""
         for collector in self.collectors.values():
             collector.open(self)
         try:
@@ -68,6 +76,7 @@ class Process:
         except SpoolError as error:
             self.logger.error("%s Until then diagnostics are held in memory.", error)
         self.ticker.add(Timer(_VITALS_INTERVAL_S, self._write_vitals))
+        self.sealer.start()
         self.publisher.start()
 
     def _write_vitals(self) -> None:
@@ -80,11 +89,17 @@ class Process:
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
-        self.publisher.stop(timeout_s)
+        stop_at = time.monotonic() + timeout_s
+        self.sealer.stop(timeout_s)
+        self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
         self.ticker.stop()
         for collector in self.collectors.values():
             collector.close()
         self.spool.close()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until everything sealed so far is published. Returns: Whether it is."""
+        return self.publisher.flush(self.sealer.submitted, timeout_s)
 
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
         """Makes the run of a message, to be started. Returns: The run, or None where nothing is selected."""
@@ -97,6 +112,7 @@ class Process:
         if not collectors:
             return None
         run = Run(self, message, broker.get_actor(message.actor_name), collectors)
+        self.unsaved.add(run.run_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(other.message_id)
@@ -104,7 +120,7 @@ class Process:
         return run
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
-        """Ends the run of this thread, if there is one, and hands it to the publisher."""
+        """Ends the run of this thread, if there is one, and hands it to the sealer."""
         thread_id = threading.get_ident()
         self._messages.pop(thread_id, None)
         run = self.runs.get(thread_id)
@@ -112,7 +128,7 @@ class Process:
             return
         run.stop(status, exception)
         self.runs.pop(thread_id, None)
-        self.publisher.submit(run)
+        self.sealer.submit(run)
 
     def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
         """Logs a warning with the error's traceback the first time; after that at debug level."""

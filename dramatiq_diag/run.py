@@ -141,7 +141,7 @@ class Run:
         }
 
     def save(self) -> None:
-        """Lets each recording leave its file. Runs on the publisher's thread, once the run is sealed."""
+        """Lets each recording leave its file. Runs on the sealer's thread, once the run is sealed."""
         for collector, recording in self._unsaved:
             try:
                 self._call(collector, recording, recording.save)

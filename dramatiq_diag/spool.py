@@ -9,12 +9,13 @@ Whoever salvages trusts nothing in here: names are matched, links are not follow
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 import stat
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -128,9 +129,9 @@ class Spool:
         self.full = size_bytes > self.max_bytes
         return size_bytes
 
-    def written_at(self) -> list[float]:
-        """Returns: When each entry in the spool was last written to, in seconds since the epoch."""
-        found = (file for owner in self._owners() for file in _files(owner))
+    def written_at(self, *owners: Path) -> list[float]:
+        """Returns: When each entry of these owners, or of all, was last written to, in seconds since the epoch."""
+        found = (file for owner in owners or self._owners() for file in _files(owner))
         return [status.st_mtime for _, kind, status in found if _is_used(kind, status)]
 
     def dead_owners(self) -> Iterator[Path]:
@@ -142,10 +143,20 @@ class Spool:
                 if claimed:
                     yield owner
 
-    def entries(self, owner: Path) -> list[Entry]:
-        """Returns: The entries of an owner that a run was written to, oldest first."""
-        used = ((status.st_mtime, run_id) for run_id, kind, status in _files(owner) if _is_used(kind, status))
-        return [Entry(owner, run_id) for _, run_id in sorted(used)]
+    def entries(self, owner: Path, count: int, *, but: Container[uuid.UUID] = ()) -> list[Entry]:
+        """Returns: The oldest entries of an owner that a run was written to, oldest first.
+
+        Parameters:
+          owner: The owner's directory.
+          count: How many at most.
+          but: Ids of entries to leave out.
+        """
+        used = (
+            (status.st_mtime_ns, run_id)
+            for run_id, kind, status in _files(owner)
+            if _is_used(kind, status) and run_id not in but
+        )
+        return [Entry(owner, run_id) for _, run_id in heapq.nsmallest(count, used)]
 
     def remove_abandoned(self, before: float, *, dry_run: bool = False) -> Iterator[int]:
         """Removes what dead owners left and nobody salvaged. Yields the bytes of each entry.

@@ -382,7 +382,7 @@ def test_one_thread_samples_for_all_tasks(bench, settings, stored):
             actor.send()
         tasks.finish()
 
-    assert sorted(names[0]) == ["dramatiq_diag.publisher", "dramatiq_diag.ticker"]
+    assert sorted(names[0]) == ["dramatiq_diag.publisher", "dramatiq_diag.sealer", "dramatiq_diag.ticker"]
 
 
 # pyinstrument.

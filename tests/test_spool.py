@@ -133,7 +133,7 @@ def test_a_closed_spool_leaves_what_is_not_published_to_the_next_worker(settings
 
     spool.close()
 
-    assert [entry.run_id for entry in Spool(settings()).entries(owner)] == [entry.run_id]
+    assert [entry.run_id for entry in Spool(settings()).entries(owner, 10)] == [entry.run_id]
     assert dead_owners_seen_by_another_process(settings().data_dir) == [owner.name]
 
 
@@ -540,7 +540,7 @@ def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker
     obstacle = tmp_path / "a file"
     obstacle.touch()
     given = settings(task_diagnostics=["memory"], spool_dir=obstacle / "spool")
-    monkeypatch.setattr("dramatiq_diag.publisher._MEASURE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("dramatiq_diag.sealer._MEASURE_INTERVAL_S", 0.01)
     diagnostics = Diagnostics(given)
     stub_broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
@@ -630,7 +630,7 @@ def test_a_published_entry_serves_the_next_run(spool):
     following = spool.entry()
     assert following.run_id != entry.run_id
     assert following.path(ENTRY_SUFFIX).stat().st_ino == file
-    assert spool.entries(spool.owner) == []  # It is of no run yet.
+    assert spool.entries(spool.owner, 10) == []  # It is of no run yet.
     assert not entry.path(ENTRY_SUFFIX).exists()
     assert not entry.path("memray_profile").exists()
     following.append(start_record(following.run_id), END)
@@ -680,7 +680,7 @@ def test_a_process_that_dies_while_an_entry_is_emptied_leaves_nothing_to_publish
         spool.discard(entry, [])
     monkeypatch.undo()
 
-    assert Spool(settings()).entries(spool.owner) == []
+    assert Spool(settings()).entries(spool.owner, 10) == []
     assert _descriptors(entry.path(ENTRY_SUFFIX)) == 0
     entry.remove(())
 

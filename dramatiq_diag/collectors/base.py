@@ -50,7 +50,7 @@ class Recording:
         """
 
     def save(self) -> None:
-        """Leaves the file in the spool. The publisher's thread waits for it, after `stop`.
+        """Leaves the file in the spool. The sealer's thread waits for it, after `stop`.
 
         Raises:
           SkippedError: When there is nothing to leave; the message is the artifact's reason.

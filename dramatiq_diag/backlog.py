@@ -1,0 +1,102 @@
+"""Saved runs that wait for the store: the oldest are held in memory, the rest is found again in the spool."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Container, Sequence
+from itertools import islice
+
+from .entry import Entry
+from .spool import Spool
+
+#: Entries that are held in memory, about 700 bytes each.
+MAX_HELD = 10_000
+
+
+class Backlog:
+    """Entries in the order of their runs' end; filled by the sealer, emptied by the publisher.
+
+    Parameters:
+      spool: Where the entries are.
+      unsaved: The ids of runs whose entries are not whole yet.
+    """
+
+    def __init__(self, spool: Spool, unsaved: Container[uuid.UUID]) -> None:
+        self.dropped = 0
+        "Entries that neither the disk nor the memory had room for."
+        self._spool = spool
+        self._unsaved = unsaved
+        self._held: deque[Entry] = deque()
+        self._overflowed = False
+        "Whether there are entries in the spool that come after those held."
+        self._added = self._done = 0
+        self._news = False
+        self._changed = threading.Condition(threading.Lock())
+
+    def __len__(self) -> int:
+        return self._added - self._done
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Takes entries that are whole. Past `MAX_HELD` it holds only those that a full disk did not take."""
+        with self._changed:
+            for entry in entries:
+                self._added += 1
+                if not entry.in_memory and (self._overflowed or len(self._held) >= MAX_HELD):
+                    self._overflowed = True
+                elif len(self._held) < 2 * MAX_HELD:
+                    self._held.append(entry)
+                else:
+                    self.dropped += 1
+                    self._done += 1
+            self._news = True
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Ends the current or the next `wait_for_news`."""
+        self.add(())
+
+    def wait_for_news(self, timeout_s: float) -> None:
+        """Waits until something was added since it last returned."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._news, timeout_s)
+            self._news = False
+
+    def wait_until_done(self, count: int, timeout_s: float) -> bool:
+        """Waits until so many entries, of all that were ever added, are done. Returns: Whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._done >= count, timeout_s)
+
+    def oldest(self, count: int, *, but: Container[uuid.UUID]) -> list[Entry]:
+        """Returns: The next entries, which stay until they are `done`; when all are done, none.
+
+        Parameters:
+          count: How many at most.
+          but: Ids of entries that are not to be looked for in the spool, as they cannot be published.
+
+        Raises:
+          SpoolError: When the spool cannot be read.
+        """
+        with self._changed:
+            if not self._held and self._overflowed:
+                self._find(but)
+            if not self._held:
+                self._done = self._added  # Someone may have removed what was in the spool.
+                self._changed.notify_all()
+            return list(islice(self._held, count))
+
+    def _find(self, but: Container[uuid.UUID]) -> None:
+        """Holds the oldest that are in the spool. Nothing can be added meanwhile, and what is not yet is unsaved."""
+        if self._spool.owner is not None:
+            found = self._spool.entries(self._spool.owner, MAX_HELD, but=but)
+            self._held.extend(entry for entry in found if entry.run_id not in self._unsaved)
+            self._overflowed = len(found) == MAX_HELD and bool(self._held)
+
+    def done(self, count: int) -> None:
+        """Lets go of the oldest entries."""
+        with self._changed:
+            for _ in range(count):
+                self._held.popleft()
+            self._done = min(self._done + count, self._added)
+            self._changed.notify_all()

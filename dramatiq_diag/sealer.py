@@ -1,0 +1,117 @@
+"""Sealed runs -> whole entries in the spool, on one background thread per process that never waits for the store."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from dramatiq.logging import get_logger
+
+from .backlog import Backlog
+from .delivery import BATCH_SIZE
+from .errors import SpoolError
+from .run import Run
+
+if TYPE_CHECKING:
+    from .process import Process
+
+#: Seconds that sealed runs are gathered for: a thread that works all the time would make tasks wait for the GIL.
+_GATHER_S = 0.05
+
+#: Seconds between looks at the size of the spool, and the part of the time that they may take.
+_MEASURE_INTERVAL_S = 5.0
+_MEASURE_SHARE = 0.02
+
+
+class Sealer:
+    """Lets the recordings of sealed runs leave their files, and keeps the spool: entries at hand, its size in view.
+
+    Parameters:
+      process: The worker process.
+      backlog: Where the entries go.
+    """
+
+    def __init__(self, process: Process, backlog: Backlog) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.process = process
+        self.backlog = backlog
+        self.submitted = 0
+        "Runs that were ever submitted."
+        self._lock = threading.Lock()
+        self._sealed: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._measure_at = 0.0
+        self._warned = False
+        self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sealer", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def submit(self, run: Run) -> None:
+        """Takes a sealed run. Runs on the task's thread."""
+        with self._lock:
+            self.submitted += 1
+        self._sealed.put(run)
+
+    def stop(self, timeout_s: float) -> None:
+        """Saves what was submitted, then ends the thread; waits for that within the time."""
+        self._sealed.put(None)
+        self._thread.join(timeout_s)
+
+    # The rest runs on the sealer's thread.
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            try:
+                self._keep_spool()
+                stopping = self._save(self._take())
+            except Exception:
+                self.logger.exception("The sealer met an unexpected error and goes on.")
+                time.sleep(_GATHER_S)
+
+    def _take(self) -> list[Run | None]:
+        """Waits for sealed runs. Returns: Those that came within a moment."""
+        taken: list[Run | None] = []
+        try:
+            taken.append(self._sealed.get(timeout=_MEASURE_INTERVAL_S))
+            if self._sealed.qsize() < BATCH_SIZE and taken[0] is not None:
+                time.sleep(_GATHER_S)
+            while taken[-1] is not None and len(taken) < BATCH_SIZE:
+                taken.append(self._sealed.get_nowait())
+        except queue.Empty:
+            pass
+        return taken
+
+    def _save(self, taken: list[Run | None]) -> bool:
+        """Returns: Whether that was the end."""
+        runs = [run for run in taken if run is not None]
+        for run in runs:
+            try:
+                run.save()
+            except Exception:
+                self.logger.exception("Run %s could not be saved as a whole.", run.run_id)
+        self.backlog.add([run.entry for run in runs])
+        self.process.unsaved.difference_update(run.run_id for run in runs)
+        return len(runs) < len(taken)
+
+    def _keep_spool(self) -> None:
+        """Makes entries for the next runs, measures the spool, and opens it if it could not be opened before."""
+        spool = self.process.spool
+        started = time.monotonic()
+        try:
+            spool.make_ready()
+            if started < self._measure_at:
+                return
+            if spool.owner is None:
+                spool.open()
+            spool.measure()
+            self._warned = False
+        except SpoolError as error:
+            if not self._warned:
+                self.logger.warning("%s Until then diagnostics are held in memory.", error)
+                self._warned = True
+        took_s = time.monotonic() - started
+        self._measure_at = started + max(_MEASURE_INTERVAL_S, took_s / _MEASURE_SHARE)
