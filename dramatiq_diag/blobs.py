@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import BlobMissingError, StoreUnavailableError
+from .errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
 
 _STORE_ID_FILE = ".store-id"
 _DAY = re.compile(r"[0-9]{8}")
@@ -69,7 +69,7 @@ class BlobStore:
     A directory a day lets a batch of new blobs share one directory sync, and lets a scan pass by what is young.
 
     Parameters:
-      root: The directory; made when first written to.
+      root: The directory; made by `claim`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -147,8 +147,8 @@ class BlobStore:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             return os.open(path, flags, 0o600)
-        except FileNotFoundError:  # The day's first blob.
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileNotFoundError:  # The day's first blob. A root that is away is not made: `claim` alone makes one.
+            Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
 
     def sync(self, names: Iterable[str]) -> None:
@@ -168,10 +168,12 @@ class BlobStore:
 
         Raises:
           BlobMissingError: When there is no such file.
+          StoreUnavailableError: When the whole root is away, or cannot be read.
         """
         try:
             descriptor = os.open(self.root / (_rendered(name) if rendered else name), os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
+            self._see_root()
             raise BlobMissingError from error
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
@@ -201,10 +203,11 @@ class BlobStore:
         return size_bytes
 
     def size_bytes(self, name: str) -> int | None:
-        """Returns: The size of a blob, or None where there is no such file."""
+        """Returns: The size of a blob, or None where there is no such file; raises like `open`."""
         try:
             return os.lstat(f"{self.root}/{name}").st_size
         except FileNotFoundError:
+            self._see_root()
             return None
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
@@ -223,7 +226,10 @@ class BlobStore:
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
         for day in days:
-            yield from self._scan_day(day)
+            try:
+                yield from self._scan_day(day)
+            except FileNotFoundError:  # Another cleanup removed it, or the whole root has gone away.
+                self._see_root()
 
     def _scan_day(self, day: str) -> Iterator[Found]:
         with os.scandir(self.root / day) as entries:
@@ -262,6 +268,26 @@ class BlobStore:
             return None
         except (OSError, ValueError) as error:
             raise StoreUnavailableError(f"{self.root / _STORE_ID_FILE} cannot be read: {error}") from error
+
+    def verify(self, store_id: uuid.UUID) -> None:
+        """Sees to it that the root is there, and this store's: a disk that is not mounted leaves an empty directory.
+
+        Raises:
+          StoreUnavailableError: When it is away.
+          StoreMismatchError: When it is another store's.
+        """
+        found = self._see_root()
+        if found != store_id:
+            raise StoreMismatchError(
+                f"The blobs in {self.root} belong to store {found}, the database is {store_id}. {StoreMismatchError()}"
+            )
+
+    def _see_root(self) -> uuid.UUID:
+        """Returns: The id in the root. Raises: StoreUnavailableError."""
+        found = self.store_id()
+        if found is None:
+            raise StoreUnavailableError(f"The blob directory {self.root} is away: there is no {_STORE_ID_FILE} in it.")
+        return found
 
     def claim(self, store_id: uuid.UUID) -> None:
         """Writes the store's id into a root that has none and holds no blob."""

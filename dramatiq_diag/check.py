@@ -37,12 +37,16 @@ class Findings:
         return bool(self.missing_blobs or self.damaged_blobs or self.unknown_blobs)
 
 
-def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] | None = None) -> Findings:
+def check(
+    store: Store, *, fix: bool = False, blobs_lost: bool = False, on_blob: Callable[[int], None] | None = None
+) -> Findings:
     """Compares every row with its blob, byte by byte, and every blob with the rows.
 
     Parameters:
       store: The store.
       fix: Whether to mend: a row without its whole blob becomes `failed`, a blob without a row is removed.
+      blobs_lost: Whether an empty blob root is this store's though the database knows of blobs; otherwise it is taken
+        for one whose disk is not mounted.
       on_blob: Called with the number of artifacts read so far.
 
     Returns:
@@ -53,6 +57,8 @@ def check(store: Store, *, fix: bool = False, on_blob: Callable[[int], None] | N
       StoreError: When the store cannot be used.
     """
     store.open()
+    if blobs_lost:
+        store.blobs.claim(store.store_id())
     store.check_identity()
     findings = Findings()
     for number, artifact in enumerate(_live_artifacts(store), 1):

@@ -102,6 +102,7 @@ class Store:
         self.settings = settings
         self.engine: Engine = make_engine(settings)
         self.blobs = BlobStore(settings.blob_dir)
+        self._store_id: uuid.UUID | None = None
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
         run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
@@ -121,6 +122,8 @@ class Store:
     def open(self) -> None:
         """Sees to it that the schema is right and the blob root is claimed; an SQLite file in the data dir is made.
 
+        A root that looks unused is not claimed for a database that knows of blobs: its disk may not be mounted.
+
         Raises:
           SchemaError: When the schema is not the one needed.
           StoreUnavailableError: When the database or the blob root cannot be used.
@@ -131,7 +134,9 @@ class Store:
             if not self.settings.migrates_itself:
                 raise
             migrate(self.settings)
-        self.blobs.claim(self.store_id())
+        self._store_id = self.store_id()
+        if self.blobs.store_id() is None and not self._has_blobs():
+            self.blobs.claim(self._store_id)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -162,15 +167,28 @@ class Store:
         """Compares the two halves of the store.
 
         Raises:
-          StoreMismatchError: When the blob root holds another store's id, or blobs but no id.
+          StoreMismatchError: When the blob root holds another store's id; or none, though there are blobs or the
+            database knows of some.
         """
         found, expected = self.blobs.store_id(), self.store_id()
-        if found == expected or (found is None and next(self.blobs.scan(), None) is None):
-            return
-        raise StoreMismatchError(
-            f"The blobs in {self.blobs.root} belong to store {found or 'unknown'}, the database is {expected}. "
-            f"{StoreMismatchError()}"
-        )
+        if found is not None:
+            self.blobs.verify(expected)
+        elif next(self.blobs.scan(), None) is not None:
+            raise StoreMismatchError(
+                f"The blobs in {self.blobs.root} are of a store that is not known, the database is {expected}. "
+                f"{StoreMismatchError()}"
+            )
+        elif self._has_blobs():
+            raise StoreMismatchError(
+                f"The blob directory {self.blobs.root} is empty, and the database knows of blobs; nothing was changed. "
+                "Mount it or set DRAMATIQ_DIAG_BLOB_URL; if they are lost: dramatiq-diag check --fix --blobs-lost"
+            )
+
+    def _has_blobs(self) -> bool:
+        """Returns: Whether an artifact is stored, going by the rows."""
+        query = select(Artifact.artifact_id).where(_is_live(Artifact.status), Artifact.blob_name.is_not(None)).limit(1)
+        with self.session() as session:
+            return session.execute(query).first() is not None
 
     def announce(self, runs: Sequence[RunRecord]) -> None:
         """Makes running runs visible; one that is already there stays as it is."""
@@ -186,11 +204,14 @@ class Store:
         """
         if not bundles:
             return
+        store_id = self._store_id or self.store_id()
+        self.blobs.verify(store_id)
         now = datetime.now(UTC)
         rows = [self._put(bundle, artifact, now) for bundle in bundles for artifact in bundle.artifacts]
         names = [row["blob_name"] for row in rows if row["blob_name"] is not None]
         if names:
             self.blobs.sync(names)
+            self.blobs.verify(store_id)  # It may have gone away meanwhile, and the blobs to where it is not.
         with self.session() as session:
             session.execute(select(StoreState.id).with_for_update(read=True))  # Waits for `exclusive`, not for others.
             connection = session.connection()

@@ -16,12 +16,20 @@ from typing import BinaryIO
 import pytest
 
 from dramatiq_diag.blobs import BlobStore
-from dramatiq_diag.errors import BlobMissingError, StoreUnavailableError
+from dramatiq_diag.errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+
+STORE_ID = uuid.uuid4()
 
 
 @pytest.fixture
-def blobs(tmp_path):
+def unclaimed(tmp_path):
     return BlobStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def blobs(unclaimed):
+    unclaimed.claim(STORE_ID)
+    return unclaimed
 
 
 def put(blobs: BlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
@@ -72,7 +80,7 @@ def test_a_put_that_fails_leaves_nothing(blobs):
     with pytest.raises(StoreUnavailableError, match="Input/output error"):
         blobs.put(uuid.uuid4(), Breaks(b"x" * 100))
 
-    assert [path for path in blobs.root.rglob("*") if path.is_file()] == []
+    assert [path.name for path in blobs.root.rglob("*") if path.is_file()] == [".store-id"]
 
 
 def test_a_put_that_fails_leaves_what_was_there(blobs):
@@ -163,49 +171,96 @@ def test_a_scan_sees_what_is_ours_and_nothing_else(blobs):
     assert found[f"{name}.rendered"].blob_of == name
 
 
-def test_a_store_that_was_never_used_is_empty(blobs):
-    assert list(blobs.scan()) == []
-    assert blobs.store_id() is None
-    blobs.remove_empty_days()
-    assert not blobs.root.exists()
+def test_a_store_that_was_never_used_is_empty(unclaimed):
+    assert list(unclaimed.scan()) == []
+    assert unclaimed.store_id() is None
+    unclaimed.remove_empty_days()
+    assert not unclaimed.root.exists()
 
 
-def test_only_an_empty_root_is_claimed_and_only_once(blobs):
+def test_only_an_empty_root_is_claimed_and_only_once(unclaimed):
     first, second = uuid.uuid4(), uuid.uuid4()
 
-    blobs.claim(first)
-    blobs.claim(second)
+    unclaimed.claim(first)
+    unclaimed.claim(second)
 
-    assert blobs.store_id() == first
-    assert [path.name for path in blobs.root.iterdir()] == [".store-id"]
+    assert unclaimed.store_id() == first
+    assert [path.name for path in unclaimed.root.iterdir()] == [".store-id"]
 
 
 def test_a_root_with_blobs_and_no_id_is_not_claimed(blobs):
     put(blobs)
+    (blobs.root / ".store-id").unlink()
 
     blobs.claim(uuid.uuid4())
 
     assert blobs.store_id() is None
 
 
-def test_many_processes_claiming_agree(blobs):
+def test_many_processes_claiming_agree(unclaimed):
     ids = [uuid.uuid4() for _ in range(8)]
-    threads = [threading.Thread(target=blobs.claim, args=(store_id,)) for store_id in ids]
+    threads = [threading.Thread(target=unclaimed.claim, args=(store_id,)) for store_id in ids]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert blobs.store_id() in ids
-    assert [path.name for path in blobs.root.iterdir()] == [".store-id"]
+    assert unclaimed.store_id() in ids
+    assert [path.name for path in unclaimed.root.iterdir()] == [".store-id"]
 
 
-def test_a_damaged_id_is_said(blobs):
+def test_a_root_that_went_away_is_not_made_again(blobs):
+    name = put(blobs)
+    away = blobs.root.rename(blobs.root.with_name("away"))
+
+    for step in (lambda: put(blobs), lambda: blobs.open(name), lambda: blobs.size_bytes(name)):
+        with pytest.raises(StoreUnavailableError):
+            step()
+    assert not blobs.root.exists()
+
+    away.rename(blobs.root)
+    assert blobs.size_bytes(name) == 4
+
+
+def test_a_disk_that_is_not_mounted_is_not_taken_for_the_root(blobs):
+    name = put(blobs)
+    away = blobs.root.rename(blobs.root.with_name("away"))
     blobs.root.mkdir()
-    (blobs.root / ".store-id").write_text("no uuid")
+
+    with pytest.raises(StoreUnavailableError, match="is away"):
+        blobs.verify(STORE_ID)
+    with pytest.raises(StoreUnavailableError, match="is away"):
+        blobs.open(name)
+
+    blobs.root.rmdir()
+    away.rename(blobs.root)
+    blobs.verify(STORE_ID)
+
+
+def test_a_root_that_goes_away_while_it_is_scanned_is_said(blobs):
+    for day in ("20200101", "20200102"):
+        (blobs.root / day).mkdir()
+        (blobs.root / day / str(uuid.uuid4())).touch()
+
+    scan = blobs.scan()
+    next(scan)
+    blobs.root.rename(blobs.root.with_name("away"))
+
+    with pytest.raises(StoreUnavailableError, match="is away"):
+        list(scan)
+
+
+def test_another_stores_root_is_refused(blobs):
+    with pytest.raises(StoreMismatchError, match=str(STORE_ID)):
+        blobs.verify(uuid.uuid4())
+
+
+def test_a_damaged_id_is_said(unclaimed):
+    unclaimed.root.mkdir()
+    (unclaimed.root / ".store-id").write_text("no uuid")
 
     with pytest.raises(StoreUnavailableError, match="store-id"):
-        blobs.store_id()
+        unclaimed.store_id()
 
 
 def test_empty_days_before_yesterday_go(blobs):
@@ -216,7 +271,7 @@ def test_empty_days_before_yesterday_go(blobs):
 
     blobs.remove_empty_days()
 
-    assert sorted(path.name for path in blobs.root.iterdir()) == ["20200102", name.partition("/")[0]]
+    assert sorted(path.name for path in blobs.root.iterdir()) == [".store-id", "20200102", name.partition("/")[0]]
 
 
 @pytest.mark.parametrize("step", ["put", "open", "scan", "claim"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
 import uuid
 from typing import Any
 
@@ -14,7 +15,7 @@ from test_store import artifact_record, bundle
 from dramatiq_diag import check as check_module
 from dramatiq_diag.blobs import BlobStore
 from dramatiq_diag.check import Findings, check
-from dramatiq_diag.errors import StoreMismatchError
+from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.models import Artifact, ArtifactStatus, StoreState
 from dramatiq_diag.store import Store
 
@@ -197,3 +198,33 @@ def test_halves_of_two_stores_are_refused(store, given, published, fix):
         check(store, fix=fix)
 
     assert sorted(found.name for found in store.blobs.scan()) == before
+
+
+def test_blobs_that_are_lost_are_given_up_when_one_says_so(store, given, published, stored):
+    shutil.rmtree(given.blob_dir)
+
+    # Given an empty blob directory, a check refuses
+    with pytest.raises(StoreMismatchError, match="--blobs-lost"):
+        check(store, fix=True)
+
+    # When it is told that the blobs are lost
+    findings = check(store, fix=True, blobs_lost=True)
+
+    # Then the rows say so, and the store is whole and in use again
+    assert len(findings.missing_blobs) == 30
+    assert {artifact_of(stored, given, each).status for each in published} == {ArtifactStatus.FAILED}
+    store.publish([bundle()])
+    assert not check(store)
+
+
+def test_a_blob_directory_that_goes_away_during_a_check_costs_no_artifact(store, given, published, stored):
+    def vanish(number: int) -> None:
+        if number == 3:
+            given.blob_dir.rename(given.blob_dir.with_name("away"))
+
+    with pytest.raises(StoreUnavailableError):
+        check(store, fix=True, on_blob=vanish)
+
+    given.blob_dir.with_name("away").rename(given.blob_dir)
+    assert {artifact_of(stored, given, each).status for each in published} == {ArtifactStatus.STORED}
+    assert not check(store)

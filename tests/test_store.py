@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from dramatiq_diag.blobs import BlobStore
 from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.models import ArtifactStatus, RunStatus, StoreState
 from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
@@ -251,8 +252,50 @@ def test_blobs_without_an_id_are_refused(store):
     store.publish([bundle()])
     (store.blobs.root / ".store-id").unlink()
 
-    with pytest.raises(StoreMismatchError, match="unknown"):
+    with pytest.raises(StoreMismatchError, match="not known"):
         store.check_identity()
+
+
+def test_an_empty_blob_directory_is_not_taken_for_that_of_a_store_in_use(store, given, store_of, stored):
+    published = bundle()
+    store.publish([published])
+    away = given.blob_dir.rename(given.blob_dir.with_name("away"))
+
+    # Given a disk that is not mounted, and a worker that boots or goes on
+    given.blob_dir.mkdir()
+    for each in (store, store_of(given)):
+        with pytest.raises(StoreUnavailableError, match="is away"):
+            each.publish([bundle()])
+        with pytest.raises(StoreMismatchError, match="--blobs-lost"):
+            each.check_identity()
+    assert list(given.blob_dir.iterdir()) == []
+
+    # When it is mounted
+    given.blob_dir.rmdir()
+    away.rename(given.blob_dir)
+    store.publish([bundle()])
+
+    # Then nothing was lost
+    assert stored(given).data(published.run.task_id, "memory_profile")
+    assert not stored(given).check()
+
+
+def test_a_blob_directory_that_goes_away_while_blobs_are_put_is_noticed_before_their_rows(
+    store, given, stored, monkeypatch
+):
+    published = bundle()
+    original = BlobStore.sync
+
+    def vanish(blobs: BlobStore, names: Any) -> None:
+        original(blobs, names)
+        given.blob_dir.rename(given.blob_dir.with_name("away"))
+        given.blob_dir.mkdir()
+
+    monkeypatch.setattr(BlobStore, "sync", vanish)
+
+    with pytest.raises(StoreUnavailableError):
+        store.publish([published])
+    assert stored(given).runs(published.run.task_id) == []
 
 
 def test_opening_an_unused_store_makes_it(settings, store_of, tmp_path):

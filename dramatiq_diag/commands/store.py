@@ -71,20 +71,24 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend: mark artifacts without their whole file, remove files without a row.")
+@click.option("--blobs-lost", is_flag=True, help="With --fix: the blob directory is empty because its files are lost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
-def check(context: click.Context, *, fix: bool, as_json: bool) -> None:
+def check(context: click.Context, *, fix: bool, blobs_lost: bool, as_json: bool) -> None:
     """Compare every artifact's row with its file, byte by byte, and every file with the rows.
 
     Exits 1 when something was found, mended or not. Where DRAMATIQ_DIAG_DATABASE_URL and DRAMATIQ_DIAG_BLOB_URL are not
-    of one store, it refuses and exits 2.
+    of one store, it refuses and exits 2; so it does where the blob directory is empty while the database knows of
+    blobs, as a disk that is not mounted looks like that.
 
     \b
     Example:
       dramatiq-diag check --fix
     """
+    if blobs_lost and not fix:
+        raise click.UsageError("--blobs-lost goes with --fix.")
     with opened_store(Settings()) as store, counter("Read") as show:
-        findings = checking.check(store, fix=fix, on_blob=show)
+        findings = checking.check(store, fix=fix, blobs_lost=blobs_lost, on_blob=show)
     document = asdict(findings)
     if as_json:
         echo_json(document)
