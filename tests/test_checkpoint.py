@@ -15,7 +15,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import pyinstrument
 
-pyinstrument.CHECKPOINT_INTERVAL_S = 0.1
+pyinstrument.FIRST_CHECKPOINT_S = pyinstrument.CHECKPOINT_INTERVAL_S = 0.1
 broker = StubBroker()
 broker.add_middleware(Diagnostics(Settings(
     task_diagnostics=["memory", "pyinstrument", "memray"], data_dir=sys.argv[1], cleanup_interval=0)))
@@ -65,6 +65,7 @@ def test_a_killed_run_has_its_profile_up_to_the_last_checkpoint(settings, stored
 
 
 def test_a_profile_that_was_saved_takes_the_place_of_its_checkpoint(settings, stored, bench, monkeypatch):
+    monkeypatch.setattr("dramatiq_diag.collectors.pyinstrument.FIRST_CHECKPOINT_S", 0.01)
     monkeypatch.setattr("dramatiq_diag.collectors.pyinstrument.CHECKPOINT_INTERVAL_S", 0.01)
     given = settings(task_diagnostics=["pyinstrument"])
 

@@ -26,7 +26,9 @@ from .stacks import anchor_of, coroutine_function, root_of
 if TYPE_CHECKING:
     from ..process import Process
 
-#: Seconds between checkpoints of a profile that is being taken.
+#: Seconds until the first checkpoint of a profile that is being taken, so that a task that is killed early leaves one
+#: as well; the intervals double from there to the longest.
+FIRST_CHECKPOINT_S = 0.5
 CHECKPOINT_INTERVAL_S = 5.0
 
 
@@ -113,8 +115,9 @@ class _SamplerRecording(_SessionRecording):
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.profile: Profile | None = None
         self.start_after_s = collector.settings.pyinstrument_start_after
-        self.timer = Timer(self.start_after_s or CHECKPOINT_INTERVAL_S, self._tick)
+        self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
+        self.stopped = False
 
     def start(self) -> None:
         if self.is_async:
@@ -132,14 +135,18 @@ class _SamplerRecording(_SessionRecording):
     def _tick(self) -> None:
         """Begins to profile a run that has lasted so long; after that writes checkpoints for whoever salvages it."""
         with self.lock:
-            if self.timer.cancelled:
+            if self.stopped:
                 return
             if self.profile is None:
-                self.timer.interval_s = CHECKPOINT_INTERVAL_S
                 self._join()
-                if self.timer.cancelled:  # It ended meanwhile, and is not to wait for this.
+                self.timer.cancel()
+                self.timer = Timer(FIRST_CHECKPOINT_S, self._tick)
+                if self.stopped:  # It ended meanwhile, and did not wait for this.
                     self._leave()
+                else:
+                    self.collector.process.ticker.add(self.timer)
                 return
+            self.timer.interval_s = min(self.timer.interval_s * 2, CHECKPOINT_INTERVAL_S)
             self._stop_clocks()
             try:
                 self._write(checkpoint_kind(self.collector.artifact_name))
@@ -160,6 +167,7 @@ class _SamplerRecording(_SessionRecording):
             self.profile.coroutine = coroutine
 
     def stop(self) -> None:
+        self.stopped = True
         self.timer.cancel()
         if self.is_async:
             self.collector._watch.forget()
