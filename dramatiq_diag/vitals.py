@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import psutil
-from pydantic import BaseModel, NonNegativeInt
+from pydantic import BaseModel, Field, NonNegativeInt
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+#: Has the number of processes that the kernel killed for lack of memory, its own or a cgroup's, since it booted.
+_VMSTAT = Path("/proc/vmstat")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 _MEGABYTE = 1024 * 1024
 
 #: From here on what is used of a limit looks like the reason of an end.
@@ -24,16 +30,32 @@ class Vitals(BaseModel):
     cgroup_bytes: NonNegativeInt | None = None
     "What the processes of the cgroup have; None without a limit."
     cgroup_limit_bytes: NonNegativeInt | None = None
+    oom_kills: NonNegativeInt | None = None
+    "How many processes the kernel had killed for lack of memory since it booted; None where it does not count them."
+    boot_id: Annotated[str, Field(max_length=36)] | None = None
+    "Which boot of which machine that was."
 
     def describe(self) -> str:
-        """Returns: A sentence, for the reason of an artifact of a run that was cut short."""
+        """Returns: A sentence, for the reason of an artifact of a run that was cut short.
+
+        Called soon after the end and on the same machine, it tells whether the kernel has killed processes since.
+        """
         text = (
             f"At the last look its RSS was {_megabytes(self.rss_bytes)}, and the machine had "
             f"{_megabytes(self.available_bytes)} of {_megabytes(self.total_bytes)} available"
         )
         if self.cgroup_bytes is not None and self.cgroup_limit_bytes is not None:
             text += f", its cgroup used {_megabytes(self.cgroup_bytes)} of {_megabytes(self.cgroup_limit_bytes)}"
-        return f"{text}: it looks like an OOM kill." if self._is_short() else f"{text}."
+        kills = self._oom_kills_since()
+        if kills:
+            text += f"; since then the kernel has killed {kills} of the machine's processes for lack of memory"
+        return f"{text}: it looks like an OOM kill." if kills or self._is_short() else f"{text}."
+
+    def _oom_kills_since(self) -> int:
+        now = _oom_kills()
+        if now is None or self.oom_kills is None or self.boot_id is None or self.boot_id != _boot_id():
+            return 0
+        return max(now - self.oom_kills, 0)
 
     def _is_short(self) -> bool:
         if self.total_bytes - self.available_bytes > _SHORT_OF_MEMORY * self.total_bytes:
@@ -48,6 +70,7 @@ class VitalsReader:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._limited = _limited_cgroup()
+        self._boot_id = _boot_id()
 
     def read(self) -> Vitals:
         """Returns: The vitals now."""
@@ -59,6 +82,8 @@ class VitalsReader:
             total_bytes=machine.total,
             cgroup_bytes=used,
             cgroup_limit_bytes=limit,
+            oom_kills=_oom_kills(),
+            boot_id=self._boot_id,
         )
 
 
@@ -89,6 +114,21 @@ def _number(path: Path) -> int | None:
     try:
         return int(path.read_text("ascii"))
     except (OSError, ValueError):
+        return None
+
+
+def _oom_kills() -> int | None:
+    try:
+        lines = _VMSTAT.read_text("ascii").splitlines()
+    except OSError:  # Not Linux.
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
+def _boot_id() -> str | None:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:  # Not Linux.
         return None
 
 

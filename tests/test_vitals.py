@@ -92,6 +92,28 @@ def test_a_shortage_is_called_by_its_name(changes):
     assert vitals_of(**changes).describe().endswith(": it looks like an OOM kill.")
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "boot_id", "expected"),
+    [
+        (2, 2, "this", ""),
+        (2, 3, "this", "; since then the kernel has killed 1 of the machine's processes for lack of memory: it looks"),
+        (2, 9, "another", ""),  # Booted since, or another machine.
+        (None, 9, "this", ""),
+        (2, None, "this", ""),
+    ],
+)
+def test_the_kernels_count_of_oom_kills_is_evidence(tmp_path, monkeypatch, then, now, boot_id, expected):
+    (tmp_path / "vmstat").write_text("pgfault 17\n" + ("" if now is None else f"oom_kill {now}\n") + "oom_killer 5\n")
+    (tmp_path / "boot_id").write_text("this\n")
+    monkeypatch.setattr(vitals, "_VMSTAT", tmp_path / "vmstat")
+    monkeypatch.setattr(vitals, "_BOOT_ID", tmp_path / "boot_id")
+
+    text = vitals_of(oom_kills=then, boot_id=boot_id).describe()
+
+    assert ("OOM kill" in text) is bool(expected)
+    assert expected in text
+
+
 def test_a_cgroup_far_from_its_limit_is_told_and_no_reason():
     text = vitals_of(cgroup_bytes=400 * MEGABYTE, cgroup_limit_bytes=1000 * MEGABYTE).describe()
 
