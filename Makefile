@@ -3,13 +3,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+MINUTES ?= 10
+SEED ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench torture clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +33,9 @@ types: $(STAMP) ## Check types
 
 bench: $(STAMP) ## Measure every budget of the README; takes about an hour, and writes bench.json
 	$(BIN)/python -m bench $(ARGS)
+
+torture: $(STAMP) ## Kill workers and take their store away for MINUTES (10), in the order of SEED (1), and account for every task
+	$(BIN)/python -m torture --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -10,6 +10,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import Middleware
 from sqlalchemy import select
 
 from dramatiq_diag import Diagnostics, Settings
@@ -21,11 +22,13 @@ _DATA_DIRS = tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_")
 
 
 @contextmanager
-def worker(threads: int = 1, **settings: Any) -> Iterator[tuple[StubBroker, Diagnostics]]:
+def worker(
+    threads: int = 1, middleware: Sequence[Middleware] = (), **settings: Any
+) -> Iterator[tuple[StubBroker, Diagnostics]]:
     """A worker on an in-memory broker; without settings nothing is collected."""
-    broker = StubBroker(middleware=[])
-    data_dir = tempfile.mkdtemp(dir=_DATA_DIRS.name)
-    diagnostics = Diagnostics(Settings(data_dir=data_dir, cleanup_interval=0, **settings))
+    broker = StubBroker(middleware=[*middleware])
+    own = {"data_dir": tempfile.mkdtemp(dir=_DATA_DIRS.name), "cleanup_interval": 0}
+    diagnostics = Diagnostics(Settings(**own | settings))
     broker.add_middleware(diagnostics)
     running = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
     running.start()

@@ -286,7 +286,10 @@ class BlobStore:
         """Returns: The id in the root. Raises: StoreUnavailableError."""
         found = self.store_id()
         if found is None:
-            raise StoreUnavailableError(f"The blob directory {self.root} is away: there is no {_STORE_ID_FILE} in it.")
+            raise StoreUnavailableError(
+                f"The blob directory {self.root} is away: there is no {_STORE_ID_FILE} in it. "
+                "Mount it, or let DRAMATIQ_DIAG_BLOB_URL be the directory that all workers of this database share."
+            )
         return found
 
     def claim(self, store_id: uuid.UUID) -> None:

@@ -1,0 +1,101 @@
+"""What befalls workers and store, in an order that the seed decides."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+from .servers import PostgresServer
+
+Fault = Callable[[Random], None]
+
+
+class Faults:
+    """A thread on which one fault comes after the other, until it is stopped; the last one is waited for.
+
+    Parameters:
+      kinds: The faults.
+      pause_s: The shortest and the longest time between two, in seconds.
+      chance: Decides which and when.
+    """
+
+    def __init__(self, kinds: Sequence[Fault], pause_s: tuple[float, float], chance: Random) -> None:
+        self.counts: Counter[str] = Counter()
+        self.error: BaseException | None = None
+        self._kinds = kinds
+        self._pause_s = pause_s
+        self._chance = chance
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Raises: What a fault itself failed with."""
+        self._stopping.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(self._chance.uniform(*self._pause_s)):
+                kind = self._chance.choice(self._kinds)
+                kind(self._chance)
+                self.counts[kind.__name__] += 1
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
+            self.error = error
+
+
+class Blobs:
+    """The blob directory, which comes and goes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._away = directory.with_name("away")
+
+    def blobs_away(self, chance: Random) -> None:
+        """Takes it away for a while."""
+        self._directory.rename(self._away)
+        time.sleep(chance.uniform(0.5, 8))
+        self._away.rename(self._directory)
+
+    def blobs_unmounted(self, chance: Random) -> None:
+        """Leaves an empty directory instead, as where a disk is not mounted. Raises: OSError, if that was used."""
+        self._directory.rename(self._away)
+        self._directory.mkdir()
+        time.sleep(chance.uniform(0.5, 8))
+        self._directory.rmdir()
+        self._away.rename(self._directory)
+
+
+class Postgres:
+    """The database server, which crashes."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+
+    def database_crash(self, chance: Random) -> None:
+        """Ends it at once, and starts it again."""
+        self._server.crash(chance.uniform(0, 8))
+
+
+class Sqlite:
+    """The database file, which someone else locks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def database_locked(self, chance: Random) -> None:
+        """Holds the lock for longer than a statement waits, or not so long."""
+        connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+        time.sleep(chance.uniform(1, 15))
+        connection.execute("ROLLBACK")
+        connection.close()
