@@ -50,6 +50,7 @@ def run() -> Iterator[Result]:
         while (elapsed_s := time.monotonic() - started) < _SECONDS:
             chance.choice(actors).send(chance.randrange(100))
             if elapsed_s >= len(samples) * _SECONDS / _SAMPLES:
+                broker.dead_letters_by_queue.clear()  # It keeps each task that failed, with its traceback.
                 samples.append(_look(diagnostics.settings.spool))
                 _say(f"{elapsed_s / 60:.1f}", *(f"{figure:.1f}" for figure in samples[-1]))
             time.sleep(chance.expovariate(_TASKS_PER_SECOND))

