@@ -35,7 +35,7 @@ from support import PATIENCE_S, eventually, finish, middleware_under_test
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
-from dramatiq_diag.collectors.memory import MemoryCollector
+from dramatiq_diag.collectors.memory import MemoryCollector, _MemoryRecording
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
@@ -488,8 +488,6 @@ def test_an_interrupt_while_a_run_is_ended_does_not_fail_the_task(bench, setting
     given = settings(task_diagnostics=ALL_THREE)
     calls: list[int] = []
     struck: list[int] = []
-    from dramatiq_diag.collectors.memory import _MemoryRecording
-
     original = _MemoryRecording.stop
 
     def slow_stop(recording: _MemoryRecording) -> None:
@@ -509,6 +507,43 @@ def test_an_interrupt_while_a_run_is_ended_does_not_fail_the_task(bench, setting
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.SUCCEEDED
     assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, settings, stored, monkeypatch, quick):
+    given = settings(task_diagnostics=ALL_THREE)
+    calls: list[int] = []
+    hooks: list[BaseException | None] = []
+    stops: list[int] = []
+    original_hook, original_stop = Diagnostics.after_process_message, _MemoryRecording.stop
+
+    # Given a collector that takes longer to stop than the task may last
+    def after(middleware: Diagnostics, *args: Any, exception: BaseException | None = None, **kwargs: Any) -> None:
+        hooks.append(exception)
+        original_hook(middleware, *args, exception=exception, **kwargs)
+
+    def slow_stop(recording: _MemoryRecording) -> None:
+        stops.append(1)
+        if len(stops) == 1:
+            time.sleep(2.5)
+        original_stop(recording)
+
+    monkeypatch.setattr(Diagnostics, "after_process_message", after)
+    monkeypatch.setattr(_MemoryRecording, "stop", slow_stop)
+    monkeypatch.setattr(_MemoryRecording, "quick", quick)
+
+    # When a task runs under that time limit, which the command line would have armed
+    with bench(given) as tasks:
+        tasks.broker.emit_after("process_boot")
+        task_id = tasks.run(lambda: calls.append(1), actor_name="once", max_retries=3, time_limit=1000)
+
+    # Then body and hook ran once, and the task succeeded
+    assert (calls, hooks) == ([1], [None])
+    (run,) = stored(given).runs(task_id)
+    assert (run.status, run.exception_type) == (RunStatus.SUCCEEDED, None)
+    assert len(stops) == 2  # The limit struck in the hook, which then went on where it was.
+    assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+    eventually(lambda: "dramatiq_diag.bounded" not in {thread.name for thread in threading.enumerate()}, "its end")
 
 
 @pytest.mark.parametrize(
