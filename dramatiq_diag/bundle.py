@@ -115,11 +115,13 @@ def read_bundle(entry: Entry) -> Bundle | None:
         if not records and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    start, end = contents.start, contents.end
+    start, end, peak_rss_bytes = contents.start, contents.end, contents.peak_rss_bytes
     if end is None:
         ended_at = _last_sign_of_life(entry)
         duration_ms = max((ended_at - start.started_at).total_seconds() * 1000, 0.0)
         beside = [] if contents.last_look is None else contents.last_look.overlapped_task_ids
+        if peak_rss_bytes is not None and contents.last_look is not None:  # Later than the last sample, maybe.
+            peak_rss_bytes = max(peak_rss_bytes, contents.last_look.vitals.rss_bytes)
         end = _End(
             status=RunStatus.INTERRUPTED,
             finished_at=ended_at,
@@ -134,7 +136,7 @@ def read_bundle(entry: Entry) -> Bundle | None:
         started_at=start.started_at,
         hostname=start.hostname,
         pid=start.pid,
-        peak_rss_bytes=contents.peak_rss_bytes,
+        peak_rss_bytes=peak_rss_bytes,
         **dict(end),
     )
     return Bundle(run=run, artifacts=[_artifact(entry, contents, declared) for declared in start.artifacts])

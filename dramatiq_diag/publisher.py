@@ -81,7 +81,8 @@ class Publisher:
     def _run(self) -> None:
         while True:
             try:
-                self.backlog.wait_for_news(_TICK_S)
+                if not self._can_publish():
+                    self.backlog.wait_for_news(_TICK_S)
                 if self._stop_at is not None:
                     self._finish(self._stop_at)
                     return
@@ -99,10 +100,15 @@ class Publisher:
         if self._is_due("schedule", _SCHEDULE_INTERVAL_S):
             self._guarded(self._keep_schedule)
 
+    def _can_publish(self) -> bool:
+        return bool(self.backlog) and time.monotonic() >= self._not_before
+
     def _publish_backlog(self) -> None:
-        if self.backlog:
+        """Publishes for a moment at most; the other duties come in between."""
+        if self._can_publish():
+            until = time.monotonic() + _TICK_S
             with self.process.switch_interval.short(_SWITCH_INTERVAL_S):
-                while self.backlog and time.monotonic() >= self._not_before:
+                while self._can_publish() and time.monotonic() < until:
                     self._guarded(self._publish)
 
     def _publish(self) -> None:

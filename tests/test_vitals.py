@@ -61,6 +61,10 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
 
     (run,) = stored(given).runs(hoarder)
     assert (run.status, run.overlapped_task_ids) == (RunStatus.INTERRUPTED, [neighbour])
+    curve = [
+        float(row.split("\t")[1]) for row in stored(given).data(hoarder, "memory_profile").decode().splitlines()[1:]
+    ]
+    assert run.peak_rss_bytes > 1.1 * max(curve) * MEGABYTE  # It was looked at after the only sample.
     memory = stored(given).artifacts(hoarder)["memory_profile"]
     assert memory.status == ArtifactStatus.PARTIAL
     assert (

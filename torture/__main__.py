@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -53,11 +54,18 @@ def main() -> None:
     progress = Progress(arguments.minutes * 60)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: progress.end())
+    clean = True
     with ThreadPoolExecutor(len(names)) as pool:
-        accounts = list(pool.map(lambda name: torture(name, directory / name, arguments.seed, progress), names))
-    for account in accounts:
-        say(str(account))
-    if any(account.wrong for account in accounts):
+        running = {pool.submit(torture, name, directory / name, arguments.seed, progress): name for name in names}
+        for done in as_completed(running):
+            try:
+                account = done.result()
+            except Exception as error:  # noqa: BLE001 - it is told, and the others go on.
+                traceback.print_exception(error)
+                account = Account(name=running[done], wrong=[f"the torture itself failed: {error!r}"])
+            say(str(account))
+            clean = clean and not account.wrong
+    if not clean:
         sys.exit(f"Not clean; everything is in {directory}.")
     shutil.rmtree(directory)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,11 +82,16 @@ def rabbitmq_queue(queue_name: str) -> Iterator[str]:
     connection.close()
 
 
+#: The wheel's own lock is not for threads.
+_starting_postgresql = threading.Lock()
+
+
 class PostgresServer:
     """A PostgreSQL that can be made to crash."""
 
     def __init__(self, directory: Path) -> None:
-        self._server = pgserver.get_server(directory)
+        with _starting_postgresql:
+            self._server = pgserver.get_server(directory)
         self.url = str(self._server.get_uri()).replace("postgresql://", "postgresql+psycopg://")
         migrate(Settings(database_url=self.url))
 
@@ -98,4 +104,5 @@ class PostgresServer:
         self._server.ensure_postgres_running()
 
     def close(self) -> None:
-        self._server.cleanup()
+        with _starting_postgresql:
+            self._server.cleanup()
