@@ -24,6 +24,12 @@ from .store import Store
 #: Variables with our prefix that are no settings: those of the demo's worker and of the tests.
 _OTHER_VARIABLES = ("DRAMATIQ_DIAG_DEMO_", "DRAMATIQ_DIAG_TEST_")
 
+#: A directory is writable if it takes so much: a full disk still takes empty files.
+_PROBE_BYTES = 65536
+
+#: Seconds after which an entry that nobody wrote to waits for the store: a run that runs writes to its own each second.
+_STUCK_S = 60.0
+
 #: Collectors that are named like the package they need.
 _PACKAGES = ("memray", "pyinstrument")
 
@@ -131,8 +137,8 @@ def _directory(name: str, path: Path, variable: str) -> Check:
     remedy = f"Make it writable for the worker's user, or set {variable}."
     try:
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        with tempfile.TemporaryFile(dir=existing, buffering=0) as file:
+            file.write(bytes(_PROBE_BYTES))
     except OSError as error:
         return _finding(name, f"{path} cannot be written: {error.strerror or error}", remedy)
     return _ok(name, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
@@ -162,7 +168,12 @@ def _backlog(settings: Settings) -> Iterator[Check]:
             f"{text}, over the limit of {int(settings.spool_max_bytes)}: new diagnostics are declined",
             f"See to the store, so that workers can publish; or raise {Settings.variable('spool_max_bytes')}.",
         )
-    if not left and not spool.full:
+    stuck = bool(written_at) and time.time() - min(written_at) > _STUCK_S
+    if stuck and not left:
+        yield _finding(
+            "backlog", f"{text}: runs that ended wait for the store", "See the worker's log for what it lacks."
+        )
+    if not left and not spool.full and not stuck:
         yield _ok("backlog", text)
 
 

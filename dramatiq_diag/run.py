@@ -91,7 +91,7 @@ class Run:
                 if self.process.spool.full:
                     raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
                 if collector in self.process.hung:
-                    raise SkippedError("It hung in an earlier run of this process.")
+                    raise SkippedError("It hung in another run of this process.")
                 recording = collector.record(self)
                 self._recordings.append((collector, recording))  # First: `stop` ends what an interrupt cut short.
                 self._call(collector, recording, recording.start)
@@ -158,6 +158,8 @@ class Run:
         if recording.quick:
             step()
             return
+        if collector in self.process.hung:
+            raise HungError("It hung in another run of this process.")
         try:
             call_bounded(step, STEP_TIMEOUT_S)
         except HungError:

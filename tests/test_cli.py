@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from support import Postgres, Stored, eventually
 
 from dramatiq_diag import Settings, doctor
 from dramatiq_diag.cli import main
+from dramatiq_diag.spool import Spool
 from dramatiq_diag.web import create_app
 
 COMMANDS = ("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check")
@@ -495,6 +497,14 @@ def test_doctor_names_a_directory_that_cannot_be_written(command: Command, tmp_p
     assert "DRAMATIQ_DIAG_SPOOL_DIR" in result.stdout
 
 
+def test_doctor_names_a_disk_that_is_full(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
+
+    blobs = checks_of(command("doctor", "--json"))["blobs"]
+
+    assert (blobs["status"], blobs["detail"].rpartition(": ")[2]) == ("finding", "No space left on device")
+
+
 def test_doctor_names_what_a_selected_collector_lacks(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed", lambda name: name == "memory")
 
@@ -545,6 +555,25 @@ def test_doctor_counts_the_runs_that_dead_workers_left(command: Command, killed_
     assert " bytes, the oldest written to " in check["detail"]
     assert "1 of the runs were left by workers that died" in check["detail"]
     assert "dramatiq-diag recover" in check["remedy"]
+
+
+def test_doctor_tells_runs_that_wait_for_the_store_from_those_that_run(command: Command, data_dir: Path) -> None:
+    spool = Spool(Settings(data_dir=data_dir))
+    spool.open()
+    entry = spool.entry()
+    entry.append({"a": "run"})
+    entry.write()
+    entry.close()
+    assert checks_of(command("doctor", "--json"))["backlog"]["status"] == "ok"
+
+    # When nobody has written to it for long, though its worker lives
+    os.utime(entry.path("entry"), (1, 1))
+
+    check = checks_of(command("doctor", "--json"))["backlog"]
+    assert check["status"] == "finding"
+    assert "runs that ended wait for the store" in check["detail"]
+    entry.remove(())
+    spool.close()
 
 
 def test_recover_publishes_what_dead_workers_left_once(command: Command, killed_worker: None) -> None:

@@ -213,9 +213,48 @@ def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monke
     assert first.status == ArtifactStatus.FAILED
     assert first.reason == f"HungError at {step}: It did not return within 0.1 s and was abandoned."
     assert {artifact.status for artifact in later} == {ArtifactStatus.SKIPPED}
-    assert {artifact.reason for artifact in later} == {"It hung in an earlier run of this process."}
+    assert {artifact.reason for artifact in later} == {"It hung in another run of this process."}
     (record,) = caplog.records
     assert "'memory'" in record.getMessage()
+
+
+def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(bench, settings, stored, monkeypatch):
+    given = settings(task_diagnostics=["memory"])
+    recording_class, go_on = _recording_class("memory", {}), threading.Event()
+    original, waited = recording_class.stop, []
+    both_run = threading.Barrier(2)
+
+    # Given two runs at once, of a collector that hangs when it is stopped
+    def hang(recording: Any) -> None:
+        original(recording)
+        waited.append(1)
+        go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "stop", hang)
+    monkeypatch.setattr("dramatiq_diag.run.STEP_TIMEOUT_S", 0.1)
+    first_ended = threading.Event()
+
+    def work(number: int) -> None:
+        both_run.wait(PATIENCE_S)
+        if number:
+            first_ended.wait(PATIENCE_S)
+
+    with bench(given, threads=2) as tasks:
+        actor = tasks.actor(work)
+        ids = [actor.send(number).message_id for number in range(2)]
+        # When the first has been given up
+        eventually(lambda: tasks.diagnostics.process.hung, "the collector is known to hang")
+        first_ended.set()
+        tasks.finish()
+        tasks.diagnostics.process.ticker._timers.clear()  # Of the second run: it was never told to stop.
+        go_on.set()
+        eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
+
+    # Then the second did not wait
+    assert waited == [1]
+    reasons = {stored(given).artifacts(task_id)["memory_profile"].reason.partition(" at stop: ")[2] for task_id in ids}
+    assert reasons == {"It did not return within 0.1 s and was abandoned.", "It hung in another run of this process."}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)])
