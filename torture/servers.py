@@ -30,7 +30,7 @@ RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest
 
 #: Milliseconds after which a dead worker's messages go to another, and how often in a million commands Redis looks.
 _HEARTBEAT_TIMEOUT_MS = 5_000
-_MAINTENANCE_CHANCE = 20_000
+_MAINTENANCE_CHANCE = 200_000
 
 
 def make_broker(url: str, queue_name: str, *more: Middleware) -> Broker:
