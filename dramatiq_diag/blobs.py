@@ -148,6 +148,7 @@ class BlobStore:
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:  # The day's first blob. A root that is away is not made: `claim` alone makes one.
+            self._see_root()
             Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
 

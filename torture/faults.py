@@ -67,11 +67,19 @@ class Blobs:
         self._away.rename(self._directory)
 
     def blobs_unmounted(self, chance: Random) -> None:
-        """Leaves an empty directory instead, as where a disk is not mounted. Raises: OSError, if that was used."""
+        """Leaves an empty directory instead, as where a disk is not mounted.
+
+        What was under way may still end up in there; it is no blob, and is published again.
+
+        Raises:
+          RuntimeError: When that directory was taken for the store's.
+        """
         self._directory.rename(self._away)
         self._directory.mkdir()
         time.sleep(chance.uniform(0.5, 8))
-        self._directory.rmdir()
+        if (self._directory / ".store-id").exists():
+            raise RuntimeError(f"{self._directory} was claimed while the store was away")
+        self._directory.rename(self._directory.with_name(f"unmounted-{time.time_ns()}"))
         self._away.rename(self._directory)
 
 
