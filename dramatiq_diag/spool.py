@@ -30,8 +30,9 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWNER_NAME = re.compile(_UUID)
 _FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
 
-#: Entries that are made beforehand, and the most that are kept for the next runs.
+#: Entries that are made beforehand, how few call for more, and the most of those published that serve the next runs.
 READY_ENTRIES = 64
+_FEW_READY = READY_ENTRIES // 2
 _MAX_READY = 2 * READY_ENTRIES
 
 #: Names of the directories that this process owns. Its record locks never stand in its own way, so it has to remember.
@@ -106,6 +107,8 @@ class Spool:
 
     def make_ready(self) -> None:
         """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task is not to."""
+        if len(self._ready) >= _FEW_READY:
+            return
         while self.owner is not None and len(self._ready) < READY_ENTRIES:
             self._ready.append(self._new_entry())
 
