@@ -44,8 +44,10 @@ class Entry:
         self.error: OSError | None = None
         "What kept a record from being written."
         self._prefix = f"{owner}/{run_id}."  # Paths are made by the thousand a second, which pathlib is too slow for.
-        self._held: list[Record] | None = []
-        self._unwritten: list[Record] = []
+        self._held: list[bytes] | None = []
+        self._tried: tuple[int, bytes] | None = None
+        "How many of the lines held back are being written, and what that is."
+        self._unwritten: list[bytes] = []
         self._descriptor = -1
 
     def create(self) -> None:
@@ -79,18 +81,25 @@ class Entry:
 
         What the disk does not take is kept in memory and published from there. An empty line goes before each record,
         so that one which a full disk tore spoils no other.
+
+        Raises:
+          TypeError, ValueError: When a record is not what JSON can hold.
         """
+        lines = [f"\n{json.dumps(record)}\n".encode() for record in records]
         held = self._held
-        if held is not None:
-            held += records
-            return
-        data = "".join(f"\n{json.dumps(record)}\n" for record in records).encode()
+        if held is None:
+            self._put(lines)
+        else:
+            held += lines
+
+    def _put(self, lines: list[bytes]) -> None:
+        data = b"".join(lines)
         try:
             if self._descriptor < 0 or os.write(self._descriptor, data) != len(data):
-                self._unwritten += records
+                self._unwritten += lines
         except OSError as error:
             self.error = error
-            self._unwritten += records
+            self._unwritten += lines
 
     def hold(self) -> None:
         """Holds back what is appended, until `write`: each write lets go of the GIL, and may wait to have it again."""
@@ -98,10 +107,35 @@ class Entry:
             self._held = []
 
     def write(self) -> None:
-        """Writes what was held back, in one go. An entry holds back from its creation."""
-        held, self._held = self._held, None
-        if held:
-            self.append(*held)
+        """Writes what was held back, in one go. An entry holds back from its creation.
+
+        An interrupt of Dramatiq's may strike at any point, and right after the system call most of all: nothing is let
+        go of before it is written, and the next call finds out what became of it.
+        """
+        held = self._held
+        if held is None:
+            return
+        if self._tried is not None:
+            (count, data), self._tried = self._tried, None
+            if self._contains(data):
+                del held[:count]
+        while held:
+            lines = held[:]
+            self._tried = len(lines), b"".join(lines)
+            self._put(lines)
+            self._tried = None
+            del held[: len(lines)]
+        self._held = None
+        if held:  # Another thread came in between.
+            self._put(held)
+
+    def _contains(self, data: bytes) -> bool:
+        """Returns: Whether these lines are in the file."""
+        try:
+            with self.open(ENTRY_SUFFIX) as file:
+                return data in file.read(_MAX_ENTRY_BYTES)
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Ends the appending. What went into a file that someone removed meanwhile is kept in memory."""
@@ -111,7 +145,7 @@ class Entry:
         with open(descriptor, "rb") as file:
             if os.fstat(descriptor).st_nlink == 0:
                 file.seek(0)
-                self._unwritten = _parse_lines(file.read()) + self._unwritten
+                self._unwritten.insert(0, file.read())
 
     @property
     def in_memory(self) -> bool:
@@ -162,12 +196,12 @@ class Entry:
             with self.open(ENTRY_SUFFIX) as file:
                 data = file.read(_MAX_ENTRY_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
-            if self._unwritten:
-                return list(self._unwritten)
-            raise
+            if not self._unwritten:
+                raise
+            data = b""
         if len(data) > _MAX_ENTRY_BYTES:
             raise SpoolError(f"{self.path(ENTRY_SUFFIX)} is too large for an entry.")
-        return _parse_lines(data) + self._unwritten
+        return _parse_lines(data + b"".join(self._unwritten))
 
     def remove(self, kinds: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""

@@ -550,6 +550,7 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
     ("collector", "target", "options"),
     [
         ("memory", "dramatiq_diag.ticker.Ticker.add", {}),
+        ("memory", "dramatiq_diag.entry.Entry._put", {}),
         ("memray", "memray.Tracker.__enter__", {}),
         ("memray", "dramatiq_diag.hook.ProfileHook.take", {}),
         ("pyinstrument", "dramatiq_diag.collectors.sampler.Sampler.add", {}),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dramatiq.middleware import TimeLimitExceeded
 from support import PATIENCE_S, finish
 
 from dramatiq_diag.bundle import read_bundle
@@ -577,6 +578,61 @@ def test_a_disk_that_takes_no_more_loses_no_record(spool, monkeypatch):
     bundle = read_bundle(entry)
     assert bundle.run.status == RunStatus.SUCCEEDED
     assert bundle.artifacts[0].open().read() == TEXT["text"].encode()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interrupt_in_a_write_loses_no_record_and_doubles_none(spool, monkeypatch, when, step):
+    entry, write, calls = spool.entry(), os.write, []
+
+    # Given an interrupt that strikes before or right after the system call
+    def struck(descriptor: int, data: bytes) -> int:
+        calls.append(1)
+        if when == "before" and len(calls) == step:
+            raise TimeLimitExceeded
+        count = write(descriptor, data)
+        if len(calls) == step:
+            raise TimeLimitExceeded
+        return count
+
+    monkeypatch.setattr("dramatiq_diag.entry.os.write", struck)
+
+    # When a run begins and ends, and the end goes on after the interrupt
+    def begin() -> None:
+        entry.append({"number": 1})
+        entry.append({"number": 2})
+        entry.write()
+
+    def end() -> None:
+        entry.hold()
+        entry.append({"number": 3})
+        entry.write()
+
+    for stage in (begin, end):
+        try:
+            stage()
+        except TimeLimitExceeded:
+            if stage is end:
+                entry.write()
+
+    # Then each record is there once
+    monkeypatch.undo()
+    assert [record["number"] for record in entry.records()] == [1, 2, 3]
+    entry.close()
+    entry.remove(())
+
+
+def test_what_json_cannot_hold_is_refused_where_it_is_appended(spool):
+    entry = spool.entry()
+    entry.append({"number": 1})
+
+    with pytest.raises(TypeError):
+        entry.append({"number": object()})
+
+    entry.write()
+    assert entry.records() == [{"number": 1}]
+    entry.close()
+    entry.remove(())
 
 
 def test_removing_what_is_abandoned_keeps_what_is_young_or_alive(spool, settings):
