@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,15 +75,21 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def put(self, artifact_id: uuid.UUID, source: BinaryIO) -> Blob:
+    def put(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None = None) -> Blob:
         """Takes a file in, whole or not at all: temporary name, sync, rename. Putting again replaces.
 
         A file of our own on the same disk is given a second name, and anything else is copied.
 
+        Parameters:
+          artifact_id: Names the blob.
+          source: What it holds.
+          day: Whose directory it goes into, today's by default; one that stays the same lets putting again replace.
+
         Raises:
           StoreUnavailableError: When the directory cannot be written.
         """
-        name = f"{datetime.now(UTC):%Y%m%d}/{artifact_id}"
+        day = day or datetime.now(UTC).date()
+        name = f"{day.year:04}{day.month:02}{day.day:02}/{artifact_id}"
         size_bytes, sha256 = self._link(name, source) or self._write(
             name, iter(lambda: source.read(_CHUNK_BYTES), b""), sync=True
         )

@@ -111,8 +111,8 @@ class Store:
             set_=dict(run.excluded.items()),
             where=TaskRun.status == RunStatus.RUNNING,
         )
-        # A second try may have put the blob on another day, so its row is the one that counts; never one that expired,
-        # and never one without the file, which was removed from the spool after the first try.
+        # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired, and never
+        # one without the file, which was removed from the spool after the first try.
         self._upsert_artifact = artifact.on_conflict_do_update(
             index_elements=[Artifact.artifact_id],
             set_=dict(artifact.excluded.items()),
@@ -239,7 +239,7 @@ class Store:
         }
         if artifact.open is not None and artifact.status in LIVE_STATUSES:
             with artifact.open() as source:
-                blob = self.blobs.put(row["artifact_id"], source)
+                blob = self.blobs.put(row["artifact_id"], source, bundle.run.started_at.astimezone(UTC).date())
             kept_from = max(bundle.run.finished_at or now, now)
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
             row["expires_at"] = kept_from + timedelta(seconds=self.settings.orphan_protection_time)

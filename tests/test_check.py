@@ -145,7 +145,7 @@ def test_a_blob_that_is_published_while_the_store_is_mended_is_not_lost(store, g
         store.publish([late])
         return original(store, batch)
 
-    blob = store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"))
+    blob = store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"), late.run.started_at.date())
     put.append(blob.name)
     monkeypatch.setattr(check_module, "delete_orphans", publish_then_delete)
 
@@ -166,7 +166,7 @@ def check_module_artifact_id(each: Any) -> uuid.UUID:
 
 def test_a_blob_whose_row_is_on_its_way_is_not_a_finding(store, given, published, stored, monkeypatch):
     late = bundle()
-    store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"))
+    store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"), late.run.started_at.date())
     monkeypatch.setattr(check_module.time, "sleep", lambda _: store.publish([late]))
 
     assert not check(store)

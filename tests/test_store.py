@@ -136,6 +136,38 @@ def test_publishing_again_after_the_file_left_the_spool_takes_nothing_away(store
     assert not stored(given).check()
 
 
+def raises(error: type[Exception]) -> Any:
+    def call(*_: Any) -> None:
+        raise error
+
+    return call
+
+
+def test_publishing_again_on_another_day_leaves_no_second_blob(store, given, stored, monkeypatch):
+    published = bundle()
+
+    # Given a database that fails just before midnight, after the blobs were put
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "session", raises(StoreUnavailableError))
+        with pytest.raises(StoreUnavailableError):
+            store.publish([published])
+    assert len(list(store.blobs.scan())) == 1
+
+    # When it is published the day after
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=1)
+
+    monkeypatch.setattr("dramatiq_diag.blobs.datetime", Tomorrow)
+    store.publish([published])
+
+    # Then there is one blob, in the directory of the day that the run began
+    (blob,) = store.blobs.scan()
+    assert blob.name.partition("/")[0] == "20260504"
+    assert not stored(given).check()
+
+
 def test_a_running_run_becomes_an_ended_one_and_never_back(store, given, stored):
     run_id, task_id = uuid.uuid4(), "task"
     running = run_record(run_id=run_id, task_id=task_id, status=RunStatus.RUNNING, finished_at=None, duration_ms=None)
