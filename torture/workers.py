@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -48,23 +49,23 @@ class Workers:
     def _supervise(self) -> None:
         while not self._stopping.is_set():
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+                self._process = subprocess.Popen(
+                    self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                )
             self.starts += 1
             self._process.wait()
 
     def kill_one(self, chance: Random) -> None:
         """SIGKILL to one of the worker processes; Dramatiq's main process then stops the other, and ends."""
-        children = self._children()
-        if children:
-            _signal(chance.choice(children), signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            if self._process is not None and (children := psutil.Process(self._process.pid).children()):
+                chance.choice(children).kill()
 
     def kill_all(self, chance: Random) -> None:
-        """SIGKILL to all, the main process first."""
-        children = self._children()
+        """SIGKILL to all, those that are only being started among them."""
         if self._process is not None:
-            self._process.kill()
-        for child in children:
-            _signal(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def restart(self, chance: Random) -> None:
         """SIGTERM, as a deploy does it."""
@@ -74,27 +75,18 @@ class Workers:
     def stop(self, timeout_s: float) -> int:
         """SIGTERM, once and for all. Returns: The exit code."""
         self._stopping.set()
-        assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(timeout_s)
+        while True:
+            process = self._process
+            assert process is not None
+            process.terminate()
+            exit_code = process.wait(timeout_s)
+            self._supervisor.join(1)
+            if self._process is process:  # And was not followed by another just before.
+                self.kill_all(Random(0))  # Workers whose main process was killed go on by themselves.
+                return exit_code
 
     def kill(self) -> None:
         """Leaves nothing behind."""
         self._stopping.set()
         self.kill_all(Random(0))
         self._supervisor.join(10)
-
-    def _children(self) -> list[psutil.Process]:
-        if self._process is None:
-            return []
-        try:
-            return psutil.Process(self._process.pid).children()
-        except psutil.NoSuchProcess:
-            return []
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
