@@ -15,10 +15,10 @@ from sqlalchemy import select
 from dramatiq_diag.collectors.pyinstrument import PyinstrumentCollector
 from dramatiq_diag.demo.work import index_sources
 from dramatiq_diag.models import Artifact
-from dramatiq_diag.reports.pyinstrument import render_session
 from dramatiq_diag.store import Store
 
 from .accuracy import KINDS
+from .profile import rendered
 from .result import Result
 from .worker import worker
 
@@ -55,7 +55,7 @@ def run() -> Iterator[Result]:
         store.close()
     session_dict = json.loads(stored)
     started = time.perf_counter()
-    html = render_session(stored)
+    html = rendered(stored)
     rendering_s = time.perf_counter() - started
     what = f"busy run of {_SECONDS / 60:g} minutes"
     size_mib, held_mib = len(html) / _MIB, held[0] / _MIB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from types import CodeType
 from dramatiq_diag.collectors.sampler import Profile
 from dramatiq_diag.collectors.session import describe_thread, session_of
 from dramatiq_diag.collectors.stacks import Stack
-from dramatiq_diag.reports.pyinstrument import render_session
+from dramatiq_diag.reports.rendering import render
 
 from .result import Result
 
@@ -39,13 +40,23 @@ def run() -> Iterator[Result]:
     rendering_s = []
     for _ in range(5):
         started = time.perf_counter()
-        html = render_session(session)
+        html = rendered(session)
         rendering_s.append(time.perf_counter() - started)
     yield Result(what="hour-long profile, memory", budget="32 MB", measured=f"{held_mib:.1f} MB", met=held_mib < 32)
     size_mib = len(html) / _MIB
     yield Result(what="hour-long profile, HTML", budget="2 MB", measured=f"{size_mib:.2f} MB", met=size_mib < 2)
     median_s = statistics.median(rendering_s)
     yield Result(what="hour-long profile, rendering", budget="1 s", measured=f"{median_s:.2f} s", met=median_s < 1)
+
+
+def rendered(session: bytes) -> bytes:
+    """Renders a stored session to HTML, in a process of its own as the web app does it."""
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+        source.write(session)
+        source.flush()
+        render(source, target, "pyinstrument.session.json", "html")
+        target.seek(0)
+        return target.read()
 
 
 def _session(profile: Profile) -> bytes:

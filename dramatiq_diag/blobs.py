@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -19,8 +20,8 @@ from .errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
 _STORE_ID_FILE = ".store-id"
 _DAY = re.compile(r"[0-9]{8}")
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-#: What this module ever makes in a day's directory: a blob, a form rendered from it, or a file still being written.
-_OWN_NAME = re.compile(rf"(?P<id>{_UUID})(?P<rest>\.rendered|(?:\.rendered)?\.[0-9a-f]{{32}}\.tmp)?")
+#: What this module ever makes in a day's directory: a blob, a directory of forms rendered from it, or a temporary file.
+_OWN_NAME = re.compile(rf"(?P<id>{_UUID})(?P<rest>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
 _RENDERED = ".rendered"
 _CHUNK_BYTES = 1 << 20
 
@@ -45,7 +46,7 @@ class Found:
     modified_at: float
     "Seconds since the epoch."
     suffix: str
-    "Empty for a blob itself, `.rendered` for a form rendered from it, anything else for a temporary file."
+    "Empty for a blob itself, `.rendered` for the directory of forms rendered from it, else that of a temporary file."
 
     @property
     def is_blob(self) -> bool:
@@ -54,7 +55,7 @@ class Found:
 
     @property
     def is_rendered(self) -> bool:
-        """Whether it was rendered from a blob."""
+        """Whether it is what was rendered from a blob."""
         return self.suffix == _RENDERED
 
     @property
@@ -90,14 +91,24 @@ class BlobStore:
         """
         day = day or datetime.now(UTC).date()
         name = f"{day.year:04}{day.month:02}{day.day:02}/{artifact_id}"
-        size_bytes, sha256 = self._link(name, source) or self._write(
-            name, iter(lambda: source.read(_CHUNK_BYTES), b""), sync=True
-        )
+        size_bytes, sha256 = self._link(name, source) or self._write(name, iter(lambda: source.read(_CHUNK_BYTES), b""))
         return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
 
-    def put_rendered(self, name: str, data: bytes) -> None:
-        """Keeps a form that was rendered from a blob; it goes with its blob, and can always be made again."""
-        self._write(_rendered(name), iter([data]), sync=False)
+    def put_rendered(self, name: str, form: str, write: Callable[[BinaryIO], None]) -> None:
+        """Keeps a form that is rendered from a blob; it goes with its blob, and can always be made again.
+
+        Parameters:
+          name: The blob.
+          form: The name of the form, of lower case letters, digits and hyphens.
+          write: Writes the form to a file; when it raises, nothing is kept.
+
+        Raises:
+          StoreUnavailableError: When the directory cannot be written.
+        """
+        path = f"{name}{_RENDERED}/{form}"
+        temporary = self._temporary(path)
+        with self._replacing(temporary, path), open(self._create(temporary), "wb") as file:
+            write(file)
 
     def _link(self, name: str, source: BinaryIO) -> tuple[int, str] | None:
         """Returns: Size and SHA-256, or None for what has to be copied."""
@@ -121,15 +132,14 @@ class BlobStore:
             os.fsync(descriptor)
         return source.tell(), sha256
 
-    def _write(self, name: str, chunks: Iterator[bytes], *, sync: bool) -> tuple[int, str]:
+    def _write(self, name: str, chunks: Iterator[bytes]) -> tuple[int, str]:
         temporary = self._temporary(name)
         digest, size_bytes = hashlib.sha256(), 0
         with self._replacing(temporary, name), open(self._create(temporary), "wb", buffering=0) as file:
             for chunk in chunks:
                 size_bytes += _write_all(file, chunk)
                 digest.update(chunk)
-            if sync:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         return size_bytes, digest.hexdigest()
 
     def _temporary(self, name: str) -> str:
@@ -153,7 +163,7 @@ class BlobStore:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             return os.open(path, flags, 0o600)
-        except FileNotFoundError:  # The day's first blob. A root that is away is not made: `claim` alone makes one.
+        except FileNotFoundError:  # A day's first blob, a blob's first form. `claim` alone makes a root.
             self._see_root()
             Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
@@ -170,15 +180,16 @@ class BlobStore:
             except OSError as error:
                 raise StoreUnavailableError(f"The blob directory {self.root} cannot be synced: {error}") from error
 
-    def open(self, name: str, *, rendered: bool = False) -> BinaryIO:
-        """Opens a blob, or the form rendered from it.
+    def open(self, name: str, *, rendered: str | None = None) -> BinaryIO:
+        """Opens a blob, or a form rendered from it.
 
         Raises:
           BlobMissingError: When there is no such file.
           StoreUnavailableError: When the whole root is away, or cannot be read.
         """
         try:
-            descriptor = os.open(self.root / (_rendered(name) if rendered else name), os.O_RDONLY | os.O_NOFOLLOW)
+            path = name if rendered is None else f"{name}{_RENDERED}/{rendered}"
+            descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             self._see_root()
             raise BlobMissingError from error
@@ -192,11 +203,27 @@ class BlobStore:
         Returns:
           The bytes that were freed.
         """
-        return sum(self._unlink(name) + self._unlink(_rendered(name)) for name in names)
+        return sum(self._unlink(name) + self._remove_rendered(name + _RENDERED) for name in names)
 
     def delete_found(self, found: list[Found]) -> int:
         """Unlinks files that a scan came upon. Returns: The bytes that were freed."""
-        return sum(self._unlink(file.name) for file in found)
+        return sum((self._remove_rendered if file.is_rendered else self._unlink)(file.name) for file in found)
+
+    def _remove_rendered(self, name: str) -> int:
+        path = f"{self.root}/{name}"
+        try:
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                return self._unlink(name)
+            with os.scandir(path) as entries:
+                freed_bytes = sum(self._unlink(f"{name}/{entry.name}") for entry in entries)
+            os.rmdir(path)
+        except FileNotFoundError:  # There is none, which is the usual case.
+            return 0
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY:  # One is being rendered just now; the next cleanup comes upon it.
+                return 0
+            raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+        return freed_bytes
 
     def _unlink(self, name: str) -> int:
         path = f"{self.root}/{name}"
@@ -248,13 +275,14 @@ class BlobStore:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                if stat.S_ISREG(status.st_mode):
+                suffix = match["rest"] or ""
+                if stat.S_ISREG(status.st_mode) or (suffix == _RENDERED and stat.S_ISDIR(status.st_mode)):
                     yield Found(
                         name=f"{day}/{entry.name}",
                         artifact_id=uuid.UUID(match["id"]),
                         size_bytes=status.st_size,
                         modified_at=status.st_mtime,
-                        suffix=match["rest"] or "",
+                        suffix=suffix,
                     )
 
     def remove_empty_days(self) -> None:
@@ -315,10 +343,6 @@ class BlobStore:
                 temporary.unlink()
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
-
-
-def _rendered(name: str) -> str:
-    return name + _RENDERED
 
 
 def _write_all(file: BinaryIO, chunk: bytes) -> int:

@@ -137,7 +137,7 @@ def test_a_link_in_place_of_a_blob_is_not_followed(blobs, tmp_path):
 
 def test_deleting_is_repeatable_and_counts_bytes(blobs):
     names = [put(blobs, b"x" * 10), put(blobs, b"x" * 5)]
-    blobs.put_rendered(names[0], b"y" * 100)
+    blobs.put_rendered(names[0], "html", lambda file: file.write(b"y" * 100))
 
     assert blobs.delete(names) == 115
     assert blobs.delete(names) == 0
@@ -146,7 +146,7 @@ def test_deleting_is_repeatable_and_counts_bytes(blobs):
 
 def test_a_scan_sees_what_is_ours_and_nothing_else(blobs):
     name = put(blobs)
-    blobs.put_rendered(name, b"rendered")
+    blobs.put_rendered(name, "html", lambda file: file.write(b"rendered"))
     day = (blobs.root / name).parent
     temporary = day / f"{uuid.uuid4()}.{'0' * 32}.tmp"
     temporary.touch()

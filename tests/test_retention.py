@@ -115,7 +115,7 @@ def test_younger_artifacts_are_untouched(store, given, stored, clock):
 def test_a_rendered_form_goes_with_its_blob(store, clock):
     publish(store)
     (name,) = files(store)
-    store.blobs.put_rendered(name, b"<html>" * 1000)
+    store.blobs.put_rendered(name, "html", lambda file: file.write(b"<html>" * 1000))
     clock.ahead = 2 * HOUR
 
     counts = Cleanup(store).run()

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from ..errors import BlobMissingError, DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact
-from ..reports import open_download
+from ..reports.downloads import open_download
 from ..store import Store
 
 _CHUNK_BYTES = 1 << 20

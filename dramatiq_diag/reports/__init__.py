@@ -1,6 +1,1 @@
-"""Artifacts made visible: forms for a person's eyes, rendered from the smaller forms that are stored."""
-
-from .downloads import FORMATS, Form, form_of, open_download
-from .errors import ReportError, UnknownFormatError
-
-__all__ = ["FORMATS", "Form", "ReportError", "UnknownFormatError", "form_of", "open_download"]
+"""Artifacts made visible: forms for a person's eyes, rendered from what is stored."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import NotInstalledError
 from .errors import ReportError
+
+#: The most that is read into memory to be rendered, in bytes.
+_MAX_STORED_BYTES = 64 * 1024**2
 
 # Of all that a string could hold, these alone end a script element or change how its end is found.
 _MARKUP = re.compile(r"<(?=[/!])")
@@ -28,38 +31,44 @@ for (const name of ["localStorage", "sessionStorage"]) {
 </script>"""
 
 
-def render_session(stored: bytes) -> bytes:
+def render_session(path: str, target: BinaryIO) -> None:
     """Renders a session to HTML.
 
     pyinstrument writes the session's strings into a script element as they are, so what would end the element is
     replaced by a random word before, and by JavaScript's escape of it afterwards: names come out as they went in.
 
     Parameters:
-      stored: The JSON of `pyinstrument.session.Session.to_json`.
+      path: A file with the JSON of `pyinstrument.session.Session.to_json`.
+      target: Where the page is written.
 
     Raises:
       NotInstalledError: When pyinstrument is missing.
-      ReportError: When it is not a session.
+      ReportError: When it is not a session, or too large a one.
     """
     word = f"lt{secrets.token_hex(16)}"
-    page = _render(_without_markup(_parse(stored), word), "HTMLRenderer")
+    page = _render(_without_markup(_read(path), word), "HTMLRenderer")
     page = page.replace("<head>", f"<head>{_STORAGE}", 1)
-    return page.replace(word, r"\u003c").encode("utf-8", "replace")
+    target.write(page.replace(word, r"\u003c").encode("utf-8", "replace"))
 
 
-def render_text(stored: bytes) -> bytes:
-    """Renders a session to the tree that pyinstrument prints in a terminal. Raises: As `render_session`."""
-    text = _render(_parse(stored), "ConsoleRenderer", unicode=True, color=False)
+def render_text(path: str, target: BinaryIO) -> None:
+    """Renders a session to the tree that pyinstrument prints in a terminal. As `render_session` otherwise."""
+    text = _render(_read(path), "ConsoleRenderer", unicode=True, color=False)
     # Names come from the program that was profiled, and are not to steer a terminal.
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text).encode("utf-8", "replace")
+    printable = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    target.write(printable.encode("utf-8", "replace"))
 
 
-def render_speedscope(stored: bytes) -> bytes:
-    """Renders a session to the JSON that https://www.speedscope.app opens. Raises: As `render_session`."""
-    return _render(_parse(stored), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace")
+def render_speedscope(path: str, target: BinaryIO) -> None:
+    """Renders a session to the JSON that https://www.speedscope.app opens. As `render_session` otherwise."""
+    target.write(_render(_read(path), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace"))
 
 
-def _parse(stored: bytes) -> Any:
+def _read(path: str) -> Any:
+    with open(path, "rb") as file:
+        stored = file.read(_MAX_STORED_BYTES + 1)
+    if len(stored) > _MAX_STORED_BYTES:
+        raise ReportError(f"What is stored has over {_MAX_STORED_BYTES} bytes, which is too much to be rendered.")
     try:
         return json.loads(stored)
     except (ValueError, RecursionError) as error:

@@ -16,7 +16,9 @@ from dramatiq.logging import get_logger
 from ..errors import BlobMissingError
 from ..models import LIVE_STATUSES, Artifact
 from ..records import find_artifact
-from ..reports import Form, UnknownFormatError, form_of, open_download
+from ..reports.downloads import form_of, open_download
+from ..reports.errors import UnknownFormatError
+from ..reports.forms import Form
 from .backend import Backend
 from .ranges import Slice, UnsatisfiableRangeError, parse_range
 
@@ -90,7 +92,7 @@ class DownloadResource:
     ) -> range | None:
         """Sets status and headers. Returns: The offsets to send, or None when nothing is sent but headers."""
         size_bytes = file.seek(0, os.SEEK_END)
-        etag = f'"{self._digest(artifact, file, size_bytes)}"'
+        etag = f'"{self._digest(artifact, form, file, size_bytes)}"'
         offsets = _offsets(req, etag, size_bytes)
         resp.set_header("ETag", etag)
         resp.set_header("Cache-Control", "private, no-cache")  # Asked for anew each time: it may have been removed.
@@ -108,8 +110,8 @@ class DownloadResource:
         resp.content_length = len(offsets)
         return None if req.method == "HEAD" else offsets
 
-    def _digest(self, artifact: Artifact, file: BinaryIO, size_bytes: int) -> str:
-        if artifact.stored_as is not None or artifact.sha256 is None:
+    def _digest(self, artifact: Artifact, form: Form, file: BinaryIO, size_bytes: int) -> str:
+        if form.render is not None or artifact.sha256 is None:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         if size_bytes != artifact.size_bytes:

@@ -224,7 +224,7 @@ def test_another_etag_gets_the_file(site: Site, memory: str) -> None:
 def test_the_etag_of_a_rendered_form_changes_with_its_bytes(site: Site, profile: str) -> None:
     first = site.get(profile)
     assert site.get(profile).headers["etag"] == first.headers["etag"]
-    rendered = site.blob(profile).with_name(site.blob(profile).name + ".rendered")
+    rendered = site.blob(profile).with_name(site.blob(profile).name + ".rendered") / "html"
     assert rendered.read_bytes() == first.content
     rendered.write_bytes(b"rendered by another version")
     second = site.get(profile)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html.parser
+import io
 import json
+import os
 import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from web_support import Site, assert_problem, profile_artifact, session_of
 
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.reports import ReportError
+from dramatiq_diag.reports import rendering
+from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.pyinstrument import render_session
 
 pytest.importorskip("pyinstrument")
@@ -69,11 +74,19 @@ def _strings(value: Any) -> set[str]:
     return {value} if isinstance(value, str) else set()
 
 
+def rendered(tmp_path: Path, session: dict[str, Any]) -> str:
+    stored = tmp_path / "session.json"
+    stored.write_text(json.dumps(session))
+    page = io.BytesIO()
+    render_session(str(stored), page)
+    return page.getvalue().decode()
+
+
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=ascii)
-def test_hostile_names_are_inert_and_come_out_as_they_went_in(name: str) -> None:
-    harmless = Scripts(render_session(json.dumps(session_of("f")).encode()).decode())
+def test_hostile_names_are_inert_and_come_out_as_they_went_in(tmp_path: Path, name: str) -> None:
+    harmless = Scripts(rendered(tmp_path, session_of("f")))
     session = session_of(name, "second", file=f"/srv/{name}/jobs.py", target=f"Task {name}: {name}")
-    page = render_session(json.dumps(session).encode()).decode()
+    page = rendered(tmp_path, session)
     found = Scripts(page)
     assert found.tags == harmless.tags
     assert len(found.scripts) == len(harmless.scripts)
@@ -86,21 +99,32 @@ def test_hostile_names_are_inert_and_come_out_as_they_went_in(name: str) -> None
     assert any(text.startswith(f"{shown}\0/srv/{shown}/jobs.py") for text in strings)
 
 
-def test_a_page_is_rendered_once_and_kept_beside_its_blob(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_pyinstrument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets the processes that render come upon a pyinstrument that cannot be imported."""
+
+    def apply() -> None:
+        (tmp_path / "pyinstrument.py").write_text("raise ImportError('No module named pyinstrument')")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    return apply
+
+
+def test_a_page_is_rendered_once_and_kept_beside_its_blob(site: Site, without_pyinstrument: Callable[[], None]) -> None:
     path = site.publish_one(profile_artifact())
     blob = site.blob(path)
     assert [file.name for file in blob.parent.iterdir()] == [blob.name]
     first = site.get(path)
     assert b"crunch_numbers" in first.content
-    assert blob.with_name(f"{blob.name}.rendered").read_bytes() == first.content
-    monkeypatch.setitem(sys.modules, "pyinstrument.session", None)
+    assert blob.with_name(f"{blob.name}.rendered").joinpath("html").read_bytes() == first.content
+    without_pyinstrument()
     assert site.get(path).content == first.content
 
 
 def test_a_kept_page_that_a_power_cut_emptied_is_rendered_again(site: Site) -> None:
     path = site.publish_one(profile_artifact())
     first = site.get(path)
-    rendered = site.blob(path).with_name(f"{site.blob(path).name}.rendered")
+    rendered = site.blob(path).with_name(f"{site.blob(path).name}.rendered") / "html"
     rendered.write_bytes(b"")
     assert site.get(path).content == first.content
     assert rendered.read_bytes() == first.content
@@ -113,16 +137,18 @@ def test_a_blob_directory_that_cannot_be_written_serves_all_the_same(
         raise StoreUnavailableError("The blob directory cannot be written: Read-only file system")
 
     path = site.publish_one(profile_artifact())
-    monkeypatch.setattr("dramatiq_diag.blobs.BlobStore._write", refuse)
+    monkeypatch.setattr("dramatiq_diag.blobs.BlobStore.put_rendered", refuse)
     for _ in range(2):
         result = site.get(path, headers={"Range": "bytes=-10"})
         assert (result.status_code, len(result.content)) == (206, 10)
     assert "Read-only" in caplog.text
 
 
-def test_without_pyinstrument_the_answer_says_how_to_get_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyinstrument_the_answer_says_how_to_get_it(
+    site: Site, without_pyinstrument: Callable[[], None]
+) -> None:
     path = site.publish_one(profile_artifact())
-    monkeypatch.setitem(sys.modules, "pyinstrument.session", None)
+    without_pyinstrument()
     assert "pip install 'dramatiq_diag[pyinstrument]'" in assert_problem(site.get(path), 503)
 
 
@@ -151,8 +177,6 @@ DAMAGED = [
 def test_a_damaged_session_is_a_clear_error(site: Site, stored: bytes) -> None:
     path = site.publish_one(profile_artifact(stored))
     assert "cannot be rendered" in assert_problem(site.get(path), 500)
-    with pytest.raises(ReportError):
-        render_session(stored)
 
 
 def test_an_empty_profile_is_a_page(site: Site) -> None:
@@ -166,6 +190,21 @@ def test_a_stored_form_of_another_version_is_a_clear_error(site: Site) -> None:
     assert "cannot render 'pyinstrument.session.v2'" in assert_problem(site.get(path), 500)
 
 
-def test_a_session_too_large_to_render_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dramatiq_diag.reports.downloads._MAX_STORED_BYTES", 100)
-    assert "100 bytes" in assert_problem(site.get(site.publish_one(profile_artifact())), 500)
+def test_a_session_too_large_to_render_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq_diag.reports.pyinstrument._MAX_STORED_BYTES", 100)
+    with pytest.raises(ReportError, match="100 bytes"):
+        rendered(tmp_path, session_of("f"))
+
+
+def test_a_rendering_that_takes_too_long_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "TIMEOUT_S", 0.001)
+    path = site.publish_one(profile_artifact())
+    assert "given up after 0.001 s" in assert_problem(site.get(path), 500)
+    assert not any(site.blob(path).with_name(f"{site.blob(path).name}.rendered").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not keep to RLIMIT_AS")
+def test_a_rendering_that_takes_too_much_memory_is_a_clear_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", 48 * 1024**2)
+    path = site.publish_one(profile_artifact())
+    assert "within 48 MB of memory" in assert_problem(site.get(path), 500)
