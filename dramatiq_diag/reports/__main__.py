@@ -10,13 +10,10 @@ from .errors import ReportError
 from .forms import FORMS
 from .rendering import NOT_INSTALLED, REFUSED
 
-_TEXT_COLUMNS = 160
-
 
 def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     """Returns: The exit status."""
     _limit_memory(int(max_memory_bytes))
-    os.environ["COLUMNS"] = str(_TEXT_COLUMNS)  # There is no terminal to go by.
     target = open(os.dup(1), "wb")  # noqa: SIM115 - below.
     os.dup2(2, 1)  # What a library prints is not part of the report.
     renderer = FORMS[stored_form][form].render

@@ -164,9 +164,13 @@ def _summary(view: View, path: str, out: TextIO) -> None:
     with FileReader(path) as reader:
         native = reader.metadata.has_native_traces
         reporter = SummaryReporter.from_snapshot(_records(view, reader), native=native)
-    text = io.StringIO()
-    reporter.render(sort_column=1, max_rows=_SUMMARY_ROWS, file=text)
-    _write_lines(text.getvalue(), out)
+    whole_bytes = max(reporter.current_memory_size, 1)
+    by_size = sorted(reporter.snapshot_data.items(), key=lambda item: item[1].total_memory, reverse=True)
+    out.write(f"{'with calls':>14} {'share':>7} {'by itself':>14} {'allocations':>11}  function\n")
+    for place, held in by_size[:_SUMMARY_ROWS]:
+        figures = f"{_megabytes(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
+        figures += f" {_megabytes(held.own_memory):>14} {held.n_allocations:>11}"
+        out.write(f"{figures}  {_printable(f'{place.function}  {place.file}')}\n")
 
 
 def _stats(_: View, path: str, out: TextIO) -> None:
