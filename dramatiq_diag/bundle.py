@@ -155,7 +155,8 @@ def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> Artifac
         opener = partial(entry.open, checkpoint_kind(declared.name))
     if status in LIVE_STATUSES and opener is None:
         status = ArtifactStatus.FAILED
-        reason = reason or "The collector left no file."
+        nothing = "The worker process died before there was anything of this."
+        reason = reason or "The collector left no file." if contents.end else f"{nothing}{_last_look(contents)}"
     return ArtifactRecord(**dict(declared), status=status, reason=reason, open=opener)
 
 
@@ -164,9 +165,13 @@ def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]
     if outcome is not None and outcome.status not in LIVE_STATUSES:
         return outcome.status, outcome.reason
     if contents.end is None:
-        last_look = "" if contents.last_look is None else f" {contents.last_look.vitals.describe()}"
-        return ArtifactStatus.PARTIAL, f"The worker process died while the task ran; this is what it left.{last_look}"
+        text = f"The worker process died while the task ran; this is what it left.{_last_look(contents)}"
+        return ArtifactStatus.PARTIAL, text
     return (ArtifactStatus.STORED, None) if outcome is None else (outcome.status, outcome.reason)
+
+
+def _last_look(contents: _Contents) -> str:
+    return "" if contents.last_look is None else f" {contents.last_look.vitals.describe()}"
 
 
 def _content(entry: Entry, contents: _Contents, name: str) -> Callable[[], BinaryIO] | None:

@@ -72,18 +72,18 @@ class Workers:
         if self._process is not None:
             self._process.terminate()
 
-    def stop(self, timeout_s: float) -> int:
-        """SIGTERM, once and for all. Returns: The exit code."""
+    def stop(self, timeout_s: float) -> None:
+        """SIGTERM, once and for all."""
         self._stopping.set()
         while True:
             process = self._process
             assert process is not None
             process.terminate()
-            exit_code = process.wait(timeout_s)
+            process.wait(timeout_s)
             self._supervisor.join(1)
             if self._process is process:  # And was not followed by another just before.
                 self.kill_all(Random(0))  # Workers whose main process was killed go on by themselves.
-                return exit_code
+                return
 
     def kill(self) -> None:
         """Leaves nothing behind."""
