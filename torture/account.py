@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from dramatiq_diag.check import check
 from dramatiq_diag.errors import StoreError
 from dramatiq_diag.models import LIVE_STATUSES, Artifact, RunStatus, TaskRun
 from dramatiq_diag.store import Store
+
+from .recurring import Recurring
 
 _ARTIFACTS = {"memory_profile", "pyinstrument_profile", "memray_profile"}
 
@@ -67,31 +68,25 @@ class Notes:
         return Counter(task_id for found, task_id in notes if found == kind)
 
 
-class Auditor:
+class Auditor(Recurring):
     """Looks now and then which artifacts are said to be stored; they must be there at the end."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(self._look, lambda: 2.0)
         self.seen: set[uuid.UUID] = set()
         self._store = Store(settings)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
+        super().stop()
         self._store.close()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(2):
-            try:
-                with self._store.session() as session:
-                    query = select(Artifact.artifact_id).where(Artifact.status.in_(LIVE_STATUSES))
-                    self.seen.update(session.execute(query).scalars())
-            except StoreError:  # It is away, which is what this is about.
-                continue
+    def _look(self) -> None:
+        try:
+            with self._store.session() as session:
+                query = select(Artifact.artifact_id).where(Artifact.status.in_(LIVE_STATUSES))
+                self.seen.update(session.execute(query).scalars())
+        except StoreError:  # It is away, which is what this is about.
+            return
 
 
 def recover(settings: Settings, environment: dict[str, str]) -> tuple[int, list[str]]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+from .recurring import Recurring
 from .servers import PostgresServer
 
 Fault = Callable[[Random], None]
 
 
-class Faults:
-    """A thread on which one fault comes after the other, until it is stopped; the last one is waited for.
+class Faults(Recurring):
+    """One fault after the other.
 
     Parameters:
       kinds: The faults.
@@ -25,32 +25,15 @@ class Faults:
     """
 
     def __init__(self, kinds: Sequence[Fault], pause_s: tuple[float, float], chance: Random) -> None:
+        super().__init__(self._befall, lambda: chance.uniform(*pause_s))
         self.counts: Counter[str] = Counter()
-        self.error: BaseException | None = None
         self._kinds = kinds
-        self._pause_s = pause_s
         self._chance = chance
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Raises: What a fault itself failed with."""
-        self._stopping.set()
-        self._thread.join()
-        if self.error is not None:
-            raise self.error
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.wait(self._chance.uniform(*self._pause_s)):
-                kind = self._chance.choice(self._kinds)
-                kind(self._chance)
-                self.counts[kind.__name__] += 1
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
-            self.error = error
+    def _befall(self) -> None:
+        kind = self._chance.choice(self._kinds)
+        kind(self._chance)
+        self.counts[kind.__name__] += 1
 
 
 class Blobs:
