@@ -9,12 +9,13 @@ import click
 
 from ..documents import Document, artifacts_document
 from ..errors import DiagnosticsError
+from ..printable import printable
 from ..records import artifacts_of
 from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
 from .download import choose_targets, download, downloadable
-from .output import attempt_option, bar, echo_json, echo_table, never_collected, printable, run_row, size
+from .output import attempt_option, bar, echo_json, echo_table, never_collected, run_row, size
 from .store import opened_store
 
 #: Where `dramatiq-diag serve` answers by default.

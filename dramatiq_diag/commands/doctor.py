@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from ..doctor import Status, examine
+from ..printable import printable
 from ..settings import Settings
-from .output import echo_json, echo_table, printable
+from .output import echo_json, echo_table
 
 
 @click.command()

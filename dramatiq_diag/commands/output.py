@@ -12,6 +12,7 @@ import click
 
 from ..documents import Document
 from ..errors import DiagnosticsError
+from ..printable import printable
 
 #: Of the commands that show one run of a task.
 attempt_option = click.option(
@@ -32,11 +33,6 @@ def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def printable(text: str) -> str:
-    """Returns: The text without what could steer a terminal; names and ids come from messages."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def never_collected(task_id: str, attempt: int | None) -> DiagnosticsError:

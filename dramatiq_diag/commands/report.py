@@ -10,11 +10,12 @@ import click
 
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact
+from ..printable import printable
 from ..records import artifacts_of, choose_run, runs_of_task
 from ..reports.downloads import form_of, open_download
 from ..settings import Settings
 from .download import copy, create
-from .output import attempt_option, never_collected, printable
+from .output import attempt_option, never_collected
 from .store import opened_store
 
 #: Kind of report -> the artifact that it is made of, and the form that a terminal can show.

@@ -6,9 +6,10 @@ import click
 
 from ..documents import runs_document
 from ..models import RunStatus
+from ..printable import printable
 from ..records import RunFilter
 from ..settings import Settings
-from .output import echo_json, echo_table, printable, run_row
+from .output import echo_json, echo_table, run_row
 from .store import opened_store
 
 

@@ -14,11 +14,10 @@ from .rendering import NOT_INSTALLED, REFUSED
 def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     """Returns: The exit status."""
     _limit_memory(int(max_memory_bytes))
-    target = open(os.dup(1), "wb")  # noqa: SIM115 - below.
-    os.dup2(2, 1)  # What a library prints is not part of the report.
     renderer = FORMS[stored_form][form].render
     assert renderer is not None
-    with target:
+    with open(os.dup(1), "wb") as target:
+        os.dup2(2, 1)  # What a library prints is not part of the report.
         try:
             renderer("/dev/stdin", target)
         except NotInstalledError as error:

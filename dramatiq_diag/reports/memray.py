@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
+from ..printable import printable
 from .errors import ReportError
 
 #: The largest allocations that a tree is made of, and the lines of a summary.
@@ -98,38 +99,26 @@ def _records(view: View, reader: Any) -> list[Any]:
     return [record for record in records if view.whole_process or record.tid == own]
 
 
-def _html(reporter_of: Callable[[], Any]) -> Callable[[View, str, TextIO], None]:
-    def render(view: View, path: str, out: TextIO) -> None:
-        from memray import FileReader
-
-        with FileReader(path) as reader:
-            reporter = reporter_of().from_snapshot(
-                _records(view, reader),
-                memory_records=tuple(reader.get_memory_snapshots()),
-                native_traces=reader.metadata.has_native_traces,
-            )
-            reporter.render(
-                outfile=out,
-                metadata=reader.metadata,
-                show_memory_leaks=view.leaks,
-                merge_threads=True,
-                inverted=False,
-                no_web=True,  # The scripts are in the page, and none is asked of another host.
-            )
-
-    return render
-
-
-def _flamegraph_reporter() -> Any:
+def _html(view: View, path: str, out: TextIO) -> None:
+    from memray import FileReader
     from memray.reporters.flamegraph import FlameGraphReporter
-
-    return FlameGraphReporter
-
-
-def _table_reporter() -> Any:
     from memray.reporters.table import TableReporter
 
-    return TableReporter
+    reporter_class: Any = FlameGraphReporter if view.report == "flamegraph" else TableReporter
+    with FileReader(path) as reader:
+        reporter = reporter_class.from_snapshot(
+            _records(view, reader),
+            memory_records=tuple(reader.get_memory_snapshots()),
+            native_traces=reader.metadata.has_native_traces,
+        )
+        reporter.render(
+            outfile=out,
+            metadata=reader.metadata,
+            show_memory_leaks=view.leaks,
+            merge_threads=True,
+            inverted=False,
+            no_web=True,  # The scripts are in the page, and none is asked of another host.
+        )
 
 
 def _tree(view: View, path: str, out: TextIO) -> None:
@@ -152,7 +141,7 @@ def _write_branches(node: Any, whole_bytes: int, indent: str, out: TextIO) -> No
         last = branch is shown[-1]
         function, file, line = branch.location
         out.write(
-            f"{indent}{'└─ ' if last else '├─ '}{_megabytes(branch.value)} {_printable(f'{function}  {file}:{line}')}\n"
+            f"{indent}{'└─ ' if last else '├─ '}{_megabytes(branch.value)} {printable(f'{function}  {file}:{line}')}\n"
         )
         _write_branches(branch, whole_bytes, indent + ("   " if last else "│  "), out)
 
@@ -170,7 +159,7 @@ def _summary(view: View, path: str, out: TextIO) -> None:
     for place, held in by_size[:_SUMMARY_ROWS]:
         figures = f"{_megabytes(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
         figures += f" {_megabytes(held.own_memory):>14} {held.n_allocations:>11}"
-        out.write(f"{figures}  {_printable(f'{place.function}  {place.file}')}\n")
+        out.write(f"{figures}  {printable(f'{place.function}  {place.file}')}\n")
 
 
 def _stats(_: View, path: str, out: TextIO) -> None:
@@ -184,8 +173,8 @@ def _stats(_: View, path: str, out: TextIO) -> None:
 
 
 _REPORTS: dict[str, Callable[[View, str, TextIO], None]] = {
-    "flamegraph": _html(_flamegraph_reporter),
-    "table": _html(_table_reporter),
+    "flamegraph": _html,
+    "table": _html,
     "tree": _tree,
     "summary": _summary,
     "stats": _stats,
@@ -193,13 +182,8 @@ _REPORTS: dict[str, Callable[[View, str, TextIO], None]] = {
 
 
 def _write_lines(text: str, out: TextIO) -> None:
-    out.writelines(f"{_printable(line.expandtabs(4).rstrip())}\n" for line in text.rstrip().split("\n"))
+    out.writelines(f"{printable(line.expandtabs(4).rstrip())}\n" for line in text.rstrip().split("\n"))
 
 
 def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1024**2:.3f} MB"
-
-
-def _printable(text: str) -> str:
-    """Names come from the program that was measured, and are not to steer a terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

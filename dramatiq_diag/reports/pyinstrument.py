@@ -8,6 +8,7 @@ import secrets
 from typing import Any, BinaryIO
 
 from ..errors import NotInstalledError
+from ..printable import printable
 from .errors import ReportError
 
 #: The most that is read into memory to be rendered, in bytes.
@@ -54,9 +55,7 @@ def render_session(path: str, target: BinaryIO) -> None:
 def render_text(path: str, target: BinaryIO) -> None:
     """Renders a session to the tree that pyinstrument prints in a terminal. As `render_session` otherwise."""
     text = _render(_read(path), "ConsoleRenderer", unicode=True, color=False)
-    # Names come from the program that was profiled, and are not to steer a terminal.
-    printable = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    target.write(printable.encode("utf-8", "replace"))
+    target.write("\n".join(map(printable, text.split("\n"))).encode("utf-8", "replace"))
 
 
 def render_speedscope(path: str, target: BinaryIO) -> None:

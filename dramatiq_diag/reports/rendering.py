@@ -31,7 +31,7 @@ def render(source: BinaryIO, target: BinaryIO, stored_form: str, form: str) -> N
       ReportError: When it cannot be rendered, or not within the limits.
       NotInstalledError: When the package that renders it is missing.
     """
-    command = [sys.executable, "-P", "-m", f"{__package__}", stored_form, form, str(MAX_MEMORY_BYTES)]
+    command = [sys.executable, "-P", "-m", "dramatiq_diag.reports", stored_form, form, str(MAX_MEMORY_BYTES)]
     with subprocess.Popen(command, stdin=source, stdout=target, stderr=subprocess.PIPE) as process:  # noqa: S603
         try:
             said = process.communicate(timeout=TIMEOUT_S)[1].decode("utf-8", "replace").strip()
