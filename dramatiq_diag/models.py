@@ -36,6 +36,8 @@ class ArtifactStatus(enum.StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     "Removed by the cleanup."
+    DELETED = "deleted"
+    "Removed by hand."
 
 
 #: Artifacts with a blob behind them.
@@ -95,8 +97,12 @@ class TaskRun(Base):
     pid: Mapped[int] = mapped_column(BigInteger)
     exception_type: Mapped[str | None] = mapped_column(String(255))
     exception_message: Mapped[str | None] = mapped_column(Text)
+    exception_traceback: Mapped[str | None] = mapped_column(Text)
+    "As Python prints it, cut where it is long."
     overlapped_task_ids: Mapped[list[str]] = mapped_column(JSON)
     "Tasks that the same process ran meanwhile: RSS is the process's, so it is theirs too."
+    pinned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When it was pinned; the cleanup leaves a pinned run alone."
 
     artifacts: Mapped[list[Artifact]] = relationship(order_by="Artifact.name", viewonly=True)
 
@@ -104,6 +110,10 @@ class TaskRun(Base):
         Index(None, "task_key", "started_at", "run_id"),
         Index(None, "started_at", "run_id"),
         Index(None, "actor_name", "started_at", "run_id"),
+        Index(None, "queue_name", "started_at", "run_id"),
+        Index(None, "status", "started_at", "run_id"),
+        Index(None, "duration_ms", "run_id"),
+        Index(None, "peak_rss_bytes", "run_id"),
     )
 
 
@@ -128,7 +138,7 @@ class Artifact(Base):
     sha256: Mapped[str | None] = mapped_column(String(64))
     published_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    "When the cleanup may remove it; None where there is no blob."
+    "When the cleanup may remove it; None where there is no blob, and while the run is pinned."
 
     run: Mapped[TaskRun] = relationship(viewonly=True)
 

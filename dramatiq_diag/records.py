@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
+import math
+import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from .cursors import Sort as Sort
+from .cursors import read_cursor, write_cursor
 from .models import Artifact, RunStatus, TaskRun
+
+#: What each list is sorted by, largest first.
+_FIGURES: dict[Sort, InstrumentedAttribute[Any]] = {
+    Sort.NEWEST: TaskRun.started_at,
+    Sort.SLOWEST: TaskRun.duration_ms,
+    Sort.MEMORY: TaskRun.peak_rss_bytes,
+}
+
+#: What a column can hold at most.
+_MAX_DURATION_MS = sys.float_info.max
+_MAX_BYTES = 2**63 - 1
+_FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
+_LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
+
+#: How many runs are shown beside one.
+_MAX_BESIDE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +51,15 @@ class RunFilter:
     actor_name: str | None = None
     queue_name: str | None = None
     status: str | None = None
+    task_id: str | None = None
+    "The id, or where no run has it, what ids begin with; case counts."
+    started_since: datetime | None = None
+    "Aware, and included."
+    started_before: datetime | None = None
+    "Aware, and not included."
+    min_duration_ms: float | None = None
+    max_duration_ms: float | None = None
+    min_peak_rss_bytes: int | None = None
 
 
 def task_key(task_id: str) -> str:
@@ -49,30 +77,58 @@ def clean_text(value: str, limit: int | None = None) -> str:
 
 
 def list_runs(
-    session: Session, wanted: RunFilter, limit: int, cursor: str | None = None
+    session: Session, wanted: RunFilter, limit: int, cursor: str | None = None, sort: Sort = Sort.NEWEST
 ) -> tuple[list[RankedRun], str | None]:
-    """Lists runs, newest first.
+    """Lists runs.
+
+    Parameters:
+      session: The transaction.
+      wanted: Which runs.
+      limit: How many at most.
+      cursor: Where to go on, as the page before said, which was sorted alike.
+      sort: In which order; runs without the figure that it goes by are left out.
 
     Returns:
-      At most *limit* runs, and the cursor of the next page or None.
+      The runs, and the cursor of the next page or None.
 
     Raises:
-      ValueError: When the cursor is not one of ours.
+      ValueError: When the cursor is not one of ours for this order.
     """
-    query = _ranked().order_by(TaskRun.started_at.desc(), TaskRun.run_id.desc()).limit(limit + 1)
-    for column, value in (
-        (TaskRun.actor_name, wanted.actor_name),
-        (TaskRun.queue_name, wanted.queue_name),
-        (TaskRun.status, wanted.status),
-    ):
-        if value is not None:
-            query = query.where(column == clean_text(value))
+    figure = _FIGURES[sort]
+    order = figure.desc(), TaskRun.run_id.desc()
+    page = select(TaskRun).where(*_conditions(session, wanted)).order_by(*order).limit(limit + 1)
+    if sort is not Sort.NEWEST:
+        page = page.where(figure.is_not(None))
+    if sort is Sort.SLOWEST:
+        page = page.where(figure < math.inf)  # PostgreSQL holds NaN for the largest of all.
     if cursor is not None:
-        query = query.where(tuple_(TaskRun.started_at, TaskRun.run_id) < tuple_(*_read_cursor(cursor)))
-    runs = _run(session, query)
+        page = page.where(tuple_(figure, TaskRun.run_id) < tuple_(*read_cursor(sort, cursor)))
+    runs = _ranked(session, page)
     if len(runs) <= limit:
         return runs, None
-    return runs[:limit], _write_cursor(runs[limit - 1].run)
+    return runs[:limit], write_cursor(sort, runs[limit - 1].run)
+
+
+def find_run(session: Session, run_id: uuid.UUID) -> RankedRun | None:
+    """Returns: The run, or None."""
+    return next(iter(_ranked(session, select(TaskRun).where(TaskRun.run_id == run_id))), None)
+
+
+def beside(session: Session, run: TaskRun) -> list[RankedRun]:
+    """Returns: The diagnosed runs of the same process that overlapped it in time, by start; at most 100."""
+    keys = {task_key(task_id) for task_id in run.overlapped_task_ids[:_MAX_BESIDE]}
+    if not keys:
+        return []
+    others = select(TaskRun).where(
+        TaskRun.task_key.in_(keys),
+        TaskRun.hostname == run.hostname,
+        TaskRun.pid == run.pid,
+        TaskRun.run_id != run.run_id,
+        or_(TaskRun.finished_at.is_(None), TaskRun.finished_at > run.started_at),
+    )
+    if run.finished_at is not None:
+        others = others.where(TaskRun.started_at < run.finished_at)
+    return _ranked(session, others.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_BESIDE))
 
 
 def runs_of_task(session: Session, task_id: str) -> list[RankedRun]:
@@ -105,7 +161,50 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
     return session.get(Artifact, artifact_id)
 
 
-def _ranked() -> Select[TaskRun, int]:
+def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]]:
+    conditions = [
+        column == clean_text(value)
+        for column, value in (
+            (TaskRun.actor_name, wanted.actor_name),
+            (TaskRun.queue_name, wanted.queue_name),
+            (TaskRun.status, wanted.status),
+        )
+        if value is not None
+    ]
+    if wanted.task_id is not None:
+        conditions.append(_has_task_id(session, wanted.task_id))
+    if wanted.started_since is not None:
+        conditions.append(TaskRun.started_at >= _in_utc(wanted.started_since))
+    if wanted.started_before is not None:
+        conditions.append(TaskRun.started_at < _in_utc(wanted.started_before))
+    if wanted.min_duration_ms is not None:
+        conditions.append(TaskRun.duration_ms >= float(min(wanted.min_duration_ms, _MAX_DURATION_MS)))
+    if wanted.max_duration_ms is not None:
+        conditions.append(TaskRun.duration_ms <= float(min(wanted.max_duration_ms, _MAX_DURATION_MS)))
+    if wanted.min_peak_rss_bytes is not None:
+        conditions.append(TaskRun.peak_rss_bytes >= min(wanted.min_peak_rss_bytes, _MAX_BYTES))
+    return conditions
+
+
+def _has_task_id(session: Session, task_id: str) -> ColumnElement[bool]:
+    exactly = TaskRun.task_key == task_key(task_id)
+    if session.execute(select(TaskRun.run_id).where(exactly).limit(1)).first() is not None:
+        return exactly
+    prefix = clean_text(task_id)
+    return func.substr(TaskRun.task_id, 1, len(prefix)) == prefix  # LIKE has wildcards, and SQLite's is blind to case.
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Returns: The moment; the nearest there is in UTC where it has none."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return _LAST_MOMENT if moment.year > 1 else _FIRST_MOMENT
+
+
+def _ranked(session: Session, page: Select[TaskRun]) -> list[RankedRun]:
+    """Runs a query. Returns: Its runs in its order; ranks are counted for these alone."""
+    runs = session.execute(page).scalars().all()
     earlier = aliased(TaskRun)
     attempt = (
         select(func.count())
@@ -119,24 +218,7 @@ def _ranked() -> Select[TaskRun, int]:
         .correlate(TaskRun)
         .scalar_subquery()
     )
-    return select(TaskRun, attempt)
-
-
-def _run(session: Session, query: Select[TaskRun, int]) -> list[RankedRun]:
-    return [RankedRun(run=run, attempt=attempt) for run, attempt in session.execute(query)]
-
-
-def _write_cursor(run: TaskRun) -> str:
-    return base64.urlsafe_b64encode(f"{run.started_at.isoformat()} {run.run_id}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        moment, run_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
-        started_at = datetime.fromisoformat(moment)
-        if started_at.tzinfo is None:
-            raise ValueError("the cursor has no time zone")
-        return started_at.astimezone(UTC), uuid.UUID(run_id)
-    except (ValueError, OverflowError, binascii.Error) as error:
-        raise ValueError("the cursor is not one that a list of runs gave") from error
+    query = select(TaskRun.run_id, attempt).where(TaskRun.run_id.in_([run.run_id for run in runs]))
+    attempts = {run_id: attempt for run_id, attempt in session.execute(query)}  # noqa: C416 - rows are not pairs to mypy.
+    # One that a cleanup removed in between has no rank any more.
+    return [RankedRun(run=run, attempt=attempts.get(run.run_id, 1)) for run in runs]

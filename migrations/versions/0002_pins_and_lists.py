@@ -1,0 +1,30 @@
+"""Pinned runs, tracebacks, and indexes for the lists."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_INDEXES = {
+    "ix_task_runs_queue_name_started_at_run_id": ["queue_name", "started_at", "run_id"],
+    "ix_task_runs_status_started_at_run_id": ["status", "started_at", "run_id"],
+    "ix_task_runs_duration_ms_run_id": ["duration_ms", "run_id"],
+    "ix_task_runs_peak_rss_bytes_run_id": ["peak_rss_bytes", "run_id"],
+}
+
+
+def upgrade() -> None:
+    op.add_column("task_runs", sa.Column("exception_traceback", sa.Text()))
+    op.add_column("task_runs", sa.Column("pinned_at", sa.DateTime(timezone=True)))
+    for name, columns in _INDEXES.items():
+        op.create_index(name, "task_runs", columns)
+
+
+def downgrade() -> None:
+    for name in _INDEXES:
+        op.drop_index(name, "task_runs")
+    op.drop_column("task_runs", "pinned_at")
+    op.drop_column("task_runs", "exception_traceback")
