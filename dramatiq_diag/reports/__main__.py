@@ -8,12 +8,15 @@ import sys
 from ..errors import NotInstalledError
 from .errors import ReportError
 from .forms import FORMS
-from .rendering import NOT_INSTALLED, REFUSED
+from .rendering import NOT_INSTALLED, REFUSED, TIMEOUT_S
+
+#: CPU seconds that it may take, all its threads together.
+_MAX_CPU_S = int(4 * TIMEOUT_S)
 
 
 def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     """Returns: The exit status."""
-    _limit_memory(int(max_memory_bytes))
+    _limit(int(max_memory_bytes))
     renderer = FORMS[stored_form][form].render
     assert renderer is not None
     with open(os.dup(1), "wb") as target:
@@ -29,12 +32,15 @@ def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     return 0
 
 
-def _limit_memory(size_bytes: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows.
+def _limit(size_bytes: int) -> None:
+    if sys.platform != "linux":  # Others have no such limit, or do not keep to it.
         return
-    resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+    import resource
+
+    # Not the address space: V8, which draws the charts, reserves far more of that than it ever uses.
+    resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
+    # Whoever started this keeps the time; this is for when that process is killed.
+    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
 
 
 if __name__ == "__main__":

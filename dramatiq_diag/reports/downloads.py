@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
@@ -56,36 +57,72 @@ def open_download(blobs: BlobStore, artifact: Artifact, form: Form | None = None
       ReportError: When it cannot be rendered: it is damaged, too large, or in a form that this version does not know.
       NotInstalledError: When the package that renders it is missing.
     """
-    name = artifact.blob_name
-    if name is None:
-        raise BlobMissingError
     form = form or form_of(artifact)
+    file = open_at_once(blobs, artifact, form) or render_and_keep(blobs, artifact, form)
+    return file or open_kept(blobs, artifact, form)
+
+
+def open_at_once(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO | None:
+    """Returns: The form, or None where it has to be rendered first. Raises: BlobMissingError when its file is gone."""
     if form.render is None:
-        return blobs.open(name)
-    return _open_kept(blobs, name, form) or _render(blobs, name, _stored_form(artifact), form)
-
-
-def _open_kept(blobs: BlobStore, name: str, form: Form) -> BinaryIO | None:
+        return blobs.open(blob_name_of(artifact))
     try:
-        file = blobs.open(name, rendered=form.name)
+        return open_kept(blobs, artifact, form)
     except BlobMissingError:
         return None
+
+
+def open_kept(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO:
+    """Returns: A form that was rendered and kept. Raises: BlobMissingError when there is none."""
+    file = blobs.open(blob_name_of(artifact), rendered=form.name)
     if file.seek(0, io.SEEK_END):
         file.seek(0)
         return file
     file.close()  # It is not synced when it is written, so a power cut may leave it empty.
-    return None
+    raise BlobMissingError
 
 
-def _render(blobs: BlobStore, name: str, stored_form: str, form: Form) -> BinaryIO:
+def render_and_keep(
+    blobs: BlobStore, artifact: Artifact, form: Form, render: Callable[..., None] = render
+) -> BinaryIO | None:
+    """Renders a form, and keeps it where the store can be written.
+
+    Parameters:
+      blobs: Where the blob is, and where the form is kept.
+      artifact: One that is live.
+      form: One that is rendered.
+      render: Called like `rendering.render`.
+
+    Returns:
+      None where it is kept now, or else the form, in a file without a name.
+
+    Raises:
+      BlobMissingError: When its file is gone, or was removed meanwhile.
+      ReportError: When it cannot be rendered.
+      NotInstalledError: When the package that renders it is missing.
+    """
+    name = blob_name_of(artifact)
     with blobs.open(name) as source:
-        write = partial(render, source, stored_form=stored_form, form=form.name)
+        write = partial(render, source, stored_form=_stored_form(artifact), form=form.name)
         try:
             blobs.put_rendered(name, form.name, write)
-            return blobs.open(name, rendered=form.name)
-        except StoreUnavailableError as error:  # Rendering again next time is better than no answer now.
+            return None
+        except StoreUnavailableError as error:
+            if blobs.size_bytes(name) is None:  # A cleanup removed it meanwhile, and the directory of its forms.
+                raise BlobMissingError from error
             _logger.warning("A rendered report is not kept: %s", error)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it.
-        write(file)
+        try:
+            write(file)  # Rendering again next time is better than no answer now.
+        except BaseException:
+            file.close()
+            raise
     file.seek(0)
     return file
+
+
+def blob_name_of(artifact: Artifact) -> str:
+    """Returns: The name of its blob. Raises: BlobMissingError where it has none."""
+    if artifact.blob_name is None:
+        raise BlobMissingError
+    return artifact.blob_name

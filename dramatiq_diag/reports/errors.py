@@ -9,3 +9,7 @@ class ReportError(DiagnosticsError):
 
 class UnknownFormatError(ReportError):
     """The artifact has no such format."""
+
+
+class TooManyRenderingsError(ReportError):
+    """Too many reports are waiting to be rendered; ask again in a minute."""
