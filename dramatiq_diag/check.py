@@ -121,7 +121,11 @@ def _give_up(store: Store, artifact: Artifact) -> None:
         reason = f"Its file was found {damage} by a check at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
         session.execute(
             update(Artifact)
-            .where(Artifact.artifact_id == artifact.artifact_id, Artifact.blob_name == artifact.blob_name)
+            .where(
+                Artifact.artifact_id == artifact.artifact_id,
+                Artifact.blob_name == artifact.blob_name,
+                Artifact.status.in_(LIVE_STATUSES),
+            )
             .values(status=ArtifactStatus.FAILED, reason=reason)
         )
         if artifact.blob_name is not None:

@@ -98,14 +98,14 @@ class Cleanup:
                 started_s = time.perf_counter()
                 expired = session.execute(
                     update(Artifact)
-                    .where(Artifact.artifact_id.in_(batch), Artifact.status.in_(LIVE_STATUSES))
+                    .where(Artifact.artifact_id.in_(batch), *due)  # Again: a run may just have been pinned.
                     .values(status=ArtifactStatus.EXPIRED, reason=reason)
                     .returning(Artifact.blob_name)
                     .execution_options(synchronize_session=False)
                 )
                 names = [name for (name,) in expired if name is not None]
             held_s = time.perf_counter() - started_s
-            if not names:
+            if not batch:
                 return
             freed = self.store.blobs.delete(names)  # After the commit: a row never points at what is gone.
             self._count(expired_artifacts=len(names), removed_blobs=len(names), freed_bytes=freed)
@@ -138,6 +138,7 @@ class Cleanup:
                 (TaskRun.status == RunStatus.RUNNING) & (TaskRun.started_at < started_before),
             ),
             TaskRun.started_at < ended_before,
+            TaskRun.pinned_at.is_(None),
             ~live.exists(),
         )
         if self.dry_run:

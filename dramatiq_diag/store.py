@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from dramatiq.logging import get_logger
-from sqlalchemy import ColumnElement, Engine, and_, or_, select, update
+from sqlalchemy import ColumnElement, Engine, and_, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -39,6 +39,7 @@ class RunRecord:
     pid: int
     exception_type: str | None = None
     exception_message: str | None = None
+    exception_traceback: str | None = None
     overlapped_task_ids: Sequence[str] = ()
 
     def row(self) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class RunRecord:
             "hostname": clean_text(self.hostname, 255),
             "exception_type": None if self.exception_type is None else clean_text(self.exception_type, 255),
             "exception_message": None if self.exception_message is None else clean_text(self.exception_message, 4000),
+            "exception_traceback": None if self.exception_traceback is None else clean_text(self.exception_traceback),
             "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
         }
 
@@ -108,14 +110,16 @@ class Store:
         run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
         self._upsert_run = run.on_conflict_do_update(
             index_elements=[TaskRun.run_id],
-            set_=dict(run.excluded.items()),
+            set_={name: column for name, column in run.excluded.items() if name != "pinned_at"},
             where=TaskRun.status == RunStatus.RUNNING,
         )
-        # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired, and never
-        # one without the file, which was removed from the spool after the first try.
+        # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired or was
+        # deleted, and never one without the file, which was removed from the spool after the first try. Only of a
+        # pinned run does a live artifact not expire, and that stays.
+        expires_at = case((Artifact.expires_at.is_not(None), artifact.excluded.expires_at))
         self._upsert_artifact = artifact.on_conflict_do_update(
             index_elements=[Artifact.artifact_id],
-            set_=dict(artifact.excluded.items()),
+            set_={**artifact.excluded, "expires_at": expires_at},
             where=and_(_is_live(Artifact.status), _is_live(artifact.excluded.status)),
         )
 
@@ -218,8 +222,18 @@ class Store:
             connection.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
             if rows:
                 connection.execute(self._upsert_artifact, rows)
-        if any(self.blobs.size_bytes(name) is None for name in names):
+            ended = self._ended(session, rows)
+        self.blobs.delete(ended)
+        if any(self.blobs.size_bytes(name) is None for name in names if name not in ended):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
+
+    def _ended(self, session: Session, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """Returns: Those of the blobs just put whose artifacts expired or were deleted before; they never come back."""
+        names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
+        if not names:
+            return []
+        query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~_is_live(Artifact.status))
+        return [names[artifact_id] for artifact_id in session.execute(query).scalars()]
 
     def _put(self, bundle: Bundle, artifact: ArtifactRecord, now: datetime) -> dict[str, Any]:
         row: dict[str, Any] = {

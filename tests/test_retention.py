@@ -32,22 +32,23 @@ def store(given, store_of):
     return store_of(given)
 
 
+class Clock:
+    """The clock of the cleanup, set ahead: what was published now is then as old as it says."""
+
+    ahead = timedelta(0)
+
+    def now(self, zone: Any) -> datetime:
+        return datetime.now(zone) + self.ahead
+
+    def time(self) -> float:
+        return time.time() + self.ahead.total_seconds()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
 @pytest.fixture
 def clock(monkeypatch):
-    """Moves the clock of the cleanup: what was published now is then as old as it says."""
-
-    class Clock:
-        ahead = timedelta(0)
-
-        def now(self, zone: Any) -> datetime:
-            return datetime.now(zone) + self.ahead
-
-        def time(self) -> float:
-            return time.time() + self.ahead.total_seconds()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(time, name)
-
     clock = Clock()
     monkeypatch.setattr(retention, "datetime", clock)
     monkeypatch.setattr(retention, "time", clock)

@@ -1,5 +1,7 @@
 """Pinned runs, tracebacks, and indexes for the lists."""
 
+from datetime import UTC, datetime, timedelta
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -24,6 +26,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # What was pinned has no expiry: without pins it would stay for ever.
+    expires_at = sa.column("expires_at", sa.DateTime(timezone=True))
+    artifacts = sa.table("artifacts", sa.column("status"), expires_at)
+    pinned = artifacts.c.status.in_(("stored", "partial")) & artifacts.c.expires_at.is_(None)
+    op.execute(artifacts.update().where(pinned).values(expires_at=datetime.now(UTC) + timedelta(days=1)))
     for name in _INDEXES:
         op.drop_index(name, "task_runs")
     op.drop_column("task_runs", "pinned_at")
