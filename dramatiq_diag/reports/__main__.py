@@ -37,10 +37,12 @@ def _limit(size_bytes: int) -> None:
         return
     import resource
 
-    # Not the address space: V8, which draws the charts, reserves far more of that than it ever uses.
-    resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
-    # Whoever started this keeps the time; this is for when that process is killed.
-    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
+    # Not the address space: V8, which draws the charts, reserves far more of that than it ever uses. CPU time is for
+    # when whoever started this, and keeps its time, is killed.
+    for limit, value in ((resource.RLIMIT_DATA, size_bytes), (resource.RLIMIT_CPU, _MAX_CPU_S)):
+        highest = resource.getrlimit(limit)[1]
+        lower = value if highest == resource.RLIM_INFINITY else min(value, highest)
+        resource.setrlimit(limit, (lower, lower))
 
 
 if __name__ == "__main__":

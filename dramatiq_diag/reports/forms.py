@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import memray, pyinstrument
+from . import memory, memray, pyinstrument
 
 #: Writes a form to a file, out of what is stored under a path.
 Renderer = Callable[[str, BinaryIO], None]
@@ -41,6 +41,14 @@ def _memray_forms() -> list[Form]:
 
 #: Name of the stored form -> the name of each form -> the form. The first one is what a plain download gives.
 FORMS: dict[str, dict[str, Form]] = {
+    "memory.datum": _forms(
+        Form(name="datum", filename="memory.datum", media_type="text/plain"),
+        Form(name="csv", filename="memory.csv", media_type="text/csv", render=memory.render_csv),
+        Form(name="svg", filename="memory.svg", media_type="image/svg+xml", render=memory.render_svg),
+        Form(name="png", filename="memory.png", media_type="image/png", render=memory.render_png),
+        Form(name="html", filename="memory.html", media_type="text/html", render=memory.render_html),
+        Form(name="chart", filename="memory.json", media_type="application/json", render=memory.render_chart),
+    ),
     "pyinstrument.session.json": _forms(
         Form(name="html", filename="pyinstrument.html", media_type="text/html", render=pyinstrument.render_session),
         Form(name="text", filename="pyinstrument.txt", media_type="text/plain", render=pyinstrument.render_text),

@@ -1,0 +1,93 @@
+"""How the runs of an actor went over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ...units import duration, size
+from .drawing import SCHEMA, Spec
+
+if TYPE_CHECKING:  # The process that renders a chart needs no tables.
+    from ...documents import RunDocument
+
+#: Status -> colour, readable on light and on dark and told apart by whoever does not see red and green.
+_COLOURS = {
+    "succeeded": "#0072b2",
+    "failed": "#d55e00",
+    "interrupted": "#cc79a7",
+    "skipped": "#999999",
+    "running": "#009e73",
+}
+_SHAPES = ["circle", "cross", "triangle-up", "square", "diamond"]
+_MEGABYTE = 1024 * 1024
+
+
+def history_chart(
+    runs: Iterable[RunDocument],
+    *,
+    width: int = 640,
+    height: int = 160,
+    href: Callable[[RunDocument], str] = lambda run: run["href"],
+) -> Spec:
+    """Draws the durations and the peaks of runs, one above the other.
+
+    Parameters:
+      runs: Those that have not ended are left out of the upper half.
+      width: In pixels; Vega-Lite fits no stacked charts to their container. In a page it is the signal `childWidth`.
+      height: Of each half, in pixels.
+      href: Gives the address that a click on a run opens.
+
+    Returns:
+      A specification with the data `runs`.
+    """
+    return {
+        "$schema": SCHEMA,
+        "datasets": {"runs": [_row(run, href(run)) for run in runs]},
+        "data": {"name": "runs"},
+        "vconcat": [
+            _half("duration_s", "Duration (s)", width, height, axis_title=None),
+            _half("peak_mb", "Peak memory (MB)", width, height, axis_title="Started (UTC)"),
+        ],
+        "resolve": {"scale": {"color": "shared", "shape": "shared"}},
+    }
+
+
+def _half(field: str, title: str, width: int, height: int, axis_title: str | None) -> Spec:
+    scale = {"domain": [*_COLOURS], "range": [*_COLOURS.values()]}
+    shapes = {"domain": scale["domain"], "range": _SHAPES}
+    status: Spec = {"field": "status", "type": "nominal", "legend": {"title": None, "orient": "top"}}
+    x = {"field": "started_at", "type": "temporal", "title": axis_title, "scale": {"type": "utc", "padding": 10}}
+    fields = ("task", "attempt", "status", "started", "duration", "peak")
+    return {
+        "width": width,
+        "height": height,
+        # Of one name, so that both halves are moved together.
+        "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
+        "transform": [{"filter": {"field": field, "valid": True}}],
+        "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.8, "clip": True, "cursor": "pointer"},
+        "encoding": {
+            "x": x,
+            "y": {"field": field, "type": "quantitative", "title": title, "scale": {"zero": True}},
+            "color": {**status, "scale": scale},
+            "shape": {**status, "scale": shapes},
+            "href": {"field": "href", "type": "nominal"},
+            "tooltip": [{"field": name, "type": "nominal", "title": name.capitalize()} for name in fields],
+        },
+    }
+
+
+def _row(run: RunDocument, href: str) -> Spec:
+    duration_ms, peak_bytes = run["duration_ms"], run["peak_rss_bytes"]
+    return {
+        "started_at": run["started_at"],
+        "duration_s": None if duration_ms is None else duration_ms / 1000,
+        "peak_mb": None if peak_bytes is None else peak_bytes / _MEGABYTE,
+        "status": str(run["status"]),
+        "href": href,
+        "task": run["task_id"],
+        "attempt": str(run["attempt"]),
+        "started": run["started_at"][:19].replace("T", " "),
+        "duration": duration(duration_ms),
+        "peak": size(peak_bytes),
+    }
