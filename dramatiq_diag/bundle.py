@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, BinaryIO
 
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError
 
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record, checkpoint_kind
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .store import ArtifactRecord, Bundle, RunRecord
+from .tracebacks import MAX_LENGTH
 from .vitals import Vitals
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -43,7 +44,7 @@ class _Start(BaseModel):
 class _End(BaseModel):
     status: RunStatus
     finished_at: AwareDatetime
-    duration_ms: float
+    duration_ms: FiniteFloat
     exception_type: str | None = None
     exception_message: str | None = None
     overlapped_task_ids: list[str] = []
@@ -66,6 +67,10 @@ class _Look(BaseModel):
     overlapped_task_ids: list[str]
 
 
+class _Traceback(BaseModel):
+    traceback: Annotated[str, Field(max_length=MAX_LENGTH)]
+
+
 class _Contents:
     """What the records of an entry say, put together."""
 
@@ -76,6 +81,7 @@ class _Contents:
         self.texts: dict[str, list[str]] = {}
         self.peak_rss_bytes: int | None = None
         self.last_look: _Look | None = None
+        self.traceback: str | None = None
         for record in records:
             self._add(record)
 
@@ -93,6 +99,8 @@ class _Contents:
                 self.start = _Start.model_validate(record["run"])
             elif "vitals" in record:
                 self.last_look = _Look.model_validate(record)
+            elif "traceback" in record:
+                self.traceback = _Traceback.model_validate(record).traceback
             elif "end" in record:
                 self.end = _End.model_validate(record["end"])
         except ValidationError:  # A line that is not ours counts as one that a full disk tore.
@@ -137,6 +145,7 @@ def read_bundle(entry: Entry) -> Bundle | None:
         hostname=start.hostname,
         pid=start.pid,
         peak_rss_bytes=peak_rss_bytes,
+        exception_traceback=contents.traceback,
         **dict(end),
     )
     return Bundle(run=run, artifacts=[_artifact(entry, contents, declared) for declared in start.artifacts])

@@ -12,6 +12,7 @@ from .bounded import call_bounded
 from .collectors.base import Collector, Recording
 from .errors import HungError, SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
+from .tracebacks import Traceback, take_traceback, traceback_text
 from .vitals import Vitals
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Run:
         self.overlapped: dict[str, None] = {}
         self.sealed = False
         self.enter_error: Exception | None = None
+        self._traceback: Traceback | None = None
         self._recordings: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
         self.entry.append({"run": self._start_record()})
@@ -126,9 +128,17 @@ class Run:
                 self._lost(collector, "stop", error)
             self._recordings.pop()
         if not self.sealed:
+            if exception is not None:
+                self._take_traceback(exception)
             self.entry.append({"end": self._end_record(status, duration_ms, exception)})
             self.entry.write()
             self.sealed = True
+
+    def _take_traceback(self, exception: BaseException) -> None:
+        try:
+            self._traceback = take_traceback(exception)
+        except GUARDED as error:
+            self._lost_traceback(error)
 
     def _end_record(self, status: RunStatus, duration_ms: float, exception: BaseException | None) -> dict[str, Any]:
         return {
@@ -152,7 +162,19 @@ class Run:
             except GUARDED as error:
                 self._lost(collector, "save", error)
         self._unsaved.clear()
+        if self._traceback is not None:
+            self._save_traceback(self._traceback)
+            self._traceback = None
         self.entry.close()
+
+    def _save_traceback(self, traceback: Traceback) -> None:
+        try:
+            self.entry.append({"traceback": traceback_text(traceback)})
+        except GUARDED as error:
+            self._lost_traceback(error)
+
+    def _lost_traceback(self, error: BaseException) -> None:
+        self.process.warn_once(("traceback", type(error)), error, "The traceback of a failed run was lost.")
 
     def _call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
         if recording.quick:

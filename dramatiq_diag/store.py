@@ -20,6 +20,7 @@ from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnav
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun
 from .records import clean_text, task_key
 from .settings import Settings
+from .tracebacks import MAX_LENGTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +52,9 @@ class RunRecord:
             "actor_name": clean_text(self.actor_name, 255),
             "queue_name": clean_text(self.queue_name, 255),
             "hostname": clean_text(self.hostname, 255),
-            "exception_type": None if self.exception_type is None else clean_text(self.exception_type, 255),
-            "exception_message": None if self.exception_message is None else clean_text(self.exception_message, 4000),
-            "exception_traceback": None if self.exception_traceback is None else clean_text(self.exception_traceback),
+            "exception_type": _clean(self.exception_type, 255),
+            "exception_message": _clean(self.exception_message, 4000),
+            "exception_traceback": _clean(self.exception_traceback, MAX_LENGTH),
             "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
         }
 
@@ -82,6 +83,10 @@ class Bundle:
 
 def _is_live(status: Any) -> ColumnElement[bool]:
     return or_(*(status == live for live in LIVE_STATUSES))  # `in_` is not for executemany.
+
+
+def _clean(text: str | None, limit: int) -> str | None:
+    return None if text is None else clean_text(text, limit)
 
 
 def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
@@ -241,7 +246,7 @@ class Store:
             "run_id": bundle.run.run_id,
             "name": artifact.name,
             "status": artifact.status,
-            "reason": None if artifact.reason is None else clean_text(artifact.reason, 4000),
+            "reason": _clean(artifact.reason, 4000),
             "filename": artifact.filename,
             "media_type": artifact.media_type,
             "stored_as": artifact.stored_as,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, update
 from support import eventually
-from test_retention import HOUR, Clock, files  # noqa: F401 - fixtures.
+from test_retention import HOUR, Clock, files
 from test_store import artifact_record, bundle, run_record
 
 from dramatiq_diag import retention
