@@ -60,7 +60,7 @@ def megabytes_of(tree: str, function: str) -> float:
 
 
 def test_every_view_is_a_form_of_a_capture():
-    assert list(FORMS["memray.bin"]) == ["capture", *(view.name for view in VIEWS)]
+    assert [*FORMS["memray.bin"]][: 1 + len(VIEWS)] == ["capture", *(view.name for view in VIEWS)]
     assert {"flamegraph", "table-process", "tree-leaks", "summary-process-leaks", "stats-process"} <= {
         *FORMS["memray.bin"]
     }

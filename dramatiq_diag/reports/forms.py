@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import memory, memray, pyinstrument
+from . import calltree, memory, memray, pyinstrument
 
 #: Writes a form to a file, out of what is stored under a path.
 Renderer = Callable[[str, BinaryIO], None]
@@ -25,6 +25,10 @@ class Form:
 
 def _forms(*forms: Form) -> dict[str, Form]:
     return {form.name: form for form in forms}
+
+
+def _call_tree(name: str, render: Renderer, artifact: str) -> Form:
+    return Form(name=name, filename=f"{artifact}-{name}.json", media_type="application/json", render=render)
 
 
 def _memray_forms() -> list[Form]:
@@ -58,10 +62,13 @@ FORMS: dict[str, dict[str, Form]] = {
             media_type="application/json",
             render=pyinstrument.render_speedscope,
         ),
+        _call_tree("calltree", calltree.render_session, "pyinstrument"),
         Form(name="session", filename="pyinstrument.session.json", media_type="application/json"),
     ),
     "memray.bin": _forms(
         Form(name="capture", filename="memray.bin", media_type="application/octet-stream"),
         *_memray_forms(),
+        _call_tree("calltree", calltree.render_capture, "memray"),
+        _call_tree("calltree-process", calltree.render_whole_capture, "memray"),
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO
@@ -15,6 +16,8 @@ from .errors import ReportError
 #: The largest allocations that a tree is made of, and the lines of a summary.
 _TREE_ALLOCATIONS = 200
 _SUMMARY_ROWS = 50
+#: Where Dramatiq calls the function of an actor.
+_ACTOR_FILE = os.path.join("dramatiq", "actor.py")
 #: The largest places that statistics name.
 _STATS_PLACES = 10
 #: A call whose allocations are a smaller part of all is left out of a tree.
@@ -97,6 +100,32 @@ def _records(view: View, reader: Any) -> list[Any]:
         records = reader.get_high_watermark_allocation_records(**options)
     own = reader.metadata.main_thread_id
     return [record for record in records if view.whole_process or record.tid == own]
+
+
+def peak_stacks(path: str, *, whole_process: bool) -> Iterator[tuple[list[tuple[str, str, int]], int]]:
+    """Yields what was held at the peak, in bytes, with each stack, the outermost call first.
+
+    What stands above the actor's function, which is Dramatiq's, is left out. Raises as `View.render` does.
+
+    Parameters:
+      path: The capture.
+      whole_process: Whether of all threads; otherwise of the one that the task ran on.
+    """
+    with _errors():
+        from memray import FileReader
+
+        with FileReader(path) as reader:
+            native = reader.metadata.has_native_traces
+            for record in _records(View(report="tree", whole_process=whole_process), reader):
+                stack = [*(record.hybrid_stack_trace() if native else record.stack_trace())]
+                yield _below_actor(stack[::-1]), record.size
+
+
+def _below_actor(stack: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    for depth, (function, file, _) in enumerate(stack):
+        if function in ("__call__", "Actor.__call__") and file.endswith(_ACTOR_FILE):
+            return stack[depth + 1 :]
+    return stack
 
 
 def _html(view: View, path: str, out: TextIO) -> None:

@@ -47,23 +47,24 @@ def render_session(path: str, target: BinaryIO) -> None:
       ReportError: When it is not a session, or too large a one.
     """
     word = f"lt{secrets.token_hex(16)}"
-    page = _render(_without_markup(_read(path), word), "HTMLRenderer")
+    page = _render(_without_markup(read(path), word), "HTMLRenderer")
     page = page.replace("<head>", f"<head>{_STORAGE}", 1)
     target.write(page.replace(word, r"\u003c").encode("utf-8", "replace"))
 
 
 def render_text(path: str, target: BinaryIO) -> None:
     """Renders a session to the tree that pyinstrument prints in a terminal. As `render_session` otherwise."""
-    text = _render(_read(path), "ConsoleRenderer", unicode=True, color=False)
+    text = _render(read(path), "ConsoleRenderer", unicode=True, color=False)
     target.write("\n".join(map(printable, text.split("\n"))).encode("utf-8", "replace"))
 
 
 def render_speedscope(path: str, target: BinaryIO) -> None:
     """Renders a session to the JSON that https://www.speedscope.app opens. As `render_session` otherwise."""
-    target.write(_render(_read(path), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace"))
+    target.write(_render(read(path), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace"))
 
 
-def _read(path: str) -> Any:
+def read(path: str) -> Any:
+    """Reads what is stored. Raises: ReportError when it is no JSON, or too large."""
     with open(path, "rb") as file:
         stored = file.read(_MAX_STORED_BYTES + 1)
     if len(stored) > _MAX_STORED_BYTES:
@@ -71,7 +72,7 @@ def _read(path: str) -> Any:
     try:
         return json.loads(stored)
     except (ValueError, RecursionError) as error:
-        raise _damaged(error) from error
+        raise damaged(error) from error
 
 
 def _render(session: Any, renderer: str, **options: Any) -> str:
@@ -86,11 +87,12 @@ def _render(session: Any, renderer: str, **options: Any) -> str:
     try:
         text: str = getattr(renderers, renderer)(**options).render(Session.from_json(session))
     except Exception as error:
-        raise _damaged(error) from error
+        raise damaged(error) from error
     return text
 
 
-def _damaged(error: Exception) -> ReportError:
+def damaged(error: Exception) -> ReportError:
+    """Returns: What says that a session is none."""
     return ReportError(
         f"The stored profile is damaged and cannot be rendered ({type(error).__name__}); see `dramatiq-diag check`."
     )

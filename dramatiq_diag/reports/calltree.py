@@ -1,0 +1,191 @@
+"""One structure for where time went and who holds memory: calls, each with what it took together with its calls."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, TypedDict
+
+from . import memray, pyinstrument
+
+#: Deeper calls count for the one at this depth.
+MAX_DEPTH = 200
+MAX_NODES = 5000
+#: A call that took a smaller part of all is left out.
+MIN_SHARE = 0.001
+
+#: Function, file and line: of its definition in a time profile, and of what it was at in a capture.
+Place = tuple[str, str, int]
+
+# pyinstrument's frames that are no calls; their time is that of the function above them, which waits there or works.
+_NO_CALLS = frozenset(["[await]", "[self]", "[root]", "[out-of-context]"])
+
+
+class Node(TypedDict):
+    """A call, as JSON has it; the outermost one stands for all and has no name."""
+
+    function: str
+    file: str
+    line: int
+    value: float
+    "What it took with its calls."
+    self: float
+    "Without; calls that are left out are not in it either."
+    children: list[Node]
+    "What took most first."
+
+
+class CallTree(TypedDict):
+    """A whole tree."""
+
+    unit: str
+    "`ms` or `bytes`."
+    total: float
+    tree: Node
+
+
+class FunctionTotals(TypedDict):
+    """What a function took in all its calls."""
+
+    function: str
+    file: str
+    total: float
+    "With its calls; where it calls itself, that is counted once."
+    self: float
+    "Without."
+
+
+class _Call:
+    __slots__ = ("alone", "calls", "place", "value")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.value = 0.0
+        self.alone = 0.0
+        self.calls: dict[Place, _Call] = {}
+
+
+def tree_of(stacks: Iterable[tuple[Iterable[Place], float]], unit: str) -> CallTree:
+    """Makes a tree out of stacks, cut down to what a person can look at.
+
+    Parameters:
+      stacks: The outermost call first, each with what it took.
+      unit: Of that.
+    """
+    root = _Call(("", "", 0))
+    for stack, value in stacks:
+        call = root
+        call.value += value
+        for place in itertools.islice(stack, MAX_DEPTH):
+            call = call.calls.setdefault(place, _Call(place))
+            call.value += value
+        call.alone += value
+    return {"unit": unit, "total": round(root.value, 3), "tree": _largest(root)}
+
+
+def _largest(root: _Call) -> Node:
+    """Returns: The largest calls, each with those that led to it."""
+    least = root.value * MIN_SHARE
+    order = itertools.count()
+    tree = _node(root)
+    # A call is never larger than the one it is made by, so the largest of those that are reached is the next one.
+    reached = [(-call.value, next(order), call, tree) for call in root.calls.values()]
+    heapq.heapify(reached)
+    for _ in range(MAX_NODES - 1):
+        if not reached or -reached[0][0] < least:
+            break
+        _, _, call, above = heapq.heappop(reached)
+        node = _node(call)
+        above["children"].append(node)
+        for inner in call.calls.values():
+            heapq.heappush(reached, (-inner.value, next(order), inner, node))
+    return tree
+
+
+def _node(call: _Call) -> Node:
+    function, file, line = call.place
+    value, alone = round(call.value, 3), round(call.alone, 3)
+    return {"function": function, "file": file, "line": line, "value": value, "self": alone, "children": []}
+
+
+def functions(tree: Node) -> list[FunctionTotals]:
+    """Returns: What each function of a tree took, by itself most first."""
+    totals: dict[tuple[str, str], FunctionTotals] = {}
+    active: dict[tuple[str, str], int] = {}
+    for node, entered in _walk(tree):
+        key = node["function"], node["file"]
+        active[key] = active.get(key, 0) + (1 if entered else -1)
+        if not entered:
+            continue
+        found = totals.setdefault(key, {"function": key[0], "file": key[1], "total": 0.0, "self": 0.0})
+        found["self"] += node["self"]
+        if active[key] == 1:
+            found["total"] += node["value"]
+    return sorted(totals.values(), key=lambda found: (-found["self"], -found["total"]))
+
+
+def _walk(tree: Node) -> Iterator[tuple[Node, bool]]:
+    """Yields each call below the root when it is entered, with True, and when it is left, with False."""
+    line: list[tuple[Node, bool]] = [(node, True) for node in reversed(tree["children"])]
+    while line:
+        node, entered = line.pop()
+        yield node, entered
+        if entered:
+            line.append((node, False))
+            line += [(child, True) for child in reversed(node["children"])]
+
+
+def render_session(path: str, target: BinaryIO) -> None:
+    """Renders a session to the JSON of its tree, in milliseconds.
+
+    What a coroutine awaits counts for itself. As `pyinstrument.render_session` otherwise.
+    """
+    session = pyinstrument.read(path)
+    try:
+        tree = tree_of(_session_stacks(session), "ms")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise pyinstrument.damaged(error) from error
+    _write(tree, target)
+
+
+def render_capture(path: str, target: BinaryIO) -> None:
+    """Renders a capture to the JSON of what the task's own thread held at the peak, in bytes. As `View.render`."""
+    _write(tree_of(memray.peak_stacks(path, whole_process=False), "bytes"), target)
+
+
+def render_whole_capture(path: str, target: BinaryIO) -> None:
+    """Renders a capture to the JSON of what all threads held at the peak, in bytes. As `View.render`."""
+    _write(tree_of(memray.peak_stacks(path, whole_process=True), "bytes"), target)
+
+
+def _write(tree: CallTree, target: BinaryIO) -> None:
+    target.write(json.dumps(tree).encode())
+
+
+def _session_stacks(session: Any) -> Iterator[tuple[list[Place], float]]:
+    # What stands above the actor's function, as pyinstrument's own reports leave it out.
+    above = [_identifier(frame) for frame in session["start_call_stack"][:-1]]
+    for stack, spent_s in session["frame_records"]:
+        identifiers = [_identifier(frame) for frame in stack]
+        pairs = zip(identifiers, above, strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if not spent_s >= 0 or spent_s == float("inf"):
+            raise ValueError("A time is not one.")
+        yield [place for frame in stack[common:] if (place := _place(frame)) is not None], spent_s * 1000
+
+
+def _identifier(frame: str) -> str:
+    return frame.partition("\1")[0]
+
+
+def _place(frame: str) -> Place | None:
+    """Returns: What a frame's description names, or None where that is no call."""
+    identifier, *attributes = frame.split("\1")
+    function, _, rest = identifier.partition("\0")
+    file, _, line = rest.partition("\0")
+    if function in _NO_CALLS or file == "<thread>":
+        return None
+    class_name = next((attribute[1:] for attribute in attributes if attribute.startswith("c")), "")
+    return f"{class_name}.{function}" if class_name else function, file, int(line or 0)
