@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,13 +14,20 @@ from ..models import LIVE_STATUSES, Artifact
 from ..printable import printable
 from ..records import artifacts_of, choose_run, runs_of_task
 from ..reports.downloads import form_of, open_download
+from ..reports.forms import Form
 from ..settings import Settings
 from .download import copy, create
 from .output import attempt_option, never_collected
 from .store import opened_store
 
-#: Kind of report -> the artifact that it is made of, and the form that a terminal can show.
-_KINDS = {"time": ("pyinstrument_profile", "text"), "allocations": ("memray_profile", "tree")}
+#: Kind of report -> the artifact that it is made of, the form that a terminal can show, and the one for a browser.
+_KINDS = {
+    "time": ("pyinstrument_profile", "text", "html"),
+    "allocations": ("memray_profile", "tree", "flamegraph"),
+    "memory": ("memory_profile", "csv", "html"),
+}
+
+_NO_TEXT = ("image/png", "application/octet-stream")
 
 
 @click.command()
@@ -34,7 +42,10 @@ _KINDS = {"time": ("pyinstrument_profile", "text"), "allocations": ("memray_prof
     metavar="FILE",
     help="Where to write it; no file that is there is overwritten. Without it the report goes to standard output.",
 )
-def report(task_id: str, kind: str, *, format_name: str | None, attempt: int | None, output: Path | None) -> None:
+@click.option("--open", "in_browser", is_flag=True, help="Write it into a temporary file, and open that in a browser.")
+def report(
+    task_id: str, kind: str, *, format_name: str | None, attempt: int | None, output: Path | None, in_browser: bool
+) -> None:
     """Write a report of one run of a task.
 
     `time` is the time profile: `text` for the eye, `html` for a browser, `speedscope` for https://www.speedscope.app,
@@ -45,21 +56,36 @@ def report(task_id: str, kind: str, *, format_name: str | None, attempt: int | N
     `flamegraph-process`) of all threads, with `-leaks` of what was not freed by the end, with `-process-leaks` of
     both. `stats-process` is memray's statistics, `capture` is what is stored.
 
+    `memory` is the memory of the process over time: `csv` for a spreadsheet, `html` for a browser, `svg` and `png` as
+    pictures, `datum` is what is stored, for gnuplot.
+
+    `calltree` of the first two, and `chart` of the last, are JSON for programs.
+
     \b
     Examples:
       dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2
       dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 time --format html -o profile.html
       dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 allocations --format flamegraph -o flamegraph.html
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 memory --open
     """
-    artifact_name, text_form = _KINDS[kind]
+    if in_browser and output is not None:
+        raise click.UsageError("--open writes into a file of its own; it does not go with --output.")
+    artifact_name, text_form, browser_form = _KINDS[kind]
+    format_name = format_name or (browser_form if in_browser else text_form)
     with opened_store(Settings()) as store:
         with store.session() as session:
             run = choose_run(runs_of_task(session, task_id), attempt)
             if run is None:
                 raise never_collected(task_id, attempt)
             artifact = _find(artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
-        with open_download(store.blobs, artifact, form_of(artifact, format_name or text_form)) as source:
-            _write(source, output)
+        form = form_of(artifact, format_name)
+        if output is None and not in_browser:
+            _refuse_terminal(form)
+        with open_download(store.blobs, artifact, form) as source:
+            if in_browser:
+                _open(source, form)
+            else:
+                _write(source, output)
 
 
 def _find(artifacts: list[Artifact], name: str) -> Artifact:
@@ -78,3 +104,17 @@ def _write(source: BinaryIO, output: Path | None) -> None:
     with create(output) as file:
         copy(source, file)
     click.echo(f"Wrote {output}", err=True)
+
+
+def _refuse_terminal(form: Form) -> None:
+    if sys.stdout.isatty() and form.media_type in _NO_TEXT:
+        raise click.UsageError(f"{form.name} is nothing for a terminal; write it into a file with -o, or use --open.")
+
+
+def _open(source: BinaryIO, form: Form) -> None:
+    descriptor, path = tempfile.mkstemp(prefix="dramatiq-diag-", suffix=Path(form.filename).suffix)
+    with open(descriptor, "wb") as file:
+        copy(source, file)
+    click.echo(f"Wrote {path}", err=True)
+    if click.launch(path):
+        raise DiagnosticsError(f"No browser could be started; open {path} yourself.")

@@ -1,0 +1,152 @@
+"""The figures of a run that the commands show: its memory curve, and where its time and its allocations went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import click
+
+from ..errors import DiagnosticsError
+from ..models import LIVE_STATUSES, Artifact
+from ..printable import printable
+from ..records import RankedRun, artifacts_of, choose_run, runs_of_task
+from ..reports.calltree import CallTree
+from ..reports.downloads import form_of, open_download
+from ..reports.errors import ReportError
+from ..reports.memory import Sample, read_samples
+from ..store import Store
+from ..units import duration, size
+from .output import never_collected
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+#: Columns of a curve.
+_WIDTH = 60
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Why there is no such figure."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """A run, and what was measured of it."""
+
+    run: RankedRun
+    attempts: int
+    "How many runs the task has."
+    memory: list[Sample] | Missing
+    "Seconds since the task began, and bytes; at least one."
+    time: CallTree | Missing
+    allocations: CallTree | Missing
+
+
+def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
+    """Reads the figures of a run. Raises: DiagnosticsError when there is no such run."""
+    with store.session() as session:
+        runs = runs_of_task(session, task_id)
+        chosen = choose_run(runs, attempt)
+        if chosen is None:
+            raise never_collected(task_id, attempt)
+        artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+    named = {artifact.name: artifact for artifact in artifacts}
+    return Figures(
+        run=chosen,
+        attempts=len(runs),
+        memory=_read(named.get("memory_profile"), lambda artifact: _samples(store, artifact)),
+        time=_read(named.get("pyinstrument_profile"), lambda artifact: _tree(store, artifact)),
+        allocations=_read(named.get("memray_profile"), lambda artifact: _tree(store, artifact)),
+    )
+
+
+def _read(artifact: Artifact | None, read: Callable[[Artifact], T]) -> T | Missing:
+    if artifact is None:
+        return Missing(reason="It was not collected for this run.")
+    if artifact.status not in LIVE_STATUSES:
+        return Missing(reason=f"It is {artifact.status}: {artifact.reason or ''}")
+    try:
+        return read(artifact)
+    except DiagnosticsError as error:
+        return Missing(reason=str(error))
+
+
+def _samples(store: Store, artifact: Artifact) -> list[Sample]:
+    with open_download(store.blobs, artifact) as file:
+        samples = read_samples(file)
+    if not samples:
+        raise ReportError("There is no sample in what is stored.")
+    return samples
+
+
+def _tree(store: Store, artifact: Artifact) -> CallTree:
+    with open_download(store.blobs, artifact, form_of(artifact, "calltree")) as file:
+        tree: CallTree = json.load(file)
+    return tree
+
+
+def echo_heading(text: str) -> None:
+    """Prints what stands above a part."""
+    click.echo(f"\n{text}")
+
+
+def echo_missing(missing: Missing) -> None:
+    """Prints why a part is not there."""
+    click.echo(f"  {printable(' '.join(missing.reason.split()))}")
+
+
+def echo_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints figures in columns, and a name in the last one."""
+    cells = [headings, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
+    for *figures, name in cells:
+        aligned = "  ".join(figure.rjust(width) for figure, width in zip(figures, widths, strict=True))
+        click.echo(f"  {aligned}  {printable(name)}")
+
+
+def figure(value: float, unit: str) -> str:
+    """Returns: A figure of a call tree for a person."""
+    return duration(value) if unit == "ms" else size(value)
+
+
+def change(value: float, unit: str) -> str:
+    """Returns: A difference of such figures."""
+    return ("+" if value > 0 else "") + figure(value, unit)
+
+
+def memory_words(samples: Sequence[Sample]) -> str:
+    """Returns: A curve's figures."""
+    peak_s, peak_bytes = max(samples, key=lambda sample: sample[1])
+    first, last = samples[0][1], samples[-1][1]
+    return f"first {size(first)}, peak {size(peak_bytes)} after {duration(peak_s * 1000)}, last {size(last)}"
+
+
+def sparklines(*curves: Sequence[Sample]) -> list[str]:
+    """Returns: Curves as a line of blocks each, all on one scale of time and memory."""
+    last_s = max(second for curve in curves for second, _ in curve)
+    lowest = min(size_bytes for curve in curves for _, size_bytes in curve)
+    highest = max(size_bytes for curve in curves for _, size_bytes in curve)
+    span = max(highest - lowest, highest * 0.02, 1)  # So that noise does not look like growth.
+    lines = []
+    for curve in curves:
+        steps = [int((size_bytes - lowest) / span * (len(_BLOCKS) - 1) + 0.5) for size_bytes in _columns(curve, last_s)]
+        lines.append("".join(_BLOCKS[step] for step in steps))
+    return lines
+
+
+def _columns(curve: Sequence[Sample], last_s: float) -> list[int]:
+    """Returns: The most in each column that the curve reaches; where nothing was measured, what was before."""
+    most: dict[int, int] = {}
+    for second, size_bytes in curve:
+        column = min(int(second / last_s * _WIDTH), _WIDTH - 1) if last_s else 0
+        most[column] = max(most.get(column, 0), size_bytes)
+    columns = [curve[0][1]]
+    for column in range(max(most) + 1):
+        columns.append(most.get(column, columns[-1]))
+    return columns[1:]

@@ -1,0 +1,147 @@
+"""`show`: one run of a task in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..documents import RunDocument, run_document
+from ..models import TaskRun
+from ..printable import printable
+from ..records import RankedRun, beside
+from ..reports.calltree import CallTree, functions
+from ..reports.memory import Sample
+from ..settings import Settings
+from ..units import duration
+from .figures import (
+    Figures,
+    Missing,
+    echo_heading,
+    echo_missing,
+    echo_rows,
+    figure,
+    figures_of,
+    memory_words,
+    sparklines,
+)
+from .output import attempt_option, echo_json
+from .store import opened_store
+
+#: The functions that are named.
+_ROWS = 10
+
+
+@click.command()
+@click.argument("task_id")
+@attempt_option
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
+    """Say what one run of a task did: when and where it ran, how it ended, what ran beside it.
+
+    Then its memory as a line, the functions that took most time by themselves, and those that held most memory at the
+    peak. What was not collected, or cannot be read here, says why in its place.
+
+    \b
+    Examples:
+      dramatiq-diag show 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2
+      dramatiq-diag show 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 --attempt 2 --json
+    """
+    with opened_store(Settings()) as store:
+        figures = figures_of(store, task_id, attempt)
+        with store.session() as session:
+            others = beside(session, figures.run.run)
+    if as_json:
+        echo_json(_document(figures, others))
+        return
+    _show_run(run_document(figures.run), figures.attempts)
+    _show_beside(figures.run.run, others)
+    echo_heading("Memory of the process")
+    _show_memory(figures.memory)
+    _show_functions("Time", figures.time)
+    _show_functions("Allocations of the task's own thread at the peak", figures.allocations)
+
+
+def _document(figures: Figures, others: list[RankedRun]) -> dict[str, Any]:
+    return {
+        "run": run_document(figures.run),
+        "attempts": figures.attempts,
+        "traceback": figures.run.run.exception_traceback,
+        "beside": [run_document(other) for other in others],
+        "memory": memory_document(figures.memory),
+        "time": _tree_document(figures.time),
+        "allocations": _tree_document(figures.allocations),
+    }
+
+
+def memory_document(samples: list[Sample] | Missing) -> dict[str, Any]:
+    """Returns: A curve's figures as JSON, or `reason`."""
+    if isinstance(samples, Missing):
+        return {"reason": samples.reason}
+    return {
+        "first_bytes": samples[0][1],
+        "peak_bytes": max(size_bytes for _, size_bytes in samples),
+        "last_bytes": samples[-1][1],
+        "samples": len(samples),
+    }
+
+
+def _tree_document(tree: CallTree | Missing) -> dict[str, Any]:
+    if isinstance(tree, Missing):
+        return {"reason": tree.reason}
+    return {"unit": tree["unit"], "total": tree["total"], "functions": functions(tree["tree"])[:_ROWS]}
+
+
+def _show_run(run: RunDocument, attempts: int) -> None:
+    click.echo(f"Task {printable(run['task_id'])}: {printable(run['actor_name'])}")
+    took = "" if run["duration_ms"] is None else f" after {duration(run['duration_ms'])}"
+    click.echo(f"  attempt {run['attempt']} of {attempts}: {run['status']}{took}")
+    click.echo(f"  started {run['started_at'][:19].replace('T', ' ')} UTC, queue {printable(run['queue_name'])}")
+    click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
+    if run["exception"] is not None:
+        click.echo(f"  raised {printable(run['exception']['type'])}: {printable(run['exception']['message'])}")
+
+
+def _show_beside(run: TaskRun, others: list[RankedRun]) -> None:
+    diagnosed = {other.run.task_id for other in others}
+    bare = [task_id for task_id in run.overlapped_task_ids if task_id not in diagnosed]
+    if not others and not bare:
+        return
+    echo_heading("Beside it in the same process")
+    rows = [_beside_row(run, other.run) for other in others]
+    rows += [("-", "-", "not diagnosed", task_id) for task_id in bare]
+    echo_rows(("FROM", "DURATION", "STATUS", "TASK"), rows)
+
+
+def _beside_row(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
+    from_ms = (other.started_at - run.started_at).total_seconds() * 1000
+    sign = "+" if from_ms >= 0 else "-"
+    name = f"{other.task_id}  {other.actor_name}"
+    return f"{sign}{duration(abs(from_ms))}", duration(other.duration_ms), other.status, name
+
+
+def _show_memory(samples: list[Sample] | Missing) -> None:
+    if isinstance(samples, Missing):
+        echo_missing(samples)
+        return
+    click.echo(f"  {sparklines(samples)[0]}")
+    click.echo(f"  {memory_words(samples)}")
+
+
+def _show_functions(title: str, tree: CallTree | Missing) -> None:
+    if isinstance(tree, Missing):
+        echo_heading(title)
+        echo_missing(tree)
+        return
+    unit, whole = tree["unit"], tree["total"] or 1
+    echo_heading(f"{title}: {figure(tree['total'], unit)}")
+    rows = [
+        (
+            figure(found["self"], unit),
+            f"{100 * found['self'] / whole:.1f} %",
+            figure(found["total"], unit),
+            f"{found['function']}  {found['file']}",
+        )
+        for found in functions(tree["tree"])[:_ROWS]
+    ]
+    echo_rows(("OWN", "SHARE", "WITH CALLS", "FUNCTION"), rows)
