@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import math
 import random
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import update
 from test_store import NOW, artifact_record, bundle, run_record
 
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.models import ArtifactStatus, RunStatus, TaskRun
 from dramatiq_diag.records import (
     RunFilter,
+    Sort,
     artifacts_of,
+    beside,
     choose_run,
     clean_text,
     find_artifact,
+    find_run,
     list_runs,
     runs_of_task,
     task_key,
@@ -143,6 +149,24 @@ def test_a_full_last_page_has_no_next(store):
         (RunFilter(status="\0"), 0),
         (RunFilter(actor_name="\ud800"), 0),
         (RunFilter(queue_name="x" * 10_000), 0),
+        (RunFilter(started_since=NOW), 3),
+        (RunFilter(started_since=NOW + timedelta(microseconds=1)), 0),
+        (RunFilter(started_before=NOW), 0),
+        (RunFilter(started_before=NOW + timedelta(microseconds=1)), 3),
+        (RunFilter(started_since=NOW.astimezone(timezone(timedelta(hours=14)))), 3),
+        (RunFilter(started_since=datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))), 3),
+        (RunFilter(started_before=datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))), 3),
+        (RunFilter(min_duration_ms=1000.5), 3),
+        (RunFilter(min_duration_ms=1000.6), 1),
+        (RunFilter(max_duration_ms=1000.5), 2),
+        (RunFilter(min_duration_ms=1000, max_duration_ms=1001), 2),
+        (RunFilter(min_duration_ms=10**400), 0),
+        (RunFilter(min_duration_ms=math.inf), 0),
+        (RunFilter(max_duration_ms=10**400), 3),
+        (RunFilter(min_peak_rss_bytes=2**40), 1),
+        (RunFilter(min_peak_rss_bytes=2**40 + 1), 0),
+        (RunFilter(min_peak_rss_bytes=2**200), 0),
+        (RunFilter(min_duration_ms=2000, status="failed"), 0),
     ],
 )
 def test_runs_are_filtered(store, wanted, count):
@@ -150,12 +174,148 @@ def test_runs_are_filtered(store, wanted, count):
         [
             bundle(run_record(actor_name="work")),
             bundle(run_record(actor_name="work", status=RunStatus.FAILED)),
-            bundle(run_record(actor_name="rest", queue_name="low")),
+            bundle(run_record(actor_name="rest", queue_name="low", duration_ms=2000.0, peak_rss_bytes=2**40)),
         ]
     )
 
     with store.session() as session:
         assert len(list_runs(session, wanted, 10)[0]) == count
+
+
+@pytest.mark.parametrize(
+    ("task_id", "found"),
+    [
+        ("ab", {"ab"}),  # Exactly that, though others begin with it.
+        ("a", {"ab", "abc", "a%c", "a_c"}),
+        ("AB", {"ABd"}),
+        ("abc", {"abc"}),
+        ("a%", {"a%c"}),
+        ("a_", {"a_c"}),
+        ("a*", set()),
+        ("%", set()),
+        ("_", set()),
+        ("\\", {"\\x"}),
+        ("b", set()),  # Only how they begin.
+        ("ü", {"üb"}),
+        ("n\0", {"n\0l"}),
+        ("\ud800", {"?"}),
+        ("x" * 100_000, set()),
+        ("'; DROP TABLE task_runs; --", set()),
+    ],
+)
+def test_runs_are_found_by_their_task_or_how_its_id_begins(store, task_id, found):
+    known = ["ab", "abc", "ABd", "a%c", "a_c", "\\x", "üb", "n\0l", "?"]
+    store.publish([bundle(run_record(task_id=each)) for each in known])
+
+    with store.session() as session:
+        runs, _ = list_runs(session, RunFilter(task_id=task_id), 20)
+
+    assert {run.run.task_id for run in runs} == {clean_text(each) for each in found}
+
+
+@pytest.mark.parametrize(("sort", "figure"), [(Sort.SLOWEST, "duration_ms"), (Sort.MEMORY, "peak_rss_bytes")])
+def test_pages_have_every_run_with_a_figure_once_largest_first(store, sort, figure):
+    chance = random.Random(3)
+    kinds = {"duration_ms": (0.1, 0.2, 1e-300, 1e300, 3.0, 0.0), "peak_rss_bytes": (0, 1, 2**53, 2**53 + 1, 2**62)}
+    runs = [run_record(**{figure: chance.choice(kinds[figure])}) for _ in range(57)]
+    nothing = [run_record(**{figure: None}) for _ in range(3)]
+    store.publish([bundle(run) for run in runs + nothing])
+
+    seen, cursor = [], None
+    while len(seen) == 0 or cursor is not None:
+        with store.session() as session:
+            page, cursor = list_runs(session, RunFilter(), 10, cursor, sort)
+        seen += [(getattr(run.run, figure), run.run.run_id) for run in page]
+
+    assert len(set(seen)) == len(seen) == 57
+    assert [value for value, _ in seen] == sorted((getattr(run, figure) for run in runs), reverse=True)
+
+
+def test_orders_and_filters_go_together(store):
+    store.publish(
+        [
+            bundle(run_record(actor_name="work", duration_ms=2.0)),
+            bundle(run_record(actor_name="work", duration_ms=3.0)),
+            bundle(run_record(actor_name="rest", duration_ms=9.0)),
+        ]
+    )
+
+    with store.session() as session:
+        runs, _ = list_runs(session, RunFilter(actor_name="work", min_duration_ms=1), 10, None, Sort.SLOWEST)
+
+    assert [run.run.duration_ms for run in runs] == [3.0, 2.0]
+
+
+def test_a_cursor_goes_on_in_the_order_that_it_came_from_alone(store):
+    store.publish([bundle(run_record(peak_rss_bytes=number)) for number in range(4)])
+
+    with store.session() as session:
+        cursors = {sort: list_runs(session, RunFilter(), 2, None, sort)[1] for sort in Sort}
+        for given, sort in itertools.product(Sort, Sort):
+            if given is sort:
+                assert len(list_runs(session, RunFilter(), 2, cursors[given], sort)[0]) == 2
+            else:
+                with pytest.raises(ValueError, match="cursor"):
+                    list_runs(session, RunFilter(), 2, cursors[given], sort)
+
+
+def test_a_duration_that_is_no_number_is_not_the_slowest(store):
+    store.publish([bundle(run_record(duration_ms=5.0)), bundle(run_record(task_id="odd", duration_ms=6.0))])
+    with store.session() as session:
+        session.execute(update(TaskRun).where(TaskRun.task_id == "odd").values(duration_ms=math.nan))
+
+    with store.session() as session:
+        runs, _ = list_runs(session, RunFilter(), 10, None, Sort.SLOWEST)
+
+    assert [run.run.duration_ms for run in runs] == [5.0]
+
+
+def test_a_run_is_found_by_its_id_with_its_rank(store):
+    run_ids = publish_task(store, "task", RunStatus.FAILED, RunStatus.SUCCEEDED)
+
+    with store.session() as session:
+        found = [find_run(session, run_id) for run_id in run_ids]
+        assert [(each.run.run_id, each.attempt) for each in found] == [(run_ids[0], 1), (run_ids[1], 2)]
+        assert find_run(session, uuid.uuid4()) is None
+
+
+def test_runs_beside_one_are_those_of_its_process_that_overlapped_it(store):
+    second = timedelta(seconds=1)
+    ids = ["before", "into", "within", "beyond", "after", "elsewhere", "another pid", "running", "not diagnosed"]
+    one = run_record(task_id="one", started_at=NOW, finished_at=NOW + 10 * second, overlapped_task_ids=ids)
+
+    def other(task_id, starts, ends, **changes):
+        return run_record(task_id=task_id, started_at=NOW + starts * second, finished_at=NOW + ends * second, **changes)
+
+    others = [
+        other("before", -5, 0),
+        other("into", -5, 1),
+        other("within", 2, 3),
+        other("beyond", 4, 20),
+        other("after", 10, 20),
+        other("elsewhere", 2, 3, hostname="other"),
+        other("another pid", 2, 3, pid=1),
+        other("not noted", 2, 3),
+        other("within", 5, 6),
+    ]
+    running = run_record(
+        task_id="running", started_at=NOW + 9 * second, finished_at=None, duration_ms=None, status=RunStatus.RUNNING
+    )
+    store.publish([bundle(run) for run in [one, *others]])
+    store.announce([running])
+
+    with store.session() as session:
+        found = beside(session, find_run(session, one.run_id).run)
+        while_it_runs = beside(session, find_run(session, running.run_id).run)
+
+    assert [(each.run.task_id, each.attempt) for each in found] == [
+        ("into", 1),
+        ("within", 1),
+        ("beyond", 1),
+        ("within", 2),
+        ("running", 1),
+    ]
+    assert while_it_runs == []
 
 
 def encoded(text: str) -> str:
@@ -173,6 +333,15 @@ def encoded(text: str) -> str:
         "A" * 100_000,
         encoded("now then"),
         encoded(f"2026-01-01T00:00:00 {uuid.uuid4()}"),
+        encoded(f"newest 2026-01-01T00:00:00 {uuid.uuid4()}"),
+        encoded("newest 2026-01-01T00:00:00+00:00 no-uuid"),
+        encoded(f"newest 2026-01-01T00:00:00+00:00 {uuid.uuid4()} more"),
+        encoded(f"newest 2026-01-01T00:00:00+00:00 {str(uuid.uuid4()).upper()}"),
+        encoded(f"newest 2026-01-01T01:00:00+01:00 {uuid.uuid4()}"),
+        encoded(f"newest 20260101T000000Z {uuid.uuid4()}"),
+        encoded(f"newest {'9' * 5000}-01-01T00:00:00+00:00 {uuid.uuid4()}"),
+        encoded(f"newest 9999-12-31T23:59:59-14:00 {uuid.uuid4()}"),
+        encoded(f"oldest 2026-01-01T00:00:00+00:00 {uuid.uuid4()}"),
         encoded("2026-01-01T00:00:00+00:00 no-uuid"),
         encoded(f"2026-01-01T00:00:00+00:00 {uuid.uuid4()} more"),
         encoded(f"{'9' * 5000}-01-01T00:00:00+00:00 {uuid.uuid4()}"),
@@ -185,6 +354,20 @@ def test_a_cursor_that_is_not_ours_is_refused(store, cursor):
 
     with store.session() as session, pytest.raises(ValueError, match="cursor"):
         list_runs(session, RunFilter(), 10, cursor)
+
+
+@pytest.mark.parametrize(
+    ("sort", "figure"),
+    [
+        *((Sort.SLOWEST, text) for text in ("nan", "inf", "-inf", "1e999", "1", "1_0.0", "0x1p3", "\u0661.0", "", "x")),
+        *((Sort.MEMORY, text) for text in ("9" * 30, "9" * 5000, "-" + "9" * 30, "1.5", "1_0", "+1", "01", "", "nan")),
+    ],
+)
+def test_a_cursor_with_a_figure_that_is_not_ours_is_refused(store, sort, figure):
+    store.publish([bundle()])
+
+    with store.session() as session, pytest.raises(ValueError, match="cursor"):
+        list_runs(session, RunFilter(), 10, encoded(f"{sort} {figure} {uuid.uuid4()}"), sort)
 
 
 def test_artifacts_come_by_name(store):
