@@ -123,6 +123,8 @@ def functions(tree: Node) -> list[FunctionTotals]:
         found["self"] += node["self"]
         if active[key] == 1:
             found["total"] += node["value"]
+    for found in totals.values():
+        found["self"], found["total"] = round(found["self"], 3), round(found["total"], 3)
     return sorted(totals.values(), key=lambda found: (-found["self"], -found["total"]))
 
 

@@ -6,7 +6,8 @@ import heapq
 import itertools
 from collections.abc import Iterable
 from pathlib import PurePath
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from .calltree import Node, functions
 from .charts import Box

@@ -17,8 +17,9 @@ _MAX_STORED_BYTES = 64 * 1024**2
 # Of all that a string could hold, these alone end a script element or change how its end is found.
 _MARKUP = re.compile(r"<(?=[/!])")
 
-# The page keeps its view options in the browser's storage, and stops where it may not, as in a sandbox.
-_STORAGE = """<script>
+# The page keeps its view options in the browser's storage, and stops where it may not, as in a sandbox. It asks another
+# host for its fonts, which it can do without.
+_SANDBOX = """<script>
 for (const name of ["localStorage", "sessionStorage"]) {
   try { window[name]; } catch {
     const items = new Map();
@@ -29,6 +30,8 @@ for (const name of ["localStorage", "sessionStorage"]) {
     }});
   }
 }
+const append = document.head.appendChild;
+document.head.appendChild = node => node.nodeName === "LINK" ? node : append.call(document.head, node);
 </script>"""
 
 
@@ -48,7 +51,7 @@ def render_session(path: str, target: BinaryIO) -> None:
     """
     word = f"lt{secrets.token_hex(16)}"
     page = _render(_without_markup(read(path), word), "HTMLRenderer")
-    page = page.replace("<head>", f"<head>{_STORAGE}", 1)
+    page = page.replace("<head>", f"<head>{_SANDBOX}", 1)
     target.write(page.replace(word, r"\u003c").encode("utf-8", "replace"))
 
 

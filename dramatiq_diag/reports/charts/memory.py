@@ -157,10 +157,14 @@ def _mark_layers(x: Spec, y: Spec, colour: Spec) -> list[Spec]:
 def _hover_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
     select = {"type": "point", "on": "pointerover", "nearest": True, "fields": ["seconds"], "clear": "pointerout"}
     shown = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0}
-    figures = ["First", "Second"] if several else ["Memory"]
+    figures = {"a_mb": "A (MB)", "b_mb": "B (MB)"} if several else {"megabytes": "MB"}
+    # Numbers alone: Vega-Lite looks for a text at the wrong place when the nearest point is what is pointed at.
     tooltip = [
         {"field": "seconds", "type": "quantitative", "title": "Seconds", "format": ".3f"},
-        *({"field": title.lower(), "type": "nominal", "title": title} for title in figures),
+        *(
+            {"field": field, "type": "quantitative", "title": title, "format": ",.1f"}
+            for field, title in figures.items()
+        ),
     ]
     moments: Spec = {"data": {"name": "moments"}}
     return [
@@ -175,20 +179,24 @@ def _hover_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
 
 
 def _moments(curves: Sequence[Curve]) -> list[Spec]:
-    """Returns: A row for each sample, with what each of the curves last said by then."""
+    """Returns: A row for each sample, with what each of two curves was at by then."""
     if len(curves) < 2:
         return [
-            {"seconds": second, "megabytes": size_bytes / _MEGABYTE, "memory": _megabytes(size_bytes)}
+            {"seconds": second, "megabytes": size_bytes / _MEGABYTE}
             for _, samples in curves
             for second, size_bytes in samples
         ]
-    events = sorted((second, which, size_bytes) for which in (0, 1) for second, size_bytes in curves[which][1])
-    said: dict[int, str] = {}
+    fields = ("a_mb", "b_mb")
+    at = {field: samples[0][1] / _MEGABYTE for field, (_, samples) in zip(fields, curves, strict=True) if samples}
+    events = sorted(
+        (second, field, size_bytes / _MEGABYTE)
+        for field, (_, samples) in zip(fields, curves, strict=True)
+        for second, size_bytes in samples
+    )
     rows = []
-    for second, which, size_bytes in events:
-        said[which] = f"{curves[which][0]}: {_megabytes(size_bytes)}"
-        row = {"first": said.get(0, "-"), "second": said.get(1, "-")}
-        rows.append({"seconds": second, "megabytes": size_bytes / _MEGABYTE, **row})
+    for second, field, megabytes in events:
+        at[field] = megabytes
+        rows.append({"seconds": second, "megabytes": megabytes, **at})
     return rows
 
 

@@ -1,0 +1,345 @@
+"""Memory profiles made visible, and the charts that pages are made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dramatiq_diag.collectors.memory import HEADER, MEGABYTE
+from dramatiq_diag.errors import NotInstalledError
+from dramatiq_diag.models import RunStatus
+from dramatiq_diag.reports import charts, memory
+from dramatiq_diag.reports.charts import config, history_chart, memory_chart
+from dramatiq_diag.reports.charts.history import _COLOURS
+from dramatiq_diag.reports.downloads import form_of, open_download
+from dramatiq_diag.reports.errors import ReportError
+from dramatiq_diag.reports.forms import FORMS
+from dramatiq_diag.reports.memory import read_samples, sparkline_points, thin
+
+HOSTILE = "</script><script>pwned()</script>'+pwned()+'\"`${pwned()}<!--<script>\\\u2028"
+
+
+def log(*samples: tuple[float, float], end: str = "") -> bytes:
+    """A log of seconds and megabytes."""
+    return "".join((HEADER, *(f"{second:.3f}\t{megabytes:.3f}\n" for second, megabytes in samples), end)).encode()
+
+
+def samples_of(data: bytes) -> list[memory.Sample]:
+    return read_samples(io.BytesIO(data))
+
+
+def in_process(render: Any, tmp_path: Path, data: bytes) -> bytes:
+    path, target = tmp_path / "memory.datum", io.BytesIO()
+    path.write_bytes(data)
+    render(str(path), target)
+    return target.getvalue()
+
+
+# Reading.
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        # Torn: a number without its end may be a shorter one than was written.
+        "4.000\t12",
+        "4.000",
+        "4",
+        "\0" * 1000,
+        # Garbage.
+        "\n\n",
+        "nan\tinf\n",
+        "-1\t5\n",
+        "4.0\t5.0\t6.0\n",
+        "1_0\t1_0\n",
+        "\N{ARABIC-INDIC DIGIT FOUR}\t5\n",
+        f"{'9' * 1000}\t{'9' * 1000}\n",
+        "x" * 100_000,
+        HEADER,
+    ],
+    ids=lambda end: ascii(end)[:30],
+)
+def test_what_is_no_line_of_a_log_is_passed_over(end):
+    assert samples_of(log((0, 10), (2, 20.5), end=end)) == [(0, 10 * MEGABYTE), (2, int(20.5 * MEGABYTE))]
+
+
+def test_lines_behind_garbage_are_read():
+    data = b"\xff\xfe\0\n" + log((0, 10)) + b"\x00\x01\n" + log((4, 30), (2, 20))
+
+    assert [second for second, _ in samples_of(data)] == [0, 2, 4]
+
+
+def test_what_the_collector_writes_is_read_whole(bench, settings, stored):
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(lambda: None, actor_name="work")
+
+    data = stored(given).data(task_id, "memory_profile")
+
+    assert len(samples_of(data)) == data.count(b"\n") - 1 >= 2
+    peak_bytes = max(size_bytes for _, size_bytes in samples_of(data))
+    assert peak_bytes == pytest.approx(stored(given).runs(task_id)[0].peak_rss_bytes, abs=MEGABYTE / 1000)
+
+
+# Thinning.
+
+
+@pytest.mark.parametrize("count", [4, 5, 60, 2000])
+@pytest.mark.parametrize("peak_at", [0, 1, 77_777, 99_998, 99_999])
+def test_thinning_keeps_the_peak_the_least_and_both_ends(count, peak_at):
+    samples = [(float(second), 100 + second % 7) for second in range(100_000)]
+    samples[peak_at] = (float(peak_at), 1000)
+    samples[55_555] = (55_555.0, 1)
+
+    thinned = thin(samples, count)
+
+    assert len(thinned) <= count
+    assert thinned == sorted(thinned)
+    assert (thinned[0], thinned[-1]) == (samples[0], samples[-1])
+    assert {samples[peak_at], samples[55_555]} <= {*thinned}
+
+
+def test_few_samples_are_all_kept():
+    assert thin([(0.0, 1), (1.0, 2)], 4) == [(0.0, 1), (1.0, 2)]
+    assert thin([], 4) == []
+
+
+class CountedReads(io.BytesIO):
+    read_bytes = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.read_bytes += len(data)
+        return data
+
+
+def test_a_small_drawing_of_a_large_log_takes_little_reading():
+    data = log(*((second * 2.0, 50 + second / 1000) for second in range(200_000)), end="400000.000\t9")
+    file = CountedReads(data)
+
+    points = sparkline_points(file, len(data))
+
+    assert file.read_bytes < 20_000 < len(data)
+    assert 50 <= len(points) <= 60
+    assert points == sorted(points)
+    assert (points[0][0], points[-1][0]) == (0, 399_998)
+    assert all(size_bytes == pytest.approx((50 + second / 2000) * MEGABYTE, rel=1e-4) for second, size_bytes in points)
+
+
+def test_a_small_drawing_of_a_small_log_has_its_peak():
+    samples = [(second * 2.0, 50.0) for second in range(1000)]
+    samples[500] = (1000.0, 90.0)
+    data = log(*samples)
+
+    points = sparkline_points(io.BytesIO(data), len(data))
+
+    assert len(points) <= 60
+    assert (1000.0, 90 * MEGABYTE) in points
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100_000, b"\n" * 100_000, HEADER.encode()], ids=len)
+def test_a_small_drawing_of_nothing_has_no_points(data):
+    assert sparkline_points(io.BytesIO(data), len(data)) == []
+
+
+# The forms, each rendered by its process.
+
+
+@pytest.fixture
+def profile(bench, settings, stored):
+    """A reader of a store and the id of a task with a log of known samples."""
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(lambda: None, actor_name="work")
+    reader = stored(given)
+    reader.path(task_id, "memory_profile").write_bytes(log((0, 50), (2, 150), (4, 75)))
+    return reader, task_id
+
+
+def form(reader: Any, task_id: str, name: str) -> bytes:
+    artifact = reader.artifacts(task_id)["memory_profile"]
+    with open_download(reader.store.blobs, artifact, form_of(artifact, name)) as file:
+        return file.read()
+
+
+def test_a_plain_download_is_the_log_itself(profile):
+    reader, task_id = profile
+    artifact = reader.artifacts(task_id)["memory_profile"]
+
+    assert [*FORMS["memory.datum"]] == ["datum", "csv", "svg", "png", "html", "chart"]
+    assert (form_of(artifact).name, form_of(artifact).render) == ("datum", None)
+
+
+def test_csv_has_units_in_its_names(profile):
+    rows = [*csv.DictReader(io.StringIO(form(*profile, "csv").decode()))]
+
+    assert rows[1] == {"seconds": "2.000", "rss_bytes": str(150 * MEGABYTE)}
+
+
+def test_pictures_are_drawn_with_the_peak_named(profile):
+    pytest.importorskip("vl_convert")
+
+    drawn = form(*profile, "svg").decode()
+
+    assert drawn.startswith("<svg")
+    assert "peak 150.0 MB" in drawn
+    assert "Seconds since task start" in drawn
+    assert form(*profile, "png").startswith(b"\x89PNG")
+
+
+def test_a_page_asks_nothing_of_another_host_and_draws_its_chart(profile, tmp_path, dump_dom):
+    pytest.importorskip("vl_convert")
+    page = tmp_path / "memory.html"
+    page.write_bytes(form(*profile, "html"))
+
+    elements = dump_dom(page.as_uri())
+
+    assert " src=" not in page.read_text().partition("<script>")[0]
+    assert "peak 150.0 MB" in elements.rpartition("<svg")[2]
+
+
+def test_a_chart_is_a_specification_with_named_data(profile):
+    chart = json.loads(form(*profile, "chart"))
+
+    assert [row["megabytes"] for row in chart["datasets"]["samples"]] == [50, 150, 75]
+    assert chart["datasets"]["bands"] == []
+
+
+def test_a_chart_of_a_long_run_has_few_points_and_its_peak(tmp_path):
+    samples = [(float(second), 50.0) for second in range(50_000)]
+    samples[33_333] = (33_333.0, 99.0)
+
+    chart = json.loads(in_process(memory.render_chart, tmp_path, log(*samples)))
+
+    points = chart["datasets"]["samples"]
+    assert len(points) <= 2000
+    assert max(point["megabytes"] for point in points) == 99
+
+
+@pytest.mark.parametrize("data", [b"", HEADER.encode(), b"\0" * 100, b"0.000\t1"], ids=ascii)
+@pytest.mark.parametrize("name", ["csv", "svg", "png", "html", "chart"])
+def test_a_log_without_a_sample_is_a_clear_error(tmp_path, name, data):
+    render = FORMS["memory.datum"][name].render
+    if name not in ("csv", "chart"):
+        pytest.importorskip("vl_convert")
+
+    with pytest.raises(ReportError, match="no sample"):
+        in_process(render, tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["svg", "png", "html"])
+def test_without_its_package_a_picture_says_what_to_install(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+
+    with pytest.raises(NotInstalledError, match=r"pip install 'dramatiq_diag\[web\]'"):
+        in_process(FORMS["memory.datum"][name].render, tmp_path, log((0, 1)))
+
+
+# Charts.
+
+
+def run_document(number: int, **fields: Any) -> Any:
+    return {
+        "run_id": f"{number}",
+        "task_id": f"task-{number}",
+        "actor_name": "work",
+        "queue_name": "default",
+        "attempt": 1,
+        "status": "succeeded",
+        "started_at": f"2026-11-22T13:{number:02}:33.229586Z",
+        "finished_at": None,
+        "duration_ms": 100.0 + number,
+        "peak_rss_bytes": number * MEGABYTE,
+        "hostname": "host",
+        "pid": 1,
+        "exception": None,
+        "overlapped_task_ids": [],
+        "pinned": False,
+        "href": f"/tasks/task-{number}/",
+    } | fields
+
+
+CURVE = [(float(second), (50 + second) * MEGABYTE) for second in range(20)]
+BANDS: list[Any] = [{"start_s": 2.0, "end_s": 5.0, "label": HOSTILE}]
+
+CHARTS = {
+    "one curve": memory_chart([("first", CURVE)], BANDS, width=600),
+    "two curves": memory_chart([(HOSTILE, CURVE), ("second", CURVE[5:])], width=600),
+    "two curves of one name": memory_chart([("run", CURVE), ("run", CURVE)], width=600),
+    "one sample": memory_chart([("first", CURVE[:1])], width=600),
+    "an empty curve": memory_chart([("first", CURVE), ("second", [])], width=600),
+    "no curve": memory_chart([], width=600),
+    "in a page": memory_chart([("first", CURVE)]),
+    "history": history_chart(
+        [
+            run_document(1, status="failed", task_id=HOSTILE),
+            run_document(2, status="running", duration_ms=None),
+            run_document(3, peak_rss_bytes=None),
+        ]
+    ),
+    "no history": history_chart([]),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_chart_is_drawn(name, dark):
+    vl_convert = pytest.importorskip("vl_convert")
+
+    drawn = vl_convert.vegalite_to_svg(json.dumps(CHARTS[name]), config=config(dark), allowed_base_urls=[])
+
+    assert "<svg" in drawn
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_names_are_data_and_nothing_else(name):
+    without_data = {key: value for key, value in CHARTS[name].items() if key != "datasets"}
+
+    assert "pwned" not in json.dumps(without_data)
+
+
+def test_the_tooltip_of_two_curves_tells_both():
+    moments = CHARTS["two curves"]["datasets"]["moments"]
+
+    assert {"seconds", "a_mb", "b_mb"} <= set(moments[0])
+    assert (moments[-1]["a_mb"], moments[-1]["b_mb"]) == (69.0, 69.0)
+
+
+def test_a_curve_that_hardly_moves_is_not_flattened_and_one_that_grows_begins_at_zero():
+    def lowest(*sizes: int) -> float:
+        chart = memory_chart([("run", [(float(number), size * MEGABYTE) for number, size in enumerate(sizes)])])
+        scales = [layer["encoding"].get("y", {}).get("scale") for layer in chart["layer"]]
+        return float(next(filter(None, scales))["domain"][0])
+
+    assert lowest(1000, 1010) > 900
+    assert lowest(100, 900) == 0
+
+
+def test_a_history_knows_every_status_and_opens_the_runs_it_is_told():
+    chart = history_chart([run_document(1)], href=lambda run: f"/runs/{run['run_id']}/")
+
+    assert {*_COLOURS} == {*map(str, RunStatus)}
+    assert chart["datasets"]["runs"][0]["href"] == "/runs/1/"
+
+
+def test_hostile_names_cannot_end_the_element_of_a_page():
+    text = memory.in_json_script({HOSTILE: [HOSTILE]})
+
+    assert "<" not in text
+    assert json.loads(text) == {HOSTILE: [HOSTILE]}
+
+
+def test_the_scripts_of_a_page_cannot_end_their_element():
+    pytest.importorskip("vl_convert")
+
+    script = charts.bundle()
+
+    assert "vegaEmbed" in script
+    assert "</script" not in script.lower()
