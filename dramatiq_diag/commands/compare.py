@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
+from ..comparing import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
 from ..documents import run_document
 from ..printable import printable
-from ..reports.calltree import CallTree
-from ..reports.comparison import FunctionChange, compare_trees
+from ..records import artifacts_of, choose_run, runs_of_task
+from ..reports.comparison import FunctionChange
+from ..reports.downloads import form_of, open_download
 from ..settings import Settings
+from ..store import Store
 from ..units import duration, size
-from .figures import (
-    Figures,
-    Missing,
-    change,
-    echo_heading,
-    echo_missing,
-    echo_rows,
-    figure,
-    figures_of,
-    memory_words,
-    sparklines,
-)
-from .output import echo_json
-from .show import memory_document
+from .figures import change, echo_heading, echo_reason, echo_rows, figure, memory_words, sparklines
+from .output import echo_json, never_collected
 from .store import opened_store
 
 #: The functions that are named.
@@ -39,11 +28,12 @@ _ATTEMPT = click.IntRange(min=1)
 @click.argument("task_b")
 @click.option("--attempt-a", type=_ATTEMPT, help="Which attempt of the first; without it the latest that has ended.")
 @click.option("--attempt-b", type=_ATTEMPT, help="Which attempt of the second.")
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document that GET /compare/ answers.")
 def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int | None, as_json: bool) -> None:
     """Compare two runs: how long they took, what memory they had, and which functions took more.
 
-    The tables have what got more by itself first. The same task may stand on both sides, with two of its attempts.
+    The tables have what got more by itself first. The same task may stand on both sides, with two of its attempts. What
+    was not collected of one of them, or cannot be read here, says why in its place.
 
     \b
     Examples:
@@ -51,71 +41,57 @@ def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int |
       dramatiq-diag compare nightly-import nightly-import --attempt-a 1 --attempt-b 3
     """
     with opened_store(Settings()) as store:
-        a, b = figures_of(store, task_a, attempt_a), figures_of(store, task_b, attempt_b)
+        a, b = _compared(store, task_a, attempt_a), _compared(store, task_b, attempt_b)
+        comparison = compare_runs(
+            a, b, lambda artifact, form: open_download(store.blobs, artifact, form_of(artifact, form))
+        )
     if as_json:
-        echo_json(_document(a, b))
+        echo_json(comparison.document)
         return
-    for letter, figures in (("A", a), ("B", b)):
-        run = run_document(figures.run)
+    _show_runs(comparison.document)
+    _show_memory(comparison.document["memory"])
+    _show_changes("Time", comparison.document["time"])
+    _show_changes("Allocations of the task's own thread at the peak", comparison.document["allocations"])
+
+
+def _compared(store: Store, task_id: str, attempt: int | None) -> ComparedRun:
+    with store.session() as session:
+        chosen = choose_run(runs_of_task(session, task_id), attempt)
+        if chosen is None:
+            raise never_collected(task_id, attempt)
+        artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+        return ComparedRun(run=run_document(chosen), artifacts={artifact.name: artifact for artifact in artifacts})
+
+
+def _show_runs(document: ComparisonDocument) -> None:
+    a, b = document["a"], document["b"]
+    for letter, run in (("A", a), ("B", b)):
         which = f"{run['actor_name']}, task {run['task_id']}, attempt {run['attempt']}"
         click.echo(f"{letter}: {printable(which)}: {run['status']}, {run['started_at'][:19].replace('T', ' ')} UTC")
-    _show_totals(a, b)
-    _show_memory(a, b)
-    _show_changes("Time", a.time, b.time)
-    _show_changes("Allocations of the task's own thread at the peak", a.allocations, b.allocations)
-
-
-def _document(a: Figures, b: Figures) -> dict[str, Any]:
-    return {
-        "a": {"run": run_document(a.run), "memory": memory_document(a.memory)},
-        "b": {"run": run_document(b.run), "memory": memory_document(b.memory)},
-        "time": _changes_document(a.time, b.time),
-        "allocations": _changes_document(a.allocations, b.allocations),
-    }
-
-
-def _changes_document(a: CallTree | Missing, b: CallTree | Missing) -> dict[str, Any]:
-    if isinstance(a, Missing) or isinstance(b, Missing):
-        return {"reason": _reason(a, b)}
-    changes = compare_trees(a["tree"], b["tree"])[:_ROWS]
-    return {"unit": a["unit"], "a_total": a["total"], "b_total": b["total"], "functions": changes}
-
-
-def _reason(a: object, b: object) -> str:
-    reasons = [f"{name}: {part.reason}" for name, part in (("A", a), ("B", b)) if isinstance(part, Missing)]
-    return " ".join(reasons)
-
-
-def _show_totals(a: Figures, b: Figures) -> None:
-    first, second = a.run.run, b.run.run
     echo_heading("Altogether")
     rows = [
-        (duration(first.duration_ms), duration(second.duration_ms), "duration"),
-        (size(first.peak_rss_bytes), size(second.peak_rss_bytes), "peak memory of the process"),
+        (duration(a["duration_ms"]), duration(b["duration_ms"]), "duration"),
+        (size(a["peak_rss_bytes"]), size(b["peak_rss_bytes"]), "peak memory of the process"),
     ]
     echo_rows(("A", "B", "WHAT"), rows)
 
 
-def _show_memory(a: Figures, b: Figures) -> None:
+def _show_memory(memory: MemoryComparison) -> None:
     echo_heading("Memory of the process")
-    parts = {"A": a.memory, "B": b.memory}
-    curves = {letter: samples for letter, samples in parts.items() if not isinstance(samples, Missing)}
-    lines = dict(zip(curves, sparklines(*curves.values()) if curves else [], strict=True))
-    for letter, samples in parts.items():
-        if isinstance(samples, Missing):
-            echo_missing(Missing(reason=f"{letter}: {samples.reason}"))
-        else:
-            click.echo(f"  {letter} {lines[letter]}\n    {memory_words(samples)}")
+    curves = {letter: samples for letter, samples in (("A", memory["a"]), ("B", memory["b"])) if samples}
+    for (letter, samples), line in zip(curves.items(), sparklines(*curves.values()), strict=True):
+        click.echo(f"  {letter} {line}\n    {memory_words(samples)}")
+    echo_reason(memory["reason"])
 
 
-def _show_changes(title: str, a: CallTree | Missing, b: CallTree | Missing) -> None:
-    if isinstance(a, Missing) or isinstance(b, Missing):
+def _show_changes(title: str, tree: TreeComparison) -> None:
+    if tree["reason"] is not None:
         echo_heading(title)
-        echo_missing(Missing(reason=_reason(a, b)))
+        echo_reason(tree["reason"])
         return
-    unit = a["unit"]
-    echo_heading(f"{title}: {figure(a['total'], unit)}, then {figure(b['total'], unit)}")
-    rows = [_change_row(found, unit) for found in compare_trees(a["tree"], b["tree"])[:_ROWS]]
+    unit = tree["unit"]
+    echo_heading(f"{title}: {figure(tree['a_total'], unit)}, then {figure(tree['b_total'], unit)}")
+    rows = [_change_row(found, unit) for found in tree["functions"][:_ROWS]]
     echo_rows(("OWN", "A", "B", "WITH CALLS", "FUNCTION"), rows)
 
 

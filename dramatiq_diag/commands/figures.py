@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,17 +60,18 @@ def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
     return Figures(
         run=chosen,
         attempts=len(runs),
-        memory=_read(named.get("memory_profile"), lambda artifact: _samples(store, artifact)),
-        time=_read(named.get("pyinstrument_profile"), lambda artifact: _tree(store, artifact)),
-        allocations=_read(named.get("memray_profile"), lambda artifact: _tree(store, artifact)),
+        memory=_read(named, "memory_profile", lambda artifact: _samples(store, artifact)),
+        time=_read(named, "pyinstrument_profile", lambda artifact: _tree(store, artifact)),
+        allocations=_read(named, "memray_profile", lambda artifact: _tree(store, artifact)),
     )
 
 
-def _read(artifact: Artifact | None, read: Callable[[Artifact], T]) -> T | Missing:
+def _read(named: Mapping[str, Artifact], name: str, read: Callable[[Artifact], T]) -> T | Missing:
+    artifact = named.get(name)
     if artifact is None:
-        return Missing(reason="It was not collected for this run.")
+        return Missing(reason=f"{name} was not collected for this run.")
     if artifact.status not in LIVE_STATUSES:
-        return Missing(reason=f"It is {artifact.status}: {artifact.reason or ''}")
+        return Missing(reason=f"{artifact.name} is {artifact.status}: {artifact.reason or ''}")
     try:
         return read(artifact)
     except DiagnosticsError as error:
@@ -96,9 +97,10 @@ def echo_heading(text: str) -> None:
     click.echo(f"\n{text}")
 
 
-def echo_missing(missing: Missing) -> None:
+def echo_reason(reason: str | None) -> None:
     """Prints why a part is not there."""
-    click.echo(f"  {printable(' '.join(missing.reason.split()))}")
+    if reason is not None:
+        click.echo(f"  {printable(' '.join(reason.split()))}")
 
 
 def echo_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -129,6 +131,8 @@ def memory_words(samples: Sequence[Sample]) -> str:
 
 def sparklines(*curves: Sequence[Sample]) -> list[str]:
     """Returns: Curves as a line of blocks each, all on one scale of time and memory."""
+    if not curves:
+        return []
     last_s = max(second for curve in curves for second, _ in curve)
     lowest = min(size_bytes for curve in curves for _, size_bytes in curve)
     highest = max(size_bytes for curve in curves for _, size_bytes in curve)

@@ -18,7 +18,7 @@ from .figures import (
     Figures,
     Missing,
     echo_heading,
-    echo_missing,
+    echo_reason,
     echo_rows,
     figure,
     figures_of,
@@ -68,13 +68,13 @@ def _document(figures: Figures, others: list[RankedRun]) -> dict[str, Any]:
         "attempts": figures.attempts,
         "traceback": figures.run.run.exception_traceback,
         "beside": [run_document(other) for other in others],
-        "memory": memory_document(figures.memory),
+        "memory": _memory_document(figures.memory),
         "time": _tree_document(figures.time),
         "allocations": _tree_document(figures.allocations),
     }
 
 
-def memory_document(samples: list[Sample] | Missing) -> dict[str, Any]:
+def _memory_document(samples: list[Sample] | Missing) -> dict[str, Any]:
     """Returns: A curve's figures as JSON, or `reason`."""
     if isinstance(samples, Missing):
         return {"reason": samples.reason}
@@ -122,7 +122,7 @@ def _beside_row(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
 
 def _show_memory(samples: list[Sample] | Missing) -> None:
     if isinstance(samples, Missing):
-        echo_missing(samples)
+        echo_reason(samples.reason)
         return
     click.echo(f"  {sparklines(samples)[0]}")
     click.echo(f"  {memory_words(samples)}")
@@ -131,7 +131,7 @@ def _show_memory(samples: list[Sample] | Missing) -> None:
 def _show_functions(title: str, tree: CallTree | Missing) -> None:
     if isinstance(tree, Missing):
         echo_heading(title)
-        echo_missing(tree)
+        echo_reason(tree.reason)
         return
     unit, whole = tree["unit"], tree["total"] or 1
     echo_heading(f"{title}: {figure(tree['total'], unit)}")
