@@ -5,64 +5,223 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 from urllib.parse import quote
 
+from pydantic import ConfigDict, Field, with_config
 from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
 
-from .models import LIVE_STATUSES, Artifact
-from .records import RankedRun, RunFilter, artifacts_of, choose_run, list_runs, runs_of_task
+from .history import ActorSummary, list_actors
+from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus
+from .records import RankedRun, RunFilter, Sort, artifacts_of, choose_run, list_runs, runs_of_task
 from .signing import Signer
 
 Document = dict[str, Any]
 
+#: RFC 3339 in UTC with microseconds and a Z.
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+UuidText = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+described = with_config(ConfigDict(use_attribute_docstrings=True))
 
-def run_document(ranked: RankedRun) -> Document:
+
+@described
+class ExceptionDocument(TypedDict):
+    """What a run raised."""
+
+    type: str
+    message: str
+
+
+@described
+class RunDocument(TypedDict):
+    """A run: one attempt to execute a task."""
+
+    run_id: UuidText
+    task_id: str
+    actor_name: str
+    queue_name: str
+    attempt: int
+    "The rank of the run among the task's runs by start, from 1."
+    status: RunStatus
+    started_at: Timestamp
+    finished_at: Timestamp | None
+    duration_ms: float | None
+    peak_rss_bytes: int | None
+    "The largest RSS of the process while the task ran, in bytes."
+    hostname: str
+    pid: int
+    exception: ExceptionDocument | None
+    overlapped_task_ids: list[str]
+    "Tasks that the same process ran meanwhile."
+    pinned: bool
+    "Whether the cleanup leaves it alone."
+    href: str
+    "The path of the task."
+
+
+@described
+class ArtifactDocument(TypedDict):
+    """An artifact: what one collector left of one run."""
+
+    artifact_id: UuidText
+    name: str
+    status: ArtifactStatus
+    reason: str | None
+    "In words; null where the status is `stored`."
+    filename: str
+    media_type: str
+    stored_as: str | None
+    "The stored form's name, where the download is rendered from a smaller one."
+    size_bytes: int | None
+    "The size of the stored form in bytes."
+    sha256: str | None
+    expires_at: Timestamp | None
+    "When the cleanup may remove it; null where there is nothing to remove, or the run is pinned."
+
+
+@described
+class RunsDocument(TypedDict):
+    """A page of runs."""
+
+    runs: list[RunDocument]
+    next: str | None
+    "The `cursor` of the next page; null on the last one."
+
+
+@described
+class TaskDocument(TypedDict):
+    """A task's runs, first attempt first."""
+
+    task_id: str
+    runs: list[RunDocument]
+
+
+@described
+class ArtifactsDocument(TypedDict):
+    """One run with its artifacts."""
+
+    urls: dict[str, str]
+    "Artifact name -> the signed URL of each that can be downloaded now."
+    run: RunDocument
+    traceback: str | None
+    "Of the exception, where there was one."
+    artifacts: list[ArtifactDocument]
+
+
+@described
+class ActorDocument(TypedDict):
+    """An actor's figures."""
+
+    actor_name: str
+    run_count: int
+    failed_count: int
+    "Runs that failed or were interrupted."
+    last_started_at: Timestamp
+    median_duration_ms: float | None
+    "Of the latest 100 runs that have ended, as the two that follow."
+    p95_duration_ms: float | None
+    max_peak_rss_bytes: int | None
+    href: str
+    "The path of the actor."
+
+
+@described
+class ActorsDocument(TypedDict):
+    """All actors, by name."""
+
+    actors: list[ActorDocument]
+
+
+@described
+class ActorHistoryDocument(TypedDict):
+    """An actor and a page of its runs, newest first."""
+
+    actor: ActorDocument
+    runs: list[RunDocument]
+    next: str | None
+    "The `cursor` of the next page; null on the last one."
+
+
+@described
+class HealthDocument(TypedDict):
+    """The server answers."""
+
+    status: Literal["ok"]
+
+
+@described
+class ProgressDocument(TypedDict):
+    """How far a rendering is; ask again after a second."""
+
+    status: Literal["waiting", "rendering"]
+    elapsed_s: float
+    "Seconds since it was asked for."
+    limit_s: float
+    "Seconds after which it is given up."
+
+
+@described
+class ProblemDocument(TypedDict):
+    """What went wrong, after RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: NotRequired[str]
+
+
+def run_document(ranked: RankedRun) -> RunDocument:
     """Returns: RUN, as the README describes it."""
     run = ranked.run
-    failed = run.exception_type is not None
+    exception: ExceptionDocument | None = None
+    if run.exception_type is not None:
+        exception = {"type": run.exception_type, "message": run.exception_message or ""}
     return {
         "run_id": str(run.run_id),
         "task_id": run.task_id,
         "actor_name": run.actor_name,
         "queue_name": run.queue_name,
         "attempt": ranked.attempt,
-        "status": str(run.status),
+        "status": RunStatus(run.status),
         "started_at": timestamp(run.started_at),
-        "finished_at": timestamp(run.finished_at),
+        "finished_at": None if run.finished_at is None else timestamp(run.finished_at),
         "duration_ms": run.duration_ms,
         "peak_rss_bytes": run.peak_rss_bytes,
         "hostname": run.hostname,
         "pid": run.pid,
-        "exception": {"type": run.exception_type, "message": run.exception_message or ""} if failed else None,
+        "exception": exception,
         "overlapped_task_ids": list(run.overlapped_task_ids),
+        "pinned": run.pinned_at is not None,
         "href": task_href(run.task_id),
     }
 
 
-def artifact_document(artifact: Artifact) -> Document:
+def artifact_document(artifact: Artifact) -> ArtifactDocument:
     """Returns: ARTIFACT, as the README describes it."""
     return {
         "artifact_id": str(artifact.artifact_id),
         "name": artifact.name,
-        "status": str(artifact.status),
+        "status": ArtifactStatus(artifact.status),
         "reason": artifact.reason,
         "filename": artifact.filename,
         "media_type": artifact.media_type,
         "stored_as": artifact.stored_as,
         "size_bytes": artifact.size_bytes,
         "sha256": artifact.sha256,
-        "expires_at": timestamp(artifact.expires_at),
+        "expires_at": None if artifact.expires_at is None else timestamp(artifact.expires_at),
     }
 
 
-def runs_document(session: Session, wanted: RunFilter, limit: int, cursor: str | None) -> Document:
-    """Returns: A page of runs, newest first. Raises: ValueError for a cursor that is not ours."""
-    runs, following = list_runs(session, wanted, limit, cursor)
+def runs_document(
+    session: Session, wanted: RunFilter, limit: int, cursor: str | None, sort: Sort = Sort.NEWEST
+) -> RunsDocument:
+    """Returns: A page of runs. Raises: ValueError for a cursor that is not ours, or of another order."""
+    runs, following = list_runs(session, wanted, limit, cursor, sort)
     return {"runs": [run_document(run) for run in runs], "next": following}
 
 
-def task_document(session: Session, task_id: str) -> Document | None:
+def task_document(session: Session, task_id: str) -> TaskDocument | None:
     """Returns: The runs of a task, first attempt first, or None for a task that nothing was collected for."""
     runs = runs_of_task(session, task_id)
     return {"task_id": task_id, "runs": [run_document(run) for run in runs]} if runs else None
@@ -70,7 +229,7 @@ def task_document(session: Session, task_id: str) -> Document | None:
 
 def artifacts_document(
     session: Session, task_id: str, attempt: int | None, signer: Signer, base_url: str
-) -> Document | None:
+) -> ArtifactsDocument | None:
     """Returns: The artifacts of one run of a task with their URLs, or None where there is no such run."""
     chosen = choose_run(runs_of_task(session, task_id), attempt)
     if chosen is None:
@@ -79,19 +238,20 @@ def artifacts_document(
     return {
         "urls": urls(artifacts, signer, base_url),
         "run": run_document(chosen),
+        "traceback": chosen.run.exception_traceback,
         "artifacts": [artifact_document(artifact) for artifact in artifacts],
     }
 
 
 def urls_of_runs(
     session: Session, run_ids: Sequence[uuid.UUID], signer: Signer, base_url: str
-) -> Mapping[str, Document]:
+) -> Mapping[str, dict[str, str]]:
     """Returns: Run id -> the `urls` of that run."""
     found = artifacts_of(session, run_ids)
     return {str(run_id): urls(artifacts, signer, base_url) for run_id, artifacts in found.items()}
 
 
-def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> Document:
+def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[str, str]:
     """Returns: Artifact name -> the signed URL of each that can be downloaded now."""
     return {
         artifact.name: base_url + signer.url_path(str(artifact.artifact_id), artifact.filename)
@@ -100,11 +260,35 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> Docume
     }
 
 
+def actors_document(session: Session) -> ActorsDocument:
+    """Returns: The actors that something was collected for, by name."""
+    return {"actors": [actor_document(summary) for summary in list_actors(session)]}
+
+
+def actor_document(summary: ActorSummary) -> ActorDocument:
+    """Returns: ACTOR, as the README describes it."""
+    return {
+        "actor_name": summary.actor_name,
+        "run_count": summary.run_count,
+        "failed_count": summary.failed_count,
+        "last_started_at": timestamp(summary.last_started_at),
+        "median_duration_ms": summary.median_duration_ms,
+        "p95_duration_ms": summary.p95_duration_ms,
+        "max_peak_rss_bytes": summary.max_peak_rss_bytes,
+        "href": actor_href(summary.actor_name),
+    }
+
+
+def actor_href(actor_name: str) -> str:
+    """Returns: The path of an actor."""
+    return f"/actors/{quote(actor_name, safe='', errors='replace')}/"
+
+
 def task_href(task_id: str) -> str:
     """Returns: The path of a task; `profile_artifacts/` goes behind it."""
     return f"/tasks/{quote(task_id, safe='', errors='replace')}/"
 
 
-def timestamp(moment: datetime | None) -> str | None:
+def timestamp(moment: datetime) -> str:
     """Returns: RFC 3339 in UTC with microseconds and a Z."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

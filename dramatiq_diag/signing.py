@@ -17,7 +17,7 @@ _KEY_FILE = "secret.key"
 
 
 class Signer:
-    """Signs the paths of artifacts.
+    """Signs the paths of artifacts, and the forms of pages.
 
     Parameters:
       settings: Its `secret_key` signs, or a key that is made once and kept in the data dir with mode 0600.
@@ -34,22 +34,37 @@ class Signer:
     def url_path(self, artifact_id: str, filename: str) -> str:
         """Returns: The path and query of a download that is valid for the URL TTL from now."""
         expires = str(int(time.time() + self._ttl_s))
-        query = urlencode({"expires": expires, "signature": self._sign(artifact_id, filename, expires)})
+        query = urlencode({"expires": expires, "signature": self._sign("artifact", artifact_id, filename, expires)})
         return f"/artifacts/{quote(artifact_id, safe='')}/{quote(filename, safe='')}?{query}"
 
     def refusal(self, artifact_id: str, filename: str, expires: str | None, signature: str | None) -> str | None:
         """Returns: Why a download is refused, or None when its signature is good and has not expired."""
         if expires is None or signature is None:
             return "A download needs the `expires` and `signature` that `profile_artifacts` gave."
-        expected = self._sign(artifact_id, filename, expires)
+        expected = self._sign("artifact", artifact_id, filename, expires)
         if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
             return "The signature of this URL is not valid."
         if int(expires) < time.time():
             return "This URL has expired; ask `profile_artifacts` for a new one."
         return None
 
-    def _sign(self, artifact_id: str, filename: str, expires: str) -> str:
-        message = "\0".join(("artifact", artifact_id, filename, expires)).encode("utf-8", "surrogatepass")
+    def action_token(self, run_id: str) -> str:
+        """Returns: What a form about a run has to bring, so that no other site's form can stand in for it."""
+        expires = str(int(time.time() + self._ttl_s))
+        return f"{expires}.{self._sign('action', run_id, expires)}"
+
+    def action_refusal(self, run_id: str, token: str) -> str | None:
+        """Returns: Why a form about a run is refused, or None."""
+        expires, _, signature = token.partition(".")
+        expected = self._sign("action", run_id, expires)
+        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
+            return "The form is not one that a page of this server showed."
+        if int(expires) < time.time():
+            return "The page was open for too long; load it again."
+        return None
+
+    def _sign(self, *parts: str) -> str:
+        message = "\0".join(parts).encode("utf-8", "surrogatepass")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
 

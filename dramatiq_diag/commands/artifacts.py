@@ -7,15 +7,16 @@ from pathlib import Path
 
 import click
 
-from ..documents import Document, artifacts_document
+from ..documents import ArtifactsDocument, artifacts_document
 from ..errors import DiagnosticsError
 from ..printable import printable
 from ..records import artifacts_of
 from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
+from ..units import size
 from .download import choose_targets, download, downloadable
-from .output import attempt_option, bar, echo_json, echo_table, never_collected, run_row, size
+from .output import attempt_option, bar, echo_json, echo_table, never_collected, run_row
 from .store import opened_store
 
 #: Where `dramatiq-diag serve` answers by default.
@@ -64,7 +65,7 @@ def artifacts(
     context.exit(1 if any(error for _, error in written) else 0)
 
 
-def _download(store: Store, document: Document, directory: Path) -> list[tuple[Path, DiagnosticsError | None]]:
+def _download(store: Store, document: ArtifactsDocument, directory: Path) -> list[tuple[Path, DiagnosticsError | None]]:
     """Writes the files. Returns: For each its path, and what kept it from being written or None."""
     run_id = uuid.UUID(document["run"]["run_id"])
     with store.session() as session:
@@ -81,7 +82,7 @@ def _download(store: Store, document: Document, directory: Path) -> list[tuple[P
     return written
 
 
-def _show(document: Document, settings: Settings) -> None:
+def _show(document: ArtifactsDocument, settings: Settings) -> None:
     run = document["run"]
     click.echo(f"Task {printable(run['task_id'])}, run {run['run_id']} on {printable(run['hostname'])}")
     echo_table(("STATUS", "DURATION", "PEAK RSS", "ACTOR", "ATTEMPT"), [run_row(run)])

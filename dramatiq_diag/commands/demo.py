@@ -11,8 +11,9 @@ from ..demo.run import Demo, demo_settings
 from ..documents import Document
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError
 from ..settings import Settings
+from ..units import duration, size
 from ..web.server import DEFAULT_HOST, DEFAULT_PORT, Server
-from .output import bar, duration, echo_json, size
+from .output import bar, echo_json
 from .serve import PORT
 
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import click
 
-from ..documents import Document
+from ..documents import RunDocument
 from ..errors import DiagnosticsError
 from ..printable import printable
+from ..units import duration, size
 
 #: Of the commands that show one run of a task.
 attempt_option = click.option(
     "--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended."
 )
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def echo_json(document: Any) -> None:
@@ -41,24 +40,7 @@ def never_collected(task_id: str, attempt: int | None) -> DiagnosticsError:
     return DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
 
 
-def duration(duration_ms: float | None) -> str:
-    """Returns: A duration for a person."""
-    if duration_ms is None:
-        return "-"
-    return f"{duration_ms:.1f} ms" if duration_ms < 1000 else f"{duration_ms / 1000:.2f} s"
-
-
-def size(size_bytes: int | None) -> str:
-    """Returns: A size for a person."""
-    if size_bytes is None:
-        return "-"
-    value, unit = float(size_bytes), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{size_bytes} B"
-
-
-def run_row(run: Document) -> list[str]:
+def run_row(run: RunDocument) -> list[str]:
     """Returns: The cells of a run: status, duration, peak RSS, actor, attempt."""
     return [
         run["status"],

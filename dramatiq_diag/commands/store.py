@@ -13,7 +13,8 @@ from .. import database
 from ..retention import Cleanup
 from ..settings import Settings
 from ..store import Store
-from .output import counter, echo_json, echo_table, size
+from ..units import size
+from .output import counter, echo_json, echo_table
 
 
 @contextmanager

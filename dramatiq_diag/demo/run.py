@@ -107,4 +107,4 @@ class Demo:
             ranked = runs_of_task(session, task_id)
             run_ids = [run.run.run_id for run in ranked]
             urls = urls_of_runs(session, run_ids, Signer(self.settings), self.base_url)
-            return [run_document(run) | {"urls": urls[str(run.run.run_id)]} for run in ranked]
+            return [{**run_document(run), "urls": urls[str(run.run.run_id)]} for run in ranked]

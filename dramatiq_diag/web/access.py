@@ -1,4 +1,4 @@
-"""Who may ask: the API token, as a Bearer token or as the password of HTTP Basic."""
+"""Who may ask: whoever has the API token, and no other site's page on behalf of whoever has it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import falcon
 from pydantic import SecretStr
 
 #: What is open to all: downloads bring their own signature.
-_OPEN = re.compile(r"/healthz|/artifacts/.*", re.DOTALL)
+_OPEN = re.compile(r"/healthz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
+#: Methods that change nothing.
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _CHALLENGES = ('Bearer realm="dramatiq_diag"', 'Basic realm="dramatiq_diag", charset="UTF-8"')
 
 
@@ -36,6 +38,22 @@ class TokenAccess:
             )
         if not hmac.compare_digest(given, self._token):
             raise falcon.HTTPUnauthorized(description="The API token is not the right one.", challenges=_CHALLENGES)
+
+
+class SameSite:
+    """Refuses what a browser sends because a page of another site told it to, if it would change anything."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.method in _SAFE:
+            return
+        # Both headers are the browser's own, out of a page's reach; other clients send neither.
+        site, origin = req.get_header("Sec-Fetch-Site"), req.get_header("Origin")
+        if site is not None:
+            allowed = site in ("same-origin", "none")
+        else:
+            allowed = origin is None or origin.partition("://")[2] in (req.netloc, req.forwarded_host)
+        if not allowed:
+            raise falcon.HTTPForbidden(description="A page of another site asked for this.")
 
 
 def _given_token(authorization: str | None) -> bytes | None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import falcon
 
 from ..settings import Settings
-from .access import TokenAccess
+from .access import SameSite, TokenAccess
+from .actors import ActorListResource, ActorResource
 from .backend import Backend
+from .comparison import CompareResource
 from .downloads import DownloadResource
+from .health import HealthResource
+from .keeping import FormResource, PinResource, RunResource
+from .openapi import OpenApiResource
 from .problems import Problems
-from .resources import HealthResource, TaskListResource, TaskResource
+from .reports import ReportResource
+from .static import StaticResource
+from .tasks import TaskListResource, TaskResource
 
 
 class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
@@ -20,18 +27,44 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
     """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(middleware=[TokenAccess(settings.api_token), ResponseHeaders()])
+        super().__init__(middleware=[TokenAccess(settings.api_token), SameSite(), ResponseHeaders()])
         self.req_options.strip_url_path_trailing_slash = True
         self._backend = backend = Backend(settings)
-        Problems().install(self)
-        self.add_route("/healthz", HealthResource())
-        self.add_route("/tasks", TaskListResource(backend))
-        self.add_route("/tasks/{path:path}", TaskResource(backend))
-        self.add_route("/artifacts/{artifact_id}/{filename:path}", DownloadResource(backend))
+        Problems(backend).install(self)
+        routes = {
+            "/healthz": HealthResource(),
+            "/tasks": TaskListResource(backend),
+            "/tasks/{path:path}": TaskResource(backend),
+            "/actors": ActorListResource(backend),
+            "/actors/{name:path}": ActorResource(backend),
+            "/compare": CompareResource(backend),
+            "/runs/{run_id}": RunResource(backend),
+            "/runs/{run_id}/pin": PinResource(backend),
+            "/runs/{run_id}/forms/{action}": FormResource(backend),
+            "/artifacts/{artifact_id}/reports/{kind}": ReportResource(backend),
+            "/artifacts/{artifact_id}/{filename:path}": DownloadResource(backend),
+        }
+        for path, resource in routes.items():
+            self.add_route(path, resource)
+        self.add_route("/", StartResource(backend))
+        self.add_route("/static/{name}", StaticResource())
+        self.add_route("/openapi.json", OpenApiResource(routes.values()))
 
     def close(self) -> None:
-        """Closes the database connections; a further request opens new ones."""
+        """Gives up what is being rendered, and closes the database connections; a further request opens new ones."""
         self._backend.close()
+
+
+class StartResource:
+    """Leads whoever comes to the list of runs."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        raise falcon.HTTPSeeOther(f"{self._backend.mount(req)}/tasks/")
+
+    on_head = on_get
 
 
 class ResponseHeaders:
@@ -42,5 +75,6 @@ class ResponseHeaders:
     ) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
+        resp.append_header("Vary", "Accept")
         if resp.get_header("Cache-Control") is None:
             resp.set_header("Cache-Control", "no-store")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import cached_property
+from urllib.parse import urlsplit
 
 import falcon
 from sqlalchemy.orm import Session
 
 from ..blobs import BlobStore
+from ..reports.renderings import Renderings
 from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
-from .urls import base_url
+from .pages import Pages
+from .urls import base_url, mount_path
 
 
 class Backend:
@@ -28,6 +31,7 @@ class Backend:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = Store(settings)
+        self._renderings = Renderings(self._store.blobs)
         self._opened = False
 
     def session(self) -> AbstractContextManager[Session]:
@@ -36,9 +40,25 @@ class Backend:
         return self._store.session()
 
     @property
+    def store(self) -> Store:
+        """The opened store. Raises: StoreError when it cannot be opened."""
+        self._open()
+        return self._store
+
+    @property
     def blobs(self) -> BlobStore:
         """The blobs."""
         return self._store.blobs
+
+    @property
+    def renderings(self) -> Renderings:
+        """Makes reports."""
+        return self._renderings
+
+    @cached_property
+    def pages(self) -> Pages:
+        """The pages' templates."""
+        return Pages()
 
     @cached_property
     def signer(self) -> Signer:
@@ -49,8 +69,13 @@ class Backend:
         """Returns: What goes before the paths in answers, without a slash at its end."""
         return self._settings.public_url or base_url(req)
 
+    def mount(self, req: falcon.Request) -> str:
+        """Returns: What goes before the paths in pages, without a slash at its end."""
+        return urlsplit(self._settings.public_url).path if self._settings.public_url else mount_path(req)
+
     def close(self) -> None:
-        """Closes the connections."""
+        """Gives up what is being rendered, and closes the connections."""
+        self._renderings.close()
         self._store.close()
 
     def _open(self) -> None:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import uuid
-from contextlib import ExitStack
-from typing import BinaryIO
-from urllib.parse import quote
-
 import falcon
-from dramatiq.logging import get_logger
 
-from ..errors import BlobMissingError
-from ..models import LIVE_STATUSES, Artifact
-from ..records import find_artifact
-from ..reports.downloads import form_of, open_download
+from ..reports.downloads import form_of
 from ..reports.errors import UnknownFormatError
-from ..reports.forms import Form
+from ..reports.renderings import RenderingInProgress
 from .backend import Backend
-from .ranges import Slice, UnsatisfiableRangeError, parse_range
+from .files import ArtifactFiles, refuse_removed
+from .openapi import FILE, PROBLEM, operation
+from .queries import DownloadQuery
 
-#: A report is a page of its own: its scripts run, in an origin of their own, and reach nothing.
-_HTML_POLICY = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
-)
-_OTHER_POLICY = "sandbox; default-src 'none'"
-#: What a browser may show; it is told to save anything else.
-_SHOWN = ("text/html", "text/plain")
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
+#: Seconds that a download waits for the form it gives: as long as a rendering may take, and a while in line.
+_WAIT_S = 100.0
 
 
 class DownloadResource:
@@ -38,125 +21,32 @@ class DownloadResource:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._logger = get_logger(__name__, type(self))
+        self._files = ArtifactFiles(backend)
 
+    @operation(
+        "get",
+        "/artifacts/{artifact_id}/{filename}",
+        query=DownloadQuery,
+        answers={200: FILE, 206: FILE, 304: None, 400: PROBLEM, 403: PROBLEM, 404: PROBLEM, 410: PROBLEM, 416: PROBLEM},
+    )
     def on_get(self, req: falcon.Request, resp: falcon.Response, artifact_id: str, filename: str) -> None:
+        """Download an artifact, in whole or, with `Range`, in part."""
         refusal = self._backend.signer.refusal(
             artifact_id, filename, req.get_param("expires"), req.get_param("signature")
         )
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
-        artifact = self._find(artifact_id, filename)
+        artifact = self._files.find(artifact_id)
+        if artifact is None or artifact.filename != filename:
+            raise falcon.HTTPNotFound(description="There is no such artifact.")
+        refuse_removed(artifact)
         try:
             form = form_of(artifact, req.get_param("format"))
         except UnknownFormatError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
-        with ExitStack() as opened:
-            file = opened.enter_context(self._open(artifact, form))
-            offsets = self._describe(req, resp, artifact, form, file)
-            if offsets is not None:
-                resp.stream = Slice(file, offsets)
-                opened.pop_all()
+        try:
+            self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
+        except RenderingInProgress as progress:
+            raise falcon.HTTPServiceUnavailable(description=str(progress), retry_after=10) from progress
 
     on_head = on_get
-
-    def _find(self, artifact_id: str, filename: str) -> Artifact:
-        artifact = self._row(artifact_id)
-        if artifact is None or artifact.filename != filename:
-            raise falcon.HTTPNotFound(description="There is no such artifact.")
-        _refuse_removed(artifact)
-        return artifact
-
-    def _row(self, artifact_id: str) -> Artifact | None:
-        try:
-            key = uuid.UUID(artifact_id)
-        except ValueError:
-            return None
-        with self._backend.session() as session:
-            return find_artifact(session, key)
-
-    def _open(self, artifact: Artifact, form: Form) -> BinaryIO:
-        try:
-            return open_download(self._backend.blobs, artifact, form)
-        except BlobMissingError as error:
-            _refuse_removed(self._row(str(artifact.artifact_id)) or artifact)  # A cleanup may just have been there.
-            self._logger.warning(
-                "The file of artifact %s (%r) is gone and its row is live; see `dramatiq-diag check`.",
-                artifact.artifact_id,
-                artifact.name,
-            )
-            raise falcon.HTTPGone(description="The file of this artifact is gone.") from error
-
-    def _describe(
-        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, file: BinaryIO
-    ) -> range | None:
-        """Sets status and headers. Returns: The offsets to send, or None when nothing is sent but headers."""
-        size_bytes = file.seek(0, os.SEEK_END)
-        etag = f'"{self._digest(artifact, form, file, size_bytes)}"'
-        offsets = _offsets(req, etag, size_bytes)
-        resp.set_header("ETag", etag)
-        resp.set_header("Cache-Control", "private, no-cache")  # Asked for anew each time: it may have been removed.
-        if _has_already(req, etag):
-            resp.status = falcon.HTTP_304
-            return None
-        resp.content_type, shown, policy = _presentation(form.media_type)
-        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", form.filename))
-        resp.set_header("Content-Security-Policy", policy)
-        resp.set_header("Accept-Ranges", "bytes")
-        if offsets is not None:
-            resp.status = falcon.HTTP_206
-            resp.set_header("Content-Range", f"bytes {offsets.start}-{offsets.stop - 1}/{size_bytes}")
-        offsets = range(size_bytes) if offsets is None else offsets
-        resp.content_length = len(offsets)
-        return None if req.method == "HEAD" else offsets
-
-    def _digest(self, artifact: Artifact, form: Form, file: BinaryIO, size_bytes: int) -> str:
-        if form.render is not None or artifact.sha256 is None:
-            file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        if size_bytes != artifact.size_bytes:
-            self._logger.warning(
-                "The file of artifact %s (%r) has %s bytes and should have %s; see `dramatiq-diag check`.",
-                artifact.artifact_id,
-                artifact.name,
-                size_bytes,
-                artifact.size_bytes,
-            )
-            raise falcon.HTTPInternalServerError(description="The file of this artifact is damaged.")
-        return artifact.sha256
-
-
-def _refuse_removed(artifact: Artifact) -> None:
-    if artifact.status not in LIVE_STATUSES:
-        raise falcon.HTTPGone(description=artifact.reason or f"This artifact is {artifact.status}.")
-
-
-def _offsets(req: falcon.Request, etag: str, size_bytes: int) -> range | None:
-    """Returns: The part that is asked for, or None for the whole. Raises: falcon.HTTPRangeNotSatisfiable."""
-    if req.method != "GET" or _has_already(req, etag) or req.if_range not in (None, etag):
-        return None
-    try:
-        return parse_range(req.get_header("Range"), size_bytes)
-    except UnsatisfiableRangeError as error:
-        raise falcon.HTTPRangeNotSatisfiable(size_bytes) from error
-
-
-def _has_already(req: falcon.Request, etag: str) -> bool:
-    tags = (req.get_header("If-None-Match") or "").split(",")
-    return any(tag.strip().removeprefix("W/") in ("*", etag) for tag in tags)
-
-
-def _presentation(media_type: str) -> tuple[str, bool, str]:
-    """Returns: The Content-Type, whether a browser shows it, and the policy it is shown under."""
-    if not _MEDIA_TYPE.fullmatch(media_type):
-        media_type = "application/octet-stream"
-    media_type = media_type.lower()
-    content_type = f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
-    return content_type, media_type in _SHOWN, _HTML_POLICY if media_type == "text/html" else _OTHER_POLICY
-
-
-def _disposition(kind: str, filename: str) -> str:
-    """Returns: The header's value, by RFC 6266: a name that is safe to quote, and the exact one where it differs."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", filename)
-    value = f'{kind}; filename="{plain}"'
-    return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json`: the one place where an error becomes HTTP."""
+"""Errors as `application/problem+json`, or as a page: the one place where an error becomes HTTP."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import falcon
 from dramatiq.logging import get_logger
 
 from ..errors import DiagnosticsError, NotInstalledError, StoreError
-from .rfc9457 import PROBLEM_TYPE, problem_document
+from .backend import Backend
+from .negotiation import wants_html
+from .rfc9457 import PROBLEM_TYPE, problem_detail, problem_document
 
 
 class Problems:
     """Falcon's error handlers: each logs the error and says as much of it as the client may know."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._logger = get_logger(__name__, type(self))
 
     def install(self, app: falcon.App[falcon.Request, falcon.Response]) -> None:
@@ -27,8 +30,13 @@ class Problems:
         app.add_error_handler(NotInstalledError, self._unavailable)
 
     def _serialize(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-        resp.content_type = PROBLEM_TYPE
-        resp.data = problem_document(HTTPStatus(error.status_code), error.description)
+        status = HTTPStatus(error.status_code)
+        if wants_html(req):
+            detail = error.description or problem_detail(status)
+            self._backend.pages.show(req, resp, "problem.html", self._backend.mount(req), status=status, detail=detail)
+        else:
+            resp.content_type = PROBLEM_TYPE
+            resp.data = problem_document(status, error.description)
 
     def _unexpected(self, req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
         self._logger.error("%s %r failed", req.method, req.path, exc_info=error)

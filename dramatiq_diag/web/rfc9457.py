@@ -15,6 +15,11 @@ _DETAILS = {
 }
 
 
+def problem_detail(status: HTTPStatus) -> str | None:
+    """Returns: What can be said of a problem by its status alone."""
+    return _DETAILS.get(status)
+
+
 def problem_document(status: HTTPStatus, detail: str | None = None) -> bytes:
     """Returns: The JSON of a problem.
 
@@ -22,7 +27,7 @@ def problem_document(status: HTTPStatus, detail: str | None = None) -> bytes:
       detail: What happened and what to do; some statuses have a default.
     """
     document: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": int(status)}
-    detail = detail or _DETAILS.get(status)
+    detail = detail or problem_detail(status)
     if detail is not None:
         document["detail"] = detail
     return json.dumps(document).encode("ascii")

@@ -21,7 +21,12 @@ class TaskPath:
 
 def base_url(req: falcon.Request) -> str:
     """Returns: Scheme, host and mount point of the app, as the client named them."""
-    return f"{req.scheme}://{req.netloc}{quote(_mount(req))}"
+    return f"{req.scheme}://{req.netloc}{mount_path(req)}"
+
+
+def mount_path(req: falcon.Request) -> str:
+    """Returns: The path that the app is mounted at, quoted, without a slash at its end."""
+    return quote(_mount(req))
 
 
 def task_path(req: falcon.Request, path: str) -> TaskPath:

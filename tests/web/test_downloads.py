@@ -38,6 +38,7 @@ def test_a_download_is_the_file_with_its_headers(site: Site, memory: str) -> Non
         "content-length": str(len(MEMORY)),
         "content-disposition": 'inline; filename="memory.datum"',
         "content-security-policy": "sandbox; default-src 'none'",
+        "vary": "Accept",
         "accept-ranges": "bytes",
         "etag": f'"{hashlib.sha256(MEMORY).hexdigest()}"',
         "cache-control": "private, no-cache",
@@ -99,10 +100,10 @@ def test_a_profile_has_several_formats(
 
 def test_an_unknown_format_is_refused(site: Site, memory: str, profile: str) -> None:
     assert assert_problem(site.get(f"{profile}&format=pdf"), 400) == (
-        "pyinstrument_profile has no format 'pdf'; the formats are html, text, speedscope, session."
+        "pyinstrument_profile has no format 'pdf'; the formats are html, text, speedscope, calltree, session."
     )
-    detail = assert_problem(site.get(f"{memory}&format=html"), 400)
-    assert detail == "memory_profile has no format 'html'; it is stored in one alone."
+    detail = assert_problem(site.get(f"{memory}&format=pdf"), 400)
+    assert detail == "memory_profile has no format 'pdf'; the formats are datum, csv, svg, png, html, chart."
 
 
 def test_a_format_does_not_take_the_place_of_a_signature(site: Site, profile: str) -> None:
@@ -326,7 +327,7 @@ def test_a_cleanup_in_between_is_no_reason_for_a_warning(
         site.change(memory, status=ArtifactStatus.EXPIRED, reason="Removed just now.")
         raise BlobMissingError
 
-    monkeypatch.setattr("dramatiq_diag.web.downloads.open_download", expire_first)
+    monkeypatch.setattr("dramatiq_diag.reports.renderings.Renderings.open", expire_first)
     assert assert_problem(site.get(memory), 410) == "Removed just now."
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

@@ -17,7 +17,7 @@ from dramatiq_diag.store import Store
 from dramatiq_diag.web import create_app
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/task", "/artifacts", "/artifacts/x", "/healthz/x"])
+@pytest.mark.parametrize("path", ["/nowhere", "/task", "/artifacts", "/artifacts/x", "/healthz/x"])
 def test_an_unknown_address_is_not_found(site: Site, path: str) -> None:
     assert assert_problem(site.get(path), 404)
 
@@ -36,7 +36,7 @@ def test_an_unexpected_error_is_logged_and_not_told(
     def break_down(*_: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr("dramatiq_diag.web.resources.runs_document", break_down)
+    monkeypatch.setattr("dramatiq_diag.web.tasks.runs_document", break_down)
     result = site.get("/tasks/")
     assert "log has the cause" in assert_problem(result, 500)
     assert "hunter2" not in result.text

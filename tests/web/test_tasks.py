@@ -64,6 +64,7 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
                 "pid": 4711,
                 "exception": {"type": "ValueError", "message": "no <b>"},
                 "overlapped_task_ids": ["other"],
+                "pinned": False,
                 "href": "/tasks/task-1/",
             }
         ],
@@ -74,7 +75,7 @@ def test_profile_artifacts_has_urls_of_what_can_be_downloaded_and_all_artifacts(
     gone = memray_artifact(None, status=ArtifactStatus.SKIPPED, reason="Busy.")
     site.publish("task-1", [memory_artifact(), gone, profile_artifact()])
     document = site.get("/tasks/task-1/profile_artifacts/").json
-    assert sorted(document) == ["artifacts", "run", "urls"]
+    assert sorted(document) == ["artifacts", "run", "traceback", "urls"]
     assert sorted(document["urls"]) == ["memory_profile", "pyinstrument_profile"]
     assert document["run"]["task_id"] == "task-1"
     memory, memray, profile = document["artifacts"]

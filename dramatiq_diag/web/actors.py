@@ -1,0 +1,76 @@
+"""Actors: how each has been doing."""
+
+from __future__ import annotations
+
+import falcon
+
+from ..documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document, runs_document
+from ..history import summarize_actor
+from ..records import RunFilter
+from ..reports.charts import history_chart
+from .backend import Backend
+from .negotiation import wants_html
+from .openapi import PROBLEM, operation
+from .queries import PageQuery
+from .sparklines import HEIGHT, WIDTH, sparklines
+
+
+class ActorListResource:
+    """All actors that something was collected for."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @operation("get", "/actors/", answers={200: ActorsDocument})
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List the actors, by name."""
+        with self._backend.session() as session:
+            document = actors_document(session)
+        if wants_html(req):
+            self._backend.pages.show(req, resp, "actors.html", self._backend.mount(req), actors=document["actors"])
+        else:
+            resp.media = document
+
+    on_head = on_get
+
+
+class ActorResource:
+    """One actor and its runs."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @operation(
+        "get", "/actors/{name}/", query=PageQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}
+    )
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """Get an actor's figures and its runs, newest first."""
+        query = PageQuery.read(req)
+        with self._backend.session() as session:
+            summary = summarize_actor(session, name)
+            if summary is None:
+                raise falcon.HTTPNotFound(description="Nothing was ever collected for an actor of this name.")
+            try:
+                page = runs_document(session, RunFilter(actor_name=name), query.limit, query.cursor)
+            except ValueError as error:
+                raise falcon.HTTPBadRequest(
+                    description="`cursor` is not one that this actor's runs gave as `next`."
+                ) from error
+            document: ActorHistoryDocument = {"actor": actor_document(summary), **page}
+            if wants_html(req):
+                self._backend.pages.show(
+                    req,
+                    resp,
+                    "actor.html",
+                    self._backend.mount(req),
+                    actor=document["actor"],
+                    runs=document["runs"],
+                    next=document["next"],
+                    chart=history_chart(document["runs"]),
+                    sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
+                    sparkline_size=(WIDTH, HEIGHT),
+                )
+            else:
+                resp.media = document
+
+    on_head = on_get

@@ -1,0 +1,47 @@
+"""The page of a list of runs."""
+
+from __future__ import annotations
+
+import falcon
+from sqlalchemy.orm import Session
+
+from ..documents import RunsDocument, runs_document
+from ..models import RunStatus
+from ..records import RunFilter, Sort
+from .backend import Backend
+from .queries import RunsQuery
+from .sparklines import HEIGHT, WIDTH, sparklines
+
+#: The most runs shown as running now.
+_MAX_RUNNING = 20
+
+
+def show_runs(
+    backend: Backend,
+    session: Session,
+    req: falcon.Request,
+    resp: falcon.Response,
+    query: RunsQuery,
+    document: RunsDocument,
+) -> None:
+    """Answers with the page: what is running now on top, then the runs that were asked for."""
+    running = []
+    if query.cursor is None and query.status is None:
+        now = RunFilter(actor_name=query.actor, queue_name=query.queue, status=RunStatus.RUNNING)
+        running = runs_document(session, now, _MAX_RUNNING, None)["runs"]
+    shown = [run for run in document["runs"] if run["status"] != RunStatus.RUNNING or not running]
+    backend.pages.show(
+        req,
+        resp,
+        "runs.html",
+        backend.mount(req),
+        query=query,
+        given={name: req.get_param(name) or "" for name in type(query).model_fields},
+        statuses=list(RunStatus),
+        sorts=list(Sort),
+        running=running,
+        runs=shown,
+        next=document["next"],
+        sparklines=sparklines(backend, session, [run["run_id"] for run in shown]),
+        sparkline_size=(WIDTH, HEIGHT),
+    )

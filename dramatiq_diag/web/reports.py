@@ -1,0 +1,46 @@
+"""The reports of an artifact, rendered when they are first asked for."""
+
+from __future__ import annotations
+
+import falcon
+
+from ..reports.downloads import form_of
+from ..reports.errors import UnknownFormatError
+from ..reports.renderings import RenderingInProgress
+from .backend import Backend
+from .files import ArtifactFiles, refuse_removed
+from .openapi import FILE, PROBLEM, PROGRESS, operation
+from .progress import answer_progress
+
+#: Seconds that a request waits for its report before it is told how far that is.
+_WAIT_S = 2.0
+
+
+class ReportResource:
+    """One report, or how far its rendering is."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._files = ArtifactFiles(backend)
+
+    @operation(
+        "get",
+        "/artifacts/{artifact_id}/reports/{kind}",
+        answers={200: FILE, 202: PROGRESS, 206: FILE, 304: None, 404: PROBLEM, 410: PROBLEM, 416: PROBLEM},
+    )
+    def on_get(self, req: falcon.Request, resp: falcon.Response, artifact_id: str, kind: str) -> None:
+        """Get a report of an artifact, such as `svg` of a memory profile or `flamegraph` of a memray capture."""
+        artifact = self._files.find(artifact_id)
+        if artifact is None:
+            raise falcon.HTTPNotFound(description="There is no such artifact.")
+        refuse_removed(artifact)
+        try:
+            form = form_of(artifact, kind)
+        except UnknownFormatError as error:
+            raise falcon.HTTPNotFound(description=str(error)) from error
+        try:
+            self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
+        except RenderingInProgress as progress:
+            answer_progress(self._backend, req, resp, progress)
+
+    on_head = on_get

@@ -1,0 +1,84 @@
+// Charts, what refreshes itself, and which view is shown; the pages work without, but for the charts.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const color = name => style.getPropertyValue(name).trim();
+  return {
+    background: "transparent",
+    font: style.fontFamily,
+    view: {stroke: color("--line")},
+    axis: {
+      labelColor: color("--quiet"), titleColor: color("--quiet"), gridColor: color("--line"),
+      domainColor: color("--line"), tickColor: color("--line"), labelFontSize: 12, titleFontSize: 12,
+      titleFontWeight: "normal", labelFont: style.fontFamily, titleFont: style.fontFamily,
+    },
+    legend: {labelColor: color("--text"), titleColor: color("--quiet"), labelFontSize: 12},
+    text: {color: color("--text"), fill: color("--text")},
+    rule: {color: color("--quiet")},
+    title: {color: color("--text")},
+  };
+}
+
+async function fetchSpec(element) {
+  for (;;) {
+    const response = await fetch(element.dataset.chartUrl, {headers: {Accept: "application/json"}});
+    const answer = await response.json();
+    if (response.status === 200) return answer;
+    if (response.status !== 202) throw new Error(answer.detail ?? response.statusText);
+    element.textContent = `The chart is being made, since ${answer.elapsed_s} s.`;
+    await new Promise(resolve => setTimeout(resolve, 1000));
+  }
+}
+
+function readJson(id) {
+  return JSON.parse(document.getElementById(id).textContent);
+}
+
+async function showChart(element) {
+  try {
+    const spec = element.dataset.chartUrl ? await fetchSpec(element) : readJson(element.dataset.chart);
+    if (element.dataset.bands) spec.datasets.bands = readJson(element.dataset.bands);
+    for (const half of spec.vconcat ?? []) half.width = element.clientWidth - 90;  // Stacked charts fit no container.
+    const embed = () => vegaEmbed(element, spec, {
+      ast: true, actions: false, defaultStyle: false, renderer: "svg", config: theme(),
+      tooltip: {disableDefaultStyle: true},
+    });
+    element.textContent = "";
+    await embed();
+    dark.addEventListener("change", embed);
+    element.dataset.shown = "";
+  } catch (error) {
+    element.textContent = `The chart cannot be shown: ${error.message}`;
+  }
+}
+
+async function refresh() {
+  if (document.hidden || document.querySelector("[data-live] :focus")) return;
+  const response = await fetch(location.href, {headers: {Accept: "text/html"}});
+  if (!response.ok) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const section of document.querySelectorAll("[data-live]")) {
+    const fresh = page.getElementById(section.id);
+    if (fresh === null) continue;
+    if (section.id === "run" && !("live" in fresh.dataset)) {
+      location.reload();  // The run has ended, and there is more to show than was there.
+      return;
+    }
+    if (fresh.innerHTML !== section.innerHTML) section.replaceWith(document.importNode(fresh, true));
+  }
+}
+
+function followViews(nav) {
+  nav.addEventListener("click", event => {
+    const chosen = event.target.closest("a");
+    if (chosen === null) return;
+    for (const link of nav.querySelectorAll("a")) link.removeAttribute("aria-current");
+    chosen.setAttribute("aria-current", "true");
+  });
+}
+
+document.querySelectorAll(".chart").forEach(showChart);
+document.querySelectorAll("[data-views]").forEach(followViews);
+if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), 2000);

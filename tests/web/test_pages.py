@@ -1,0 +1,398 @@
+"""Pages: what a browser is shown at the addresses of the documents."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from falcon.testing import Result
+from web_support import FIRST_START, MEMORY, Site, artifact, assert_problem, memory_artifact, profile_artifact
+
+from dramatiq_diag.documents import actor_href, task_href
+from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.store import RunRecord
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+HOSTILE = "\"'><script>pwned()</script><img src=x onerror=pwned()>{{ 7*7 }}</title></pre></script><!--"
+
+
+class Page(html.parser.HTMLParser):
+    """A page's elements with their attributes, and its text."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        assert result.headers["content-type"] == "text/html; charset=utf-8"
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(result.text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.elements if found == tag]
+
+    def links(self) -> list[str]:
+        return [str(attributes["href"]) for attributes in self.all("a") if "href" in attributes]
+
+
+def page_of(site: Site, path: str, status: int = 200, **options: Any) -> Page:
+    result = site.get(path, headers={"Accept": BROWSER}, **options)
+    assert result.status_code == status, result.text
+    return Page(result)
+
+
+def run_path(task_id: str) -> str:
+    return task_href(task_id)
+
+
+# Who gets a page.
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (BROWSER, "text/html; charset=utf-8"),
+        ("text/html", "text/html; charset=utf-8"),
+        ("application/json", "application/json"),
+        ("*/*", "application/json"),  # curl
+        ("application/json, text/html", "application/json"),
+        ("application/json;q=0.5, text/html", "text/html; charset=utf-8"),
+        ("image/png", "application/json"),
+        ("not a media type", "application/json"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/tasks/", "/tasks/t/", "/tasks/t/profile_artifacts/", "/actors/", "/actors/crunch/"])
+def test_a_browser_gets_a_page_and_others_the_document(site: Site, path: str, accept: str, media_type: str) -> None:
+    site.publish("t")
+    result = site.get(path, headers={"Accept": accept})
+    assert (result.status_code, result.headers["content-type"]) == (200, media_type)
+    assert "Accept" in result.headers["vary"]
+
+
+def test_an_error_is_a_page_for_a_browser_and_a_problem_document_for_others(site: Site) -> None:
+    page = page_of(site, "/tasks/nobody/", 404)
+    assert "Nothing was ever collected for this task" in page.text
+    assert assert_problem(site.get("/tasks/nobody/"), 404)
+
+
+def test_who_comes_without_an_address_is_led_to_the_runs(site: Site) -> None:
+    result = site.get("/")
+    assert (result.status_code, result.headers["location"]) == (303, "/tasks/")
+
+
+def test_under_a_mount_point_every_address_begins_with_it(site: Site) -> None:
+    run_id = site.publish("t", [memory_artifact(), profile_artifact()])
+    for path in (
+        "/tasks/",
+        "/tasks/t/",
+        "/actors/",
+        "/actors/crunch/",
+        f"/compare/?a={run_id}&b={run_id}",
+        "/tasks/x/",
+    ):
+        result = site.client.simulate_get(path, headers={"Accept": BROWSER}, root_path="/diag")
+        found = Page(result)
+        addresses = [
+            address
+            for _, attributes in found.elements
+            for name in ("href", "src", "action", "data-chart-url")
+            if (address := attributes.get(name)) and not address.startswith(("#", "data:", "?", "http://"))
+        ]
+        assert len(addresses) > 4
+        assert [address for address in addresses if not address.startswith("/diag/")] == []
+
+
+# What they say.
+
+
+def test_the_list_shows_each_run_with_its_curve(site: Site) -> None:
+    site.publish("first", [memory_artifact()])
+    site.publish("second", status=RunStatus.FAILED, exception_type="ValueError")
+    page = page_of(site, "/tasks/")
+    assert page.text.index("second") < page.text.index("first")
+    assert "4.00 s" in page.text
+    assert "125.0 MiB" in page.text
+    [curve] = page.all("polyline")
+    assert len(str(curve["points"]).split()) == MEMORY.count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("actor=crunch", "ab"),
+        ("actor=send", "c"),
+        ("queue=slow", "b"),
+        ("status=failed", "c"),
+        ("min_duration_s=5", "b"),
+        ("max_duration_s=4.5", "ac"),
+        ("min_peak_rss_mb=200", "c"),
+        ("since=2026-01-02T03:05", "bc"),
+        ("until=2026-01-02T03:05:00Z", "a"),
+        ("task_id=task-b", "b"),
+        ("task_id=task-", "abc"),
+        ("actor=&queue=&status=&since=&min_duration_s=&task_id=", "abc"),
+        ("actor=nobody", ""),
+    ],
+)
+def test_the_list_is_filtered_alike_as_page_and_as_document(site: Site, query: str, shown: str) -> None:
+    site.publish("task-a")
+    site.publish("task-b", queue_name="slow", duration_ms=5000.0)
+    site.publish("task-c", actor_name="send", status=RunStatus.FAILED, peak_rss_bytes=300 * 1024**2)
+    document = site.get(f"/tasks/?{query}").json
+    assert sorted(run["task_id"][-1] for run in document["runs"]) == list(shown)
+    page = page_of(site, f"/tasks/?{query}")
+    assert sorted(set(re.findall(r"/tasks/task-(.)/", " ".join(page.links())))) == list(shown)
+    assert ("No runs." in page.text) == (not shown)
+
+
+@pytest.mark.parametrize(("sort", "order"), [("newest", "cba"), ("slowest", "bca"), ("memory", "abc")])
+def test_the_list_is_sorted_and_goes_on_where_it_ended(site: Site, sort: str, order: str) -> None:
+    site.publish("task-a", duration_ms=1.0, peak_rss_bytes=3000)
+    site.publish("task-b", duration_ms=3.0, peak_rss_bytes=2000)
+    site.publish("task-c", duration_ms=2.0, peak_rss_bytes=1000)
+    path, seen = f"/tasks/?sort={sort}&limit=1", ""
+    while path:
+        page = page_of(site, path)
+        seen += "".join(dict.fromkeys(re.findall(r"/tasks/task-(.)/", " ".join(page.links()))))
+        following = [str(link["href"]) for link in page.all("a") if link.get("rel") == "next"]
+        path = f"/tasks/{following[0]}" if following else ""
+    assert seen == order
+
+
+def test_the_form_keeps_what_was_asked_for(site: Site) -> None:
+    page = page_of(site, "/tasks/?actor=crunch&min_duration_s=2.5&sort=slowest")
+    values = {field["name"]: field.get("value") for field in page.all("input") if "name" in field}
+    assert values["actor"] == "crunch"
+    assert values["min_duration_s"] == "2.5"
+    assert [option.get("value") for option in page.all("option") if "selected" in option] == ["slowest"]
+
+
+def test_what_runs_now_is_on_top(site: Site) -> None:
+    site.publish("done")
+    running = RunRecord(
+        run_id=site.publish("x"),
+        task_id="under-way",
+        actor_name="crawl",
+        queue_name="default",
+        status=RunStatus.RUNNING,
+        started_at=FIRST_START,
+        hostname="worker-1",
+        pid=1,
+    )
+    site.store.announce([RunRecord(**{**vars(running), "run_id": uuid.uuid4()})])
+    page = page_of(site, "/tasks/")
+    assert "Running now" in page.text
+    assert page.text.index("crawl") < page.text.index("crunch")
+    assert page.text.count("crawl") == 1
+    assert [section["id"] for section in page.all("section") if "data-live" in section] == ["running"]
+
+    of_run = page_of(site, "/tasks/under-way/")
+    assert "so far" in of_run.text
+    assert of_run.all("form") == [form for form in of_run.all("form") if form.get("role") == "search"]
+
+
+def test_a_run_says_what_happened(site: Site) -> None:
+    site.publish("t", status=RunStatus.FAILED, exception_type="ValueError", exception_message="too big")
+    site.publish(
+        "t",
+        [memory_artifact(), artifact("task_logs", b"INFO started\n", filename="task.log", media_type="text/plain")],
+        overlapped_task_ids=["other"],
+    )
+    site.publish("other", started_at=FIRST_START + timedelta(seconds=62))
+    page = page_of(site, "/tasks/t/")
+    assert "2 of 2" in page.text
+    assert "INFO started" in page.text
+    assert "pyinstrument was not collected for this run." in page.text
+    assert "/tasks/other/?attempt=1" in page.links()
+    assert '"start_s": 2.0' in page.text
+    assert [frame for frame in page.all("div") if "data-chart-url" in frame]
+    first = page_of(site, "/tasks/t/?attempt=1")
+    assert "ValueError: too big" in first.text
+    assert "/tasks/t/?attempt=2" in first.links()
+
+
+@pytest.mark.parametrize("status", [s for s in ArtifactStatus if s not in ("stored", "partial")])
+def test_a_missing_artifact_says_why_where_its_picture_would_be(site: Site, status: ArtifactStatus) -> None:
+    site.publish("t", [profile_artifact(status=status, reason="Because of the moon.")])
+    page = page_of(site, "/tasks/t/")
+    assert page.all("iframe") == []
+    assert page.text.count("Because of the moon.") == 2
+
+
+def test_an_actor_shows_its_runs_and_two_to_compare(site: Site) -> None:
+    site.publish("a", status=RunStatus.FAILED, exception_type="ValueError")
+    site.publish("b", duration_ms=8000.0)
+    page = page_of(site, "/actors/crunch/")
+    assert "8.00 s" in page.text
+    picked = {field["name"] for field in page.all("input") if "checked" in field}
+    assert picked == {"a", "b"}
+    assert '"$schema"' in page.text
+    assert "/actors/crunch/" in page_of(site, "/actors/").links()
+    assert assert_problem(site.get("/actors/nobody/"), 404)
+
+
+@pytest.mark.parametrize("name", ["app.tasks:crunch", "a/b/c", "a b", "ключ", "%2F", "?x=1", "#", "..", HOSTILE])
+def test_an_actor_of_any_name_has_a_page(site: Site, name: str) -> None:
+    site.publish("a", actor_name=name)
+    [link] = [link for link in page_of(site, "/actors/").links() if link.startswith("/actors/") and link != "/actors/"]
+    assert link == actor_href(name)
+    assert site.get(link).json["actor"]["actor_name"] == name
+    assert name in page_of(site, link).text
+
+
+# What they do not do.
+
+
+def publish_hostile(site: Site) -> str:
+    log = artifact("task_logs", HOSTILE.encode(), filename="task.log", media_type="text/plain")
+    odd = artifact("other", b"x", filename="a.bin", media_type="application/x-thing")
+    missing = profile_artifact(status=ArtifactStatus.FAILED, reason=HOSTILE)
+    run_id = site.publish(
+        HOSTILE,
+        [log, odd, missing, memory_artifact()],
+        actor_name=HOSTILE,
+        queue_name=HOSTILE,
+        hostname=HOSTILE,
+        status=RunStatus.FAILED,
+        exception_type=HOSTILE,
+        exception_message=HOSTILE,
+        exception_traceback=HOSTILE,
+        overlapped_task_ids=[HOSTILE, "beside"],
+    )
+    site.publish("beside", actor_name=HOSTILE, started_at=FIRST_START + timedelta(seconds=1))
+    return str(run_id)
+
+
+def test_hostile_content_is_text_on_every_page(site: Site) -> None:
+    run_id = publish_hostile(site)
+    for path in (
+        "/tasks/",
+        f"/tasks/?actor={actor_href(HOSTILE).split('/')[2]}",
+        run_path(HOSTILE),
+        "/actors/",
+        actor_href(HOSTILE),
+        f"/compare/?a={run_id}&b={run_id}",
+    ):
+        page = page_of(site, path)
+        for tag, attributes in page.elements:
+            assert not any(name.startswith("on") or name == "style" for name in attributes), (path, tag, attributes)
+            assert tag != "img" or attributes.get("class") == "chart", path
+        for script in page.all("script"):
+            assert script.get("type") == "application/json" or str(script["src"]).startswith("/static/"), path
+        assert "pwned()" in page.text, path
+        assert "{{ 7*7 }}" in page.text, path
+    problem = page_of(site, f"/tasks/?status={'%3Cscript%3Epwned()'}", 400)
+    assert [script for script in problem.all("script") if "src" not in script] == []
+
+
+def test_a_page_loads_nothing_but_from_its_own_server(site: Site) -> None:
+    run_id = publish_hostile(site)
+    for path in ("/tasks/", run_path(HOSTILE), "/actors/", actor_href(HOSTILE), f"/compare/?a={run_id}&b={run_id}"):
+        result = site.get(path, headers={"Accept": BROWSER})
+        policy = result.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert not re.search(
+            r"""(src|href)=["']?(https?:)?//""", result.text.replace('href="http://falconframework.org/', "")
+        )
+
+
+def test_what_pages_load_is_served_and_kept(site: Site) -> None:
+    for name in ("style.css", "pages.js", "charts.js"):
+        result = site.get(f"/static/{name}")
+        assert result.status_code == 200
+        assert len(result.content) > 1000
+        again = site.get(f"/static/{name}", headers={"If-None-Match": result.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        packed = site.get(f"/static/{name}", headers={"Accept-Encoding": "gzip"})
+        assert packed.headers["content-encoding"] == "gzip"
+        assert len(packed.content) < len(result.content)
+    assert assert_problem(site.get("/static/../app.py"), 404)
+    assert assert_problem(site.get("/static/app.py"), 404)
+
+
+# What is gone.
+
+
+def test_an_expired_run_says_so(site: Site) -> None:
+    path = site.publish_one(memory_artifact())
+    site.change(path, status=ArtifactStatus.EXPIRED, reason="Removed by the cleanup.")
+    page = page_of(site, "/tasks/one/")
+    assert "Removed by the cleanup." in page.text
+    assert page.all("div") == [element for element in page.all("div") if "data-chart-url" not in element]
+    report = path.split("?")[0].rsplit("/", 1)[0] + "/reports/csv"
+    assert "Removed by the cleanup." in page_of(site, report, 410).text
+    assert assert_problem(site.get(report), 410) == "Removed by the cleanup."
+
+
+# Reports.
+
+
+def report_path(site: Site, kind: str, record: Any = None) -> str:
+    path = site.publish_one(memory_artifact() if record is None else record)
+    return path.split("?")[0].rsplit("/", 1)[0] + f"/reports/{kind}"
+
+
+def report(site: Site, path: str, **options: Any) -> Result:
+    """Asks until it is made."""
+    while (result := site.get(path, **options)).status_code == 202:
+        assert result.headers["retry-after"] == "1"
+    return result
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type", "begins"),
+    [
+        ("csv", "text/csv; charset=utf-8", b"seconds,"),
+        ("svg", "image/svg+xml", b"<svg"),
+        ("png", "image/png", b"\x89PNG"),
+        ("html", "text/html; charset=utf-8", b"<!"),
+        ("chart", "application/json", b"{"),
+        ("datum", "text/plain; charset=utf-8", MEMORY[:4]),
+    ],
+)
+def test_a_memory_curve_has_its_reports(site: Site, kind: str, media_type: str, begins: bytes) -> None:
+    result = report(site, report_path(site, kind))
+    assert result.status_code == 200
+    assert result.headers["content-type"] == media_type
+    assert "sandbox" in result.headers["content-security-policy"]
+    assert result.content.lower().startswith(begins.lower())
+
+
+def test_a_report_that_there_is_not_is_not_found(site: Site) -> None:
+    assert "no format 'pdf'" in assert_problem(site.get(report_path(site, "pdf")), 404)
+    assert assert_problem(site.get("/artifacts/nobody/reports/csv"), 404)
+    assert assert_problem(site.get("/artifacts/6f0c2a8e-0000-0000-0000-000000000000/reports/csv"), 404)
+
+
+def test_a_report_needs_the_token_and_a_signed_download_does_not(make_site: Callable[..., Site]) -> None:
+    site = make_site(api_token="secret")
+    path = site.publish_one(memory_artifact())
+    assert site.get(path).status_code == 200
+    reports = path.split("?")[0].rsplit("/", 1)[0] + "/reports/csv"
+    assert assert_problem(site.get(reports), 401)
+    assert report(site, reports, headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_progress_is_told_until_the_report_is_made(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq_diag.web.reports._WAIT_S", 0.0)
+    path = report_path(site, "svg")
+    result = site.get(path)
+    assert result.status_code == 202
+    assert result.json["status"] in ("waiting", "rendering")
+    assert result.json["limit_s"] > result.json["elapsed_s"] >= 0
+    shown = site.get(path, headers={"Accept": BROWSER})
+    if shown.status_code == 202:  # Else it has just been made.
+        assert shown.headers["refresh"] == "1"
+        assert Page(shown).all("progress")
+    assert report(site, path).status_code == 200
