@@ -34,7 +34,7 @@ def history_chart(
 
     Parameters:
       runs: Those that have not ended are left out of the upper half.
-      width: In pixels; Vega-Lite fits no stacked charts to their container. In a page it is the signal `childWidth`.
+      width: In pixels; Vega-Lite fits no stacked charts to their container. A page sets it by `view.width`.
       height: Of each half, in pixels.
       href: Gives the address that a click on a run opens.
 
