@@ -27,7 +27,7 @@ _VISIBLE = 100
 
 def run() -> Iterator[Result]:
     """Yields the rates for both databases, and the time until a run is seen over HTTP."""
-    with _postgresql() as url:
+    with postgresql() as url:
         for database, settings in (("SQLite", {}), ("PostgreSQL", {"database_url": url})):
             for names, budget in ((["memory"], 1000), (["memory", "pyinstrument"], 600)):
                 rates = [_rate(names, settings) for _ in range(_ROUNDS)]
@@ -41,7 +41,8 @@ def run() -> Iterator[Result]:
 
 
 @contextmanager
-def _postgresql() -> Iterator[str]:
+def postgresql() -> Iterator[str]:
+    """Yields the URL of a migrated database on a server of its own."""
     with tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_pg_") as directory:
         server = pgserver.get_server(directory)
         try:

@@ -1,0 +1,165 @@
+"""The lists over HTTP with 100,000 runs of 50 actors stored: the first page of each filter and of each order."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import insert
+
+from dramatiq_diag import Settings
+from dramatiq_diag.models import RunStatus, TaskRun
+from dramatiq_diag.records import task_key
+from dramatiq_diag.store import Store
+
+from .publisher import postgresql
+from .result import Result, percentile
+
+_RUNS = int(os.environ.get("BENCH_LIST_RUNS", "100_000"))
+_BATCH = 10_000
+_ANSWERS = 100
+_BUDGET_MS = 100.0
+_TYPES = {"JSON": "application/json", "HTML": "text/html"}
+
+#: Of a thousand runs, so many.
+_STATUSES = {
+    RunStatus.SUCCEEDED: 958,
+    RunStatus.FAILED: 30,
+    RunStatus.SKIPPED: 10,
+    RunStatus.INTERRUPTED: 2,
+}
+
+
+def run() -> Iterator[Result]:
+    """Yields a row for each list and database."""
+    with postgresql() as url, tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_lists_") as data_dir:
+        for database, changes in (("SQLite", {}), ("PostgreSQL", {"database_url": url})):
+            settings = Settings(data_dir=data_dir, **changes)
+            fill(settings)
+            with _served(data_dir, changes.get("database_url", "")) as connection:
+                for what, path in _paths().items():
+                    yield _measured(connection, f"{what}, {database}", path)
+
+
+@contextmanager
+def _served(data_dir: str, database_url: str) -> Iterator[http.client.HTTPConnection]:
+    """Serves the store by a process of its own. Yields a connection to it."""
+    environment = {"DRAMATIQ_DIAG_DATA_DIR": data_dir, "DRAMATIQ_DIAG_DATABASE_URL": database_url}
+    command = [sys.executable, "-c", "from dramatiq_diag.cli import main; main()", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as server:  # noqa: S603
+        try:
+            assert server.stderr is not None
+            address = next(found for line in server.stderr if (found := re.search(r"http://([0-9.]+):([0-9]+)", line)))
+            connection = http.client.HTTPConnection(address[1], int(address[2]), timeout=60)
+            yield connection
+            connection.close()
+        finally:
+            server.terminate()
+
+
+def _paths() -> dict[str, str]:
+    """Returns: What is asked for -> its path; the first page of the runs, and the actors."""
+    now = datetime.now(UTC)
+    queries: dict[str, dict[str, str]] = {
+        "all": {},
+        "of an actor": {"actor": "actor_0"},
+        "of a rare actor": {"actor": "actor_49"},
+        "of a queue": {"queue": "mail"},
+        "of a rare queue": {"queue": "reports"},
+        "failed": {"status": "failed"},
+        "interrupted": {"status": "interrupted"},
+        "running, none": {"status": "running"},
+        "by how a task's id begins": {"task_id": "00a"},
+        "of the last hour": {"since": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"},
+        "older than two days": {"until": f"{now - timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"},
+        "of ten seconds or more": {"min_duration_s": "10"},
+        "of two milliseconds or less": {"max_duration_s": "0.002"},
+        "of 800 MB or more": {"min_peak_rss_mb": "800"},
+        "slowest first": {"sort": "slowest"},
+        "most memory first": {"sort": "memory"},
+    }
+    lists = {f"runs, {what}": f"/tasks/?{urlencode(query)}" for what, query in queries.items()}
+    return lists | {"actors": "/actors/", "one actor": "/actors/actor_0/"}
+
+
+def _measured(connection: http.client.HTTPConnection, what: str, path: str) -> Result:
+    figures_ms = {name: _answers_ms(connection, path, kind) for name, kind in _TYPES.items()}
+    tails_ms = {name: percentile(spent_ms, 99) for name, spent_ms in figures_ms.items()}
+    texts = (
+        f"{name} {statistics.median(spent_ms):.1f} ms, p99 {tails_ms[name]:.1f} ms"
+        for name, spent_ms in figures_ms.items()
+    )
+    return Result(
+        what=f"{what}, with {_RUNS:,} stored",
+        budget=f"p99 {_BUDGET_MS:.0f} ms",
+        measured="; ".join(texts),
+        met=max(tails_ms.values()) <= _BUDGET_MS,
+    )
+
+
+def _answers_ms(connection: http.client.HTTPConnection, path: str, kind: str) -> list[float]:
+    spent_ms = []
+    for _ in range(_ANSWERS + 1):
+        started = time.perf_counter()
+        connection.request("GET", path, headers={"Accept": kind})
+        answer = connection.getresponse()
+        answer.read()
+        spent_ms.append((time.perf_counter() - started) * 1000)
+        assert answer.status == 200, f"{path} answers {answer.status}"
+    return spent_ms[1:]
+
+
+def fill(settings: Settings) -> None:
+    """Writes runs of the last three days, as a busy installation has them."""
+    store = Store(settings)
+    store.open()
+    chance = random.Random(7)  # noqa: S311
+    first = datetime.now(UTC) - timedelta(days=3)
+    step = timedelta(days=3) / _RUNS
+    for start in range(0, _RUNS, _BATCH):
+        rows = [_row(chance, first + number * step) for number in range(start, start + _BATCH)]
+        with store.session() as session:
+            session.connection().execute(insert(TaskRun), rows)
+    if store.engine.dialect.name == "postgresql":  # What autovacuum does within a minute.
+        with store.session() as session:
+            session.connection().exec_driver_sql("ANALYZE")
+    store.close()
+
+
+def _row(chance: random.Random, started_at: datetime) -> dict[str, Any]:
+    task_id = str(uuid.UUID(int=chance.getrandbits(128)))
+    status = chance.choices(list(_STATUSES), list(_STATUSES.values()))[0]
+    duration_ms = chance.lognormvariate(5, 1.5)
+    return {
+        "run_id": uuid.UUID(int=chance.getrandbits(128)),
+        "task_key": task_key(task_id),
+        "task_id": task_id,
+        "actor_name": f"actor_{int(50 * chance.random() ** 2)}",
+        "queue_name": chance.choices(("default", "mail", "reports"), (900, 99, 1))[0],
+        "status": status,
+        "started_at": started_at,
+        "finished_at": started_at + timedelta(milliseconds=duration_ms),
+        "duration_ms": duration_ms,
+        "peak_rss_bytes": int(chance.lognormvariate(18.5, 0.5)) if chance.random() < 0.9 else None,
+        "hostname": f"worker-{chance.randrange(8)}",
+        "pid": chance.randrange(100, 200),
+        "exception_type": "ValueError" if status is RunStatus.FAILED else None,
+        "exception_message": "no such thing" if status is RunStatus.FAILED else None,
+        "exception_traceback": "Traceback (most recent call last):\n" + "  line\n" * 80
+        if status is RunStatus.FAILED
+        else None,
+        "overlapped_task_ids": [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(chance.randrange(5))],
+    }
