@@ -277,6 +277,7 @@ CHARTS = {
     "an empty curve": memory_chart([("first", CURVE), ("second", [])], width=600),
     "no curve": memory_chart([], width=600),
     "in a page": memory_chart([("first", CURVE)]),
+    "a picture": memory_chart([(HOSTILE, CURVE)], BANDS, width=600, interactive=False),
     "history": history_chart(
         [
             run_document(1, status="failed", task_id=HOSTILE),

@@ -153,10 +153,10 @@ def _read(path: str) -> list[Sample]:
     return samples
 
 
-def _chart(path: str, **size: Any) -> dict[str, Any]:
-    return memory_chart([("Process memory", thin(_read(path), MAX_POINTS))], **size)
+def _chart(path: str, **options: Any) -> dict[str, Any]:
+    return memory_chart([("Process memory", thin(_read(path), MAX_POINTS))], **options)
 
 
 def _draw(path: str, draw: Callable[..., Any]) -> Any:
-    chart = _chart(path, width=_WIDTH, height=_HEIGHT)
+    chart = _chart(path, width=_WIDTH, height=_HEIGHT, interactive=False)
     return draw(chart, config={**config(dark=False), "background": "white"}, allowed_base_urls=[])

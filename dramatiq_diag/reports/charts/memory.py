@@ -32,6 +32,7 @@ def memory_chart(
     *,
     width: Width = "container",
     height: int = 280,
+    interactive: bool = True,
 ) -> Spec:
     """Draws the memory of a process over the time of a task, or of two.
 
@@ -40,6 +41,7 @@ def memory_chart(
       bands: What else went on: `start_s`, `end_s` and `label` of each.
       width: In pixels, or `container` in a page.
       height: In pixels.
+      interactive: Whether it answers to the pointer; a picture does not, and is drawn faster.
 
     Returns:
       A specification with the data `samples`, `moments`, `marks` and `bands`.
@@ -73,7 +75,7 @@ def memory_chart(
         },
         **sizing(width),
         "height": height,
-        "layer": _memory_layers(x, y, several=len(curves) > 1),
+        "layer": _memory_layers(x, y, several=len(curves) > 1, interactive=interactive),
     }
 
 
@@ -90,7 +92,7 @@ def _domain(sizes: Sequence[float]) -> list[float]:
     return [max(start, 0.0), highest + max((highest - start) * 0.12, highest / 100, 0.01)]
 
 
-def _memory_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
+def _memory_layers(x: Spec, y: Spec, *, several: bool, interactive: bool) -> list[Spec]:
     colour: Spec = (
         {"color": {"field": "curve", "type": "nominal", "sort": None, "legend": {"title": None, "orient": "top"}}}
         if several
@@ -100,8 +102,6 @@ def _memory_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
     band: Spec = {"data": {"name": "bands"}, "encoding": {"x": band_x, "x2": {"field": "end_s"}}}
     line: Spec = {
         "data": {"name": "samples"},
-        # Declared in a layer: at the top of a layered specification its signals would be made twice.
-        "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
         "mark": {"type": "line", "clip": True, "strokeWidth": 1.5},
         "encoding": {"x": x, "y": y, **colour},
     }
@@ -110,12 +110,14 @@ def _memory_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
         "mark": {"type": "area", "clip": True, "opacity": 0.15},
         "encoding": {"x": x, "y": y, "y2": {"datum": y["scale"]["domain"][0]}},
     }
+    if interactive:  # Declared in a layer: at the top of a layered specification its signals would be made twice.
+        line["params"] = [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}]
     return [
         {**band, "mark": {"type": "rect", "clip": True, "color": _BAND_GREY, "opacity": 0.15}},
         *([] if several else [area]),
         line,
         *_mark_layers(x, y, colour),
-        *_hover_layers(x, y, several=several),
+        *(_hover_layers(x, y, several=several) if interactive else []),
         # Above what catches the pointer, so that it can be pointed at.
         _strip(band),
     ]
