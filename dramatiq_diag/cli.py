@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from .commands.artifacts import artifacts
+from .commands.compare import compare
 from .commands.demo import demo
 from .commands.doctor import doctor
+from .commands.keep import delete, pin, unpin
 from .commands.recover import recover
 from .commands.report import report
 from .commands.serve import serve
+from .commands.show import show
 from .commands.store import check, cleanup, migrate
 from .commands.tasks import tasks
 from .errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMismatchError
@@ -53,11 +56,16 @@ def main() -> None:
     Examples:
       dramatiq-diag demo                      see it work, without a broker or a database
       dramatiq-diag tasks                     what was collected lately
+      dramatiq-diag show TASK_ID              one run: its memory, its time, its allocations
+      dramatiq-diag compare TASK_A TASK_B     what got slower or larger
       dramatiq-diag artifacts TASK_ID         what was collected of one task
-      dramatiq-diag report TASK_ID            where its time went
+      dramatiq-diag report TASK_ID            where its time went, for a file
       dramatiq-diag doctor                    why something was not
     """
 
 
-for _command in (demo, serve, migrate, cleanup, tasks, artifacts, report, recover, doctor, check):
+for _command in (
+    *(demo, serve, migrate, tasks, show, compare, artifacts, report),
+    *(pin, unpin, delete, cleanup, recover, doctor, check),
+):
     main.add_command(_command)

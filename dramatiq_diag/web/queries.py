@@ -20,9 +20,9 @@ DEFAULT_LIMIT = 50
 _MAX_LIMIT = 1000
 #: Far beyond any number of attempts, and well within what can be compared.
 _MAX_ATTEMPT = 10**18
-#: Beyond any duration in seconds, or size in MB.
+#: Beyond any duration in seconds, or size in MiB.
 _MAX_FIGURE = 1e12
-_BYTES_IN_MB = 1024**2
+_MEBIBYTE = 1024**2
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,19}")
 _DECIMAL = re.compile(r"[0-9]{1,13}(\.[0-9]{1,9})?")
@@ -122,8 +122,8 @@ class RunsQuery(PageQuery):
     "Only runs that took so many seconds or more."
     max_duration_s: _Figure | None = None
     "Only runs that took so many seconds or less."
-    min_peak_rss_mb: _Figure | None = None
-    "Only runs whose peak RSS was so many MB (of 1,048,576 bytes) or more."
+    min_peak_rss_mib: _Figure | None = None
+    "Only runs whose peak RSS was so many MiB or more."
     sort: Annotated[Sort, BeforeValidator(_one_of(Sort))] = Sort.NEWEST
     "What comes first: the newest, the slowest, or what took most memory."
 
@@ -139,7 +139,7 @@ class RunsQuery(PageQuery):
             started_before=self.until,
             min_duration_ms=None if self.min_duration_s is None else self.min_duration_s * 1000,
             max_duration_ms=None if self.max_duration_s is None else self.max_duration_s * 1000,
-            min_peak_rss_bytes=None if self.min_peak_rss_mb is None else int(self.min_peak_rss_mb * _BYTES_IN_MB),
+            min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * _MEBIBYTE),
         )
 
 

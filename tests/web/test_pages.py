@@ -135,7 +135,7 @@ def test_the_list_shows_each_run_with_its_curve(site: Site) -> None:
         ("status=failed", "c"),
         ("min_duration_s=5", "b"),
         ("max_duration_s=4.5", "ac"),
-        ("min_peak_rss_mb=200", "c"),
+        ("min_peak_rss_mib=200", "c"),
         ("since=2026-01-02T03:05", "bc"),
         ("until=2026-01-02T03:05:00Z", "a"),
         ("task_id=task-b", "b"),

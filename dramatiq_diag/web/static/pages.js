@@ -12,7 +12,7 @@ function theme() {
     axis: {
       labelColor: color("--quiet"), titleColor: color("--quiet"), gridColor: color("--line"),
       domainColor: color("--line"), tickColor: color("--line"), labelFontSize: 12, titleFontSize: 12,
-      titleFontWeight: "normal", labelFont: style.fontFamily, titleFont: style.fontFamily,
+      titleFontWeight: "normal", tickCount: 10, labelFont: style.fontFamily, titleFont: style.fontFamily,
     },
     legend: {labelColor: color("--text"), titleColor: color("--quiet"), labelFontSize: 12},
     text: {color: color("--text"), fill: color("--text")},
