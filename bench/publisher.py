@@ -27,8 +27,9 @@ _VISIBLE = 100
 
 def run() -> Iterator[Result]:
     """Yields the rates for both databases, and the time until a run is seen over HTTP."""
-    with postgresql() as url:
-        for database, settings in (("SQLite", {}), ("PostgreSQL", {"database_url": url})):
+    with postgresql() as url, tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_blobs_") as blobs:
+        # A database has one blob directory, and each worker a data directory of its own.
+        for database, settings in (("SQLite", {}), ("PostgreSQL", {"database_url": url, "blob_url": blobs})):
             for names, budget in ((["memory"], 1000), (["memory", "pyinstrument"], 600)):
                 rates = [_rate(names, settings) for _ in range(_ROUNDS)]
                 yield Result(
