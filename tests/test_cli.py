@@ -59,7 +59,7 @@ def command(data_dir: Path) -> Command:
     def run(*arguments: str, **environment: str) -> Result:
         result = CliRunner().invoke(main, arguments, env=environment, prog_name="dramatiq-diag")
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        assert "Traceback" not in result.output
+        assert "Traceback" not in result.stderr
         return result
 
     return run
