@@ -87,7 +87,7 @@ def _paths() -> dict[str, str]:
         "older than two days": {"until": f"{now - timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"},
         "of ten seconds or more": {"min_duration_s": "10"},
         "of two milliseconds or less": {"max_duration_s": "0.002"},
-        "of 800 MB or more": {"min_peak_rss_mb": "800"},
+        "of 800 MB or more": {"min_peak_rss_mib": "800"},
         "slowest first": {"sort": "slowest"},
         "most memory first": {"sort": "memory"},
     }

@@ -1,6 +1,6 @@
 """Makes the README's screenshots: the demo's actors on a stub broker, their pages in Chromium.
 
-    python docs/screenshots.py          # needs the development environment and Chromium
+Run it in the development environment; it needs Chromium.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ with Server(server_settings, port=0).start() as server, sync_playwright() as pla
     _work(server)
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     for scheme in ("light", "dark"):
-        context = browser.new_context(
-            base_url=server.url, viewport=_SIZE, color_scheme=scheme, device_scale_factor=1.5
-        )
+        context = browser.new_context(base_url=server.url, viewport=_SIZE, color_scheme=scheme, device_scale_factor=1.5)
         page = context.new_page()
         page.goto("/tasks/")
         _shoot(page, f"runs-{scheme}")

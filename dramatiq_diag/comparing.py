@@ -27,7 +27,8 @@ PARTS = {
 }
 
 _MEGABYTE = 1024 * 1024
-_UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
+#: Why there may be nothing to compare.
+UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
 
 
 @described
@@ -146,7 +147,7 @@ def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[A
     try:
         with open_form(artifact, form) as file:
             return json.load(file), None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return None, f"{name} of run {which}: {error}"
 
 

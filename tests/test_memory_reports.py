@@ -189,7 +189,7 @@ def test_pictures_are_drawn_with_the_peak_named(profile):
     drawn = form(*profile, "svg").decode()
 
     assert drawn.startswith("<svg")
-    assert "peak 150.0 MB" in drawn
+    assert "peak 150.0 MiB" in drawn
     assert "Seconds since task start" in drawn
     assert form(*profile, "png").startswith(b"\x89PNG")
 
@@ -202,7 +202,7 @@ def test_a_page_asks_nothing_of_another_host_and_draws_its_chart(profile, tmp_pa
     elements = dump_dom(page.as_uri())
 
     assert " src=" not in page.read_text().partition("<script>")[0]
-    assert "peak 150.0 MB" in elements.rpartition("<svg")[2]
+    assert "peak 150.0 MiB" in elements.rpartition("<svg")[2]
 
 
 def test_a_chart_is_a_specification_with_named_data(profile):

@@ -15,7 +15,7 @@ from .output import echo_json, echo_table, run_row
 from .parameters import moment, number
 from .store import opened_store
 
-_BYTES_IN_MB = 1024**2
+_MEBIBYTE = 1024**2
 
 
 @click.command()
@@ -27,7 +27,7 @@ _BYTES_IN_MB = 1024**2
 @click.option("--until", type=moment, help="Only runs that started before.")
 @click.option("--min-duration-s", type=number, help="Only runs that took so many seconds or more.")
 @click.option("--max-duration-s", type=number, help="Only runs that took so many seconds or less.")
-@click.option("--min-peak-rss-mb", type=number, help="Only runs whose peak RSS was so many MB or more.")
+@click.option("--min-peak-rss-mib", type=number, help="Only runs whose peak RSS was so many MiB or more.")
 @click.option(
     "--sort",
     type=click.Choice([*map(str, Sort)]),
@@ -48,7 +48,7 @@ def tasks(
     until: datetime | None,
     min_duration_s: float | None,
     max_duration_s: float | None,
-    min_peak_rss_mb: float | None,
+    min_peak_rss_mib: float | None,
     sort: str,
     limit: int,
     cursor: str | None,
@@ -63,7 +63,7 @@ def tasks(
     Examples:
       dramatiq-diag tasks --actor resize_image --status failed
       dramatiq-diag tasks --since 2h --sort slowest --limit 10
-      dramatiq-diag tasks --min-duration-s 30 --min-peak-rss-mb 500
+      dramatiq-diag tasks --min-duration-s 30 --min-peak-rss-mib 500
       dramatiq-diag tasks --json --limit 200
     """
     wanted = RunFilter(
@@ -75,7 +75,7 @@ def tasks(
         started_before=until,
         min_duration_ms=None if min_duration_s is None else min_duration_s * 1000,
         max_duration_ms=None if max_duration_s is None else max_duration_s * 1000,
-        min_peak_rss_bytes=None if min_peak_rss_mb is None else int(min_peak_rss_mb * _BYTES_IN_MB),
+        min_peak_rss_bytes=None if min_peak_rss_mib is None else int(min_peak_rss_mib * _MEBIBYTE),
     )
     with opened_store(Settings()) as store, store.session() as session:
         try:

@@ -30,7 +30,7 @@ _LINE = re.compile(rb"[ \t]*" + _NUMBER + rb"[ \t]+" + _NUMBER + rb"[ \t]*\r?\n"
 _MAX_LINE_BYTES = 128
 
 #: A log of up to this many bytes is read whole for a list of runs.
-_SMALL_BYTES = 32 * 1024
+_SMALL_BYTES = 4 * 1024
 
 _PAGE = Path(__file__).with_name("memory.html")
 

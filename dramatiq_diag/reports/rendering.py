@@ -12,8 +12,8 @@ from .errors import ReportError
 
 #: What a rendering may take; beyond that whoever asked gets an answer that says so. Memory is what the process writes
 #: to (RLIMIT_DATA), and limited on Linux alone.
-TIMEOUT_S = 60.0
-MAX_MEMORY_BYTES = 1024**3
+TIMEOUT_S = 300.0
+MAX_MEMORY_BYTES = 2 * 1024**3
 
 #: Exit codes of the process, which says on stderr what is wrong.
 REFUSED = 3

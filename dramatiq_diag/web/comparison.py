@@ -9,15 +9,13 @@ from typing import BinaryIO
 import falcon
 from sqlalchemy.orm import Session
 
-from ..comparing import PARTS, ComparedRun, Comparison, ComparisonDocument, compare_runs
+from ..comparing import PARTS, UNREADABLE, ComparedRun, Comparison, ComparisonDocument, compare_runs
 from ..documents import run_document
-from ..errors import BlobMissingError
 from ..models import LIVE_STATUSES, Artifact
 from ..records import artifacts_of, find_run
 from ..reports.charts import Spec, flame_chart, memory_chart
 from ..reports.comparison import difference_boxes
 from ..reports.downloads import form_of
-from ..reports.errors import ReportError
 from ..reports.renderings import RenderingInProgress
 from .backend import Backend
 from .negotiation import wants_html
@@ -70,7 +68,7 @@ class CompareResource:
                 if artifact is not None and artifact.status in LIVE_STATUSES:
                     try:
                         self._open(artifact, form, 0.0).close()
-                    except (RenderingInProgress, ReportError, BlobMissingError):  # The second look tells.
+                    except (RenderingInProgress, *UNREADABLE):  # The second look tells.
                         continue
 
     def _open(self, artifact: Artifact, form: str, wait_s: float) -> BinaryIO:

@@ -12,8 +12,8 @@ from .files import ArtifactFiles, refuse_removed
 from .openapi import FILE, PROBLEM, operation
 from .queries import DownloadQuery
 
-#: Seconds that a download waits for the form it gives: as long as a rendering may take, and a while in line.
-_WAIT_S = 100.0
+#: Seconds that a download waits for the form it gives; the rendering of a longer one goes on meanwhile.
+_WAIT_S = 20.0
 
 
 class DownloadResource:

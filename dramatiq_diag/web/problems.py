@@ -9,6 +9,7 @@ import falcon
 from dramatiq.logging import get_logger
 
 from ..errors import DiagnosticsError, NotInstalledError, StoreError
+from ..reports.errors import TooManyRenderingsError
 from .backend import Backend
 from .negotiation import wants_html
 from .rfc9457 import PROBLEM_TYPE, problem_detail, problem_document
@@ -28,6 +29,7 @@ class Problems:
         app.add_error_handler(DiagnosticsError, self._failed)
         app.add_error_handler(StoreError, self._unavailable)
         app.add_error_handler(NotInstalledError, self._unavailable)
+        app.add_error_handler(TooManyRenderingsError, self._unavailable)
 
     def _serialize(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
         status = HTTPStatus(error.status_code)

@@ -112,7 +112,7 @@ def test_a_person_finds_the_run_and_sees_where_memory_and_time_went(
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     assert "Seconds" in tooltip.inner_text()
-    assert re.search(r"MB\s+\d", tooltip.inner_text())
+    assert re.search(r"MiB\s+\d", tooltip.inner_text())
     assert "peak" in page.locator("#memory").inner_text()
 
     # And the tree of time, and the allocations of thread and process, are drawn inside the page.

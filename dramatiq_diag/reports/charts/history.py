@@ -47,7 +47,7 @@ def history_chart(
         "data": {"name": "runs"},
         "vconcat": [
             _half("duration_s", "Duration (s)", width, height, axis_title=None),
-            _half("peak_mb", "Peak memory (MB)", width, height, axis_title="Started (UTC)"),
+            _half("peak_mb", "Peak memory (MiB)", width, height, axis_title="Started (UTC)"),
         ],
         "resolve": {"scale": {"color": "shared", "shape": "shared"}},
     }

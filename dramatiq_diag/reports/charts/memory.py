@@ -58,7 +58,7 @@ def memory_chart(
     y = {
         "field": "megabytes",
         "type": "quantitative",
-        "title": "Process memory (MB)",
+        "title": "Process memory (MiB)",
         "scale": {"domain": _domain(sizes), "nice": False, "zero": False},
     }
     return {
@@ -159,7 +159,7 @@ def _mark_layers(x: Spec, y: Spec, colour: Spec) -> list[Spec]:
 def _hover_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
     select = {"type": "point", "on": "pointerover", "nearest": True, "fields": ["seconds"], "clear": "pointerout"}
     shown = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0}
-    figures = {"a_mb": "A (MB)", "b_mb": "B (MB)"} if several else {"megabytes": "MB"}
+    figures = {"a_mb": "A (MiB)", "b_mb": "B (MiB)"} if several else {"megabytes": "MiB"}
     # Numbers alone: Vega-Lite looks for a text at the wrong place when the nearest point is what is pointed at.
     tooltip = [
         {"field": "seconds", "type": "quantitative", "title": "Seconds", "format": ".3f"},
@@ -219,4 +219,4 @@ def _marks(name: str, samples: Sequence[Sample]) -> list[Spec]:
 
 
 def _megabytes(size_bytes: float) -> str:
-    return f"{size_bytes / _MEGABYTE:,.1f} MB"
+    return f"{size_bytes / _MEGABYTE:,.1f} MiB"
