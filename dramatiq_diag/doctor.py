@@ -34,7 +34,7 @@ _STUCK_S = 60.0
 _PACKAGES = ("memray", "pyinstrument")
 
 #: Extra -> the distributions that it installs and that are named when they are there.
-_EXTRAS = {"web": ("falcon", "waitress"), "postgres": ("psycopg",)}
+_EXTRAS = {"web": ("apispec", "falcon", "jinja2", "vl-convert-python", "waitress"), "postgres": ("psycopg",)}
 
 
 class Status(enum.StrEnum):

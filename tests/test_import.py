@@ -39,7 +39,8 @@ print("as before")
 
 _BLOCK = """
 import sys
-for name in ("memray", "pyinstrument", "falcon", "waitress", "psycopg", "redis", "pika"):
+web = ("falcon", "waitress", "jinja2", "apispec", "vl_convert")
+for name in ("memray", "pyinstrument", *web, "psycopg", "redis", "pika"):
     sys.modules[name] = None
 """
 
@@ -84,7 +85,7 @@ def test_importing_starts_no_thread_and_opens_nothing(tmp_path):
 
 
 def test_importing_loads_no_extra_and_no_migration_tool(tmp_path):
-    names = ["memray", "pyinstrument", "falcon", "psycopg", "alembic", "redis", "pika"]
+    names = ["memray", "pyinstrument", "falcon", "jinja2", "vl_convert", "psycopg", "alembic", "redis", "pika"]
 
     loaded = python(f"{_MODULES}\nimport sys\nprint([n for n in {names} if n in sys.modules])", cwd=str(tmp_path))
 
