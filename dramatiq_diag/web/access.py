@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import re
+from urllib.parse import urlsplit
 
 import falcon
 from pydantic import SecretStr
@@ -41,7 +42,14 @@ class TokenAccess:
 
 
 class SameSite:
-    """Refuses what a browser sends because a page of another site told it to, if it would change anything."""
+    """Refuses what a browser sends because a page of another site told it to, if it would change anything.
+
+    Parameters:
+      public_url: Where the own pages are, behind a proxy.
+    """
+
+    def __init__(self, public_url: str | None) -> None:
+        self._public_host = urlsplit(public_url or "").netloc
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.method in _SAFE:
@@ -51,7 +59,11 @@ class SameSite:
         if site is not None:
             allowed = site in ("same-origin", "none")
         else:
-            allowed = origin is None or origin.partition("://")[2] in (req.netloc, req.forwarded_host)
+            allowed = origin is None or origin.partition("://")[2] in (
+                req.netloc,
+                req.forwarded_host,
+                self._public_host,
+            )
         if not allowed:
             raise falcon.HTTPForbidden(description="A page of another site asked for this.")
 

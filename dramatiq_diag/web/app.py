@@ -27,7 +27,7 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
     """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(middleware=[TokenAccess(settings.api_token), SameSite(), ResponseHeaders()])
+        super().__init__(middleware=[TokenAccess(settings.api_token), SameSite(settings.public_url), ResponseHeaders()])
         self.req_options.strip_url_path_trailing_slash = True
         self._backend = backend = Backend(settings)
         Problems(backend).install(self)

@@ -116,6 +116,14 @@ def test_the_own_page_and_programs_may(site: Site, headers: dict[str, str]) -> N
     assert send(site, "PUT", f"/runs/{run_id}/pin", headers=headers).status_code == 200
 
 
+def test_the_own_page_behind_a_proxy_may(make_site: Callable[..., Site]) -> None:
+    site = make_site(public_url="https://diag.example/here")
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Origin="https://evil.example").status_code == 403
+    result = submit(site, run_id, "pin", Origin="https://diag.example")
+    assert (result.status_code, result.headers["location"]) == (303, "/here/tasks/t/?attempt=1")
+
+
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
     run_id = site.publish("t", [memory_artifact()])
     signer = Signer(site.settings)

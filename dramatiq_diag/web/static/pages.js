@@ -2,7 +2,7 @@
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-function theme() {
+function theme(width) {
   const style = getComputedStyle(document.documentElement);
   const color = name => style.getPropertyValue(name).trim();
   return {
@@ -12,7 +12,7 @@ function theme() {
     axis: {
       labelColor: color("--quiet"), titleColor: color("--quiet"), gridColor: color("--line"),
       domainColor: color("--line"), tickColor: color("--line"), labelFontSize: 12, titleFontSize: 12,
-      titleFontWeight: "normal", tickCount: 10, labelFont: style.fontFamily, titleFont: style.fontFamily,
+      titleFontWeight: "normal", tickCount: Math.max(Math.round(width / 110), 3), labelFont: style.fontFamily, titleFont: style.fontFamily,
     },
     legend: {labelColor: color("--text"), titleColor: color("--quiet"), labelFontSize: 12},
     text: {color: color("--text"), fill: color("--text")},
@@ -42,7 +42,7 @@ async function showChart(element) {
     if (element.dataset.bands) spec.datasets.bands = readJson(element.dataset.bands);
     for (const half of spec.vconcat ?? []) half.width = element.clientWidth - 90;  // Stacked charts fit no container.
     const embed = () => vegaEmbed(element, spec, {
-      ast: true, actions: false, defaultStyle: false, renderer: "svg", config: theme(),
+      ast: true, actions: false, defaultStyle: false, renderer: "svg", config: theme(element.clientWidth),
       tooltip: {disableDefaultStyle: true},
     });
     element.textContent = "";
