@@ -59,11 +59,9 @@ class SameSite:
         if site is not None:
             allowed = site in ("same-origin", "none")
         else:
-            allowed = origin is None or origin.partition("://")[2] in (
-                req.netloc,
-                req.forwarded_host,
-                self._public_host,
-            )
+            host = (origin or "").partition("://")[2]  # Nothing, of the origin `null`.
+            own = (req.netloc, req.forwarded_host, self._public_host)
+            allowed = origin is None or (host != "" and host in own)
         if not allowed:
             raise falcon.HTTPForbidden(description="A page of another site asked for this.")
 
