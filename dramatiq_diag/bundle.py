@@ -38,6 +38,8 @@ class _Start(BaseModel):
     started_at: AwareDatetime
     hostname: str
     pid: _Count
+    parent_run_id: uuid.UUID | None = None
+    capture_id: uuid.UUID | None = None
     artifacts: Annotated[list[_Declared], Field(max_length=100)]
 
 
@@ -144,6 +146,8 @@ def read_bundle(entry: Entry) -> Bundle | None:
         started_at=start.started_at,
         hostname=start.hostname,
         pid=start.pid,
+        parent_run_id=start.parent_run_id,
+        capture_id=start.capture_id,
         peak_rss_bytes=peak_rss_bytes,
         exception_traceback=contents.traceback,
         **dict(end),

@@ -7,7 +7,21 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, Index, MetaData, String, Text, Uuid, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    Uuid,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
@@ -34,6 +48,8 @@ class ArtifactStatus(enum.StrEnum):
     SKIPPED = "skipped"
     "Busy, or declined."
     FAILED = "failed"
+    DROPPED = "dropped"
+    "By a keep rule."
     EXPIRED = "expired"
     "Removed by the cleanup."
     DELETED = "deleted"
@@ -104,6 +120,11 @@ class TaskRun(Base):
     pinned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     "When it was pinned; the cleanup leaves a pinned run alone."
 
+    parent_run_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "The diagnosed run that sent this task, which passed on what is collected."
+    capture_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "The capture that asked for it."
+
     artifacts: Mapped[list[Artifact]] = relationship(order_by="Artifact.name", viewonly=True)
 
     __table_args__ = (
@@ -114,7 +135,47 @@ class TaskRun(Base):
         Index(None, "status", "started_at", "run_id"),
         Index(None, "duration_ms", "run_id"),
         Index(None, "peak_rss_bytes", "run_id"),
+        *(
+            Index(None, name, postgresql_where=text(f"{name} IS NOT NULL"), sqlite_where=text(f"{name} IS NOT NULL"))
+            for name in ("parent_run_id", "capture_id")
+        ),
     )
+
+
+class Capture(Base):
+    """A request for the next runs of an actor; it ends by itself."""
+
+    __tablename__ = "captures"
+
+    capture_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    actor_name: Mapped[str] = mapped_column(String(255))
+    diagnostics: Mapped[dict[str, dict[str, Any]]] = mapped_column(JSON)
+    "Name of each collector -> its options."
+    run_limit: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When it had all its runs, or was ended by hand."
+
+    __table_args__ = (Index(None, "ended_at", "expires_at"),)
+
+
+class CapturePermit(Base):
+    """The right to capture one run: free, held by a worker process for a while, or used."""
+
+    __tablename__ = "capture_permits"
+
+    capture_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("captures.capture_id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    "From 1 to the capture's limit."
+    holder: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "The worker process that has it, by an id of its own."
+    held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "After that it is free again, unless it is used."
+    run_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "The run that it was used for."
 
 
 class Artifact(Base):

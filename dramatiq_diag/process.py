@@ -108,10 +108,10 @@ class Process:
         if self.runs:
             for run in tuple(self.runs.values()):
                 run.overlap(message.message_id)
-        collectors = self.selection(broker, message)
-        if not collectors:
+        choice = self.selection(broker, message)
+        if not choice.collectors:
             return None
-        run = Run(self, message, broker.get_actor(message.actor_name), collectors)
+        run = Run(self, message, broker.get_actor(message.actor_name), choice)
         self.unsaved.add(run.run_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:

@@ -193,4 +193,6 @@ def _running(run: Run) -> RunRecord:
         started_at=run.started_at,
         hostname=run.process.hostname,
         pid=run.process.pid,
+        parent_run_id=run.choice.parent_run_id,
+        capture_id=run.choice.capture_id,
     )

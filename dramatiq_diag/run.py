@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dramatiq.broker import MessageProxy
 
     from .process import Process
+    from .selection import Choice
 
 #: How many task ids a run remembers of those that ran beside it.
 _MAX_OVERLAPPED = 100
@@ -38,14 +39,13 @@ class Run:
       process: The worker process.
       message: Dramatiq's message.
       actor: The actor that is called.
-      collectors: The collectors that were selected, in the order of starting.
+      choice: What was selected.
     """
 
-    def __init__(
-        self, process: Process, message: MessageProxy, actor: Actor[..., Any], collectors: Sequence[Collector]
-    ) -> None:
+    def __init__(self, process: Process, message: MessageProxy, actor: Actor[..., Any], choice: Choice) -> None:
         self.process = process
-        self.collectors = collectors
+        self.choice = choice
+        self.collectors = choice.collectors
         self.actor = actor
         self.entry = process.spool.entry()
         self.run_id = self.entry.run_id
@@ -72,6 +72,7 @@ class Run:
             "started_at": self.started_at.isoformat(),
             "hostname": self.process.hostname,
             "pid": self.process.pid,
+            **self.choice.links(),
             "artifacts": [
                 {
                     "name": collector.artifact_name,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from dramatiq import Broker
 from dramatiq.broker import MessageProxy
@@ -21,6 +23,28 @@ CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
 _MISSING = object()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is collected of a run, and why."""
+
+    collectors: tuple[Collector, ...] = ()
+    "In the order of starting."
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    "Name of a collector -> the options that were asked for and are allowed."
+    parent_run_id: UUID | None = None
+    "The diagnosed run that sent the task, which passed on what is collected."
+    capture_id: UUID | None = None
+    "The capture that asked for it."
+
+    def links(self) -> dict[str, str]:
+        """Returns: The ids, as far as there are any, as JSON holds them."""
+        found = {"parent_run_id": self.parent_run_id, "capture_id": self.capture_id}
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+
+NOTHING = Choice()
+
+
 class Selection:
     """Answers for each message which collectors run.
 
@@ -34,11 +58,11 @@ class Selection:
         self.collectors = collectors
         self.for_all = frozenset(expand(settings.task_diagnostics))
         self.allowed = self.for_all | frozenset(expand(settings.task_diagnostics_on_request))
-        self._by_actor: dict[str, tuple[Collector, ...]] = {}
+        self._by_actor: dict[str, Choice] = {}
         self._warned: set[str] = set()
 
-    def __call__(self, broker: Broker, message: MessageProxy) -> tuple[Collector, ...]:
-        """Returns: The collectors of a message, in the order of starting; mostly one look-up."""
+    def __call__(self, broker: Broker, message: MessageProxy) -> Choice:
+        """Returns: What is collected of a message's run; mostly one look-up."""
         inner = getattr(message, "_message", message)  # The proxy's own look-up is most of what an idle hook costs.
         wanted = inner.options.get(OPTION, _MISSING)
         actor_name = inner.actor_name
@@ -52,9 +76,9 @@ class Selection:
             chosen = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
             return chosen
 
-    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Collector, ...]:
+    def _of_actor(self, broker: Broker, actor_name: str) -> Choice:
         if actor_name == CLEANUP_ACTOR:
-            return ()
+            return NOTHING
         wanted = broker.get_actor(actor_name).options.get(OPTION, _MISSING)
         names = None if wanted is _MISSING else self._names(actor_name, wanted, "actor")
         return self._choose(self.for_all if names is None else names)
@@ -76,8 +100,8 @@ class Selection:
             )
         return names & self.allowed
 
-    def _choose(self, names: frozenset[str]) -> tuple[Collector, ...]:
-        return tuple(collector for name, collector in self.collectors.items() if name in names)
+    def _choose(self, names: frozenset[str]) -> Choice:
+        return Choice(collectors=tuple(collector for name, collector in self.collectors.items() if name in names))
 
     def _warn(self, actor_name: str, text: str) -> None:
         if actor_name not in self._warned:

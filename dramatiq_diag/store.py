@@ -42,6 +42,8 @@ class RunRecord:
     exception_message: str | None = None
     exception_traceback: str | None = None
     overlapped_task_ids: Sequence[str] = ()
+    parent_run_id: uuid.UUID | None = None
+    capture_id: uuid.UUID | None = None
 
     def row(self) -> dict[str, Any]:
         """Returns: The columns, with texts made fit for every database."""

@@ -25,8 +25,10 @@ def choose(given: Any, actor: Any = UNSET, message: Any = UNSET, actor_name: str
         lambda: None, broker=broker, actor_name=actor_name, **({} if actor is UNSET else {"diagnostics": actor})
     )
     sent = declared.message_with_options(**({} if message is UNSET else {"diagnostics": message}))
-    chosen = {collector.name for collector in selection(broker, MessageProxy(sent))}
-    assert chosen == {collector.name for collector in selection(broker, MessageProxy(sent))}  # From the cache as well.
+    chosen = {collector.name for collector in selection(broker, MessageProxy(sent)).collectors}
+    assert chosen == {
+        collector.name for collector in selection(broker, MessageProxy(sent)).collectors
+    }  # From the cache as well.
     broker.close()
     return chosen
 
@@ -72,7 +74,7 @@ def test_collectors_start_in_an_order_of_their_own(settings):
     broker = StubBroker(middleware=[])
     message = dramatiq.actor(lambda: None, broker=broker, actor_name="work").message()
 
-    assert [collector.name for collector in selection(broker, MessageProxy(message))] == [
+    assert [collector.name for collector in selection(broker, MessageProxy(message)).collectors] == [
         "memray",
         "memory",
         "pyinstrument",
