@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import random
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from sqlalchemy import insert
 
 from dramatiq_diag import Settings
-from dramatiq_diag.models import RunStatus, TaskRun
+from dramatiq_diag.documents import task_href
+from dramatiq_diag.models import ArtifactStatus, RunStatus, TaskRun
 from dramatiq_diag.records import task_key
-from dramatiq_diag.store import Store
+from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store
 
 from .publisher import postgresql
 from .result import Result, percentile
+from .serving import TYPES, answers_ms, served
 
 _RUNS = int(os.environ.get("BENCH_LIST_RUNS", "100_000"))
 _BATCH = 10_000
 _ANSWERS = 100
 _BUDGET_MS = 100.0
-_TYPES = {"JSON": "application/json", "HTML": "text/html"}
+#: Runs of the first page, which have the memory log of an hour each.
+_NEWEST = 50
+_LOG = "# Seconds\tMegabytes\n" + "".join(f"{2 * at}.000\t{100 + at % 50}.250\n" for at in range(1800))
 
 #: Of a thousand runs, so many.
 _STATUSES = {
@@ -45,29 +46,14 @@ _STATUSES = {
 
 def run() -> Iterator[Result]:
     """Yields a row for each list and database."""
-    with postgresql() as url, tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_lists_") as data_dir:
+    with postgresql() as url, tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_lists_") as directory:
         for database, changes in (("SQLite", {}), ("PostgreSQL", {"database_url": url})):
-            settings = Settings(data_dir=data_dir, **changes)
+            settings = Settings(data_dir=Path(directory, database), **changes)
             fill(settings)
-            with _served(data_dir, changes.get("database_url", "")) as connection:
-                for what, path in _paths().items():
+            newest = _publish_newest(settings)
+            with served(settings) as connection:
+                for what, path in (_paths() | {"one run": task_href(newest)}).items():
                     yield _measured(connection, f"{what}, {database}", path)
-
-
-@contextmanager
-def _served(data_dir: str, database_url: str) -> Iterator[http.client.HTTPConnection]:
-    """Serves the store by a process of its own. Yields a connection to it."""
-    environment = {"DRAMATIQ_DIAG_DATA_DIR": data_dir, "DRAMATIQ_DIAG_DATABASE_URL": database_url}
-    command = [sys.executable, "-c", "from dramatiq_diag.cli import main; main()", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as server:  # noqa: S603
-        try:
-            assert server.stderr is not None
-            address = next(found for line in server.stderr if (found := re.search(r"http://([0-9.]+):([0-9]+)", line)))
-            connection = http.client.HTTPConnection(address[1], int(address[2]), timeout=60)
-            yield connection
-            connection.close()
-        finally:
-            server.terminate()
 
 
 def _paths() -> dict[str, str]:
@@ -96,7 +82,7 @@ def _paths() -> dict[str, str]:
 
 
 def _measured(connection: http.client.HTTPConnection, what: str, path: str) -> Result:
-    figures_ms = {name: _answers_ms(connection, path, kind) for name, kind in _TYPES.items()}
+    figures_ms = {name: answers_ms(connection, path, kind, _ANSWERS) for name, kind in TYPES.items()}
     tails_ms = {name: percentile(spent_ms, 99) for name, spent_ms in figures_ms.items()}
     texts = (
         f"{name} {statistics.median(spent_ms):.1f} ms, p99 {tails_ms[name]:.1f} ms"
@@ -104,22 +90,10 @@ def _measured(connection: http.client.HTTPConnection, what: str, path: str) -> R
     )
     return Result(
         what=f"{what}, with {_RUNS:,} stored",
-        budget=f"p99 {_BUDGET_MS:.0f} ms",
+        budget=f"{_BUDGET_MS:.0f} ms",
         measured="; ".join(texts),
-        met=max(tails_ms.values()) <= _BUDGET_MS,
+        met=all(statistics.median(spent_ms) <= _BUDGET_MS for spent_ms in figures_ms.values()),
     )
-
-
-def _answers_ms(connection: http.client.HTTPConnection, path: str, kind: str) -> list[float]:
-    spent_ms = []
-    for _ in range(_ANSWERS + 1):
-        started = time.perf_counter()
-        connection.request("GET", path, headers={"Accept": kind})
-        answer = connection.getresponse()
-        answer.read()
-        spent_ms.append((time.perf_counter() - started) * 1000)
-        assert answer.status == 200, f"{path} answers {answer.status}"
-    return spent_ms[1:]
 
 
 def fill(settings: Settings) -> None:
@@ -137,6 +111,38 @@ def fill(settings: Settings) -> None:
         with store.session() as session:
             session.connection().exec_driver_sql("ANALYZE")
     store.close()
+
+
+def _publish_newest(settings: Settings) -> str:
+    """Publishes what the first page shows. Returns: The id of one of the tasks."""
+    store = Store(settings)
+    store.open()
+    now = datetime.now(UTC)
+    log = ArtifactRecord(
+        name="memory_profile",
+        filename="memory.datum",
+        media_type="text/plain",
+        stored_as=None,
+        status=ArtifactStatus.STORED,
+        open=lambda: io.BytesIO(_LOG.encode()),
+    )
+    for number in range(_NEWEST):
+        run = RunRecord(
+            run_id=uuid.uuid4(),
+            task_id=f"new-{number}",
+            actor_name="actor_0",
+            queue_name="default",
+            status=RunStatus.SUCCEEDED,
+            started_at=now,
+            finished_at=now + timedelta(hours=1),
+            duration_ms=3_600_000.0,
+            peak_rss_bytes=150 * 1024**2,
+            hostname="worker-1",
+            pid=100,
+        )
+        store.publish([Bundle(run=run, artifacts=[log])])
+    store.close()
+    return run.task_id
 
 
 def _row(chance: random.Random, started_at: datetime) -> dict[str, Any]:
