@@ -139,6 +139,7 @@ def test_publishing_again_moves_the_expiry_of_what_is_not_pinned(store, given, s
     assert stored(given).artifacts("task")["memory_profile"].expires_at > before
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time.
 def test_a_pin_that_comes_while_a_cleanup_is_about_to_expire_the_run_holds(
     store,
     given,
@@ -148,8 +149,6 @@ def test_a_pin_that_comes_while_a_cleanup_is_about_to_expire_the_run_holds(
     store_of,
 ):
     # Given a cleanup that has seen that the run is due, and waits for a pin that is not committed yet
-    if store.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has one writer at a time")
     clock.ahead = 2 * HOUR
     cleaner, counts = store_of(given), []
     with store.session() as session:

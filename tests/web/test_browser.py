@@ -174,6 +174,8 @@ def test_a_run_is_pinned_and_deleted_by_its_buttons(
     page.locator("h1 .pin").wait_for()
     assert page.get_by_text("Delete…").count() == 0
     page.get_by_role("button", name="Unpin").click()
+    page.get_by_role("button", name="Pin", exact=True).wait_for()
+    page.wait_for_load_state("networkidle")  # What is still being loaded would find nothing any more.
     page.get_by_text("Delete…").click()
     page.get_by_role("button", name="Delete the files").click()
     page.get_by_text("Deleted by hand at").first.wait_for()
