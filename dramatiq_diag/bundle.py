@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO
 
 from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError
 
+from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record, checkpoint_kind
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
@@ -18,15 +19,15 @@ from .store import ArtifactRecord, Bundle, RunRecord
 from .tracebacks import MAX_LENGTH
 from .vitals import Vitals
 
-_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-_Filename = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Name = Annotated[str, Field(pattern=f"^{ARTIFACT_NAME_PATTERN}$")]
+_Filename = Annotated[str, Field(pattern=f"^{FILENAME_PATTERN}$")]
 _Count = Annotated[int, Field(ge=0, le=2**62)]
 
 
 class _Declared(BaseModel):
     name: _Name
     filename: _Filename
-    media_type: Annotated[str, Field(pattern=r"^[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}$")]
+    media_type: Annotated[str, Field(pattern=f"^{MEDIA_TYPE_PATTERN}$")]
     stored_as: _Filename | None = None
 
 

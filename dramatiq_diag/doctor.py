@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .collectors import COLLECTOR_NAMES, installed
+from .collectors import ALL, COLLECTOR_NAMES, installed, load
+from .collectors.base import UnavailableCollector
+from .collectors.plugins import discover
 from .database import HEAD_REVISION, check_schema
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
 from .selection import expand
@@ -103,6 +105,22 @@ def _collectors(settings: Settings) -> Iterator[Check]:
         else:
             make = _finding if name in needed else _info
             yield make(name, "is not installed", f"pip install 'dramatiq_diag[{name}]'")
+    yield from _other_collectors(needed, settings)
+
+
+def _other_collectors(needed: set[str], settings: Settings) -> Iterator[Check]:
+    """Looks into other packages' collectors as a worker would; those alone are imported that are chosen."""
+    points = discover()
+    loaded = load(needed - {*COLLECTOR_NAMES}, settings)
+    for name, point in sorted(points.items()):
+        collector = loaded.get(name)
+        package = "" if point.dist is None else f" of {point.dist.name} {point.dist.version}"
+        if name in (*COLLECTOR_NAMES, ALL):
+            yield _info(name, f"{point.value}{package} is passed over: the name is taken")
+        elif isinstance(collector, UnavailableCollector):
+            yield _finding(name, collector.reason, f"Mend {point.value}{package}, or take {name} off the settings.")
+        else:
+            yield _ok(name, f"{point.value}{package}")
 
 
 def _extras(settings: Settings) -> Iterator[Check]:

@@ -16,7 +16,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
 from .backlog import Backlog
-from .collectors import load
+from .collectors import close_all, load, open_all
 from .collectors.base import Collector
 from .errors import SpoolError
 from .hook import ProfileHook
@@ -69,8 +69,7 @@ class Process:
 
     def start(self) -> None:
         """Opens the spool and starts the threads."""
-        for collector in self.collectors.values():
-            collector.open(self)
+        open_all(self.collectors, self)
         try:
             self.spool.open()
         except SpoolError as error:
@@ -93,8 +92,7 @@ class Process:
         self.sealer.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
         self.ticker.stop()
-        for collector in self.collectors.values():
-            collector.close()
+        close_all(self.collectors)
         self.spool.close()
 
     def flush(self, timeout_s: float) -> bool:

@@ -11,8 +11,8 @@ from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from .collectors import COLLECTOR_NAMES, Collector, installed
-from .settings import ALL, Settings
+from .collectors import ALL, Collector, all_names, chosen
+from .settings import Settings
 
 #: The option of messages and actors.
 OPTION = "diagnostics"
@@ -101,7 +101,7 @@ class Selection:
         return names & self.allowed
 
     def _choose(self, names: frozenset[str]) -> Choice:
-        return Choice(collectors=tuple(collector for name, collector in self.collectors.items() if name in names))
+        return Choice(collectors=chosen(self.collectors, names))
 
     def _warn(self, actor_name: str, text: str) -> None:
         if actor_name not in self._warned:
@@ -110,7 +110,7 @@ class Selection:
 
 
 def expand(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns: The names, with `all` replaced by those whose package is installed."""
+    """Returns: The names, with `all` replaced by what it stands for."""
     if ALL not in names:
         return names
-    return (*(name for name in names if name != ALL), *(name for name in COLLECTOR_NAMES if installed(name)))
+    return (*(name for name in names if name != ALL), *all_names())

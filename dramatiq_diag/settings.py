@@ -13,18 +13,19 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from .collectors import COLLECTOR_NAMES
+from .collectors import ALL, COLLECTOR_NAMES, known_names
 from .errors import SettingsError
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
-ALL = "all"
 
 #: The longest time that a setting may name, in seconds: a hundred years.
 _MAX_SECONDS = 100 * 366 * 86400
 _SECONDS = f"a number of seconds from 0 to {_MAX_SECONDS}"
 _INTERVAL = f"a number of seconds above 0 and up to {_MAX_SECONDS}"
 _BYTES = "a whole number of bytes above 0, or one with a unit, as in 512MiB"
-_NAMES = "names out of " + ", ".join(COLLECTOR_NAMES)
+_NAMES = "names out of " + ", ".join(COLLECTOR_NAMES) + ", and collectors of other packages that are installed"
+#: So much of text is in an entry of the spool as JSON has it, and an entry has a limit.
+_MAX_LOG_BYTES = 64 * 1024**2
 
 _Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -90,6 +91,14 @@ class Settings(BaseSettings):
     )
     memray_wait: float = _seconds(0.0, "seconds a task waits for the process's one Tracker")
     memray_max_bytes: ByteSize = _size(1024**3, "a capture stops there and is partial")
+    logs_max_bytes: ByteSize = _field(
+        ByteSize(1024**2),
+        "a run's log ends there and is partial",
+        "a whole number of bytes from 1 to 64MiB",
+        gt=0,
+        le=_MAX_LOG_BYTES,
+    )
+    resources_interval: float = _interval(2.0, "seconds between looks at what the process uses")
     orphan_protection_time: float = _seconds(86400.0, "seconds an artifact is kept")
     run_retention: float = _seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
     cleanup_interval: float = _seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
@@ -127,8 +136,11 @@ class Settings(BaseSettings):
     @classmethod
     def _know_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name != ALL and name not in COLLECTOR_NAMES]
+        known = known_names() if unknown else ()
+        unknown = [name for name in unknown if name not in known]
         if unknown:
-            raise ValueError("unknown: " + ", ".join(map(repr, unknown)))
+            others = ", ".join(name for name in known if name not in COLLECTOR_NAMES) or "none"
+            raise ValueError(f"unknown: {', '.join(map(repr, unknown))}; of other packages there are: {others}")
         return names
 
     @field_validator("pyinstrument_start_after")

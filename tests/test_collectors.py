@@ -8,6 +8,7 @@ import gc
 import hashlib
 import importlib
 import json
+import logging
 import stat
 import sys
 import threading
@@ -23,7 +24,7 @@ from pyinstrument.renderers import HTMLRenderer
 from pyinstrument.session import Session
 from support import PATIENCE_S, Stored, eventually
 
-from dramatiq_diag.collectors import COLLECTOR_NAMES, installed, load
+from dramatiq_diag.collectors import COLLECTOR_NAMES, all_names, installed, load
 from dramatiq_diag.collectors.sampler import MAX_STACKS, Profile
 from dramatiq_diag.collectors.session import MAX_NODES, prune
 from dramatiq_diag.collectors.stacks import OTHER
@@ -34,6 +35,9 @@ CONTRACT = {
     "memory": ("memory_profile", "memory.datum", "text/plain", None),
     "memray": ("memray_profile", "memray.bin", "application/octet-stream", None),
     "pyinstrument": ("pyinstrument_profile", "pyinstrument.html", "text/html", "pyinstrument.session.json"),
+    "logs": ("task_logs", "task.log", "text/plain", None),
+    "debug-logs": ("task_logs", "task.log", "text/plain", None),
+    "resources": ("resources_profile", "resources.csv", "text/csv", None),
 }
 
 VARIANTS = [
@@ -41,14 +45,18 @@ VARIANTS = [
     pytest.param("memray", {}, id="memray"),
     pytest.param("pyinstrument", {}, id="pyinstrument"),
     pytest.param("pyinstrument", {"pyinstrument_engine": "profiler"}, id="pyinstrument-profiler"),
+    pytest.param("logs", {}, id="logs"),
+    pytest.param("debug-logs", {}, id="debug-logs"),
+    pytest.param("resources", {}, id="resources"),
 ]
 
 MEGABYTE = 1024 * 1024
 
 
 def spin(seconds: float) -> int:
-    """Keeps the processor busy in pure Python."""
+    """Keeps the processor busy in pure Python, and says so."""
     count = 0
+    logging.getLogger(__name__).warning("Spins.")
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         count += 1
@@ -100,7 +108,7 @@ class TestContract:
             tasks.run(spin, 0.02)
 
         # Then directories are 0700 and files 0600
-        assert len(modes) >= 3 - (name == "memory")
+        assert len(modes) >= 3 - (name not in ("memray", "pyinstrument"))
         assert set(modes.values()) == {0o700, 0o600}
 
     def test_a_task_that_raises_has_its_artifact(self, bench, settings, stored, name, options):
@@ -128,6 +136,8 @@ class TestContract:
             assert stored(given).artifacts(task_id)[CONTRACT[name][0]].status == ArtifactStatus.STORED
             data = stored(given).data(task_id, CONTRACT[name][0])
             assert [other for other in ids if other.encode() in data] == ([task_id] if name == "pyinstrument" else [])
+            if name == "resources":
+                assert data.count(b"\n") == 3
             if name == "memory":
                 elapsed = [row[0] for row in _rows(data.decode())]
                 assert elapsed == sorted(elapsed)
@@ -136,7 +146,7 @@ class TestContract:
     def test_one_that_breaks_costs_itself_alone(
         self, bench, settings, stored, monkeypatch, caplog, name, options, step
     ):
-        given = settings(task_diagnostics=list(COLLECTOR_NAMES), **options)
+        given = settings(task_diagnostics=[*all_names(), name], **options)
         if options:
             given = settings(task_diagnostics=["memory", "pyinstrument"], **options)
         calls: list[int] = []
@@ -279,13 +289,17 @@ def _thread_names() -> set[str]:
 
 
 def _collector_class(name: str) -> Any:
-    return getattr(importlib.import_module(f"dramatiq_diag.collectors.{name}"), f"{name.capitalize()}Collector")
+    return getattr(_module(name), "".join(map(str.capitalize, name.split("-"))) + "Collector")
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"dramatiq_diag.collectors.{name.removeprefix('debug-')}")
 
 
 def _recording_class(name: str, options: dict[str, str]) -> Any:
-    class_name = {"memory": "_MemoryRecording", "memray": "_MemrayRecording"}.get(name, "_SamplerRecording")
-    class_name = "_ProfilerRecording" if options else class_name
-    return getattr(importlib.import_module(f"dramatiq_diag.collectors.{name}"), class_name)
+    if name == "pyinstrument":
+        return getattr(_module(name), "_ProfilerRecording" if options else "_SamplerRecording")
+    return getattr(_module(name), f"_{name.removeprefix('debug-').capitalize()}Recording")
 
 
 # Not installed.
@@ -323,7 +337,7 @@ def test_all_means_all_that_are_installed(bench, settings, stored, monkeypatch, 
         task_id = tasks.run(spin, 0)
 
     monkeypatch.undo()
-    assert set(stored(given).artifacts(task_id)) == {CONTRACT[name][0] for name in COLLECTOR_NAMES if name != package}
+    assert set(stored(given).artifacts(task_id)) == {CONTRACT[name][0] for name in all_names() if name != package}
     assert not installed("memray") or installed("pyinstrument")
 
 

@@ -30,6 +30,8 @@ from dramatiq_diag.demo.run import demo_settings
 SCRIPT = "from dramatiq_diag.cli import main; main()"
 ACTORS = ["index_sources", "search_index", "fill_cache", "fetch_sources", "find_definition", "deliver_report"]
 
+ARTIFACTS = {"memory_profile", "pyinstrument_profile", "memray_profile", "task_logs", "resources_profile"}
+
 Shown = dict[str, Any]
 
 
@@ -80,7 +82,7 @@ def test_the_demo_executes_one_task_of_each_actor_and_retries_the_one_that_recov
 
 def test_every_run_of_the_demo_has_every_artifact(shown: Shown, left: Stored) -> None:
     for run in shown["runs"]:
-        assert set(run["urls"]) == {"memory_profile", "pyinstrument_profile", "memray_profile"}
+        assert set(run["urls"]) == ARTIFACTS
         statuses = {artifact.status for artifact in left.artifacts(run["task_id"], run["attempt"]).values()}
         assert statuses == {"stored"}
     assert not left.check()

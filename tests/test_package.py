@@ -190,7 +190,8 @@ def test_the_demo_runs_without_the_extras_when_it_need_not_serve(bare: Installed
     done = bare.command("demo", "--exit", DRAMATIQ_DIAG_DATA_DIR=str(bare.directory / "demo"))
 
     assert done.returncode == 0, done.stderr
-    assert all(set(run["urls"]) == {"memory_profile"} for run in json.loads(done.stdout)["runs"])
+    without_extras = {"memory_profile", "task_logs", "resources_profile"}
+    assert all(set(run["urls"]) == without_extras for run in json.loads(done.stdout)["runs"])
 
 
 # The pins.

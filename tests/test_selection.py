@@ -11,7 +11,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.collectors import COLLECTOR_NAMES, load
+from dramatiq_diag.collectors import COLLECTOR_NAMES, all_names, load
 from dramatiq_diag.selection import CLEANUP_ACTOR, Selection, expand
 
 UNSET: Any = object()
@@ -39,7 +39,7 @@ def choose(given: Any, actor: Any = UNSET, message: Any = UNSET, actor_name: str
         # Nothing is asked for: what the settings say
         ("memory", "", UNSET, UNSET, {"memory"}),
         ("", "memory", UNSET, UNSET, set()),
-        ("all", "", UNSET, UNSET, set(COLLECTOR_NAMES)),
+        ("all", "", UNSET, UNSET, set(all_names())),
         # An actor's list replaces that of the settings
         ("memory", "memray", ["memray"], UNSET, {"memray"}),
         ("memory,memray", "", ["memory"], UNSET, {"memory"}),
@@ -49,6 +49,10 @@ def choose(given: Any, actor: Any = UNSET, message: Any = UNSET, actor_name: str
         ("memory", "memray", ["memray"], [], set()),
         ("memory", "memray", [], ["memray", "memory"], {"memory", "memray"}),
         ("", "all", UNSET, ["pyinstrument"], {"pyinstrument"}),
+        # What another one includes is left out
+        ("logs,debug-logs", "", UNSET, UNSET, {"debug-logs"}),
+        ("logs", "debug-logs", UNSET, ["debug-logs", "logs"], {"debug-logs"}),
+        ("logs", "debug-logs", UNSET, ["logs"], {"logs"}),
         # What the settings do not allow is dropped
         ("memory", "", UNSET, ["memory", "memray"], {"memory"}),
         ("memory", "", ["memray"], UNSET, set()),
@@ -123,6 +127,7 @@ def test_an_actor_declared_before_the_middleware_was_added_is_told_by_dramatiq(s
 
 def test_all_is_what_is_installed_and_keeps_what_is_named():
     assert expand(("memory", "all"))[0] == "memory"
-    assert set(expand(("all",))) == set(COLLECTOR_NAMES)
+    assert set(expand(("all",))) == set(COLLECTOR_NAMES) - {"debug-logs"}
+    assert set(expand(("debug-logs", "all"))) == set(COLLECTOR_NAMES)
     assert expand(("memray",)) == ("memray",)
     assert expand(()) == ()

@@ -20,7 +20,7 @@ from dramatiq.middleware import TimeLimitExceeded
 from support import PATIENCE_S, finish
 
 from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.collectors import COLLECTOR_NAMES
+from dramatiq_diag.collectors import all_names
 from dramatiq_diag.entry import ENTRY_SUFFIX, Entry
 from dramatiq_diag.errors import SpoolError
 from dramatiq_diag.models import ArtifactStatus, RunStatus
@@ -490,7 +490,7 @@ def test_salvage_says_once_what_it_cannot_publish(settings, bench, stored, caplo
 
 
 def test_a_full_spool_declines_with_a_reason_and_throws_nothing_away(settings, bench, stored):
-    given = settings(task_diagnostics=list(COLLECTOR_NAMES), spool_max_bytes=1000)
+    given = settings(task_diagnostics=list(all_names()), spool_max_bytes=1000)
     calls: list[int] = []
 
     # Given a spool that is past its limit by what somebody left in it
@@ -506,7 +506,7 @@ def test_a_full_spool_declines_with_a_reason_and_throws_nothing_away(settings, b
     # Then the task ran, each artifact says why there is none, and what was there still is
     assert calls == [1]
     artifacts = stored(given).artifacts(task_id)
-    assert len(artifacts) == len(COLLECTOR_NAMES)
+    assert len(artifacts) == len(all_names())
     assert {artifact.status for artifact in artifacts.values()} == {ArtifactStatus.SKIPPED}
     assert all("DRAMATIQ_DIAG_SPOOL_MAX_BYTES" in artifact.reason for artifact in artifacts.values())
     assert Path(left.path(ENTRY_SUFFIX)).exists()
@@ -514,7 +514,7 @@ def test_a_full_spool_declines_with_a_reason_and_throws_nothing_away(settings, b
 
 def test_an_unwritable_spool_harms_no_task_and_publishes_from_memory(settings, bench, stored, tmp_path, caplog):
     (tmp_path / "a file").touch()
-    given = settings(task_diagnostics=list(COLLECTOR_NAMES), spool_dir=tmp_path / "a file" / "spool")
+    given = settings(task_diagnostics=list(all_names()), spool_dir=tmp_path / "a file" / "spool")
     calls: list[int] = []
 
     with bench(given) as tasks:

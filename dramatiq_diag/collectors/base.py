@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from ..run import Run
     from ..settings import Settings
 
+#: What the class attributes of a collector have to be, from end to end.
+ARTIFACT_NAME_PATTERN = "[a-z][a-z0-9_]{0,63}"
+FILENAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+MEDIA_TYPE_PATTERN = "[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}"
+
 
 class Recording:
     """What one collector does for one run; made by `Collector.record`, dropped after `save`."""
@@ -46,11 +51,15 @@ class Recording:
     def stop(self) -> None:
         """Ends the measurement. The task's thread waits for it, so it does the least that it can.
 
-        An interrupt of Dramatiq's may have cut `start` or an earlier `stop` short: it ends whatever has begun.
+        An interrupt of Dramatiq's may have cut `start` or an earlier `stop` short: it ends whatever has begun, and may
+        be called again.
         """
 
     def save(self) -> None:
         """Leaves the file in the spool. The sealer's thread waits for it, after `stop`.
+
+        That is `run.entry.write_file(collector.artifact_name, text)`, or whatever writes to the file
+        `run.entry.path(collector.artifact_name)`; text that went to `run.append_text` is in the spool already.
 
         Raises:
           SkippedError: When there is nothing to leave; the message is the artifact's reason.
@@ -59,6 +68,9 @@ class Recording:
 
 class Collector:
     """A diagnostic that can be chosen by name. Built once per process, by `load`; its `record` runs for each run.
+
+    A package of its own names its class under the entry point group `dramatiq_diag.collectors`, by the class's `name`.
+    `dramatiq_diag.testing` has the tests of what is said here.
 
     Parameters:
       settings: The settings of this process.
@@ -71,7 +83,7 @@ class Collector:
     "What a user writes in TASK_DIAGNOSTICS."
 
     artifact_name: ClassVar[str]
-    "The key of its artifact in `urls`; lower case letters, digits and underscores."
+    "The key of its artifact in `urls`, its own: a lower case letter, then those, digits and underscores."
 
     filename: ClassVar[str]
     "The name under which its artifact is downloaded."
@@ -80,7 +92,7 @@ class Collector:
     "The media type of the download."
 
     stored_as: ClassVar[str | None] = None
-    "The name of the stored form, where the download is rendered from a smaller one."
+    "The name of the stored form, where this package renders the download from a smaller one; None for all others."
 
     process: Process
     "The process it works in, with the ticker that it may use; set by `open`."

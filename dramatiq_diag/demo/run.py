@@ -12,11 +12,12 @@ from typing import Any
 from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
+from ..collectors import ALL
 from ..documents import Document, run_document, urls_of_runs
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics
 from ..records import runs_of_task
-from ..settings import ALL, Settings
+from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
 from .actors import declare
@@ -27,8 +28,8 @@ QUEUE_NAME = "demo"
 _TASK_TIMEOUT_MS = 120_000
 _FLUSH_TIMEOUT_S = 30.0
 
-#: The demo's tasks are short, so RSS is sampled more often than by default, in seconds.
-_MEMORY_INTERVAL_S = 0.1
+#: The demo's tasks are short, so RSS and the like are sampled more often than by default, in seconds.
+_INTERVAL_S = 0.1
 
 
 def demo_settings() -> Settings:
@@ -42,7 +43,8 @@ def demo_settings() -> Settings:
     chosen |= {"task_diagnostics": (ALL,), "database_url": None, "blob_url": None, "spool_dir": None}
     if "data_dir" not in chosen:
         chosen["data_dir"] = Path(tempfile.mkdtemp(prefix="dramatiq_diag.demo."))
-    chosen.setdefault("memory_interval", _MEMORY_INTERVAL_S)
+    chosen.setdefault("memory_interval", _INTERVAL_S)
+    chosen.setdefault("resources_interval", _INTERVAL_S)
     chosen.setdefault("memray_wait", _TASK_TIMEOUT_MS / 1000)
     return Settings(**chosen)
 

@@ -1,0 +1,120 @@
+"""`resources`: what the process used over time, as a table."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+
+from ..run import Run
+from ..settings import Settings
+from ..ticker import Timer
+from .base import Collector, Recording
+
+#: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
+HEADER = (
+    "elapsed_seconds,cpu_user_seconds,cpu_system_seconds,voluntary_context_switches,involuntary_context_switches,"
+    "read_bytes,written_bytes,open_files,threads\n"
+)
+
+_Figure = float | None
+
+#: What psutil raises where the platform has no such figure, or does not tell it.
+_NO_FIGURE = (psutil.Error, NotImplementedError, AttributeError, OSError)
+
+
+class ResourcesCollector(Collector):
+    """`resources`: processor time, context switches, I/O, open files and threads, every `resources_interval` seconds.
+
+    Note:
+      They are the process's: what its other threads do meanwhile is in them. A figure that the platform does not have
+      is an empty cell.
+    """
+
+    name = "resources"
+    artifact_name = "resources_profile"
+    filename = "resources.csv"
+    media_type = "text/csv"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # The process asks for its own figures, so this is made after the fork.
+        self._process = psutil.Process()
+        self._lock = threading.Lock()
+
+    def record(self, run: Run) -> Recording:
+        return _ResourcesRecording(self, run)
+
+    def counted(self) -> list[_Figure]:
+        """Returns: What only grows: seconds of CPU time, switches, bytes."""
+        return [
+            *self._figures(lambda: self._process.cpu_times()[:2], 2),
+            *self._figures(lambda: tuple(self._process.num_ctx_switches()), 2),
+            *self._figures(lambda: self._process.io_counters()[2:4], 2),
+        ]
+
+    def standing(self) -> list[_Figure]:
+        """Returns: What there is at the moment: open files, threads."""
+        return [
+            *self._figures(lambda: (self._process.num_fds(),), 1),
+            *self._figures(lambda: (self._process.num_threads(),), 1),
+        ]
+
+    def look(self) -> tuple[list[_Figure], list[_Figure]]:
+        """Returns: Both, out of one reading of the system's files."""
+        with self._lock, self._process.oneshot():
+            return self.counted(), self.standing()
+
+    def _figures(self, read: Callable[[], tuple[float, ...]], count: int) -> list[_Figure]:
+        try:
+            return list(read())
+        except _NO_FIGURE:
+            return [None] * count
+
+
+class _ResourcesRecording(Recording):
+    quick = True
+
+    def __init__(self, collector: ResourcesCollector, run: Run) -> None:
+        self.collector = collector
+        self.run = run
+        self.stopped = False
+        self.lock = threading.Lock()
+        self.timer = Timer(collector.settings.resources_interval, self._tick)
+        self.started = time.perf_counter()
+        self.first: list[_Figure] | None = None
+
+    def start(self) -> None:
+        self._sample()
+        self.collector.process.ticker.add(self.timer)
+
+    def stop(self) -> None:
+        self.timer.cancel()
+        with self.lock:
+            if not self.stopped:
+                self._sample()
+            self.stopped = True
+
+    def _tick(self) -> None:
+        with self.lock:
+            if not self.stopped:
+                self._sample()
+
+    def _sample(self) -> None:
+        counted, standing = self.collector.look()
+        before = "" if self.first is not None else HEADER
+        first = self.first = self.first or counted
+        cells = [time.perf_counter() - self.started, *map(_since, first, counted), *standing]
+        self.run.append_text(self.collector, f"{before}{','.join(map(_cell, cells))}\n")
+
+
+def _since(first: _Figure, now: _Figure) -> _Figure:
+    return None if first is None or now is None else now - first
+
+
+def _cell(figure: _Figure) -> str:
+    if figure is None:
+        return ""
+    return f"{figure:.3f}" if isinstance(figure, float) else str(figure)
