@@ -156,6 +156,8 @@ class Capture(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     "When it had all its runs, or was ended by hand."
+    wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When a worker process last had a run for it and no permit."
 
     __table_args__ = (Index(None, "ended_at", "expires_at"),)
 

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
+        sa.Column("wanted_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("capture_id", name="pk_captures"),
     )
     op.create_index("ix_captures_ended_at_expires_at", "captures", ["ended_at", "expires_at"])
