@@ -14,7 +14,17 @@ from typing_extensions import TypedDict
 
 from .history import ActorSummary, list_actors
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus
-from .records import RankedRun, RunFilter, Sort, artifacts_of, choose_run, list_runs, runs_of_task
+from .records import (
+    RankedRun,
+    RunFilter,
+    Sort,
+    artifacts_of,
+    children_of,
+    choose_run,
+    list_runs,
+    parent_of,
+    runs_of_task,
+)
 from .signing import Signer
 
 Document = dict[str, Any]
@@ -56,6 +66,8 @@ class RunDocument(TypedDict):
     "Tasks that the same process ran meanwhile."
     pinned: bool
     "Whether the cleanup leaves it alone."
+    parent_run_id: UuidText | None
+    "The run that sent the task, where that was diagnosed as well; its own row may be gone."
     href: str
     "The path of the task."
 
@@ -107,6 +119,10 @@ class ArtifactsDocument(TypedDict):
     traceback: str | None
     "Of the exception, where there was one."
     artifacts: list[ArtifactDocument]
+    parent: RunDocument | None
+    "The run that sent the task, where that is known and its row is still there."
+    children: list[RunDocument]
+    "The diagnosed runs of the tasks that it sent, by start; at most 100."
 
 
 @described
@@ -193,6 +209,7 @@ def run_document(ranked: RankedRun) -> RunDocument:
         "exception": exception,
         "overlapped_task_ids": list(run.overlapped_task_ids),
         "pinned": run.pinned_at is not None,
+        "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
         "href": task_href(run.task_id),
     }
 
@@ -235,11 +252,14 @@ def artifacts_document(
     if chosen is None:
         return None
     artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+    parent = parent_of(session, chosen.run)
     return {
         "urls": urls(artifacts, signer, base_url),
         "run": run_document(chosen),
         "traceback": chosen.run.exception_traceback,
         "artifacts": [artifact_document(artifact) for artifact in artifacts],
+        "parent": None if parent is None else run_document(parent),
+        "children": [run_document(child) for child in children_of(session, chosen.run.run_id)],
     }
 
 

@@ -34,6 +34,9 @@ _LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
 #: How many runs are shown beside one.
 _MAX_BESIDE = 100
 
+#: How many runs are shown below one.
+_MAX_CHILDREN = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankedRun:
@@ -60,6 +63,8 @@ class RunFilter:
     min_duration_ms: float | None = None
     max_duration_ms: float | None = None
     min_peak_rss_bytes: int | None = None
+    capture_id: uuid.UUID | None = None
+    "Only runs that this capture asked for."
 
 
 def task_key(task_id: str) -> str:
@@ -131,6 +136,17 @@ def beside(session: Session, run: TaskRun) -> list[RankedRun]:
     return _ranked(session, others.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_BESIDE))
 
 
+def parent_of(session: Session, run: TaskRun) -> RankedRun | None:
+    """Returns: The run that sent the task of this one, or None where there is none, or none any more."""
+    return None if run.parent_run_id is None else find_run(session, run.parent_run_id)
+
+
+def children_of(session: Session, run_id: uuid.UUID) -> list[RankedRun]:
+    """Returns: The diagnosed runs of the tasks that a run sent, by start; at most 100."""
+    sent = select(TaskRun).where(TaskRun.parent_run_id == run_id)
+    return _ranked(session, sent.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_CHILDREN))
+
+
 def runs_of_task(session: Session, task_id: str) -> list[RankedRun]:
     """Returns: The runs of a task, first attempt first; empty for an unknown task."""
     query = select(TaskRun).where(TaskRun.task_key == task_key(task_id)).order_by(TaskRun.started_at, TaskRun.run_id)
@@ -183,6 +199,8 @@ def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]
         conditions.append(TaskRun.duration_ms <= float(min(wanted.max_duration_ms, _MAX_DURATION_MS)))
     if wanted.min_peak_rss_bytes is not None:
         conditions.append(TaskRun.peak_rss_bytes >= min(wanted.min_peak_rss_bytes, _MAX_BYTES))
+    if wanted.capture_id is not None:
+        conditions.append(TaskRun.capture_id == wanted.capture_id)
     return conditions
 
 

@@ -19,11 +19,13 @@ from dramatiq_diag.records import (
     Sort,
     artifacts_of,
     beside,
+    children_of,
     choose_run,
     clean_text,
     find_artifact,
     find_run,
     list_runs,
+    parent_of,
     runs_of_task,
     task_key,
 )
@@ -404,3 +406,48 @@ def test_keys_of_task_ids_are_short_and_distinct():
 )
 def test_texts_are_made_fit(text, limit, clean):
     assert clean_text(text, limit) == clean
+
+
+def test_a_run_knows_what_sent_it_and_what_it_sent(store):
+    parent = run_record(task_id="parent", started_at=NOW)
+    first, again, second = (
+        run_record(task_id=task_id, started_at=NOW + timedelta(seconds=number), parent_run_id=parent.run_id)
+        for number, task_id in enumerate(["first", "first", "second"], 1)
+    )
+    grandchild = run_record(task_id="third", started_at=NOW + timedelta(seconds=9), parent_run_id=first.run_id)
+    orphan = run_record(task_id="orphan", parent_run_id=uuid.uuid4())
+    store.publish([bundle(run) for run in (second, grandchild, again, first, parent, orphan)])
+
+    with store.session() as session:
+        children = children_of(session, parent.run_id)
+        parents = {
+            run.task_id: parent_of(session, find_run(session, run.run_id).run)
+            for run in (parent, second, grandchild, orphan)
+        }
+        assert children_of(session, second.run_id) == []
+
+    assert [(child.run.run_id, child.attempt) for child in children] == [
+        (first.run_id, 1),
+        (again.run_id, 2),
+        (second.run_id, 1),
+    ]
+    assert {task_id: found and found.run.task_id for task_id, found in parents.items()} == {
+        "parent": None,
+        "second": "parent",
+        "third": "first",
+        "orphan": None,
+    }
+
+
+def test_no_more_than_a_hundred_children_are_told(store):
+    parent_run_id = uuid.uuid4()
+    children = [
+        run_record(task_id=f"child {number}", started_at=NOW + timedelta(seconds=number), parent_run_id=parent_run_id)
+        for number in range(101)
+    ]
+    store.publish([bundle(run) for run in children])
+
+    with store.session() as session:
+        found = children_of(session, parent_run_id)
+
+    assert [child.run.task_id for child in found] == [f"child {number}" for number in range(100)]

@@ -8,19 +8,23 @@ import pty
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from support import PATIENCE_S, eventually
+from test_store import NOW, bundle, run_record
 
 from dramatiq_diag.cli import Commands
 from dramatiq_diag.commands.compare import compare
 from dramatiq_diag.commands.figures import sparklines
 from dramatiq_diag.commands.report import report
 from dramatiq_diag.commands.show import show
+from dramatiq_diag.store import RunRecord
 
 MEGABYTE = 1024 * 1024
 SCRIPT = "from dramatiq_diag.commands.report import report; report()"
@@ -136,6 +140,26 @@ def test_show_tells_what_ran_beside_it(command: Command, bench: Any, settings: A
     assert len(lines) == 2
     assert lines[1].endswith(f"succeeded  {second}  meet")
     assert command("show", second).stdout.count(first) == 1
+
+
+def test_show_tells_what_sent_a_run_and_what_it_sent(command: Command, settings: Any, store_of: Any) -> None:
+    def run(task_id: str, second: int, parent_run_id: uuid.UUID | None) -> RunRecord:
+        return run_record(task_id=task_id, started_at=NOW + timedelta(seconds=second), parent_run_id=parent_run_id)
+
+    parent = run("parent", 0, None)
+    one = run("one", 2, parent.run_id)
+    child = run("child \x1b[2J", 5, one.run_id)
+    store_of(settings()).publish([bundle(each) for each in (parent, one, child, run("orphan", 0, uuid.UUID(int=7)))])
+
+    text = command("show", "one").stdout
+    assert part(text, "Sent by")[1].split()[0] == "-2.00"
+    assert "parent" in part(text, "Sent by")[1]
+    assert part(text, "Sent\n")[1].split()[0] == "+3.00"
+    assert "child \ufffd[2J" in part(text, "Sent\n")[1]
+    assert "Run 00000000-0000-0000-0000-000000000007, which is not there" in command("show", "orphan").stdout
+    document = json.loads(command("show", "one", "--json").stdout)
+    assert document["parent"]["task_id"] == "parent"
+    assert [each["run_id"] for each in document["children"]] == [str(child.run_id)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import click
 from ..documents import RunDocument, run_document
 from ..models import TaskRun
 from ..printable import printable
-from ..records import RankedRun, beside
+from ..records import RankedRun, beside, children_of, parent_of
 from ..reports.calltree import CallTree, functions
 from ..reports.memory import Sample
 from ..settings import Settings
@@ -31,13 +31,17 @@ from .store import opened_store
 #: The functions that are named.
 _ROWS = 10
 
+#: The columns of runs that have to do with the one that is shown; the first is when they began, seen from that.
+_HEADINGS = ("FROM", "DURATION", "STATUS", "TASK")
+
 
 @click.command()
 @click.argument("task_id")
 @attempt_option
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
-    """Say what one run of a task did: when and where it ran, how it ended, what ran beside it.
+    """Say what one run of a task did: when and where it ran, how it ended, what sent it, what it sent, what ran
+    beside it.
 
     Then its memory as a line, the functions that took most time by themselves, and those that held most memory at the
     peak. What was not collected, or cannot be read here, says why in its place.
@@ -51,10 +55,13 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
         figures = figures_of(store, task_id, attempt)
         with store.session() as session:
             others = beside(session, figures.run.run)
+            parent, children = parent_of(session, figures.run.run), children_of(session, figures.run.run.run_id)
     if as_json:
-        echo_json(_document(figures, others))
+        tree = {"parent": parent and run_document(parent), "children": [run_document(child) for child in children]}
+        echo_json(_document(figures, others) | tree)
         return
     _show_run(run_document(figures.run), figures.attempts)
+    _show_tree(figures.run.run, parent, children)
     _show_beside(figures.run.run, others)
     echo_heading("Memory of the process")
     _show_memory(figures.memory)
@@ -102,18 +109,30 @@ def _show_run(run: RunDocument, attempts: int) -> None:
         click.echo(f"  raised {printable(run['exception']['type'])}: {printable(run['exception']['message'])}")
 
 
+def _show_tree(run: TaskRun, parent: RankedRun | None, children: list[RankedRun]) -> None:
+    if parent is not None:
+        echo_heading("Sent by")
+        echo_rows(_HEADINGS, [_row_of_other(run, parent.run)])
+    elif run.parent_run_id is not None:
+        echo_heading("Sent by")
+        echo_reason(f"Run {run.parent_run_id}, which is not there any more.")
+    if children:
+        echo_heading("Sent")
+        echo_rows(_HEADINGS, [_row_of_other(run, child.run) for child in children])
+
+
 def _show_beside(run: TaskRun, others: list[RankedRun]) -> None:
     diagnosed = {other.run.task_id for other in others}
     bare = [task_id for task_id in run.overlapped_task_ids if task_id not in diagnosed]
     if not others and not bare:
         return
     echo_heading("Beside it in the same process")
-    rows = [_beside_row(run, other.run) for other in others]
+    rows = [_row_of_other(run, other.run) for other in others]
     rows += [("-", "-", "not diagnosed", task_id) for task_id in bare]
-    echo_rows(("FROM", "DURATION", "STATUS", "TASK"), rows)
+    echo_rows(_HEADINGS, rows)
 
 
-def _beside_row(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
+def _row_of_other(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
     from_ms = (other.started_at - run.started_at).total_seconds() * 1000
     sign = "+" if from_ms >= 0 else "-"
     name = f"{other.task_id}  {other.actor_name}"

@@ -52,6 +52,8 @@ def show_run(
         urls=document["urls"],
         live_statuses=LIVE_STATUSES,
         neighbours=neighbours,
+        parent=document["parent"],
+        children=document["children"],
         bands=_bands(run, neighbours),
         run_before=_run_before(session, run),
         token=backend.signer.action_token(run["run_id"]),

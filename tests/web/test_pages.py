@@ -253,6 +253,31 @@ def test_an_actor_of_any_name_has_a_page(site: Site, name: str) -> None:
 # What they do not do.
 
 
+def test_a_run_leads_to_what_sent_it_and_to_what_it_sent(site: Site) -> None:
+    parent_run_id = site.publish("parent", actor_name="import_all")
+    run_id = site.publish("t", parent_run_id=parent_run_id)
+    for number in range(2):
+        site.publish(f"child-{number}", actor_name="import_one", parent_run_id=run_id)
+    site.publish("child-1", actor_name="import_one", parent_run_id=run_id)
+    page = page_of(site, run_path("t"))
+    assert "Which task sent which" in page.text
+    assert [link for link in page.links() if "child" in link or "parent" in link] == [
+        "/tasks/parent/?attempt=1",
+        "/tasks/child-0/?attempt=1",
+        "/tasks/child-1/?attempt=1",
+        "/tasks/child-1/?attempt=2",
+    ]
+    assert page.elements.count(("ul", {})) == 2
+    assert "/tasks/t/?attempt=1" in page_of(site, run_path("parent")).links()
+
+
+def test_a_run_without_relations_has_no_tree_and_one_whose_sender_is_gone_says_so(site: Site) -> None:
+    site.publish("alone")
+    site.publish("orphan", parent_run_id=uuid.UUID(int=7))
+    assert "Which task sent which" not in page_of(site, run_path("alone")).text
+    assert f"Its sender, run {uuid.UUID(int=7)}, is not there any more." in page_of(site, run_path("orphan")).text
+
+
 def publish_hostile(site: Site) -> str:
     log = artifact("task_logs", HOSTILE.encode(), filename="task.log", media_type="text/plain")
     odd = artifact("other", b"x", filename="a.bin", media_type="application/x-thing")
@@ -270,6 +295,7 @@ def publish_hostile(site: Site) -> str:
         overlapped_task_ids=[HOSTILE, "beside"],
     )
     site.publish("beside", actor_name=HOSTILE, started_at=FIRST_START + timedelta(seconds=1))
+    site.publish(f"child {HOSTILE}", actor_name=HOSTILE, hostname=HOSTILE, parent_run_id=run_id)
     return str(run_id)
 
 
@@ -279,6 +305,7 @@ def test_hostile_content_is_text_on_every_page(site: Site) -> None:
         "/tasks/",
         f"/tasks/?actor={actor_href(HOSTILE).split('/')[2]}",
         run_path(HOSTILE),
+        run_path(f"child {HOSTILE}"),
         "/actors/",
         actor_href(HOSTILE),
         f"/compare/?a={run_id}&b={run_id}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -65,6 +66,7 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
                 "exception": {"type": "ValueError", "message": "no <b>"},
                 "overlapped_task_ids": ["other"],
                 "pinned": False,
+                "parent_run_id": None,
                 "href": "/tasks/task-1/",
             }
         ],
@@ -75,7 +77,7 @@ def test_profile_artifacts_has_urls_of_what_can_be_downloaded_and_all_artifacts(
     gone = memray_artifact(None, status=ArtifactStatus.SKIPPED, reason="Busy.")
     site.publish("task-1", [memory_artifact(), gone, profile_artifact()])
     document = site.get("/tasks/task-1/profile_artifacts/").json
-    assert sorted(document) == ["artifacts", "run", "traceback", "urls"]
+    assert sorted(document) == ["artifacts", "children", "parent", "run", "traceback", "urls"]
     assert sorted(document["urls"]) == ["memory_profile", "pyinstrument_profile"]
     assert document["run"]["task_id"] == "task-1"
     memory, memray, profile = document["artifacts"]
@@ -84,6 +86,25 @@ def test_profile_artifacts_has_urls_of_what_can_be_downloaded_and_all_artifacts(
     assert (memray["status"], memray["reason"], memray["size_bytes"]) == ("skipped", "Busy.", None)
     assert profile["stored_as"] == "pyinstrument.session.json"
     assert site.get(path_of(document["urls"]["memory_profile"])).content == MEMORY
+
+
+def test_profile_artifacts_tells_what_sent_the_run_and_what_it_sent(site: Site) -> None:
+    parent_run_id = site.publish("parent")
+    run_id = site.publish("task-1", parent_run_id=parent_run_id)
+    site.publish("child", parent_run_id=run_id)
+    document = site.get("/tasks/task-1/profile_artifacts/").json
+    assert document["run"]["parent_run_id"] == document["parent"]["run_id"] == str(parent_run_id)
+    assert document["parent"]["parent_run_id"] is None
+    assert [(child["task_id"], child["parent_run_id"]) for child in document["children"]] == [("child", str(run_id))]
+    without = site.get("/tasks/parent/profile_artifacts/").json
+    assert (without["parent"], [child["task_id"] for child in without["children"]]) == (None, ["task-1"])
+
+
+def test_a_run_whose_sender_is_gone_still_names_it(site: Site) -> None:
+    parent_run_id = uuid.uuid4()
+    site.publish("task-1", parent_run_id=parent_run_id)
+    document = site.get("/tasks/task-1/profile_artifacts/").json
+    assert (document["run"]["parent_run_id"], document["parent"]) == (str(parent_run_id), None)
 
 
 def test_the_latest_ended_run_answers_unless_an_attempt_is_asked_for(site: Site) -> None:
