@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 from datetime import UTC, datetime
 
 from ..run import GUARDED
+from ..tracebacks import take_traceback, traceback_text
 
-#: A message or a traceback is cut off here, in characters.
+#: A message is cut off here, in characters; a traceback has a limit of its own.
 MAX_RECORD_CHARACTERS = 65536
 
 #: What could steer a terminal, end a line, or is no character that UTF-8 has; a tab and a line feed are neither.
@@ -50,8 +50,8 @@ def _below(record: logging.LogRecord) -> list[str]:
 
 
 def _exception(record: logging.LogRecord) -> str:
-    if record.exc_info and record.exc_info[0] is not None:
-        return "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+    if record.exc_info and isinstance(error := record.exc_info[1], BaseException):
+        return traceback_text(take_traceback(error)).rstrip("\n")
     return str(record.exc_text or "")
 
 

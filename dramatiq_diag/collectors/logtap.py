@@ -9,6 +9,7 @@ for anyone but a run.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from ..run import GUARDED
 _CURRENT: ContextVar[RunLog | None] = ContextVar("dramatiq_diag_log", default=None)
 
 _Method = Callable[..., Any]
+
+#: Where a function that stands in front keeps what it stands in front of.
+_BEFORE = "dramatiq_diag_before"
 
 
 class RunLog:
@@ -37,7 +41,8 @@ class RunLog:
         self.write = write
         self.thread_id = threading.get_ident()
         self.stopped = False
-        self._asked: tuple[logging.Logger, int] | None = None
+        self._asked: set[tuple[int, int, int]] = set()
+        "Thread, logger and level of records that were asked about: what is made in between may log, on any thread."
 
     def start(self) -> None:
         """Takes what this thread, and what has its context, logs from now on."""
@@ -55,13 +60,16 @@ class RunLog:
         """Returns: Whether this run alone wants a record that the logger's level leaves out."""
         if level < logging.DEBUG or logger.disabled or logger.manager.disable >= level:
             return False
-        self._asked = (logger, level)
+        self._asked.add((threading.get_ident(), id(logger), level))
         return True
 
     def asked(self, logger: logging.Logger, level: int) -> bool:
-        """Returns: Whether the record that is being logged is one that it was just asked about."""
-        asked, self._asked = self._asked, None
-        return asked is not None and asked[0] is logger and asked[1] == level
+        """Returns: Whether the record that is being logged is one that this thread asked about."""
+        question = (threading.get_ident(), id(logger), level)
+        if question not in self._asked:
+            return False
+        self._asked.discard(question)
+        return True
 
 
 class LogTap:
@@ -79,14 +87,14 @@ class LogTap:
         self._running: dict[int, RunLog] = {}
         "Thread id -> the log of the run on it: a function may leave the context that it was called in."
         self._lock = threading.Lock()
-        self._before: dict[str, tuple[_Method, _Method]] = {}
-        "Name of a method -> what was there, and what is in front of it."
+        self._pid = os.getpid()
+        self._ours: dict[str, _Method] = {}
+        "Name of a method -> what is in front of it."
 
     def join(self, log: RunLog) -> None:
         """Begins to show records to a log."""
         with self._lock:
-            if not self._before:
-                self._put_in_front()
+            self._put_in_front()
             self._running[log.thread_id] = log
 
     def leave(self, log: RunLog) -> None:
@@ -96,13 +104,12 @@ class LogTap:
                 del self._running[log.thread_id]
 
     def close(self) -> None:
-        """Goes away; where somebody else stands in front by now it stays, and does nothing."""
+        """Goes away, also from behind another tap; where somebody else stands in front it stays, and does nothing."""
         with self._lock:
             self._running.clear()
-            for name, (original, ours) in self._before.items():
-                if vars(logging.Logger)[name] is ours:
-                    setattr(logging.Logger, name, original)
-            self._before.clear()
+            for name, ours in self._ours.items():
+                _take_away(name, ours)
+            self._ours.clear()
 
     def current(self) -> RunLog | None:
         """Returns: The log of the run that this code works for."""
@@ -110,57 +117,78 @@ class LogTap:
             return None
         log = _CURRENT.get()
         if log is None or log.tap is not self or log.stopped:
-            return self._running.get(threading.get_ident())
-        return log
+            log = self._running.get(threading.get_ident())
+        # A process that a task forks has a copy of its context, and may be without the thread that holds a lock.
+        return log if log is not None and os.getpid() == self._pid else None
 
     def _put_in_front(self) -> None:
-        made = {"callHandlers": self._call_handlers}
+        """Does what is left of it: an interrupt of Dramatiq's may have cut it short."""
+        makers = {"callHandlers": self._call_handlers}
         if self.debug:
-            made |= {"isEnabledFor": self._is_enabled_for, "_log": self._log}
-        for name, make in made.items():
-            original = getattr(logging.Logger, name)
-            ours = _as_of_logging(make(original))
-            self._before[name] = original, ours
+            makers |= {"_log": self._log, "isEnabledFor": self._is_enabled_for}
+        for name in [name for name in makers if name not in self._ours]:
+            before = [getattr(logging.Logger, name)]
+            ours = _as_of_logging(makers[name](before))
+            vars(ours)[_BEFORE] = before
+            self._ours[name] = ours
             setattr(logging.Logger, name, ours)
 
-    def _call_handlers(self, original: _Method) -> _Method:
+    def _call_handlers(self, before: list[_Method]) -> _Method:
         def callHandlers(self_: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802 - as `logging` has it.
             log = self.current()
             if log is not None:
                 log.write(record)
-            original(self_, record)
+            before[0](self_, record)
 
         return callHandlers
 
-    def _is_enabled_for(self, original: _Method) -> _Method:
+    def _is_enabled_for(self, before: list[_Method]) -> _Method:
         def isEnabledFor(self_: logging.Logger, level: int) -> bool:  # noqa: N802 - as `logging` has it.
-            if original(self_, level):
+            if before[0](self_, level):
                 return True
             log = self.current()
             return log is not None and log.ask(self_, level)
 
         return isEnabledFor
 
-    def _log(self, original: _Method) -> _Method:
+    def _lets_through(self, logger: logging.Logger, level: int) -> bool:
+        """Returns: Whether the logger itself does, whatever the run wants."""
+        ours = self._ours.get("isEnabledFor")
+        return ours is None or bool(vars(ours)[_BEFORE][0](logger, level))
+
+    def _log(self, before: list[_Method]) -> _Method:
         """Keeps what a run alone wants from everybody else: no record is made of it but the run's own.
 
         What such a call raises is kept from the task as well: it would have done nothing.
         """
-        enabled = self._before["isEnabledFor"][0]
 
         def _log(self_: logging.Logger, level: int, msg: object, args: Any, *more: Any, **options: Any) -> None:
-            log = None if enabled(self_, level) else self.current()
-            if log is None or not log.asked(self_, level):
-                original(self_, level, msg, args, *more, **options)
+            log = self.current()
+            if log is None or not log.asked(self_, level) or self._lets_through(self_, level):
+                before[0](self_, level, msg, args, *more, **options)
                 return
             try:
-                record = _record(self_, level, msg, args, **options)
+                record = _record(self_, level, msg, args, *more, **options)
             except GUARDED:
                 record = logging.LogRecord(self_.name, level, "", 0, "<a call that cannot be logged>", (), None)
             if record is not None:
                 log.write(record)
 
         return _log
+
+
+def _take_away(name: str, ours: _Method) -> None:
+    """Takes a function away from in front of `logging`, or from behind others of ours."""
+    behind = vars(ours)[_BEFORE][0]
+    front = vars(logging.Logger)[name]
+    if front is ours:
+        setattr(logging.Logger, name, behind)
+        return
+    while (before := getattr(front, _BEFORE, None)) is not None:
+        if before[0] is ours:
+            before[0] = behind
+            return
+        front = before[0]
 
 
 def _as_of_logging(method: _Method) -> _Method:
@@ -171,7 +199,14 @@ def _as_of_logging(method: _Method) -> _Method:
 
 
 def _record(
-    logger: logging.Logger, level: int, msg: object, args: Any, exc_info: Any = None, extra: Any = None, **_: Any
+    logger: logging.Logger,
+    level: int,
+    msg: object,
+    args: Any,
+    exc_info: Any = None,
+    extra: Any = None,
+    *_: Any,
+    **__: Any,
 ) -> logging.LogRecord | None:
     """Returns: A record that no handler ever sees; None where the logger's own filters leave it out."""
     if isinstance(exc_info, BaseException):

@@ -20,6 +20,7 @@ from ..records import runs_of_task
 from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
+from . import work
 from .actors import declare
 
 QUEUE_NAME = "demo"
@@ -92,16 +93,14 @@ class Demo:
     @contextmanager
     def _working(self) -> Iterator[None]:
         worker = Worker(self.broker, worker_timeout=100, worker_threads=1)
-        dramatiq_logger = logging.getLogger("dramatiq")
-        level = dramatiq_logger.level
-        dramatiq_logger.setLevel(logging.CRITICAL)  # The tasks that fail are meant to.
-        worker.start()
-        try:
-            yield
-        finally:
-            worker.stop()
-            self.broker.close()
-            dramatiq_logger.setLevel(level)
+        # The tasks that fail are meant to, and what the others log is for their artifacts.
+        with _level("dramatiq", logging.CRITICAL), _level(work.__name__, logging.INFO):
+            worker.start()
+            try:
+                yield
+            finally:
+                worker.stop()
+                self.broker.close()
 
     def _documents(self, task_id: str) -> list[Document]:
         store = Store(self.settings)
@@ -110,3 +109,15 @@ class Demo:
             run_ids = [run.run.run_id for run in ranked]
             urls = urls_of_runs(session, run_ids, Signer(self.settings), self.base_url)
             return [{**run_document(run), "urls": urls[str(run.run.run_id)]} for run in ranked]
+
+
+@contextmanager
+def _level(logger_name: str, level: int) -> Iterator[None]:
+    """Gives a logger a level for a while."""
+    logger = logging.getLogger(logger_name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from dramatiq.logging import get_logger
 from dramatiq.middleware import CurrentMessage
 
 from .sources import read_source, served_sources, source_files
+
+_logger = get_logger(__name__)
 
 _QUERIES = (
     "SELECT name, count(*) AS times FROM definitions GROUP BY name ORDER BY times DESC, name LIMIT 10",
@@ -66,6 +69,7 @@ def search_index(count: int = 40) -> int:
     """Writes an SQLite index of the definitions in modules, and asks it questions. Returns: How many rows answered."""
     with tempfile.TemporaryDirectory() as directory, closing(sqlite3.connect(Path(directory) / "index.db")) as index:
         _fill_index(index, count)
+        _logger.info("The index has the definitions of %d modules.", count)
         return sum(len(index.execute(query).fetchall()) for _ in range(5) for query in _QUERIES)
 
 
@@ -91,6 +95,7 @@ def find_definition(name: str = "no_such_function", count: int = 30) -> Path:
     Raises:
       LookupError: When no module has it, which is what the demo shows.
     """
+    _logger.info("Looks for %r in %d modules.", name, count)
     for path in source_files(count):
         if any(found == name for found, _, _ in _definitions(path)):
             return path
@@ -108,8 +113,10 @@ def deliver_report(count: int = 200) -> int:
     """
     line_count = sum(len(read_source(path).splitlines()) for path in source_files(count))
     message = CurrentMessage.get_current_message()
+    _logger.info("Counted %d lines.", line_count)
     if message is not None and message.options.get("retries", 0) == 0:
         raise ConnectionError("The receiver of the report is not up yet.")
+    _logger.info("The report is delivered.")
     return line_count
 
 
