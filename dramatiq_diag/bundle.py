@@ -70,6 +70,10 @@ class _Look(BaseModel):
     overlapped_task_ids: list[str]
 
 
+class _Verdict(BaseModel):
+    dropped: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
+
+
 class _Traceback(BaseModel):
     traceback: Annotated[str, Field(max_length=MAX_LENGTH)]
 
@@ -85,6 +89,7 @@ class _Contents:
         self.peak_rss_bytes: int | None = None
         self.last_look: _Look | None = None
         self.traceback: str | None = None
+        self.verdict: _Verdict | None = None
         for record in records:
             self._add(record)
 
@@ -104,6 +109,8 @@ class _Contents:
                 self.last_look = _Look.model_validate(record)
             elif "traceback" in record:
                 self.traceback = _Traceback.model_validate(record).traceback
+            elif "dropped" in record:
+                self.verdict = _Verdict.model_validate(record)
             elif "end" in record:
                 self.end = _End.model_validate(record["end"])
         except ValidationError:  # A line that is not ours counts as one that a full disk tore.
@@ -181,6 +188,9 @@ def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]
     if contents.end is None:
         text = f"The worker process died while the task ran; this is what it left.{_last_look(contents)}"
         return ArtifactStatus.PARTIAL, text
+    if contents.verdict is not None:
+        rules = ", ".join(contents.verdict.dropped)
+        return ArtifactStatus.DROPPED, f"Dropped: none of its keep rules held ({rules})."
     return (ArtifactStatus.STORED, None) if outcome is None else (outcome.status, outcome.reason)
 
 

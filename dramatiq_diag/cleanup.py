@@ -8,9 +8,9 @@ from typing import Any
 from dramatiq import Actor, Broker, Worker
 from dramatiq.logging import get_logger
 
+from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
 from .retention import Cleanup
-from .selection import CLEANUP_ACTOR
 from .settings import Settings
 from .store import Store
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .commands.artifacts import artifacts
+from .commands.capture import capture, captures
 from .commands.compare import compare
 from .commands.demo import demo
 from .commands.doctor import doctor
@@ -60,12 +61,14 @@ def main() -> None:
       dramatiq-diag compare TASK_A TASK_B     what got slower or larger
       dramatiq-diag artifacts TASK_ID         what was collected of one task
       dramatiq-diag report TASK_ID            where its time went, for a file
+      dramatiq-diag capture ACTOR --diagnostics memray --runs 5     the next runs of an actor
       dramatiq-diag doctor                    why something was not
     """
 
 
 for _command in (
     *(demo, serve, migrate, tasks, show, compare, artifacts, report),
+    *(capture, captures),
     *(pin, unpin, delete, cleanup, recover, doctor, check),
 ):
     main.add_command(_command)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import threading
 
+#: What a capture names the task's thread where it was begun on another one, which is its main thread then.
+TASK_THREAD = "dramatiq_diag.task"
+
 
 class ProfileHook:
     """Who uses the hook; a worker process has one."""

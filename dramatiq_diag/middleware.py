@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
-from dramatiq import Broker, Middleware, Worker
+from dramatiq import Broker, Message, Middleware, Worker
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
+from .asking import OPTION, prepare
+from .capturing import can_run
 from .cleanup import prepare_cleanup
 from .models import RunStatus
 from .process import Process
-from .selection import OPTION
+from .rules import KEEP_IF_OPTION
+from .selection import SAMPLE_RATE_OPTION
 from .settings import Settings
+from .triggers import TRIGGERS_OPTION
 
 
 class Diagnostics(Middleware):
@@ -38,7 +43,7 @@ class Diagnostics(Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        return {OPTION}
+        return {OPTION, SAMPLE_RATE_OPTION, KEEP_IF_OPTION, TRIGGERS_OPTION}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         if self.settings.off or self.process is not None:
@@ -48,12 +53,16 @@ class Diagnostics(Middleware):
             return
         self.process = Process(self.settings)
         self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
+        self.process.capturing.can_run = partial(can_run, broker, worker)
         self.process.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if self.process is not None:
             process, self.process = self.process, None
             process.stop(self.settings.shutdown_timeout)
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        prepare(message)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.process is None:

@@ -15,24 +15,27 @@ from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
+from .asking import Sender, depth_of, root_task_id, set_sender
 from .backlog import Backlog
+from .capturing import Capturing
 from .collectors import close_all, load, open_all
 from .collectors.base import Collector
+from .collectors.coroutines import CoroutineWatch
 from .errors import SpoolError
 from .hook import ProfileHook
+from .late import LOOK_INTERVAL_S, Late
 from .models import RunStatus
 from .publisher import Publisher
+from .rules import Judge
 from .run import Run
 from .sealer import Sealer
-from .selection import Selection, expand
+from .selection import NOTHING, Selection, expand
 from .settings import Settings
 from .spool import Spool
 from .switching import SwitchInterval
 from .ticker import Ticker, Timer
+from .triggers import Triggers, collectors_of, parse_triggers
 from .vitals import VitalsReader
-
-#: Seconds between notes of how the process stands, beside each running run.
-_VITALS_INTERVAL_S = 1.0
 
 
 class Process:
@@ -51,9 +54,12 @@ class Process:
         self.spool = Spool(settings)
         self.profile_hook = ProfileHook()
         self.switch_interval = SwitchInterval()
+        self.coroutines = CoroutineWatch()
         names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)
-        self.collectors = load(names, settings)
+        self.collectors = load((*names, *collectors_of(parse_triggers(settings.triggers))), settings)
         self.selection = Selection(settings, self.collectors)
+        self.triggers = Triggers(settings, self.collectors)
+        self.judge = Judge(settings)
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
         self.hung: set[Collector] = set()
@@ -63,6 +69,7 @@ class Process:
         backlog = Backlog(self.spool, self.unsaved)
         self.sealer = Sealer(self, backlog)
         self.publisher = Publisher(self, backlog)
+        self.capturing = Capturing(self)
         self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}
         self._warned: set[Hashable] = set()
@@ -74,25 +81,32 @@ class Process:
             self.spool.open()
         except SpoolError as error:
             self.logger.error("%s Until then diagnostics are held in memory.", error)
-        self.ticker.add(Timer(_VITALS_INTERVAL_S, self._write_vitals))
+        self.ticker.add(Timer(LOOK_INTERVAL_S, self._write_vitals))
         self.sealer.start()
         self.publisher.start()
+        self.capturing.start()
 
     def _write_vitals(self) -> None:
-        """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly."""
+        """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
         runs = tuple(self.runs.values())
         if runs:
             vitals = self._vitals.read()
             for run in runs:
                 run.append_vitals(vitals)
+            for run in runs:
+                if run.late is not None:
+                    run.late.look(vitals.rss_bytes)
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
         stop_at = time.monotonic() + timeout_s
+        self.capturing.stop()
         self.sealer.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
+        self.capturing.join(max(stop_at - time.monotonic(), 1.0))
         self.ticker.stop()
         close_all(self.collectors)
+        self.coroutines.close()
         self.spool.close()
 
     def flush(self, timeout_s: float) -> bool:
@@ -107,15 +121,35 @@ class Process:
             for run in tuple(self.runs.values()):
                 run.overlap(message.message_id)
         choice = self.selection(broker, message)
-        if not choice.collectors:
+        plan = None if choice is NOTHING else self.triggers.plan(broker, message, choice)
+        if plan is None and not choice.collectors:
+            set_sender(self._sender(message) if self.selection.samples else None)
             return None
-        run = Run(self, message, broker.get_actor(message.actor_name), choice)
+        run = Run(self, message, broker.get_actor(message.actor_name), choice, plan)
+        run.late = None if plan is None else Late(run, plan)
+        set_sender(self._sender(message, run))
         self.unsaved.add(run.run_id)
+        if choice.capture_id is not None:
+            self.capturing.held.used(run.run_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(other.message_id)
         self.runs[thread_id] = run
         return run
+
+    def _sender(self, message: MessageProxy, run: Run | None = None) -> Sender:
+        root = root_task_id(message) if self.selection.samples else None
+        if run is None:
+            return Sender(task_id=message.message_id, root_task_id=root)
+        depth = depth_of(message.options)
+        passed_on = run.choice.requested and depth < self.settings.pass_on_depth
+        return Sender(
+            task_id=message.message_id,
+            root_task_id=root,
+            run_id=run.run_id,
+            names=tuple(collector.name for collector in run.collectors) if passed_on else None,
+            depth=depth,
+        )
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Ends the run of this thread, if there is one, and hands it to the sealer."""

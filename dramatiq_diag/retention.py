@@ -14,12 +14,16 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from .blobs import Found
+from .captures import delete_captures
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, TaskRun
 from .spool import Spool
 from .store import Store
 
 #: Rows or files handled at a time: small enough that no other writer waits for long.
 BATCH_SIZE = 200
+
+#: Captures handled at a time, as each may have a thousand permits.
+_CAPTURE_BATCH_SIZE = 10
 
 #: A run that seems to be running is kept this long at least, in seconds; its worker's disk may be gone for good.
 _RUNNING_KEPT_S = 30 * 86400.0
@@ -77,6 +81,7 @@ class Cleanup:
         self._expire()
         self._remove_orphaned_blobs()
         self._remove_runs()
+        self._remove_captures()
         self._remove_spool_entries()
         self.logger.info("Cleanup%s: %s", " (dry run)" if self.dry_run else "", self.counts)
         return self.counts
@@ -152,6 +157,16 @@ class Cleanup:
             if not batch:
                 return
             self._count(removed_runs=len(batch))
+
+    def _remove_captures(self) -> None:
+        if self.dry_run:
+            return
+        before = datetime.now(UTC) - timedelta(seconds=self.store.settings.run_retention)
+        removed = _CAPTURE_BATCH_SIZE
+        while removed == _CAPTURE_BATCH_SIZE:
+            with self.store.session() as session:
+                removed = delete_captures(session, before, _CAPTURE_BATCH_SIZE)
+            self.logger.debug("Removed %d captures", removed)
 
     def _remove_spool_entries(self) -> None:
         before = time.time() - self.protection_s

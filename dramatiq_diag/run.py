@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .bounded import call_bounded
 from .collectors.base import Collector, Recording
+from .entry import checkpoint_kind
 from .errors import HungError, SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
+from .rules import Facts
 from .tracebacks import Traceback, take_traceback, traceback_text
 from .vitals import Vitals
 
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from dramatiq import Actor
     from dramatiq.broker import MessageProxy
 
+    from .late import Late
     from .process import Process
     from .selection import Choice
+    from .triggers import Plan
 
 #: How many task ids a run remembers of those that ran beside it.
 _MAX_OVERLAPPED = 100
@@ -40,9 +44,17 @@ class Run:
       message: Dramatiq's message.
       actor: The actor that is called.
       choice: What was selected.
+      plan: What may begin while it runs.
     """
 
-    def __init__(self, process: Process, message: MessageProxy, actor: Actor[..., Any], choice: Choice) -> None:
+    def __init__(
+        self,
+        process: Process,
+        message: MessageProxy,
+        actor: Actor[..., Any],
+        choice: Choice,
+        plan: Plan | None = None,
+    ) -> None:
         self.process = process
         self.choice = choice
         self.collectors = choice.collectors
@@ -53,17 +65,30 @@ class Run:
         self.actor_name: str = message.actor_name
         self.queue_name: str = message.queue_name
         self.thread_id = threading.get_ident()
+        self.native_id = threading.get_native_id()
+        self.thread_name = threading.current_thread().name
         self.started_at = datetime.now(UTC)
         self.started = time.perf_counter()
         self.overlapped: dict[str, None] = {}
         self.sealed = False
         self.enter_error: Exception | None = None
+        self.is_executing = False
+        "Whether its function has been called: what begins now begins late, and on another thread."
+        self.coroutine: Coroutine[Any, Any, Any] | None = None
+        "That of an async actor, once it is known and while something may begin late."
+        self.late: Late | None = None
+        "Begins what the plan has, when it is due."
+        self.dropped: Sequence[str] | None = None
+        "The keep rules none of which held; None for a run that is kept."
+        self._first_rss_bytes: int | None = None
+        self._peak_rss_bytes = 0
         self._traceback: Traceback | None = None
         self._recordings: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
-        self.entry.append({"run": self._start_record()})
+        declared = self.collectors if plan is None else (*self.collectors, *plan.declared)
+        self.entry.append({"run": self._start_record(declared)})
 
-    def _start_record(self) -> dict[str, Any]:
+    def _start_record(self, declared: Sequence[Collector]) -> dict[str, Any]:
         return {
             "run_id": str(self.run_id),
             "task_id": self.task_id,
@@ -80,7 +105,7 @@ class Run:
                     "media_type": collector.media_type,
                     "stored_as": collector.stored_as,
                 }
-                for collector in self.collectors
+                for collector in declared
             ],
         }
 
@@ -91,27 +116,42 @@ class Run:
         """
         for collector in self.collectors:
             try:
-                if self.process.spool.full:
-                    raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
-                if collector in self.process.hung:
-                    raise SkippedError("It hung in another run of this process.")
-                recording = collector.record(self)
-                self._recordings.append((collector, recording))  # First: `stop` ends what an interrupt cut short.
-                self._call(collector, recording, recording.start)
+                recording = self.record(collector)
+                self.join(collector, recording)  # First: `stop` ends what an interrupt cut short.
+                self.call(collector, recording, recording.start)
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
                     recording.entered(self.enter_error)
-            except UnavailableError as error:
-                self._append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
-            except SkippedError as error:
-                self._drop(collector)
-                self._append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
             except GUARDED as error:
                 self._drop(collector)
-                self._lost(collector, "start", error)
+                self.not_started(collector, error)
         self.entry.write()
         self.started = time.perf_counter()
+        self.is_executing = True
+        if self.late is not None:
+            self.late.arm()
+
+    def record(self, collector: Collector) -> Recording:
+        """Makes a recording. Raises: SkippedError, or what the collector raises."""
+        if self.process.spool.full:
+            raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
+        if collector in self.process.hung:
+            raise SkippedError("It hung in another run of this process.")
+        return collector.record(self)
+
+    def join(self, collector: Collector, recording: Recording) -> None:
+        """Leaves it to `stop` to stop a recording, and to `save` to save it."""
+        self._recordings.append((collector, recording))
+
+    def not_started(self, collector: Collector, error: BaseException) -> None:
+        """Says what became of a collector that did not start."""
+        if isinstance(error, UnavailableError):
+            self.append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
+        elif isinstance(error, SkippedError):
+            self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
+        else:
+            self._lost(collector, "start", error)
 
     def _drop(self, collector: Collector) -> None:
         self._recordings = [(other, recording) for other, recording in self._recordings if other is not collector]
@@ -120,10 +160,12 @@ class Run:
         """Stops the collectors and seals the entry; runs again from where it was after an interrupt struck in it."""
         duration_ms = (time.perf_counter() - self.started) * 1000
         self.entry.hold()
+        if self.late is not None:
+            self.late.end()
         while self._recordings:
             collector, recording = self._recordings[-1]
             try:
-                self._call(collector, recording, recording.stop)
+                self.call(collector, recording, recording.stop)
                 self._unsaved.append((collector, recording))
             except GUARDED as error:
                 self._lost(collector, "stop", error)
@@ -131,9 +173,24 @@ class Run:
         if not self.sealed:
             if exception is not None:
                 self._take_traceback(exception)
-            self.entry.append({"end": self._end_record(status, duration_ms, exception)})
+            self._judge(status, duration_ms)
+            # In one go: a run whose worker dies now is dropped, or kept, like any other.
+            verdict = () if self.dropped is None else ({"dropped": list(self.dropped)},)
+            self.entry.append(*verdict, {"end": self._end_record(status, duration_ms, exception)})
             self.entry.write()
             self.sealed = True
+
+    def _judge(self, status: RunStatus, duration_ms: float) -> None:
+        facts = Facts(
+            failed=status == RunStatus.FAILED,
+            duration_ms=duration_ms,
+            peak_rss_bytes=self._peak_rss_bytes or None,
+            first_rss_bytes=self._first_rss_bytes,
+        )
+        try:
+            self.dropped = self.process.judge.verdict(self, status, facts)
+        except GUARDED as error:
+            self.process.warn_once(("judge", type(error)), error, "A run could not be judged, and is kept.")
 
     def _take_traceback(self, exception: BaseException) -> None:
         try:
@@ -155,11 +212,15 @@ class Run:
         """Lets each recording leave its file. Runs on the sealer's thread, once the run is sealed."""
         for collector, recording in self._unsaved:
             try:
-                self._call(collector, recording, recording.save)
+                if self.dropped is not None:
+                    recording.discard()
+                    self.remove_files(collector)
+                    continue
+                self.call(collector, recording, recording.save)
                 if recording.reason is not None:
-                    self._append_outcome(collector, ArtifactStatus.PARTIAL, recording.reason)
+                    self.append_outcome(collector, ArtifactStatus.PARTIAL, recording.reason)
             except SkippedError as error:
-                self._append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
+                self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
             except GUARDED as error:
                 self._lost(collector, "save", error)
         self._unsaved.clear()
@@ -167,6 +228,10 @@ class Run:
             self._save_traceback(self._traceback)
             self._traceback = None
         self.entry.close()
+
+    def remove_files(self, collector: Collector) -> None:
+        """Removes what a collector left in the spool, apart from the entry. Raises: OSError."""
+        self.entry.remove_files((collector.artifact_name, checkpoint_kind(collector.artifact_name)))
 
     def _save_traceback(self, traceback: Traceback) -> None:
         try:
@@ -177,7 +242,8 @@ class Run:
     def _lost_traceback(self, error: BaseException) -> None:
         self.process.warn_once(("traceback", type(error)), error, "The traceback of a failed run was lost.")
 
-    def _call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
+    def call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
+        """Takes a step of a recording, bounded in time where it is not a quick one. Raises: HungError, or its own."""
         if recording.quick:
             step()
             return
@@ -198,20 +264,28 @@ class Run:
         """Appends to an artifact that is text by the line; it is in the spool when this returns."""
         record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None:
+            self._note_rss(peak_rss_bytes)
             record["peak_rss_bytes"] = peak_rss_bytes
         self.entry.append(record)
 
+    def _note_rss(self, rss_bytes: int) -> None:
+        if self._first_rss_bytes is None:
+            self._first_rss_bytes = rss_bytes
+        self._peak_rss_bytes = max(self._peak_rss_bytes, rss_bytes)
+
     def append_vitals(self, vitals: Vitals) -> None:
         """Notes how the process stands while the run runs, and what ran beside it so far."""
+        self._note_rss(vitals.rss_bytes)
         self.entry.append({"vitals": vitals.model_dump(), "overlapped_task_ids": list(self.overlapped)})
 
-    def _append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
+    def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
+        """Says what became of an artifact, and why."""
         self.entry.append({"artifact": collector.artifact_name, "status": status, "reason": reason})
 
     def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
         text = "The collector %r failed to %s and was left out."
         self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
-        self._append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {_text_of(error)}")
+        self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {_text_of(error)}")
 
 
 def _text_of(error: BaseException) -> str:

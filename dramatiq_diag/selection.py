@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dramatiq import Broker
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
+from .asking import CLEANUP_ACTOR, OPTION, parent_run_id, root_task_id
 from .collectors import ALL, Collector, all_names, chosen
 from .settings import Settings
 
-#: The option of messages and actors.
-OPTION = "diagnostics"
+#: The option of actors that says how many of their tasks are diagnosed, from 0 to 1.
+SAMPLE_RATE_OPTION = "diagnostics_sample_rate"
 
-#: The actor that is never diagnosed itself.
-CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
+if TYPE_CHECKING:
+    from .held import HeldPermits
+    from .permits import OpenCapture
 
 _MISSING = object()
 
@@ -29,8 +32,8 @@ class Choice:
 
     collectors: tuple[Collector, ...] = ()
     "In the order of starting."
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    "Name of a collector -> the options that were asked for and are allowed."
+    requested: bool = False
+    "Whether somebody asked for this run; otherwise it is what is collected for all, or for the actor."
     parent_run_id: UUID | None = None
     "The diagnosed run that sent the task, which passed on what is collected."
     capture_id: UUID | None = None
@@ -58,30 +61,59 @@ class Selection:
         self.collectors = collectors
         self.for_all = frozenset(expand(settings.task_diagnostics))
         self.allowed = self.for_all | frozenset(expand(settings.task_diagnostics_on_request))
-        self._by_actor: dict[str, Choice] = {}
+        self.samples = settings.sample_rate < 1
+        "Whether some tasks are left out; then what a task sends has to know what it began with."
+        self._sample_rate = settings.sample_rate
+        self.captures: HeldPermits | None = None
+        "Gives permits for runs that a capture asks for; None while none is open."
+        self._by_actor: dict[str, tuple[Choice, float]] = {}
         self._warned: set[str] = set()
 
     def __call__(self, broker: Broker, message: MessageProxy) -> Choice:
         """Returns: What is collected of a message's run; mostly one look-up."""
         inner = getattr(message, "_message", message)  # The proxy's own look-up is most of what an idle hook costs.
-        wanted = inner.options.get(OPTION, _MISSING)
-        actor_name = inner.actor_name
-        if wanted is not _MISSING and actor_name != CLEANUP_ACTOR:
-            names = self._names(actor_name, wanted, "message")
-            if names is not None:
-                return self._choose(names)
-        try:
-            return self._by_actor[actor_name]
-        except KeyError:
-            chosen = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
-            return chosen
+        options, actor_name = inner.options, inner.actor_name
+        choice = None
+        if OPTION in options and actor_name != CLEANUP_ACTOR:
+            choice = self._of_message(actor_name, options[OPTION])
+        if choice is None:
+            try:
+                choice, sample_rate = self._by_actor[actor_name]
+            except KeyError:
+                choice, sample_rate = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
+            if sample_rate < 1 and choice.collectors and not is_sampled(root_task_id(inner), sample_rate):
+                choice = NOTHING
+            if self.captures is not None and (capture := self.captures.take(actor_name)) is not None:
+                choice = self._captured(choice, capture)
+        if choice.collectors and (parent := parent_run_id(options)) is not None:
+            return replace(choice, parent_run_id=parent)
+        return choice
 
-    def _of_actor(self, broker: Broker, actor_name: str) -> Choice:
+    def _captured(self, choice: Choice, capture: OpenCapture) -> Choice:
+        """Returns: What a capture asks for, besides what there would be without it."""
+        names = (self.allowed & capture.names) | {collector.name for collector in choice.collectors}
+        return replace(self._choose(names), requested=True, capture_id=capture.capture_id)
+
+    def _of_message(self, actor_name: str, wanted: Any) -> Choice | None:
+        names = self._names(actor_name, wanted, "message")
+        return None if names is None else replace(self._choose(names), requested=True)
+
+    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Choice, float]:
+        """Returns: What is collected of an actor's runs, and of which share of them."""
         if actor_name == CLEANUP_ACTOR:
-            return NOTHING
-        wanted = broker.get_actor(actor_name).options.get(OPTION, _MISSING)
+            return NOTHING, 1.0
+        options = broker.get_actor(actor_name).options
+        wanted = options.get(OPTION, _MISSING)
         names = None if wanted is _MISSING else self._names(actor_name, wanted, "actor")
-        return self._choose(self.for_all if names is None else names)
+        return self._choose(self.for_all if names is None else names), self._rate_of(actor_name, options)
+
+    def _rate_of(self, actor_name: str, options: Mapping[str, Any]) -> float:
+        rate = options.get(SAMPLE_RATE_OPTION, self._sample_rate)
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            self._warn(actor_name, f"its option {SAMPLE_RATE_OPTION} is {rate!r:.100}, not 0 to 1, and is ignored")
+            return self._sample_rate
+        self.samples = self.samples or rate < 1
+        return float(rate)
 
     def _names(self, actor_name: str, wanted: Any, where: str) -> frozenset[str] | None:
         """Returns: The names that are allowed, or None where the option is no list of names."""
@@ -107,6 +139,12 @@ class Selection:
         if actor_name not in self._warned:
             self._warned.add(actor_name)
             self.logger.warning("Actor %r: %s.", actor_name, text)
+
+
+def is_sampled(task_id: str, rate: float) -> bool:
+    """Returns: Whether a task is among the share that is diagnosed; the same whoever asks, and whenever."""
+    digest = hashlib.blake2b(task_id.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < rate * 2**64
 
 
 def expand(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from sqlalchemy.exc import ArgumentError
 
 from .collectors import ALL, COLLECTOR_NAMES, known_names
 from .errors import SettingsError
+from .rules import ALLOWED_RULES, parse_rules
+from .triggers import ALLOWED_TRIGGERS, collectors_of, parse_triggers, trigger_text
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
 
@@ -65,9 +67,27 @@ class Settings(BaseSettings):
     )
     task_diagnostics_on_request: _Names = _field(
         (),
-        "what a message or an actor may ask for besides",
+        "what a message, an actor or an HTTP request may ask for besides",
         f"{ALL}, or {_NAMES}",
         validation_alias="TASK_DIAGNOSTICS_ON_REQUEST",
+    )
+    sample_rate: float = _field(
+        1.0,
+        "the share of the tasks of which is collected what nobody asked for",
+        "a number from 0 to 1",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
+    pass_on_depth: int = _field(
+        3,
+        "how many tasks deep what was asked for is passed on to what a task sends",
+        "a whole number from 0 to 100",
+        ge=0,
+        le=100,
+    )
+    request_key: SecretStr | None = _field(
+        None, "what an HTTP request has to bring to ask for diagnostics; without it all may", "at least 16 characters"
     )
     data_dir: Path = _field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory")
     database_url: str | None = _field(
@@ -99,6 +119,12 @@ class Settings(BaseSettings):
         le=_MAX_LOG_BYTES,
     )
     resources_interval: float = _interval(2.0, "seconds between looks at what the process uses")
+    keep_if: _Names = _field(
+        (), "rules of which one has to hold for a run's artifacts to be kept; without rules all are", ALLOWED_RULES
+    )
+    triggers: _Names = _field(
+        (), "what begins when a run has lasted so long, or the process has grown so large", ALLOWED_TRIGGERS
+    )
     orphan_protection_time: float = _seconds(86400.0, "seconds an artifact is kept")
     run_retention: float = _seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
     cleanup_interval: float = _seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
@@ -150,6 +176,23 @@ class Settings(BaseSettings):
             raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
         return seconds
 
+    @field_validator("keep_if", mode="before")
+    @classmethod
+    def _know_rules(cls, value: Any) -> tuple[str, ...]:
+        return tuple(rule.text for rule in parse_rules(value))
+
+    @field_validator("triggers", mode="before")
+    @classmethod
+    def _know_triggers(cls, value: Any, info: ValidationInfo) -> tuple[str, ...]:
+        triggers = parse_triggers(value)
+        chosen = {*info.data.get("task_diagnostics", ()), *info.data.get("task_diagnostics_on_request", ())}
+        missing = [name for name in collectors_of(triggers) if not chosen & {name, ALL}]
+        if missing and chosen:  # With nothing chosen everything is off, triggers as well.
+            raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
+        if info.data.get("pyinstrument_engine") == "profiler" and any("pyinstrument" in t.names for t in triggers):
+            raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+        return tuple(map(trigger_text, triggers))
+
     @field_validator("data_dir", "spool_dir")
     @classmethod
     def _make_absolute(cls, path: Path | None) -> Path | None:
@@ -169,7 +212,7 @@ class Settings(BaseSettings):
             _local_path(value)
         return value
 
-    @field_validator("secret_key")
+    @field_validator("secret_key", "request_key")
     @classmethod
     def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and len(key.get_secret_value()) < 16:
@@ -275,7 +318,7 @@ def _explain(detail: Any) -> str:
     info = Settings.model_fields[field]
     extra = info.json_schema_extra
     allowed = extra["allowed"] if isinstance(extra, dict) else ""
-    secret = field in ("secret_key", "api_token", "database_url")
+    secret = field in ("secret_key", "request_key", "api_token", "database_url")
     value = "the given value" if secret else f"{detail['input']!r:.200}"
     hint = f" ({detail['ctx']['error']})" if str(detail.get("ctx", {}).get("error", "")) else ""
     return f"{Settings.variable(field)}: {value} is not allowed{hint}; allowed: {allowed}."

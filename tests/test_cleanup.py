@@ -12,9 +12,9 @@ import pytest
 from support import PATIENCE_S, eventually, finish
 
 from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.asking import CLEANUP_ACTOR
 from dramatiq_diag.cleanup import register_cleanup, run_cleanup
 from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.selection import CLEANUP_ACTOR
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics
+from dramatiq_diag.asking import CLEANUP_ACTOR
 from dramatiq_diag.collectors import COLLECTOR_NAMES, all_names, load
-from dramatiq_diag.selection import CLEANUP_ACTOR, Selection, expand
+from dramatiq_diag.selection import Selection, expand
 
 UNSET: Any = object()
 

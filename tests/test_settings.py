@@ -15,6 +15,9 @@ GIB = 1024**3
 TABLE = [
     ("TASK_DIAGNOSTICS", "task_diagnostics", ()),
     ("TASK_DIAGNOSTICS_ON_REQUEST", "task_diagnostics_on_request", ()),
+    ("DRAMATIQ_DIAG_SAMPLE_RATE", "sample_rate", 1),
+    ("DRAMATIQ_DIAG_PASS_ON_DEPTH", "pass_on_depth", 3),
+    ("DRAMATIQ_DIAG_REQUEST_KEY", "request_key", None),
     ("DRAMATIQ_DIAG_DATA_DIR", "data_dir", Path(".dramatiq_diag")),
     ("DRAMATIQ_DIAG_DATABASE_URL", "database_url", None),
     ("DRAMATIQ_DIAG_BLOB_URL", "blob_url", None),
@@ -28,6 +31,8 @@ TABLE = [
     ("DRAMATIQ_DIAG_MEMRAY_MAX_BYTES", "memray_max_bytes", GIB),
     ("DRAMATIQ_DIAG_LOGS_MAX_BYTES", "logs_max_bytes", 1024**2),
     ("DRAMATIQ_DIAG_RESOURCES_INTERVAL", "resources_interval", 2),
+    ("DRAMATIQ_DIAG_KEEP_IF", "keep_if", ()),
+    ("DRAMATIQ_DIAG_TRIGGERS", "triggers", ()),
     ("DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME", "orphan_protection_time", 86400),
     ("DRAMATIQ_DIAG_RUN_RETENTION", "run_retention", 2592000),
     ("DRAMATIQ_DIAG_CLEANUP_INTERVAL", "cleanup_interval", 3600),
@@ -41,6 +46,8 @@ TABLE = [
 
 #: Variable -> a value that is allowed and not the default, and what it becomes.
 GOOD = [
+    ("DRAMATIQ_DIAG_SAMPLE_RATE", "0.01", 0.01),
+    ("DRAMATIQ_DIAG_PASS_ON_DEPTH", "0", 0),
     ("TASK_DIAGNOSTICS", "memory, pyinstrument,memory,", ("memory", "pyinstrument")),
     ("TASK_DIAGNOSTICS", "all", ("all",)),
     ("TASK_DIAGNOSTICS_ON_REQUEST", "memray", ("memray",)),
@@ -51,6 +58,12 @@ GOOD = [
     ("DRAMATIQ_DIAG_RESOURCES_INTERVAL", "0.1", 0.1),
     ("TASK_DIAGNOSTICS", "debug-logs,resources", ("debug-logs", "resources")),
     ("DRAMATIQ_DIAG_PYINSTRUMENT_ENGINE", "profiler", "profiler"),
+    ("DRAMATIQ_DIAG_KEEP_IF", "duration > 5s, failed,failed", ("duration>5s", "failed")),
+    (
+        "DRAMATIQ_DIAG_TRIGGERS",
+        "after 30s:stacks,memray ; rss > 1GiB: stacks",
+        ("after 30s: stacks, memray", "rss>1GiB: stacks"),
+    ),
     ("DRAMATIQ_DIAG_CLEANUP_INTERVAL", "0", 0),
     ("DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME", "0", 0),
     ("DRAMATIQ_DIAG_CLEANUP_QUEUE", "low.priority-2", "low.priority-2"),
@@ -59,6 +72,12 @@ GOOD = [
 ]
 
 BAD = [
+    # Asking
+    ("DRAMATIQ_DIAG_SAMPLE_RATE", "1.1"),
+    ("DRAMATIQ_DIAG_SAMPLE_RATE", "-0.1"),
+    ("DRAMATIQ_DIAG_SAMPLE_RATE", "nan"),
+    ("DRAMATIQ_DIAG_PASS_ON_DEPTH", "-1"),
+    ("DRAMATIQ_DIAG_PASS_ON_DEPTH", "101"),
     # Names
     ("TASK_DIAGNOSTICS", "memory,cpu"),
     ("TASK_DIAGNOSTICS", "Memory"),
@@ -78,6 +97,19 @@ BAD = [
     ("DRAMATIQ_DIAG_CLEANUP_INTERVAL", "hourly"),
     ("DRAMATIQ_DIAG_SHUTDOWN_TIMEOUT", "-1"),
     ("DRAMATIQ_DIAG_URL_TTL", "0"),
+    # Rules and triggers
+    ("DRAMATIQ_DIAG_KEEP_IF", "duration>5"),
+    ("DRAMATIQ_DIAG_KEEP_IF", "duration<5s"),
+    ("DRAMATIQ_DIAG_KEEP_IF", "failed>1"),
+    ("DRAMATIQ_DIAG_KEEP_IF", "peak_rss>lots"),
+    ("DRAMATIQ_DIAG_KEEP_IF", "slower_than>p0"),
+    ("DRAMATIQ_DIAG_KEEP_IF", "failed; duration>5s"),
+    ("DRAMATIQ_DIAG_TRIGGERS", "after 30s"),
+    ("DRAMATIQ_DIAG_TRIGGERS", "after 30s: "),
+    ("DRAMATIQ_DIAG_TRIGGERS", "after 30: stacks"),
+    ("DRAMATIQ_DIAG_TRIGGERS", "rss>-1GiB: stacks"),
+    ("DRAMATIQ_DIAG_TRIGGERS", "before 30s: stacks"),
+    ("DRAMATIQ_DIAG_TRIGGERS", "after 30s: logs"),
     # Sizes
     ("DRAMATIQ_DIAG_SPOOL_MAX_BYTES", "0"),
     ("DRAMATIQ_DIAG_SPOOL_MAX_BYTES", "lots"),
@@ -231,6 +263,7 @@ def test_a_misspelt_setting_is_refused_with_the_right_ones():
     ("field", "value"),
     [
         ("secret_key", SECRET),
+        ("request_key", SECRET),
         ("database_url", f"mysql://user:{SECRET}@host/name"),
         ("database_url", f"postgresql://user:{SECRET}@host:port/name"),
         ("api_token", 17),

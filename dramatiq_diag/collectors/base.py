@@ -65,6 +65,12 @@ class Recording:
           SkippedError: When there is nothing to leave; the message is the artifact's reason.
         """
 
+    def discard(self) -> None:
+        """Runs instead of `save` where the artifact is not kept, and returns at once.
+
+        After it nothing is written; the file and its checkpoint are removed.
+        """
+
 
 class Collector:
     """A diagnostic that can be chosen by name. Built once per process, by `load`; its `record` runs for each run.

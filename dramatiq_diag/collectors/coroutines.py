@@ -20,14 +20,19 @@ class CoroutineWatch:
     """
 
     def __init__(self) -> None:
-        self._expected: dict[int, _Found] = {}
+        self._expected: dict[int, list[_Found]] = {}
         self._watched: EventLoopThread | None = None
 
+    @property
+    def thread_id(self) -> int | None:
+        """The thread of the event loop, once there is one to watch."""
+        return None if self._watched is None else self._watched.ident
+
     def expect(self, loop_thread: EventLoopThread, found: _Found) -> None:
-        """Calls *found* with the next coroutine that this thread hands over."""
+        """Calls *found*, besides those that were given before, with the next coroutine that this thread hands over."""
         if self._watched is not loop_thread:
             self._put_in_front(loop_thread)
-        self._expected[threading.get_ident()] = found
+        self._expected.setdefault(threading.get_ident(), []).append(found)
 
     def forget(self) -> None:
         """Expects nothing of this thread any more."""
@@ -43,8 +48,7 @@ class CoroutineWatch:
         original = type(loop_thread).run_coroutine
 
         def run_coroutine(coroutine: Any) -> Any:
-            found = self._expected.pop(threading.get_ident(), None)
-            if found is not None:
+            for found in self._expected.pop(threading.get_ident(), ()):
                 found(coroutine)
             return original(loop_thread, coroutine)
 

@@ -53,7 +53,7 @@ class _MemoryRecording(Recording):
         self.stopped = False
         self.lock = threading.Lock()
         self.timer = Timer(collector.settings.memory_interval, self._tick)
-        self.started = time.perf_counter()
+        self.started = run.started if run.is_executing else time.perf_counter()
 
     def start(self) -> None:
         self._sample(HEADER)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SkippedError, UnavailableError
+from ..hook import TASK_THREAD
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
@@ -22,7 +23,8 @@ class MemrayCollector(Collector):
     """`memray`: a capture of all allocations of the process while the task runs, made by one Tracker per process.
 
     Note:
-      The capture's main thread is the task's thread (the worker thread, for an async actor). It holds `sys.argv`.
+      The capture's main thread is the task's thread (the worker thread, for an async actor); that of one which began
+      late is our own, and the task's has the name `TASK_THREAD` in it. It holds `sys.argv`.
     """
 
     name = "memray"
@@ -61,7 +63,8 @@ class _MemrayRecording(Recording):
 
     def start(self) -> None:
         self.run.entry.write()  # What follows takes its time, and the run is to be known if the process dies meanwhile.
-        refusal = self.hook.take(self, self.run.task_id, self.collector.settings.memray_wait)
+        wait_s = 0.0 if self.run.is_executing else self.collector.settings.memray_wait
+        refusal = self.hook.take(self, self.run.task_id, wait_s)
         if refusal is not None:
             raise SkippedError(refusal)
         try:
@@ -83,7 +86,16 @@ class _MemrayRecording(Recording):
                 raise SkippedError(f"The application itself uses memray: {error}") from error
             raise error
         self.started = time.perf_counter()
+        if self.run.is_executing:
+            self._name_thread()
         self.collector.process.ticker.add(self.timer)
+
+    def _name_thread(self) -> None:
+        """Tells the capture which thread is the task's, as this is another one.
+
+        memray notes a name when a `Thread` has both that and an id, and this one is never started: nobody else sees it.
+        """
+        threading.Thread(name=TASK_THREAD)._ident = self.run.thread_id  # type: ignore[attr-defined]
 
     def _give_up(self) -> None:
         self.tracker = self.enter = None

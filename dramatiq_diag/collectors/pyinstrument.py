@@ -18,7 +18,6 @@ from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
 from .base import Collector, Recording
-from .coroutines import CoroutineWatch
 from .sampler import Profile, Sampler
 from .session import SessionDict, describe, describe_thread, session_of
 from .stacks import anchor_of, coroutine_function, root_of
@@ -58,7 +57,6 @@ class PyinstrumentCollector(Collector):
                 "Under gevent all greenlets share one thread, and a profile could not tell them apart."
             )
         self._profiler_class = pyinstrument.Profiler
-        self._watch = CoroutineWatch()
 
     def record(self, run: Run) -> Recording:
         if self.settings.pyinstrument_engine == "profiler":
@@ -71,7 +69,6 @@ class PyinstrumentCollector(Collector):
 
     def close(self) -> None:
         self.sampler.stop()
-        self._watch.close()
 
 
 class _SessionRecording(Recording):
@@ -84,7 +81,7 @@ class _SessionRecording(Recording):
         self.run = run
         root = root_of(run.actor)
         self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
-        self.native_id = threading.get_native_id()
+        self.native_id = run.native_id
         self.start_time = self.started_s = self.cpu_started_s = 0.0
         self.duration_s = self.cpu_time_s = 0.0
 
@@ -111,10 +108,11 @@ class _SamplerRecording(_SessionRecording):
     def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
         super().__init__(collector, run)
         self.is_async = coroutine_function(run.actor) is not None
-        self.thread = threading.current_thread().name, run.thread_id
+        self.thread = run.thread_name, run.thread_id
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.profile: Profile | None = None
-        self.start_after_s = collector.settings.pyinstrument_start_after
+        self.start_after_s = 0.0 if run.is_executing else collector.settings.pyinstrument_start_after
+        self.late_s = time.perf_counter() - run.started if run.is_executing else self.start_after_s
         self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
         self.stopped = False
@@ -159,7 +157,10 @@ class _SamplerRecording(_SessionRecording):
             raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
         self.thread = loop_thread.name, loop_thread.ident or 0
         self.collector.sampler.loop_thread_id = loop_thread.ident
-        self.collector._watch.expect(loop_thread, self._found_coroutine)
+        if self.run.is_executing:  # It has been handed over by now.
+            self.coroutine = self.run.coroutine
+        else:
+            self.collector.process.coroutines.expect(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.coroutine = coroutine
@@ -170,7 +171,7 @@ class _SamplerRecording(_SessionRecording):
         self.stopped = True
         self.timer.cancel()
         if self.is_async:
-            self.collector._watch.forget()
+            self.collector.process.coroutines.forget()
         self._leave()
 
     def _leave(self) -> None:
@@ -186,12 +187,16 @@ class _SamplerRecording(_SessionRecording):
             self.profile.coroutine = None
             super().save()
 
+    def discard(self) -> None:
+        with self.lock:  # A checkpoint may be being written.
+            self.coroutine = self.profile = None
+
     def _session(self) -> SessionDict:
         assert self.profile is not None
         # The sampler goes on while a checkpoint is written: a sample may be under way, and codes be let go of.
         codes, timeline = self.profile.codes, self.profile.timeline
         stacks = list(self.profile.seconds.items() if timeline is None else timeline)
-        late = f", from {self.start_after_s:g} s on" if self.start_after_s else ""
+        late = f", from {self.late_s:.3g} s on" if self.late_s else ""
         return session_of(
             stacks,
             codes | self.profile.codes,

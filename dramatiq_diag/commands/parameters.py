@@ -31,6 +31,14 @@ def moment(value: str) -> datetime:
         raise click.BadParameter(text) from error
 
 
+def length_s(value: str) -> float:
+    """Reads how long something lasts: 90s, 15m, 2h, 3d, 1w. Returns: Seconds. Raises: click.BadParameter if not."""
+    length = _AGO.fullmatch(value)
+    if length is None:
+        raise click.BadParameter(f"{value!r:.80} is no length of time such as 90s, 15m, 2h or 3d.")
+    return int(length[1]) * timedelta(**{_UNITS[length[2]]: 1}).total_seconds()
+
+
 def number(value: str) -> float:
     """Reads a number from 0 on. Raises: click.BadParameter when it is none, or beyond everything."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 
 import click
@@ -28,6 +29,7 @@ _MEBIBYTE = 1024**2
 @click.option("--min-duration-s", type=number, help="Only runs that took so many seconds or more.")
 @click.option("--max-duration-s", type=number, help="Only runs that took so many seconds or less.")
 @click.option("--min-peak-rss-mib", type=number, help="Only runs whose peak RSS was so many MiB or more.")
+@click.option("--capture", "capture_id", type=click.UUID, help="Only runs that this capture asked for.")
 @click.option(
     "--sort",
     type=click.Choice([*map(str, Sort)]),
@@ -49,6 +51,7 @@ def tasks(
     min_duration_s: float | None,
     max_duration_s: float | None,
     min_peak_rss_mib: float | None,
+    capture_id: uuid.UUID | None,
     sort: str,
     limit: int,
     cursor: str | None,
@@ -76,6 +79,7 @@ def tasks(
         min_duration_ms=None if min_duration_s is None else min_duration_s * 1000,
         max_duration_ms=None if max_duration_s is None else max_duration_s * 1000,
         min_peak_rss_bytes=None if min_peak_rss_mib is None else int(min_peak_rss_mib * _MEBIBYTE),
+        capture_id=capture_id,
     )
     with opened_store(Settings()) as store, store.session() as session:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
+from ..hook import TASK_THREAD
 from ..printable import printable
 from .errors import ReportError
 
@@ -98,8 +99,12 @@ def _records(view: View, reader: Any) -> list[Any]:
         records = reader.get_leaked_allocation_records(**options)
     else:
         records = reader.get_high_watermark_allocation_records(**options)
-    own = reader.metadata.main_thread_id
-    return [record for record in records if view.whole_process or record.tid == own]
+    records = list(records)
+    if view.whole_process:
+        return records
+    named = (record.tid for record in records if record.thread_name == TASK_THREAD)
+    own = next(named, reader.metadata.main_thread_id)
+    return [record for record in records if record.tid == own]
 
 
 def peak_stacks(path: str, *, whole_process: bool) -> Iterator[tuple[list[tuple[str, str, int]], int]]:

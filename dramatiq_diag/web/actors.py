@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import falcon
 
+from ..capture_documents import captures_document
+from ..captures import allowed_names
 from ..documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document, runs_document
 from ..history import summarize_actor
 from ..records import RunFilter
 from ..reports.charts import history_chart
 from .backend import Backend
+from .captures import form_subject
 from .negotiation import wants_html
 from .openapi import PROBLEM, operation
 from .queries import PageQuery
 from .sparklines import HEIGHT, WIDTH, sparklines
+
+#: The latest captures that an actor's page shows.
+_SHOWN_CAPTURES = 10
 
 
 class ActorListResource:
@@ -69,6 +75,9 @@ class ActorResource:
                     chart=history_chart(document["runs"]),
                     sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
                     sparkline_size=(WIDTH, HEIGHT),
+                    captures=captures_document(session, actor_name=name, limit=_SHOWN_CAPTURES)["captures"],
+                    diagnostics=allowed_names(self._backend.store.settings),
+                    token=self._backend.signer.action_token(form_subject(name)),
                 )
             else:
                 resp.media = document

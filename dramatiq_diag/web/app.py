@@ -8,6 +8,7 @@ from ..settings import Settings
 from .access import SameSite, TokenAccess
 from .actors import ActorListResource, ActorResource
 from .backend import Backend
+from .captures import CaptureFormResource, CaptureListResource, CaptureResource
 from .comparison import CompareResource
 from .downloads import DownloadResource
 from .health import HealthResource
@@ -37,6 +38,9 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
             "/tasks/{path:path}": TaskResource(backend),
             "/actors": ActorListResource(backend),
             "/actors/{name:path}": ActorResource(backend),
+            "/captures": CaptureListResource(backend),
+            "/captures/{capture_id}": CaptureResource(backend),
+            "/captures/forms/{action}": CaptureFormResource(backend),
             "/compare": CompareResource(backend),
             "/runs/{run_id}": RunResource(backend),
             "/runs/{run_id}/pin": PinResource(backend),

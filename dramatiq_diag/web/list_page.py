@@ -27,7 +27,9 @@ def show_runs(
     """Answers with the page: what is running now on top, then the runs that were asked for."""
     running = []
     if query.cursor is None and query.status is None:
-        now = RunFilter(actor_name=query.actor, queue_name=query.queue, status=RunStatus.RUNNING)
+        now = RunFilter(
+            actor_name=query.actor, queue_name=query.queue, status=RunStatus.RUNNING, capture_id=query.capture
+        )
         running = runs_document(session, now, _MAX_RUNNING, None)["runs"]
     shown = [run for run in document["runs"] if run["status"] != RunStatus.RUNNING or not running]
     backend.pages.show(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import falcon
 from apispec import APISpec
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from ..documents import ProblemDocument, ProgressDocument
 from .queries import Query
@@ -36,6 +36,8 @@ class Operation:
     path: str
     "With its parameters in braces."
     query: type[Query] | None = None
+    body: type[BaseModel] | None = None
+    "What it takes as JSON."
     answers: Mapping[int, Any] = field(default_factory=dict)
     "Status -> the type of the document, `FILE`, `PAGE`, or None for an empty body."
     open_to_all: bool = False
@@ -129,9 +131,14 @@ def _operation_object(described: Operation, schemas: Mapping[Any, Any]) -> dict[
         "summary": summary,
         **({"description": description.strip()} if description else {}),
         "parameters": [] if described.query is None else _query_parameters(described.query),
+        **({} if described.body is None else {"requestBody": _request_body(described.body)}),
         "responses": {str(status): _response(status, answers[status], schemas) for status in sorted(answers)},
         "security": [] if described.open_to_all else [{}, {"token": []}, {"password": []}],
     }
+
+
+def _request_body(body: type[BaseModel]) -> dict[str, Any]:
+    return {"required": True, "content": {falcon.MEDIA_JSON: {"schema": body.model_json_schema()}}}
 
 
 def _query_parameters(query: type[Query]) -> list[dict[str, Any]]:

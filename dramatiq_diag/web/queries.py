@@ -66,6 +66,13 @@ def _uuid(value: Any) -> UUID:
         raise ValueError("it must be the `run_id` of a run") from error
 
 
+def _capture_id(value: Any) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError as error:
+        raise ValueError("it must be the `capture_id` of a capture") from error
+
+
 _Figure = Annotated[float, Field(ge=0, le=_MAX_FIGURE), BeforeValidator(_decimal)]
 _Moment = Annotated[datetime, BeforeValidator(_moment), Field(json_schema_extra={"format": "iso8601"})]
 
@@ -82,10 +89,11 @@ class Query(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise falcon.HTTPBadRequest(description=_in_words(error)) from error
+            raise falcon.HTTPBadRequest(description=in_words(error)) from error
 
 
-def _in_words(error: ValidationError) -> str:
+def in_words(error: ValidationError) -> str:
+    """Returns: What is wrong with the first of the values that are."""
     first = error.errors()[0]
     name = first["loc"][0] if first["loc"] else "?"
     if first["type"] == "missing":
@@ -124,6 +132,8 @@ class RunsQuery(PageQuery):
     "Only runs that took so many seconds or less."
     min_peak_rss_mib: _Figure | None = None
     "Only runs whose peak RSS was so many MiB or more."
+    capture: Annotated[UUID, BeforeValidator(_capture_id)] | None = None
+    "Only runs that this capture asked for: its `capture_id`."
     sort: Annotated[Sort, BeforeValidator(_one_of(Sort))] = Sort.NEWEST
     "What comes first: the newest, the slowest, or what took most memory."
 
@@ -140,7 +150,17 @@ class RunsQuery(PageQuery):
             min_duration_ms=None if self.min_duration_s is None else self.min_duration_s * 1000,
             max_duration_ms=None if self.max_duration_s is None else self.max_duration_s * 1000,
             min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * _MEBIBYTE),
+            capture_id=self.capture,
         )
+
+
+class CapturesQuery(Query):
+    """Which captures."""
+
+    actor: str | None = None
+    "The name of an actor."
+    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), BeforeValidator(_whole_number)] = DEFAULT_LIMIT
+    "How many at most."
 
 
 class AttemptQuery(Query):

@@ -1,0 +1,60 @@
+"""Lets HTTP requests ask for diagnostics of what they send, in an ASGI application such as FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .asking import asking_for
+from .permission import HEADER, KEY_HEADER, RESULT_HEADER, Permission
+from .settings import Settings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApplication = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class DiagnosticsMiddleware:
+    """Reads `X-Task-Diagnostics`: what is enqueued while that request is handled carries the names in it.
+
+    What the request starts (tasks, threads of the framework for functions that are not async) is followed as far as
+    context variables are.
+
+    Parameters:
+      app: The application behind it.
+      settings: The settings; those of the environment by default. They say what may be asked for.
+
+    Raises:
+      SettingsError: When the environment has a value that is not allowed.
+    """
+
+    def __init__(self, app: AsgiApplication, settings: Settings | None = None) -> None:
+        self._app = app
+        self._permission = Permission(Settings.load(settings))
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        verdict = None
+        if scope["type"] == "http":
+            verdict = self._permission.judge(_header(scope, HEADER), _header(scope, KEY_HEADER))
+        if verdict is None:
+            await self._app(scope, receive, send)
+            return
+        result = (RESULT_HEADER.lower().encode(), verdict.result.encode())
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), result]}
+            await send(message)
+
+        if not verdict.names:
+            await self._app(scope, receive, tell)
+            return
+        with asking_for(verdict.names):
+            await self._app(scope, receive, tell)
+
+
+def _header(scope: MutableMapping[str, Any], name: str) -> bytes | None:
+    wanted = name.lower().encode()
+    found = [value for header, value in scope["headers"] if header.lower() == wanted]
+    return b",".join(found) if found else None

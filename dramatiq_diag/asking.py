@@ -1,0 +1,97 @@
+"""What is asked for besides the settings, and how it rides along with messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
+
+#: The option of messages and actors: names of collectors.
+OPTION = "diagnostics"
+
+#: The actor that is never diagnosed itself.
+CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
+
+#: Options of messages alone: the run that sent it, how far it is from whoever asked, and the task that all began with.
+_PARENT, _DEPTH, _ROOT = "diagnostics_parent", "diagnostics_depth", "diagnostics_root"
+
+#: A longer id of a task is not passed on, in characters.
+_MAX_ROOT_LENGTH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """The task that is being executed, as far as what it sends is to know of it."""
+
+    task_id: str
+    root_task_id: str | None = None
+    "The task that all began with; None while nothing depends on it."
+    run_id: UUID | None = None
+    "Its run; None while it is not diagnosed."
+    names: tuple[str, ...] | None = None
+    "What was asked for and is passed on; None where nobody asked, or too far away."
+    depth: int = 0
+    "How many tasks are between it and whoever asked."
+
+
+# Both hold for a thread, or for a coroutine and what it starts. The sender stays until the thread's next message:
+# Dramatiq sends what follows a task (retries, pipelines, callbacks) when our hooks for it are already through.
+_sender: ContextVar[Sender | None] = ContextVar("dramatiq_diag.sender", default=None)
+_asked: ContextVar[tuple[str, ...] | None] = ContextVar("dramatiq_diag.asked", default=None)
+
+set_sender = _sender.set
+
+
+@contextmanager
+def asking_for(names: Sequence[str]) -> Iterator[None]:
+    """What is enqueued inside carries these names as its option `diagnostics`, unless it has one of its own."""
+    token = _asked.set(tuple(names))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def prepare(message: Message[Any]) -> None:
+    """Gives a message that is about to be enqueued what it is to carry."""
+    asked, sender = _asked.get(), _sender.get()
+    if (asked is None and sender is None) or message.actor_name == CLEANUP_ACTOR:
+        return
+    options = message.options
+    if asked is not None:
+        options.setdefault(OPTION, list(asked))
+    if sender is None or sender.task_id == message.message_id:  # A retry is what it was.
+        return
+    if sender.root_task_id is not None:
+        options.setdefault(_ROOT, sender.root_task_id)
+    if sender.run_id is not None and _PARENT not in options:
+        options[_PARENT] = str(sender.run_id)
+        if sender.names is not None and OPTION not in options:
+            options[OPTION] = list(sender.names)
+            options[_DEPTH] = sender.depth + 1
+
+
+def parent_run_id(options: dict[str, Any]) -> UUID | None:
+    """Returns: The run that sent a message; None where it says nothing, or nothing that can be one."""
+    try:
+        return UUID(options[_PARENT]) if _PARENT in options else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def depth_of(options: dict[str, Any]) -> int:
+    """Returns: How many tasks are between a message and whoever asked."""
+    found = options.get(_DEPTH, 0)
+    return found if isinstance(found, int) and found >= 0 else 0
+
+
+def root_task_id(message: Message[Any] | MessageProxy) -> str:
+    """Returns: The id of the task that all began with: the same for its retries, and for what it sent."""
+    found = message.options.get(_ROOT)
+    return found if isinstance(found, str) and len(found) <= _MAX_ROOT_LENGTH else message.message_id

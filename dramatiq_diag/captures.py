@@ -1,0 +1,216 @@
+"""Captures as a person asks for them: the next runs of an actor, for some time at most."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from .asking import CLEANUP_ACTOR
+from .collectors import COLLECTOR_NAMES
+from .errors import DiagnosticsError
+from .models import Capture, CapturePermit, TaskRun
+from .permits import MAX_OPEN, Clock, is_open
+from .records import clean_text
+from .selection import expand
+from .settings import Settings
+from .store import Store
+
+#: What a capture may ask for.
+MAX_RUNS = 1000
+MIN_DURATION_S, MAX_DURATION_S = 1.0, 30 * 86400.0
+MAX_NAME_LENGTH = 255
+
+
+class CaptureNotFoundError(DiagnosticsError):
+    """There is no such capture; or it ended long ago, and the cleanup has removed it."""
+
+
+class CaptureRequestError(DiagnosticsError, ValueError):
+    """A capture cannot be asked for like that."""
+
+
+class TooManyCapturesError(DiagnosticsError):
+    """There are as many open captures as there may be; end one, or wait until one ends."""
+
+
+class CaptureState(enum.StrEnum):
+    """How a capture stands."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    "It has all its runs."
+    EXPIRED = "expired"
+    "Its time was up before."
+    ENDED = "ended"
+    "By hand."
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureStanding:
+    """A capture, and what came of it so far."""
+
+    capture: Capture
+    state: CaptureState
+    captured_runs: int
+    "The runs that were begun for it; one that goes on has nothing to show yet."
+
+
+def create(
+    store: Store, actor_name: str, diagnostics: Mapping[str, Mapping[str, Any]], run_limit: int, duration_s: float
+) -> CaptureStanding:
+    """Asks for the next runs of an actor, on whichever worker process of the database.
+
+    Parameters:
+      store: The store.
+      actor_name: The actor; one that nothing was collected for yet is fine.
+      diagnostics: Name of each collector -> its options.
+      run_limit: How many runs, from 1 to 1000.
+      duration_s: Seconds after which it ends, from 1 to 30 days.
+
+    Raises:
+      CaptureRequestError: When it cannot be asked for like that.
+      TooManyCapturesError: When there are as many as there may be.
+      StoreError: When the store cannot be used.
+    """
+    _check(actor_name, run_limit, duration_s)
+    _check_diagnostics(diagnostics, store.settings)
+    capture_id = uuid.uuid4()
+    with store.session() as session:
+        clock = Clock(session)
+        # First: SQLite's transaction is then a writer's from the start, and does not fail for having read before.
+        session.execute(
+            insert(Capture).values(
+                capture_id=capture_id,
+                actor_name=actor_name,
+                diagnostics={name: dict(options) for name, options in diagnostics.items()},
+                run_limit=run_limit,
+                created_at=clock.now,
+                expires_at=clock.after(duration_s),
+            )
+        )
+        permits = [{"capture_id": capture_id, "number": number} for number in range(1, run_limit + 1)]
+        session.execute(insert(CapturePermit), permits)
+        if session.execute(select(func.count()).select_from(Capture).where(*is_open(clock))).scalar_one() > MAX_OPEN:
+            raise TooManyCapturesError
+        return _found(session, capture_id)
+
+
+def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:
+    """Ends a capture now; worker processes learn of it within seconds. One that has ended stays as it is.
+
+    Raises:
+      CaptureNotFoundError: When there is none of this id.
+      StoreError: When the store cannot be used.
+    """
+    with store.session() as session:
+        clock = Clock(session)
+        session.execute(
+            update(Capture)
+            .where(Capture.capture_id == capture_id, *is_open(clock))
+            .values(ended_at=clock.now)
+            .execution_options(synchronize_session=False)
+        )
+        return _found(session, capture_id)
+
+
+def find_capture(session: Session, capture_id: uuid.UUID) -> CaptureStanding | None:
+    """Returns: The capture, or None."""
+    return next(iter(_standings(session, _query(session).where(Capture.capture_id == capture_id))), None)
+
+
+def list_captures(
+    session: Session, *, actor_name: str | None = None, only_open: bool = False, limit: int = 50
+) -> list[CaptureStanding]:
+    """Returns: Captures, the newest first."""
+    query = _query(session).order_by(Capture.created_at.desc(), Capture.capture_id).limit(limit)
+    if actor_name is not None:
+        query = query.where(Capture.actor_name == clean_text(actor_name))
+    if only_open:
+        query = query.where(*is_open(Clock(session)))
+    return _standings(session, query)
+
+
+def is_known(session: Session, actor_name: str) -> bool:
+    """Returns: Whether a run of the actor is stored."""
+    query = select(TaskRun.run_id).where(TaskRun.actor_name == clean_text(actor_name, MAX_NAME_LENGTH)).limit(1)
+    return session.execute(query).first() is not None
+
+
+def allowed_names(settings: Settings) -> list[str]:
+    """Returns: The collectors that a capture may ask for."""
+    return list(dict.fromkeys(expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)))
+
+
+def without_options(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns: Name -> no options."""
+    return {name: {} for name in names}
+
+
+def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
+    if not 1 <= len(actor_name) <= MAX_NAME_LENGTH or clean_text(actor_name) != actor_name:
+        raise CaptureRequestError(f"An actor's name is a text of 1 to {MAX_NAME_LENGTH} characters.")
+    if actor_name == CLEANUP_ACTOR:
+        raise CaptureRequestError("The cleanup of diagnostics is never diagnosed itself.")
+    if not 1 <= run_limit <= MAX_RUNS:
+        raise CaptureRequestError(f"A capture is of 1 to {MAX_RUNS} runs, not of {run_limit}.")
+    if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
+        raise CaptureRequestError(f"A capture lasts 1 s to 30 days ({MAX_DURATION_S:.0f} s), not {duration_s:g} s.")
+
+
+def _check_diagnostics(diagnostics: Mapping[str, Mapping[str, Any]], settings: Settings) -> None:
+    if not diagnostics:
+        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(COLLECTOR_NAMES)}.")
+    allowed = allowed_names(settings)
+    refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed][:10]
+    if refused:
+        raise CaptureRequestError(
+            f"Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(refused)}, here; what may be "
+            f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
+        )
+    with_options = [name for name, options in diagnostics.items() if options]
+    if with_options:
+        raise CaptureRequestError(f"There are no options of {', '.join(with_options)}.")
+
+
+def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:
+    standing = find_capture(session, capture_id)
+    if standing is None:
+        raise CaptureNotFoundError
+    return standing
+
+
+def _query(session: Session) -> Select[Any]:
+    used = (
+        select(func.count(CapturePermit.run_id)).where(CapturePermit.capture_id == Capture.capture_id).scalar_subquery()
+    )
+    return select(Capture, used, Clock(session).now).execution_options(populate_existing=True)
+
+
+def _standings(session: Session, query: Select[Any]) -> list[CaptureStanding]:
+    return [
+        CaptureStanding(capture=capture, state=_state(capture, used, now), captured_runs=used)
+        for capture, used, now in session.execute(query)
+    ]
+
+
+def _state(capture: Capture, used: int, now: datetime) -> CaptureState:
+    if used >= capture.run_limit:
+        return CaptureState.COMPLETE
+    if capture.ended_at is not None:
+        return CaptureState.ENDED
+    return CaptureState.OPEN if capture.expires_at > now else CaptureState.EXPIRED
+
+
+def delete_captures(session: Session, before: datetime, limit: int) -> int:
+    """Deletes captures that ended before a moment, with their permits. Returns: How many."""
+    old = func.coalesce(Capture.ended_at, Capture.expires_at) < before
+    batch = session.execute(select(Capture.capture_id).where(old).limit(limit)).scalars().all()
+    session.execute(delete(Capture).where(Capture.capture_id.in_(batch)))
+    return len(batch)

@@ -1,0 +1,63 @@
+"""Whether an HTTP request may ask for diagnostics of what it sends."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from .selection import expand
+from .settings import Settings
+
+#: The headers of a request, and the one that says what became of it.
+HEADER = "X-Task-Diagnostics"
+KEY_HEADER = "X-Task-Diagnostics-Key"
+RESULT_HEADER = "X-Task-Diagnostics-Result"
+
+#: A longer header asks for nothing that there is, in characters.
+_MAX_LENGTH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of a request for diagnostics."""
+
+    names: tuple[str, ...]
+    "What is asked for and allowed."
+    result: str
+    "For the response header: nothing in it comes out of the request but names that there are."
+
+
+class Permission:
+    """Judges the headers of requests.
+
+    Parameters:
+      settings: What may be asked for, and the key if one is needed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._allowed = frozenset(expand(settings.task_diagnostics_on_request))
+        key = settings.request_key
+        self._key = None if key is None else key.get_secret_value().encode()
+
+    def judge(self, wanted: bytes | None, key: bytes | None) -> Verdict | None:
+        """Judges a request.
+
+        Parameters:
+          wanted: What its header has, names separated by commas.
+          key: What the header of the key has.
+
+        Returns:
+          What it may ask for, or None for a request that asks for nothing.
+        """
+        if wanted is None or not wanted.strip():
+            return None
+        if self._key is not None and not hmac.compare_digest(key or b"", self._key):
+            return Verdict(names=(), result=f"ignored: {KEY_HEADER} is not the right one")
+        if len(wanted) > _MAX_LENGTH:
+            return Verdict(names=(), result=f"ignored: more than {_MAX_LENGTH} characters")
+        names = dict.fromkeys(name.strip() for name in wanted.decode("latin-1").split(",") if name.strip())
+        accepted = tuple(name for name in names if name in self._allowed)
+        texts = [f"accepted: {', '.join(accepted)}"] if accepted else []
+        if len(accepted) < len(names):
+            texts.append(f"ignored: {len(names) - len(accepted)} that TASK_DIAGNOSTICS_ON_REQUEST does not have")
+        return Verdict(names=accepted, result="; ".join(texts))

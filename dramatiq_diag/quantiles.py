@@ -1,0 +1,63 @@
+"""What is usual: quantiles of durations, out of a histogram that forgets."""
+
+from __future__ import annotations
+
+import math
+
+#: Fewer durations than this tell nothing of what is usual.
+MIN_COUNT = 20
+
+#: Once there are so many, all count half: what is usual today is what counts, and an hour-old deployment's fades.
+_HALVE_AT = 2000
+
+#: What weighs less than this is forgotten.
+_LIGHTEST = 0.01
+
+#: A bucket's upper bound over its lower one, and the durations that have buckets, in milliseconds: to a hundred days.
+_RATIO = 1.05
+_SHORTEST_MS = 0.01
+_LONGEST_MS = 1e10
+_LOG_RATIO = math.log(_RATIO)
+
+
+class Durations:
+    """The recent durations of one kind, in buckets that are each 5 % wide.
+
+    Note:
+      A quantile is off by less than a bucket. There are at most 567 of them, mostly a few dozen: exact ones would need
+      the durations themselves, and the P-square estimator has five numbers for one quantile, but never forgets.
+    """
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        "How many there are, by what they still count for."
+        self._buckets: dict[int, float] = {}
+
+    def add(self, duration_ms: float) -> None:
+        """Adds a duration."""
+        if self.weight >= _HALVE_AT:
+            self._halve()
+        bucket = _bucket(duration_ms)
+        self._buckets[bucket] = self._buckets.get(bucket, 0.0) + 1.0
+        self.weight += 1.0
+
+    def quantile_ms(self, share: float) -> float | None:
+        """Returns: The duration that this share of them does not pass, None while there are fewer than `MIN_COUNT`."""
+        if self.weight < MIN_COUNT:
+            return None
+        left = share * self.weight
+        for bucket in sorted(self._buckets):
+            weight = self._buckets[bucket]
+            if left <= weight:
+                return _SHORTEST_MS * math.exp((bucket + left / weight) * _LOG_RATIO)
+            left -= weight
+        return _LONGEST_MS  # Where adding up the weights rounded them.
+
+    def _halve(self) -> None:
+        halved = ((bucket, weight / 2) for bucket, weight in self._buckets.items())
+        self._buckets = {bucket: weight for bucket, weight in halved if weight >= _LIGHTEST}
+        self.weight = sum(self._buckets.values())
+
+
+def _bucket(duration_ms: float) -> int:
+    return int(math.log(min(max(duration_ms, _SHORTEST_MS), _LONGEST_MS) / _SHORTEST_MS) / _LOG_RATIO)

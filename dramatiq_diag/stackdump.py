@@ -1,0 +1,98 @@
+"""What all threads of the process are doing at one moment, as a text."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from .collectors.stacks import AWAIT, Codes, Stack, coroutine_stacks
+
+if TYPE_CHECKING:
+    from .run import Run
+
+#: A text is cut off at this length, which is never within the task's own stack.
+MAX_BYTES = 64 * 1024
+
+#: Innermost frames that are told of one stack.
+_MAX_DEPTH = 100
+
+#: A function's name and a file's are cut off there, in characters.
+_MAX_NAME = 200
+
+_Place = tuple[str, int, str]
+_CUT_OFF = "... The rest is cut off.\n"
+
+
+def dump_stacks(run: Run, condition: str) -> str:
+    """Returns: The stacks of all threads, the run's first; its coroutine's before that of an async actor.
+
+    Parameters:
+      run: The run.
+      condition: What it was asked for upon.
+    """
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    places, awaited = _read(run)
+    elapsed_s = time.perf_counter() - run.started
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    text = f"# Stacks of all threads at {moment}, {elapsed_s:.3f} s after the start of the task ({condition})\n"
+    for number, stack in enumerate(awaited):
+        text += _section(f"coroutine of the task{'' if len(awaited) == 1 else f', branch {number + 1}'}", stack)
+    own = threading.get_ident()
+    for thread_id in sorted(places, key=lambda thread_id: thread_id != run.thread_id):
+        if thread_id != own:
+            whose = ", the task's own" if thread_id == run.thread_id else ""
+            text += _section(f"thread {names.get(thread_id, '?')!r:.200} ({thread_id}{whose})", places[thread_id])
+    return _cut(f"{text}\n")
+
+
+def _read(run: Run) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
+    """Returns: Thread id -> its frames, outermost first; and those that the run's coroutine is in."""
+    codes: Codes = {}
+    coroutine, loop_thread_id = run.coroutine, run.process.coroutines.thread_id
+    # As for a sample: no thread is to run on while its frames are held, or their objects would die here.
+    with run.process.switch_interval.whole():
+        frames = sys._current_frames()
+        try:
+            loop_frame = None if loop_thread_id is None else frames.get(loop_thread_id)
+            stacks = [] if coroutine is None else coroutine_stacks(coroutine, loop_frame, codes)
+            del loop_frame
+            places = {thread_id: _places(frame) for thread_id, frame in frames.items()}
+        finally:
+            frames.clear()
+    return places, [_places_of(stack, codes) for stack in stacks[:_MAX_DEPTH]]
+
+
+def _places(frame: FrameType | None) -> list[_Place]:
+    upward: list[_Place] = []
+    while frame is not None and len(upward) < _MAX_DEPTH:
+        upward.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname))
+        frame = frame.f_back
+    return upward[::-1]
+
+
+def _places_of(stack: Stack, codes: Codes) -> list[_Place]:
+    pairs = zip(stack[::2], stack[1::2], strict=True)
+    found = [(codes[key].co_filename, line, codes[key].co_qualname) for key, line in pairs if key != AWAIT]
+    return found[-_MAX_DEPTH:]
+
+
+def _section(title: str, places: Sequence[_Place]) -> str:
+    return f"\n{title}, the innermost call last:\n{''.join(_lines(places))}"
+
+
+def _lines(places: Sequence[_Place]) -> Iterator[str]:
+    for filename, line, function in places:
+        yield f'  File "{filename[-_MAX_NAME:]}", line {line}, in {function[:_MAX_NAME]}\n'
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    if len(data) <= MAX_BYTES:
+        return data.decode()
+    kept = data[: MAX_BYTES - len(_CUT_OFF)].decode("utf-8", "ignore")
+    return kept[: kept.rfind("\n") + 1] + _CUT_OFF

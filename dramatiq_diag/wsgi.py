@@ -1,0 +1,76 @@
+"""Lets HTTP requests ask for diagnostics of what they send, in a WSGI application such as Flask, Django or Falcon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from .asking import asking_for
+from .permission import HEADER, KEY_HEADER, RESULT_HEADER, Permission
+from .settings import Settings
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+class DiagnosticsMiddleware:
+    """Reads `X-Task-Diagnostics`: what is enqueued while that request is handled carries the names in it.
+
+    Parameters:
+      app: The application behind it.
+      settings: The settings; those of the environment by default. They say what may be asked for.
+
+    Raises:
+      SettingsError: When the environment has a value that is not allowed.
+
+    Note:
+      Whoever enqueues from a thread of its own is not followed.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Settings | None = None) -> None:
+        self._app = app
+        self._permission = Permission(Settings.load(settings))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        verdict = self._permission.judge(_header(environ, HEADER), _header(environ, KEY_HEADER))
+        if verdict is None:
+            return self._app(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None) -> Any:
+            return start_response(status, [*headers, (RESULT_HEADER, verdict.result)], exc_info)
+
+        if not verdict.names:
+            return self._app(environ, start)
+        with asking_for(verdict.names):
+            return _Body(self._app(environ, start), verdict.names)
+
+
+class _Body:
+    """The body of an answer; what is enqueued while it is produced belongs to the request as well."""
+
+    def __init__(self, body: Iterable[bytes], names: tuple[str, ...]) -> None:
+        self._body = body
+        self._names = names
+        self._chunks: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with asking_for(self._names):
+            if self._chunks is None:
+                self._chunks = iter(self._body)
+            return next(self._chunks)
+
+    def close(self) -> None:
+        """Lets go of the body, as WSGI wants it."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            with asking_for(self._names):
+                close()
+
+
+def _header(environ: WSGIEnvironment, name: str) -> bytes | None:
+    value = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+    return value.encode("latin-1", "replace") if isinstance(value, str) else None

@@ -1,0 +1,189 @@
+"""Asking for diagnostics by HTTP header, in real frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import falcon
+import falcon.testing
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from support import Bench
+
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.asgi import DiagnosticsMiddleware as AsgiMiddleware
+from dramatiq_diag.permission import Permission
+from dramatiq_diag.wsgi import DiagnosticsMiddleware as WsgiMiddleware
+
+KEY = "a key of sixteen letters"
+HEADER, KEY_HEADER, RESULT = "X-Task-Diagnostics", "X-Task-Diagnostics-Key", "x-task-diagnostics-result"
+
+
+@pytest.fixture
+def sent() -> list[Any]:
+    """The messages that were enqueued."""
+    return []
+
+
+@pytest.fixture
+def actor(sent: list[Any]) -> Iterator[Any]:
+    class Look(dramatiq.Middleware):
+        def after_enqueue(self, broker: Any, message: Any, delay: Any) -> None:
+            sent.append(message)
+
+    broker = StubBroker(middleware=[Diagnostics(Settings()), Look()])
+    yield dramatiq.actor(lambda: None, broker=broker, actor_name="work")
+    broker.close()
+
+
+def ask_falcon(app_settings: Settings, actor: Any, headers: dict[str, str]) -> Any:
+    class Resource:
+        def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+            actor.send()
+            resp.stream = body(actor)
+
+    app = falcon.App()
+    app.add_route("/", Resource())
+    return falcon.testing.TestClient(WsgiMiddleware(app, app_settings)).simulate_get("/", headers=headers)
+
+
+def body(actor: Any) -> Iterator[bytes]:
+    actor.send()
+    yield b"done"
+
+
+def ask_flask(app_settings: Settings, actor: Any, headers: dict[str, str]) -> Any:
+    flask = pytest.importorskip("flask")
+    app = flask.Flask("app")
+
+    @app.get("/")
+    def index() -> Any:
+        actor.send()
+        return flask.Response(body(actor))
+
+    app.wsgi_app = WsgiMiddleware(app.wsgi_app, app_settings)
+    with app.test_client().get("/", headers=headers) as response:
+        response.get_data()
+        return response
+
+
+def ask_fastapi(app_settings: Settings, actor: Any, headers: dict[str, str], path: str = "/") -> Any:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    app = FastAPI()
+    app.add_middleware(AsgiMiddleware, settings=app_settings)
+
+    @app.get("/")
+    async def index() -> str:
+        actor.send()
+        return "done"
+
+    @app.get("/in-a-thread")
+    def in_a_thread() -> str:
+        actor.send()
+        return "done"
+
+    with TestClient(app) as client:
+        return client.get(path, headers=headers)
+
+
+def ask_fastapi_thread(app_settings: Settings, actor: Any, headers: dict[str, str]) -> Any:
+    return ask_fastapi(app_settings, actor, headers, "/in-a-thread")
+
+
+FRAMEWORKS = [ask_falcon, ask_flask, ask_fastapi, ask_fastapi_thread]
+
+
+@pytest.mark.parametrize("ask", FRAMEWORKS)
+class TestFrameworks:
+    def test_what_the_request_sends_carries_what_it_asks_for(self, ask, actor, sent):
+        given = Settings(task_diagnostics_on_request=["memory", "memray"])
+
+        answer = ask(given, actor, {HEADER: " memray, memory,memray"})
+
+        assert {tuple(message.options["diagnostics"]) for message in sent} == {("memray", "memory")}
+        assert answer.headers[RESULT] == "accepted: memray, memory"
+        # And the next one asks for nothing
+        sent.clear()
+        assert RESULT not in ask(given, actor, {}).headers
+        assert [message.options for message in sent] == [{}] * len(sent) != []
+
+    def test_what_is_not_allowed_is_ignored_and_said(self, ask, actor, sent):
+        given = Settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
+
+        answer = ask(given, actor, {HEADER: "memory, nonsense"})
+
+        assert [message.options for message in sent] == [{}] * len(sent) != []
+        assert answer.headers[RESULT] == "ignored: 2 that TASK_DIAGNOSTICS_ON_REQUEST does not have"
+
+    def test_the_key_is_asked_for(self, ask, actor, sent):
+        given = Settings(task_diagnostics_on_request=["memory"], request_key=KEY)
+        for key in ({}, {KEY_HEADER: ""}, {KEY_HEADER: KEY + "x"}):
+            assert ask(given, actor, {HEADER: "memory", **key}).headers[RESULT].startswith("ignored: X-Task-")
+        assert all(message.options == {} for message in sent)
+
+        assert ask(given, actor, {HEADER: "memory", KEY_HEADER: KEY}).headers[RESULT] == "accepted: memory"
+        assert sent[-1].options == {"diagnostics": ["memory"]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (None, None),
+        (b"", None),
+        (b"  ", None),
+        (b"memory", ("memory",)),
+        (b"memory,,", ("memory",)),
+        (b"memory,unknown", ("memory",)),
+        # Hostile
+        (b",", ()),
+        (b"MEMORY", ()),
+        (b"all", ()),
+        (b"memory;drop", ()),
+        (b"\xff\x00\r\nSet-Cookie: a=b", ()),
+        (b"memory," * 1000, ()),
+        (b"x" * 100_000, ()),
+    ],
+)
+def test_a_header_asks_for_what_there_is_and_nothing_of_it_comes_back(wanted, names):
+    verdict = Permission(Settings(task_diagnostics_on_request=["memory"])).judge(wanted, None)
+
+    assert (verdict and verdict.names) == names
+    if verdict is not None:
+        assert verdict.result.isascii()
+        assert verdict.result.isprintable()
+        assert len(verdict.result) < 100
+
+
+def test_what_is_no_request_passes_through(settings):
+    calls: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        calls.append(scope["type"])
+
+    import asyncio
+
+    middleware = AsgiMiddleware(app, Settings(task_diagnostics_on_request=["memory"]))
+    for kind in ("lifespan", "websocket"):
+        asyncio.run(middleware({"type": kind, "headers": [(b"x-task-diagnostics", b"memory")]}, None, None))
+    assert calls == ["lifespan", "websocket"]
+
+
+@pytest.mark.parametrize("ask", [ask_falcon, ask_fastapi])
+def test_a_worker_collects_what_the_request_asked_for(
+    bench: Callable[..., Any], settings: Callable[..., Settings], stored: Any, ask: Any
+) -> None:
+    given = settings(task_diagnostics_on_request=["memory"])
+    with bench(given) as tasks:
+        assert isinstance(tasks, Bench)
+        actor = tasks.actor(lambda: None, actor_name="work")
+        ask(given, actor, {})
+        ask(given, actor, {HEADER: "memory"})
+        tasks.finish()
+
+    runs = stored(given).all_runs()
+    assert len(runs) == (2 if ask is ask_falcon else 1)
+    assert set(stored(given).artifacts(runs[0].task_id)) == {"memory_profile"}
