@@ -106,6 +106,14 @@ def test_the_growing_cache_shows_in_its_memray_capture(shown: Shown, left: Store
     assert by_task > 0.9 * sum(record.size for record in held)
 
 
+def test_the_logs_have_what_their_tasks_said(shown: Shown, left: Stored) -> None:
+    task_id = run_of(shown, "deliver_report")["task_id"]
+    last_lines = [left.data(task_id, "task_logs", attempt).decode().splitlines()[-1] for attempt in (1, 2)]
+
+    assert re.search(r"INFO     dramatiq_diag\.demo\.work: Counted \d+ lines\.$", last_lines[0])
+    assert last_lines[1].endswith("INFO     dramatiq_diag.demo.work: The report is delivered.")
+
+
 @pytest.mark.parametrize(
     ("actor_name", "function"),
     [("index_sources", "visit_FunctionDef"), ("fill_cache", "get"), ("fetch_sources", "_fetch")],
