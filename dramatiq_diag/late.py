@@ -132,18 +132,17 @@ class Late:
                 return
             self._begun[collector.name] = False
         recording: Recording | None = None
+        failure: BaseException | None = None
         try:
             recording = self.run.record(collector)
             self._start(collector, recording)
         except GUARDED as error:
-            with self._lock:
-                self._begun[collector.name] = True
-                if not self._ended:
-                    self.run.not_started(collector, error)
-                    return
+            failure = error
         with self._lock:
-            if not self._ended and recording is not None:
-                self._begun[collector.name] = True
+            self._begun[collector.name] = True
+            if not self._ended and failure is not None:
+                self.run.not_started(collector, failure)
+            elif not self._ended and recording is not None:
                 self.run.join(collector, recording)
                 return
         if recording is not None:
@@ -160,6 +159,7 @@ class Late:
             recording.entered(raised)
 
     def _take_back(self, collector: Collector, recording: Recording) -> None:
+        """Ends what was started in part, or too late."""
         try:
             self.run.call(collector, recording, recording.stop)
         finally:
