@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -42,16 +43,19 @@ class ResourcesCollector(Collector):
         super().__init__(settings)
         # The process asks for its own figures, so this is made after the fork.
         self._process = psutil.Process()
-        self._lock = threading.Lock()
 
     def record(self, run: Run) -> Recording:
         return _ResourcesRecording(self, run)
 
     def counted(self) -> list[_Figure]:
         """Returns: What only grows: seconds of CPU time, switches, bytes."""
+        # psutil has its switches from /proc/self/status, where those of the first thread stand alone.
+        usage = resource.getrusage(resource.RUSAGE_SELF)
         return [
-            *self._figures(lambda: self._process.cpu_times()[:2], 2),
-            *self._figures(lambda: tuple(self._process.num_ctx_switches()), 2),
+            usage.ru_utime,
+            usage.ru_stime,
+            usage.ru_nvcsw,
+            usage.ru_nivcsw,
             *self._figures(lambda: self._process.io_counters()[2:4], 2),
         ]
 
@@ -61,11 +65,6 @@ class ResourcesCollector(Collector):
             *self._figures(lambda: (self._process.num_fds(),), 1),
             *self._figures(lambda: (self._process.num_threads(),), 1),
         ]
-
-    def look(self) -> tuple[list[_Figure], list[_Figure]]:
-        """Returns: Both, out of one reading of the system's files."""
-        with self._lock, self._process.oneshot():
-            return self.counted(), self.standing()
 
     def _figures(self, read: Callable[[], tuple[float, ...]], count: int) -> list[_Figure]:
         try:
@@ -103,10 +102,10 @@ class _ResourcesRecording(Recording):
                 self._sample()
 
     def _sample(self) -> None:
-        counted, standing = self.collector.look()
+        counted = self.collector.counted()
         before = "" if self.first is not None else HEADER
         first = self.first = self.first or counted
-        cells = [time.perf_counter() - self.started, *map(_since, first, counted), *standing]
+        cells = [time.perf_counter() - self.started, *map(_since, first, counted), *self.collector.standing()]
         self.run.append_text(self.collector, f"{before}{','.join(map(_cell, cells))}\n")
 
 

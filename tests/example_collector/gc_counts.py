@@ -1,0 +1,42 @@
+"""`gc-counts`: how often the garbage collector ran while a task ran, and what it found."""
+
+from __future__ import annotations
+
+import gc
+
+from dramatiq_diag.collectors import Collector, Recording
+from dramatiq_diag.run import Run
+
+
+class GcCountsCollector(Collector):
+    """`gc-counts`: collections, and objects that were collected, by generation; the process's, as `gc` has it."""
+
+    name = "gc-counts"
+    artifact_name = "gc_counts"
+    filename = "gc.csv"
+    media_type = "text/csv"
+
+    def record(self, run: Run) -> Recording:
+        return _GcCountsRecording(self, run)
+
+
+class _GcCountsRecording(Recording):
+    quick = True
+
+    def __init__(self, collector: GcCountsCollector, run: Run) -> None:
+        self.collector = collector
+        self.run = run
+        self.before = self.after = gc.get_stats()
+
+    def start(self) -> None:
+        self.before = gc.get_stats()
+
+    def stop(self) -> None:
+        self.after = gc.get_stats()
+
+    def save(self) -> None:
+        rows = ["generation,collections,collected_objects"]
+        for generation, (old, new) in enumerate(zip(self.before, self.after, strict=True)):
+            counts = [new[key] - old[key] for key in ("collections", "collected")]
+            rows.append(",".join(map(str, [generation, *counts])))
+        self.run.entry.write_file(self.collector.artifact_name, "\n".join([*rows, ""]))
