@@ -1,0 +1,529 @@
+"""Captures: as many runs as were asked for, over all worker processes of a database, and not one more."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import dramatiq
+import pytest
+from sqlalchemy import select, update
+from support import eventually
+from test_brokers import command_line  # noqa: F401 - a fixture.
+from test_retention import Clock
+
+from dramatiq_diag import Diagnostics, capturing, permits, retention
+from dramatiq_diag.captures import (
+    CaptureNotFoundError,
+    CaptureRequestError,
+    CaptureState,
+    TooManyCapturesError,
+    create,
+    end,
+    find_capture,
+    list_captures,
+)
+from dramatiq_diag.errors import StoreUnavailableError
+from dramatiq_diag.keeping import pin
+from dramatiq_diag.models import Capture, CapturePermit
+from dramatiq_diag.records import RunFilter, list_runs
+from dramatiq_diag.retention import Cleanup
+from dramatiq_diag.store import Store
+
+HOUR_S = 3600.0
+
+
+def work() -> None:
+    sum(range(1000))
+
+
+@pytest.fixture
+def given(settings, database_url):
+    made = settings(
+        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
+    )
+    made.data_dir.mkdir()
+    return made
+
+
+@pytest.fixture
+def store(given, store_of):
+    return store_of(given)
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Workers look at captures without a pause worth mentioning."""
+    monkeypatch.setattr(capturing, "POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(capturing, "_EAGER_INTERVAL_S", 0.02)
+
+
+def ask(store, actor_name="work", *, runs=1, names=("memory",), duration_s=HOUR_S):
+    return create(store, actor_name, {name: {} for name in names}, runs, duration_s).capture.capture_id
+
+
+def standing(store, capture_id):
+    with store.session() as session:
+        return find_capture(session, capture_id)
+
+
+def runs_of(store, capture_id):
+    with store.session() as session:
+        return [ranked.run for ranked in list_runs(session, RunFilter(capture_id=capture_id), 10_000)[0]]
+
+
+def held(store, capture_id):
+    with store.session() as session:
+        query = select(CapturePermit).where(CapturePermit.capture_id == capture_id, CapturePermit.holder.is_not(None))
+        return list(session.execute(query).scalars())
+
+
+# As a person asks for them.
+
+
+def test_a_capture_is_open_until_it_is_ended_and_stays_as_it_was(store):
+    capture_id = ask(store, runs=3)
+    made = standing(store, capture_id)
+    assert (made.state, made.captured_runs, made.capture.run_limit) == (CaptureState.OPEN, 0, 3)
+    assert made.capture.expires_at - made.capture.created_at == timedelta(hours=1)
+
+    ended = end(store, capture_id)
+
+    assert ended.state == CaptureState.ENDED
+    assert end(store, capture_id).capture.ended_at == ended.capture.ended_at
+    with store.session() as session:
+        assert permits.open_captures(session) == []
+        assert [each.capture.capture_id for each in list_captures(session)] == [capture_id]
+        assert list_captures(session, only_open=True) == []
+
+
+def test_a_capture_that_there_is_not_cannot_be_ended(store):
+    with pytest.raises(CaptureNotFoundError):
+        end(store, uuid.uuid4())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        # Runs and times out of bounds.
+        *(({"runs": runs}, "1 to 1000 runs") for runs in (0, -1, 1001, 10**9)),
+        *(
+            ({"duration_s": duration_s}, "1 s to 30 days")
+            for duration_s in (0.0, 0.5, -1.0, 366 * 86400.0, float("nan"), float("inf"))
+        ),
+        # Names that are none.
+        *(({"actor_name": name}, "1 to 255 characters") for name in ("", "x" * 256, "a\0b", "\udcff")),
+        ({"actor_name": "dramatiq_diag.cleanup_orphans"}, "never diagnosed"),
+        # Diagnostics that nobody allowed, or that there are not.
+        ({"names": ()}, "needs the name"),
+        ({"names": ("memory", "memray")}, "Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has 'memray'"),
+        ({"names": ("memoy",)}, "TASK_DIAGNOSTICS_ON_REQUEST"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused_in_words(store, changes, said):
+    with pytest.raises(CaptureRequestError, match=said):
+        ask(store, **changes)
+    with store.session() as session:
+        assert list_captures(session) == []
+
+
+def test_options_that_no_diagnostic_has_are_refused(store):
+    with pytest.raises(CaptureRequestError, match="no options of memory"):
+        create(store, "work", {"memory": {"interval": 1}}, 1, HOUR_S)
+
+
+def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
+    monkeypatch.setattr("dramatiq_diag.captures.MAX_OPEN", 2)
+    first = ask(store)
+    ask(store)
+    with pytest.raises(TooManyCapturesError):
+        ask(store)
+    end(store, first)
+    ask(store)
+
+
+# Permits.
+
+
+def claimed(store, capture_id, holder):
+    with store.session() as session:
+        return permits.claim(session, capture_id, holder)
+
+
+def use(store, capture_id, number, holder):
+    with store.session() as session:
+        return permits.use(session, capture_id, number, holder, uuid.uuid4())
+
+
+def lapse(store, capture_id):
+    """Lets the time of all leases pass."""
+    with store.session() as session:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        session.execute(update(CapturePermit).where(CapturePermit.capture_id == capture_id).values(held_until=past))
+
+
+def test_a_permit_is_one_process_s_until_it_is_given_back(store):
+    capture_id, one, other = ask(store), uuid.uuid4(), uuid.uuid4()
+    assert claimed(store, capture_id, one) == 1
+    assert claimed(store, capture_id, other) is None
+    with store.session() as session:
+        assert [capture.has_free_permit for capture in permits.open_captures(session)] == [False]
+        assert not permits.give_back(session, capture_id, 1, other)
+        assert not permits.renew(session, capture_id, 1, other)
+        assert permits.give_back(session, capture_id, 1, one)
+    assert claimed(store, capture_id, other) == 1
+
+
+def test_a_lease_that_ended_makes_the_permit_another_s(store):
+    capture_id, one, other = ask(store), uuid.uuid4(), uuid.uuid4()
+    claimed(store, capture_id, one)
+    lapse(store, capture_id)
+
+    assert claimed(store, capture_id, other) == 1
+    assert not use(store, capture_id, 1, one)
+    assert use(store, capture_id, 1, other)
+
+    # A used one is used, however old the lease is
+    lapse(store, capture_id)
+    assert claimed(store, capture_id, one) is None
+    assert standing(store, capture_id).state == CaptureState.COMPLETE
+
+
+def test_no_permit_is_given_of_a_capture_that_is_over(store):
+    by_hand, in_time = ask(store), ask(store)
+    claimed(store, by_hand, uuid.uuid4())
+    end(store, by_hand)
+    with store.session() as session:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        session.execute(update(Capture).where(Capture.capture_id == in_time).values(expires_at=past))
+    lapse(store, by_hand)
+
+    assert claimed(store, by_hand, uuid.uuid4()) is None
+    assert claimed(store, in_time, uuid.uuid4()) is None
+    assert standing(store, in_time).state == CaptureState.EXPIRED
+
+
+def test_those_who_claim_at_once_get_different_permits(given, store, store_of):
+    capture_id, numbers = ask(store, runs=40), []
+    stores = [store_of(given) for _ in range(4)]
+
+    def claim_all(own: Store) -> None:
+        while (number := claimed(own, capture_id, uuid.uuid4())) is not None:
+            numbers.append(number)
+
+    threads = [threading.Thread(target=claim_all, args=(own,)) for own in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # One that finds the only free ones locked by others leaves them to those
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 37
+
+
+# In workers.
+
+
+def has_a_permit(tasks):
+    """Returns: Whether a worker has permits at hand, of whatever capture."""
+    return bool(tasks.diagnostics.process.capturing._mine)
+
+
+def look(tasks):
+    """Lets a worker look at the captures once more."""
+    process = tasks.diagnostics.process.capturing
+    process._due = 0.0
+    process.held.news.put(None)
+
+
+def run_until(tasks, actor, condition, what):
+    """Runs an actor again and again until something holds."""
+
+    def once():
+        actor.send()
+        tasks.finish()
+        return condition()
+
+    eventually(once, what)
+
+
+def test_the_next_runs_are_captured_and_no_more(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=3)
+    with bench(given, threads=4) as tasks:
+        actor, other = tasks.actor(work), tasks.actor(work, actor_name="other")
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs == 3, "three runs are captured")
+        for _ in range(20):
+            actor.send()
+            other.send()
+        tasks.finish()
+
+    done = standing(store, capture_id)
+    assert (done.state, done.captured_runs) == (CaptureState.COMPLETE, 3)
+    assert done.capture.ended_at is not None
+    runs = runs_of(store, capture_id)
+    assert {permit.run_id for permit in held(store, capture_id)} == {run.run_id for run in runs}
+    assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{"memory_profile"}] * 3
+    assert len(stored(given).all_runs()) == 3
+
+
+def test_a_capture_whose_time_is_up_has_what_came(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=1000, duration_s=2.0)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).state == CaptureState.EXPIRED, "its time is up")
+        run_until(tasks, actor, lambda: tasks.diagnostics.process.selection.captures is None, "the worker knows")
+        count = len(stored(given).all_runs())
+        actor.send()
+        tasks.finish()
+
+    assert 0 < count == len(runs_of(store, capture_id)) == len(stored(given).all_runs())
+    assert standing(store, capture_id).captured_runs == count < 1000
+
+
+def test_a_capture_that_is_ended_by_hand_takes_no_further_run(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=1000)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+        end(store, capture_id)
+        eventually(lambda: tasks.diagnostics.process.selection.captures is None, "the worker knows")
+        count = len(stored(given).all_runs())
+        actor.send()
+        tasks.finish()
+
+    assert len(stored(given).all_runs()) == count == standing(store, capture_id).captured_runs
+
+
+def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, stored, soon):
+    first, second = ask(store, runs=2), ask(store, runs=2, names=("pyinstrument",))
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, second).captured_runs == 2, "the later one is complete")
+
+    for capture_id, name in ((first, "memory_profile"), (second, "pyinstrument_profile")):
+        runs = runs_of(store, capture_id)
+        assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{name}] * 2
+
+
+def test_an_idle_process_leaves_its_permit_to_one_that_has_runs(given, store, bench, soon):
+    # Given a process that has the only permit, and no runs
+    capture_id = ask(store)
+    with bench(given) as idle:
+        idle.actor(work)
+        eventually(lambda: has_a_permit(idle), "the idle process has the permit")
+
+        # When another one has runs, then one of those is captured
+        with bench(given) as busy:
+            actor = busy.actor(work)
+            run_until(busy, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+            assert not has_a_permit(busy)
+
+
+def test_an_idle_process_keeps_its_permit_while_nobody_wants_it(given, store, bench, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the process has the permit")
+        with store.session() as session:  # As if most of the lease had passed.
+            session.execute(update(CapturePermit).values(held_until=datetime.now(UTC) + timedelta(seconds=1)))
+        tasks.diagnostics.process.capturing._mine[capture_id].usable_until -= permits.LEASE_S / 2
+        eventually(
+            lambda: held(store, capture_id)[0].held_until > datetime.now(UTC) + timedelta(seconds=5), "it is renewed"
+        )
+
+        # And so the very next run is captured
+        actor.send()
+        tasks.finish()
+
+    assert standing(store, capture_id).state == CaptureState.COMPLETE
+
+
+def test_the_permit_of_a_process_that_was_killed_comes_back_after_its_lease(given, store, bench, soon):
+    capture_id = ask(store)
+    assert claimed(store, capture_id, uuid.uuid4()) == 1
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: tasks.diagnostics.process.selection.captures is not None, "the worker knows of it")
+        actor.send()
+        tasks.finish()
+        assert standing(store, capture_id).captured_runs == 0
+
+        lapse(store, capture_id)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+
+
+def test_a_worker_that_stops_gives_its_permit_back(given, store, bench, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the worker has the permit")
+        assert len(held(store, capture_id)) == 1
+
+    assert held(store, capture_id) == []
+
+
+def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, store, bench, stored, soon):
+    capture_id = ask(store, names=("pyinstrument",))
+    with bench(given.model_copy(update={"task_diagnostics": ("memory",)})) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+
+    (run,) = runs_of(store, capture_id)
+    assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "pyinstrument_profile"}
+
+
+def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, stored, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+        own = actor.send_with_options(diagnostics=["pyinstrument"]).message_id
+        none = actor.send_with_options(diagnostics=[]).message_id
+        tasks.finish()
+
+    assert set(stored(given).artifacts(own)) == {"pyinstrument_profile"}
+    assert stored(given).runs(none) == []
+    assert standing(store, capture_id).captured_runs == 0
+
+
+def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(given, store, bench, caplog, soon):
+    capture_id = ask(store, names=("memory", "pyinstrument"))
+    with bench(given.model_copy(update={"task_diagnostics_on_request": ("memory",)})) as tasks:
+        tasks.actor(work).send()
+        tasks.finish()
+        eventually(lambda: "left to other workers" in caplog.text, "the worker says so")
+        look(tasks)
+        tasks.finish()
+
+    assert held(store, capture_id) == []
+    assert caplog.text.count("left to other workers") == 1
+    assert "TASK_DIAGNOSTICS_ON_REQUEST of this one has ['pyinstrument']" in caplog.text
+
+
+def test_a_worker_without_the_actor_or_its_queue_holds_no_permit(given, store, stub_broker, run_worker, soon):
+    ask(store)
+    ask(store, "elsewhere")
+    seen_by = ask(store, "here")
+    diagnostics = Diagnostics(given)
+    stub_broker.add_middleware(diagnostics)
+    dramatiq.actor(work, broker=stub_broker, actor_name="here", queue_name="here")
+    dramatiq.actor(work, broker=stub_broker, actor_name="elsewhere", queue_name="elsewhere")
+    with run_worker(stub_broker, queues={"here", given.cleanup_queue}):
+        eventually(lambda: diagnostics.process.capturing._mine, "the worker has looked at the captures")
+        assert set(diagnostics.process.capturing._mine) == {seen_by}
+
+
+def test_while_the_database_is_away_captures_pause_and_tasks_run_on(given, store, bench, monkeypatch, caplog, soon):
+    with bench(given) as tasks:
+        actor, calls = tasks.actor(work), []
+
+        def away(session):
+            calls.append(session)
+            raise StoreUnavailableError
+
+        monkeypatch.setattr(permits, "open_captures", away)
+        capture_id = ask(store)
+        eventually(lambda: len(calls) > 3, "the worker tried several times")
+        actor.send()
+        tasks.finish()
+        assert caplog.text.count("Captures pause, and tasks run on") == 1
+
+        monkeypatch.undo()
+        look(tasks)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+
+
+def test_a_run_that_could_not_be_told_of_is_told_of_later(given, store, bench, monkeypatch, soon):
+    capture_id, use_of = ask(store, runs=2), permits.use
+    with bench(given) as tasks:
+        actor, calls = tasks.actor(work), []
+        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+
+        def fails_once(*values):
+            calls.append(values)
+            if len(calls) == 1:
+                raise StoreUnavailableError
+            return use_of(*values)
+
+        monkeypatch.setattr(permits, "use", fails_once)
+        actor.send()
+        eventually(lambda: standing(store, capture_id).captured_runs == 1, "the run is told of")
+        tasks.finish()
+
+    assert len(runs_of(store, capture_id)) == 1
+
+
+# After their end.
+
+
+def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs(
+    given, store, bench, monkeypatch, soon
+):
+    clock = Clock()
+    monkeypatch.setattr(retention, "datetime", clock)
+    complete, in_time, still_open = ask(store), ask(store, "x"), ask(store, "y", duration_s=30 * 86400.0)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, complete).captured_runs, "a run is captured")
+    (run,) = runs_of(store, complete)
+    pin(store, run.run_id)  # Or it would go by the same retention.
+
+    clock.ahead = timedelta(seconds=given.run_retention - 60)
+    Cleanup(store).run()
+    assert standing(store, complete) is not None
+
+    clock.ahead = timedelta(seconds=given.run_retention + 60)
+    Cleanup(store, dry_run=True).run()
+    assert standing(store, complete) is not None
+    Cleanup(store).run()
+    assert standing(store, complete) is None
+    assert standing(store, in_time) is not None  # It ended an hour later.
+    assert held(store, complete) == []
+
+    clock.ahead += timedelta(hours=2)
+    Cleanup(store).run()
+    assert standing(store, in_time) is None
+    assert standing(store, still_open).state == CaptureState.OPEN
+    assert [each.run_id for each in runs_of(store, complete)] == [run.run_id]
+
+
+# Several processes.
+
+
+def test_five_runs_over_three_processes_under_load_are_five_runs(
+    given,
+    store,
+    redis_url,
+    stored,
+    command_line,  # noqa: F811
+):
+    # Given three worker processes, a capture of five runs, and tasks without end
+    capture_id = ask(store, "parse", runs=5)
+    command = command_line(redis_url, given, TASK_DIAGNOSTICS_ON_REQUEST="memory")
+    command.start("--processes", "3", "--threads", "2")
+
+    def complete():
+        assert command.process.poll() is None, command.log.read_text()
+        command.send(100)
+        return standing(store, capture_id).state == CaptureState.COMPLETE
+
+    eventually(complete, "the capture is complete")
+
+    # When as many tasks again are done
+    (last := given.data_dir / "retried-199").unlink(missing_ok=True)
+    command.send(200)
+    eventually(last.exists, "the last tasks are done")
+    eventually(lambda: len(stored(given).all_runs()) >= 5, "all is published")
+    assert command.stop() == 0
+
+    # Then five runs were diagnosed, each with its artifact and by a permit of its own, and no other
+    runs = stored(given).all_runs()
+    assert len(runs) == 5
+    assert {run.capture_id for run in runs} == {capture_id}
+    for run in runs:
+        (artifact,) = stored(given).artifacts(run.task_id).values()
+        assert (artifact.name, artifact.status) == ("memory_profile", "stored")
+    assert {permit.run_id for permit in held(store, capture_id)} == {run.run_id for run in runs}
+    assert standing(store, capture_id).captured_runs == 5
+    assert "lease had ended" not in command.log.read_text()
