@@ -122,7 +122,8 @@ class Run:
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
-                    recording.entered(self.enter_error)
+                    enter_error, self.enter_error = self.enter_error, None  # It holds frames, and they the recording.
+                    recording.entered(enter_error)
             except GUARDED as error:
                 self._drop(collector)
                 self.not_started(collector, error)

@@ -435,7 +435,8 @@ def test_one_thread_samples_for_all_tasks(bench, settings, stored):
             actor.send()
         tasks.finish()
 
-    assert sorted(names[0]) == ["dramatiq_diag.publisher", "dramatiq_diag.sealer", "dramatiq_diag.ticker"]
+    threads = ("captures", "publisher", "sealer", "ticker")
+    assert sorted(names[0]) == [f"dramatiq_diag.{name}" for name in threads]
 
 
 # pyinstrument.
