@@ -58,9 +58,7 @@ def _read(run: Run) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
     with run.process.switch_interval.whole():
         frames = sys._current_frames()
         try:
-            loop_frame = None if loop_thread_id is None else frames.get(loop_thread_id)
-            stacks = [] if coroutine is None else coroutine_stacks(coroutine, loop_frame, codes)
-            del loop_frame
+            stacks = [] if coroutine is None else coroutine_stacks(coroutine, frames.get(loop_thread_id or 0), codes)
             places = {thread_id: _places(frame) for thread_id, frame in frames.items()}
         finally:
             frames.clear()
