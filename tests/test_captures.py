@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import dramatiq
 import pytest
+from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import select, update
 from support import eventually
 from test_brokers import command_line  # noqa: F401 - a fixture.
@@ -306,12 +307,14 @@ def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, sto
         assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{name}] * 2
 
 
-def test_an_idle_process_leaves_its_permit_to_one_that_has_runs(given, store, bench, soon):
+def test_an_idle_process_leaves_its_permit_to_one_that_has_runs(given, store, bench, run_worker, soon):
     # Given a process that has the only permit, and no runs
     capture_id = ask(store)
-    with bench(given) as idle:
-        idle.actor(work)
-        eventually(lambda: has_a_permit(idle), "the idle process has the permit")
+    diagnostics = Diagnostics(given)
+    idle = StubBroker(middleware=[diagnostics])  # AsyncIO has one thread in a process, and the other worker has it.
+    dramatiq.actor(work, broker=idle)
+    with run_worker(idle):
+        eventually(lambda: diagnostics.process.capturing._mine, "the idle process has the permit")
 
         # When another one has runs, then one of those is captured
         with bench(given) as busy:
