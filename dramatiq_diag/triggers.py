@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dramatiq import Actor, Broker
+from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
@@ -140,14 +140,13 @@ class Triggers:
         "Name -> its triggers, and whether it has a list of diagnostics of its own."
         self._stacks_log = StacksLog(settings)
 
-    def plan(self, broker: Broker, message: MessageProxy, choice: Choice) -> Plan | None:
+    def plan(self, broker: Broker, message: Message[Any] | MessageProxy, choice: Choice) -> Plan | None:
         """Returns: What may begin in the run of a message; None where nothing can."""
-        inner = getattr(message, "_message", message)
         try:
-            triggers, asks = self._by_actor[inner.actor_name]
+            triggers, asks = self._by_actor[message.actor_name]
         except KeyError:
-            actor = broker.get_actor(inner.actor_name)
-            triggers, asks = self._by_actor[inner.actor_name] = self._of_actor(actor), OPTION in actor.options
+            actor = broker.get_actor(message.actor_name)
+            triggers, asks = self._by_actor[message.actor_name] = self._of_actor(actor), OPTION in actor.options
         # Where nothing is collected for all, a run is one of triggers alone; but an empty list means none.
         if not triggers or (not choice.collectors and (asks or choice.requested)):
             return None
