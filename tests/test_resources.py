@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_the_work(bench, settings, stored, tmp_path):
             file.write(bytes(4 * MEGABYTE))
             file.flush()
             os.fsync(file.fileno())
-        held.extend((tmp_path / f"open{number}").open("w") for number in range(10))
+        held.extend((tmp_path / f"open{number}").open("w") for number in range(50))
         for _ in range(5):
             thread = threading.Thread(target=go_on.wait)
             thread.start()
@@ -89,7 +89,7 @@ def test_the_figures_are_those_of_the_work(bench, settings, stored, tmp_path):
     assert 0.25 < last["cpu_user_seconds"] + last["cpu_system_seconds"] < 5
     assert last["voluntary_context_switches"] >= 20
     assert last["involuntary_context_switches"] >= 0
-    assert last["open_files"] - first["open_files"] >= 10
+    assert last["open_files"] - first["open_files"] > 30  # Our own threads open and close some meanwhile.
     assert last["threads"] - first["threads"] >= 5
     if Path("/proc/self/io").exists() and first["written_bytes"] is not None:
         assert last["written_bytes"] >= 0
