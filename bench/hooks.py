@@ -22,15 +22,17 @@ _BLOCKS = 20
 
 
 def run() -> Iterator[Result]:
-    """Yields the three rows of the hooks."""
-    names = ("nothing selected", "memory", "memory,pyinstrument")
-    budgets = ((2.0, None), (300.0, 1000.0), (1000.0, None))
+    """Yields the four rows of the hooks."""
+    names = ("nothing selected", "not in the share", "memory", "memory,pyinstrument")
+    budgets = ((2.0, None), (2.0, None), (300.0, 1000.0), (1000.0, None))
     with (
         worker(task_diagnostics_on_request=["memory"]) as idle,
+        worker(task_diagnostics=["memory"], sample_rate=1e-9) as left_out,
         worker(task_diagnostics=["memory"]) as memory,
         worker(task_diagnostics=["memory", "pyinstrument"]) as both,
     ):
-        ways = [_Hooks(*idle, work_s=0.0), _Hooks(*memory, work_s=_WORK_S), _Hooks(*both, work_s=_WORK_S)]
+        bare = [_Hooks(*way, work_s=0.0) for way in (idle, left_out)]
+        ways = [*bare, _Hooks(*memory, work_s=_WORK_S), _Hooks(*both, work_s=_WORK_S)]
         for _ in range(_BLOCKS):
             for hooks in ways:
                 hooks.block()

@@ -25,13 +25,14 @@ _PARENT, _DEPTH, _ROOT = "diagnostics_parent", "diagnostics_depth", "diagnostics
 _MAX_ROOT_LENGTH = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
+# Not frozen: that takes eight times as long to make, and a share of 1 % has one made for each of the other 99.
+@dataclass(slots=True, eq=False)
 class Sender:
     """The task that is being executed, as far as what it sends is to know of it."""
 
-    task_id: str
-    root_task_id: str | None = None
-    "The task that all began with; None while nothing depends on it."
+    message: Message[Any]
+    tells_root: bool
+    "Whether what it sends is to know the task that all began with; only shares depend on it."
     run_id: UUID | None = None
     "Its run; None while it is not diagnosed."
     names: tuple[str, ...] | None = None
@@ -40,7 +41,7 @@ class Sender:
     "How many tasks are between it and whoever asked."
 
 
-# Both hold for a thread, or for a coroutine and what it starts. The sender stays until the thread's next message:
+# Both hold for a thread, or for a coroutine and what it starts. The sender stays until the message is acknowledged:
 # Dramatiq sends what follows a task (retries, pipelines, callbacks) when our hooks for it are already through.
 _sender: ContextVar[Sender | None] = ContextVar("dramatiq_diag.sender", default=None)
 _asked: ContextVar[tuple[str, ...] | None] = ContextVar("dramatiq_diag.asked", default=None)
@@ -66,15 +67,25 @@ def prepare(message: Message[Any]) -> None:
     options = message.options
     if asked is not None:
         options.setdefault(OPTION, list(asked))
-    if sender is None or sender.task_id == message.message_id:  # A retry is what it was.
+    if sender is None or sender.message.message_id == message.message_id:  # A retry is what it was.
         return
-    if sender.root_task_id is not None:
-        options.setdefault(_ROOT, sender.root_task_id)
-    if sender.run_id is not None and _PARENT not in options:
-        options[_PARENT] = str(sender.run_id)
-        if sender.names is not None and OPTION not in options:
-            options[OPTION] = list(sender.names)
-            options[_DEPTH] = sender.depth + 1
+    if sender.tells_root:
+        options.setdefault(_ROOT, root_task_id(sender.message))
+    if sender.run_id is not None:
+        _pass_on(sender, options)
+
+
+def _pass_on(sender: Sender, options: dict[str, Any]) -> None:
+    """Names the run that sends. A copy of what was passed on is passed on anew: it would go on for ever otherwise."""
+    options[_PARENT] = str(sender.run_id)
+    if OPTION in options and _DEPTH not in options:
+        return
+    if sender.names is not None:
+        options[OPTION] = list(sender.names)
+        options[_DEPTH] = sender.depth + 1
+    else:
+        options.pop(OPTION, None)
+        options.pop(_DEPTH, None)
 
 
 def parent_run_id(options: dict[str, Any]) -> UUID | None:

@@ -11,7 +11,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
-from .asking import OPTION, prepare
+from .asking import OPTION, prepare, set_sender
 from .capturing import can_run
 from .cleanup import prepare_cleanup
 from .models import RunStatus
@@ -52,6 +52,7 @@ class Diagnostics(Middleware):
             self.logger.error("Nothing is collected: the spool needs POSIX locks, which Windows does not have.")
             return
         self.process = Process(self.settings)
+        self.process.selection.look_at(broker.actors.values())
         self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
         self.process.capturing.can_run = partial(can_run, broker, worker)
         self.process.start()
@@ -90,6 +91,11 @@ class Diagnostics(Middleware):
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.process is not None:
             self._end(self.process, RunStatus.SKIPPED)
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        set_sender(None)
+
+    after_nack = after_ack
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until everything sealed so far is published.

@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Hashable
 from typing import Any
 
-from dramatiq import Broker
+from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from .asking import Sender, depth_of, root_task_id, set_sender
+from .asking import Sender, depth_of, set_sender
 from .backlog import Backlog
 from .capturing import Capturing
 from .collectors import close_all, load, open_all
@@ -120,14 +120,15 @@ class Process:
         if self.runs:
             for run in tuple(self.runs.values()):
                 run.overlap(message.message_id)
-        choice = self.selection(broker, message)
-        plan = None if choice is NOTHING else self.triggers.plan(broker, message, choice)
+        inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of what an idle hook costs.
+        choice = self.selection(broker, inner)
+        plan = None if choice is NOTHING else self.triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors:
-            set_sender(self._sender(message) if self.selection.samples else None)
+            set_sender(Sender(inner, True) if self.selection.samples else None)
             return None
         run = Run(self, message, broker.get_actor(message.actor_name), choice, plan)
         run.late = None if plan is None else Late(run, plan)
-        set_sender(self._sender(message, run))
+        set_sender(self._sender(inner, run))
         self.unsaved.add(run.run_id)
         if choice.capture_id is not None:
             self.capturing.held.used(run.run_id)
@@ -137,19 +138,11 @@ class Process:
         self.runs[thread_id] = run
         return run
 
-    def _sender(self, message: MessageProxy, run: Run | None = None) -> Sender:
-        root = root_task_id(message) if self.selection.samples else None
-        if run is None:
-            return Sender(task_id=message.message_id, root_task_id=root)
+    def _sender(self, message: Message[Any], run: Run) -> Sender:
         depth = depth_of(message.options)
         passed_on = run.choice.requested and depth < self.settings.pass_on_depth
-        return Sender(
-            task_id=message.message_id,
-            root_task_id=root,
-            run_id=run.run_id,
-            names=tuple(collector.name for collector in run.collectors) if passed_on else None,
-            depth=depth,
-        )
+        names = tuple(collector.name for collector in run.collectors) if passed_on else None
+        return Sender(message, self.selection.samples, run.run_id, names, depth)
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Ends the run of this thread, if there is one, and hands it to the sealer."""

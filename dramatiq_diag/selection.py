@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from dramatiq import Broker
+from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
@@ -66,22 +66,21 @@ class Selection:
         self._sample_rate = settings.sample_rate
         self.captures: HeldPermits | None = None
         "Gives permits for runs that a capture asks for; None while none is open."
-        self._by_actor: dict[str, tuple[Choice, float]] = {}
+        self._by_actor: dict[str, tuple[Choice, bytes | None]] = {}
         self._warned: set[str] = set()
 
-    def __call__(self, broker: Broker, message: MessageProxy) -> Choice:
+    def __call__(self, broker: Broker, message: Message[Any] | MessageProxy) -> Choice:
         """Returns: What is collected of a message's run; mostly one look-up."""
-        inner = getattr(message, "_message", message)  # The proxy's own look-up is most of what an idle hook costs.
-        options, actor_name = inner.options, inner.actor_name
+        options, actor_name = message.options, message.actor_name
         choice = None
         if OPTION in options and actor_name != CLEANUP_ACTOR:
             choice = self._of_message(actor_name, options[OPTION])
         if choice is None:
             try:
-                choice, sample_rate = self._by_actor[actor_name]
+                choice, limit = self._by_actor[actor_name]
             except KeyError:
-                choice, sample_rate = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
-            if sample_rate < 1 and choice.collectors and not is_sampled(root_task_id(inner), sample_rate):
+                choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
+            if limit is not None and sha256(root_task_id(message).encode("utf-8", "replace")).digest() >= limit:
                 choice = NOTHING
             if self.captures is not None and (capture := self.captures.take(actor_name)) is not None:
                 choice = self._captured(choice, capture)
@@ -98,14 +97,19 @@ class Selection:
         names = self._names(actor_name, wanted, "message")
         return None if names is None else replace(self._choose(names), requested=True)
 
-    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Choice, float]:
-        """Returns: What is collected of an actor's runs, and of which share of them."""
+    def look_at(self, actors: Iterable[Actor[..., Any]]) -> None:
+        """Finds out whether any of them has a share: whatever sends to it has to know what it began with as well."""
+        self.samples = self.samples or any(SAMPLE_RATE_OPTION in actor.options for actor in actors)
+
+    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Choice, bytes | None]:
+        """Returns: What is collected of an actor's runs, and the limit of the share of them."""
         if actor_name == CLEANUP_ACTOR:
-            return NOTHING, 1.0
+            return NOTHING, None
         options = broker.get_actor(actor_name).options
         wanted = options.get(OPTION, _MISSING)
         names = None if wanted is _MISSING else self._names(actor_name, wanted, "actor")
-        return self._choose(self.for_all if names is None else names), self._rate_of(actor_name, options)
+        choice = self._choose(self.for_all if names is None else names)
+        return choice, _limit_of(self._rate_of(actor_name, options))
 
     def _rate_of(self, actor_name: str, options: Mapping[str, Any]) -> float:
         rate = options.get(SAMPLE_RATE_OPTION, self._sample_rate)
@@ -143,8 +147,13 @@ class Selection:
 
 def is_sampled(task_id: str, rate: float) -> bool:
     """Returns: Whether a task is among the share that is diagnosed; the same whoever asks, and whenever."""
-    digest = hashlib.blake2b(task_id.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < rate * 2**64
+    limit = _limit_of(rate)
+    return limit is None or sha256(task_id.encode("utf-8", "replace")).digest() < limit
+
+
+def _limit_of(rate: float) -> bytes | None:
+    """Returns: What the digests of a share are below; None for all of them."""
+    return None if rate >= 1 else int(rate * 2**64).to_bytes(8, "big")
 
 
 def expand(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import dramatiq
 import pytest
 from dramatiq import Broker, Worker, group, pipeline
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import GroupCallbacks
+from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from dramatiq.rate_limits.backends import StubBackend
 from support import Stored, finish, middleware_under_test, running
 
@@ -239,6 +239,41 @@ def test_a_thread_that_only_sends_says_nothing_of_a_parent(settings, queue_name)
     broker.close()
 
 
+def test_a_copy_under_a_new_id_is_passed_on_no_deeper_than_others(chain):
+    with chain(pass_on_depth=2) as (tasks, runs):
+        tasks.broker.add_middleware(CurrentMessage())
+        seen: list[tuple[Any, bool]] = []
+
+        def again() -> None:
+            message = CurrentMessage.get_current_message()
+            assert message is not None
+            seen.append((message.options.get("diagnostics_depth"), "diagnostics" in message.options))
+            if len(seen) < 5:
+                tasks.broker.enqueue(message.copy(message_id=str(uuid.uuid4())))
+
+        actor = tasks.actor(again)
+        tasks.actor(lambda: actor.send() and None, actor_name="start").send_with_options(diagnostics=["memory"])
+        runs()
+
+    assert seen == [(1, True), (2, True), *[(None, False)] * 3]
+
+
+def test_what_a_middleware_sends_before_a_task_is_not_of_the_task_before(chain):
+    class Audit(Middleware):
+        def before_process_message(self, broker: Broker, message: Any) -> None:
+            if message.actor_name == "work":
+                broker.get_actor("audit").send()
+
+    with chain(task_diagnostics=["memory"]) as (tasks, runs):
+        tasks.broker.add_middleware(Audit(), before=Diagnostics)
+        tasks.actor(lambda: None, actor_name="audit")
+        work = tasks.actor(lambda: None, actor_name="work")
+        for _ in range(6):  # More than there are threads.
+            work.send()
+            tasks.finish()
+        assert runs()["audit"].parent_run_id is None
+
+
 # Which share is taken.
 
 
@@ -294,6 +329,23 @@ def test_what_a_task_sends_is_taken_or_left_with_it(chain):
     counts = [sum(run.actor_name == name for run in runs) for name in ("top", "middle", "leaf")]
     assert counts[0] == counts[1] == counts[2] < 20
     assert all(run.parent_run_id in by_id for run in runs if run.actor_name != "top")
+
+
+def test_the_first_task_is_told_although_only_an_actor_of_other_workers_has_a_share(settings):
+    diagnostics = Diagnostics(settings(task_diagnostics=["memory"]))
+    broker = StubBroker(middleware=middleware_under_test(diagnostics), fail_fast_default=False)
+    leaf = dramatiq.actor(
+        lambda: None, broker=broker, actor_name="leaf", queue_name="elsewhere", diagnostics_sample_rate=0.5
+    )
+    top = dramatiq.actor(lambda: leaf.send() and None, broker=broker, actor_name="top", queue_name="here")
+
+    with running(broker, queues={"here"}) as worker:
+        task_id = top.send().message_id
+        finish(broker, worker, "here")
+
+    [sent] = [dramatiq.Message.decode(data) for data in broker.queues["elsewhere"].queue]
+    assert sent.options["diagnostics_root"] == task_id
+    broker.close()
 
 
 @pytest.mark.parametrize("rate", ["1", -1, 1.5, True, None, float("nan")])

@@ -27,7 +27,10 @@ from dramatiq_diag.cli import main
 from dramatiq_diag.spool import Spool
 from dramatiq_diag.web import create_app
 
-COMMANDS = ("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check")
+COMMANDS = (
+    *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),
+    *("capture", "captures"),
+)
 SCRIPT = "from dramatiq_diag.cli import main; main()"
 
 Command = Callable[..., Result]

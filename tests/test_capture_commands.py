@@ -1,0 +1,132 @@
+"""`capture` and `captures`: what they print, what they do, and how they exit."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import click
+import pytest
+from click.testing import CliRunner
+from test_store import artifact_record, bundle, run_record
+
+from dramatiq_diag.captures import create
+from dramatiq_diag.cli import main
+from dramatiq_diag.commands.parameters import length_s
+
+
+@pytest.fixture
+def given(settings, monkeypatch):
+    made = settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
+    monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(made.data_dir))
+    monkeypatch.setenv("TASK_DIAGNOSTICS", "memory")
+    monkeypatch.setenv("TASK_DIAGNOSTICS_ON_REQUEST", "memray")
+    return made
+
+
+@pytest.fixture
+def store(given, store_of):
+    return store_of(given)
+
+
+@pytest.fixture
+def command(given):
+    """Runs a command on the data dir of this test."""
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, arguments, prog_name="dramatiq-diag")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def document(result):
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_capture_is_asked_for_listed_and_ended(command):
+    made = command("capture", "resize", "--diagnostics", "memray, memory", "--runs", "5", "--for", "2h")
+    assert (made.exit_code, made.stderr) == (0, "No run of this actor is stored yet.\n")
+    assert "the next 5 runs of resize, until 20" in made.stdout
+
+    (listed,) = document(command("captures", "--open", "--json"))["captures"]
+    assert (listed["actor_name"], listed["state"], listed["captured_runs"]) == ("resize", "open", 0)
+    assert listed["diagnostics"] == {"memray": {}, "memory": {}}
+    assert "0 of 5  resize  memray,memory" in command("captures", "--actor", "resize").stdout
+
+    ended = document(command("captures", "--end", listed["capture_id"], "--json"))
+    assert (ended["capture_id"], ended["state"]) == (listed["capture_id"], "ended")
+    assert "No captures." in command("captures", "--open").stdout
+    assert command("captures", "--end", listed["capture_id"]).exit_code == 0
+
+
+def test_a_capture_of_a_known_actor_has_no_note(command, store):
+    store.publish([bundle(run_record(actor_name="resize"), artifact_record())])
+    made = command("capture", "resize", "--diagnostics", "memory", "--json")
+    assert made.stderr == ""
+    assert document(made)["note"] is None
+
+
+def test_the_runs_of_a_capture_are_listed(command, store):
+    capture_id = create(store, "work", {"memory": {}}, 1, 60.0).capture.capture_id
+    store.publish([bundle(run_record(task_id="asked", capture_id=capture_id)), bundle(run_record(task_id="other"))])
+    runs = document(command("tasks", "--capture", str(capture_id), "--json"))["runs"]
+    assert [run["task_id"] for run in runs] == ["asked"]
+    assert document(command("tasks", "--capture", str(uuid.uuid4()), "--json"))["runs"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # What the settings do not allow, or what there is not.
+        (("--diagnostics", "pyinstrument"), "TASK_DIAGNOSTICS_ON_REQUEST has 'pyinstrument'"),
+        (("--diagnostics", "\x1b[2J"), "TASK_DIAGNOSTICS_ON_REQUEST"),
+        (("--diagnostics", ","), "needs the name"),
+        ((), "--diagnostics"),
+        # Out of bounds.
+        *(
+            (("--diagnostics", "memory", "--runs", runs), "1 to 1000 runs")
+            for runs in ("0", "-1", "1000000000", str(10**30))
+        ),
+        *((("--diagnostics", "memory", "--for", length), "1 s to 30 days") for length in ("0s", "31d", "999999999w")),
+        # No numbers, and no lengths.
+        (("--diagnostics", "memory", "--runs", "many"), "--runs"),
+        *(
+            (("--diagnostics", "memory", "--for", length), "no length of time")
+            for length in ("", "1", "h", "-1h", "1y", "1.5h", "٣h")
+        ),
+    ],
+)
+def test_what_cannot_be_captured_is_refused_in_words(command, arguments, said):
+    result = command("capture", "work", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "\x1b" not in result.stderr
+    assert command("captures").stdout.startswith("No captures.")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "a\udcffb"])
+def test_a_name_that_no_actor_can_have_is_refused(command, name):
+    assert command("capture", name, "--diagnostics", "memory").exit_code == 2
+
+
+def test_a_capture_that_there_is_not_cannot_be_ended(command):
+    result = command("captures", "--end", str(uuid.uuid4()))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no such capture" in result.stderr
+    assert command("captures", "--end", "x").exit_code == 2
+
+
+def test_a_name_that_steers_a_terminal_is_shown_harmless(command):
+    made = command("capture", "\x1b[31mred", "--diagnostics", "memory")
+    assert made.exit_code == 0
+    assert "\x1b" not in made.stdout
+    assert "\x1b" not in command("captures").stdout
+
+
+def test_lengths_of_time_are_read():
+    assert [length_s(text) for text in ("90s", "15m", "2h", "3d", "1w")] == [90, 900, 7200, 259200, 604800]
+    with pytest.raises(click.BadParameter):
+        length_s("soon")

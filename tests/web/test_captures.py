@@ -1,0 +1,246 @@
+"""Captures over HTTP, and on the page of an actor."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from falcon.testing import Result
+from web_support import Site, assert_problem, memory_artifact
+
+from dramatiq_diag.signing import Signer
+from dramatiq_diag.web.captures import form_subject
+
+FORM = "application/x-www-form-urlencoded"
+HTML = {"Accept": "text/html"}
+WANTED = {"actor_name": "crunch", "diagnostics": ["memory"], "runs": 5, "for_s": 600}
+
+
+@pytest.fixture
+def able(make_site: Callable[..., Site]) -> Site:
+    """A site whose settings allow captures."""
+    return make_site(task_diagnostics_on_request=["memory", "memray"])
+
+
+def send(site: Site, method: str, path: str, **options: Any) -> Result:
+    return site.client.simulate_request(method, path, **options)
+
+
+def post(site: Site, document: Any, **headers: str) -> Result:
+    given = {"Content-Type": "application/json"} | headers
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return send(site, "POST", "/captures/", body=body, headers=given)
+
+
+def submit(site: Site, action: str, headers: dict[str, str] | None = None, **fields: Any) -> Result:
+    """Sends a form of the page of `crunch`."""
+    token = Signer(site.settings).action_token(form_subject("crunch"))
+    form = {"token": token, "actor_name": "crunch"} | fields
+    given = {"Content-Type": FORM} | (headers or {})
+    return send(site, "POST", f"/captures/forms/{action}", body=urlencode(form, doseq=True), headers=given)
+
+
+def captures_of(site: Site) -> Any:
+    return site.get("/captures/").json["captures"]
+
+
+def test_a_capture_is_made_shown_listed_and_ended(able: Site) -> None:
+    able.publish(actor_name="crunch")
+    made = post(able, WANTED)
+    assert made.status_code == 201
+    assert made.json["note"] is None
+    assert made.headers["location"].endswith(made.json["href"])
+
+    shown = able.get(made.json["href"]).json
+    assert shown == {name: value for name, value in made.json.items() if name != "note"}
+    assert (shown["state"], shown["captured_runs"], shown["run_limit"]) == ("open", 0, 5)
+    assert shown["diagnostics"] == {"memory": {}}
+    assert able.get("/captures/", params={"actor": "crunch"}).json == {"captures": [shown]}
+    assert able.get("/captures/", params={"actor": "other"}).json == {"captures": []}
+
+    ended = send(able, "DELETE", made.json["href"])
+    assert (ended.status_code, ended.json["state"]) == (200, "ended")
+    assert send(able, "DELETE", made.json["href"]).json == ended.json
+
+
+def test_diagnostics_may_have_options_as_far_as_there_are_any(able: Site) -> None:
+    assert post(able, WANTED | {"diagnostics": {"memory": {}, "memray": {}}}).status_code == 201
+    assert "no options" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"x": 1}}}), 400)
+
+
+def test_an_actor_that_is_not_known_yet_is_noted(able: Site) -> None:
+    made = post(able, {"actor_name": "new", "diagnostics": ["memory"]})
+    assert (made.status_code, made.json["run_limit"]) == (201, 1)
+    assert made.json["note"] == "No run of this actor is stored yet."
+
+
+def test_the_runs_of_a_capture_are_found_by_it(able: Site) -> None:
+    made = post(able, WANTED).json
+    able.publish("asked", [memory_artifact()], capture_id=uuid.UUID(made["capture_id"]))
+    able.publish("other", [memory_artifact()])
+    assert [run["task_id"] for run in able.get(made["runs_href"]).json["runs"]] == ["asked"]
+    page = able.get(made["runs_href"], headers=HTML).text
+    assert "asked" in page
+    assert ">other<" not in page
+    assert assert_problem(able.get("/tasks/?capture=x"), 400)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Names of actors.
+        *(
+            {"actor_name": name}
+            for name in ("", "x" * 256, "a\0b", None, 1, ["crunch"], "dramatiq_diag.cleanup_orphans")
+        ),
+        # Diagnostics that are not allowed here, that there are not, or that are none.
+        *(
+            {"diagnostics": names}
+            for names in (["pyinstrument"], ["x"], ["memory", "../x"], [], {}, None, "memory", [1])
+        ),
+        *({"diagnostics": options} for options in ({"memory": None}, {"memory": []}, {"x": {}}, ["memory"] * 51)),
+        # Numbers out of bounds, or none.
+        *({"runs": runs} for runs in (0, -1, 1001, 10**9, 10**400, 1.5, "5", True, None)),
+        *({"for_s": length} for length in (0, 0.5, -1, 366 * 86400, 1e300, "1h", True, None)),
+        # What nobody knows.
+        {"for": "1h"},
+    ],
+)
+def test_what_cannot_be_captured_is_refused_in_words(able: Site, changes: dict[str, Any]) -> None:
+    assert assert_problem(post(able, WANTED | changes), 400)
+    assert captures_of(able) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"null", b"1", b'"x"', b"\xff", b"\x00", b"{}"),
+        *(b"[" * 60_000, b'{"a":' * 10_000, b'{"actor_name": "\\ud800", "diagnostics": ["memory"]}'),
+        *(
+            b'{"actor_name": "x", "diagnostics": ["memory"], "for_s": %s}' % text
+            for text in (b"NaN", b"Infinity", b"1e999")
+        ),
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_a_body_that_is_no_such_document_is_refused(able: Site, body: bytes) -> None:
+    assert assert_problem(post(able, body), 400)
+    assert captures_of(able) == []
+
+
+def test_a_huge_body_is_not_read(able: Site) -> None:
+    huge = b'{"actor_name": "' + b"x" * 100_000 + b'"}'
+    assert "at most" in assert_problem(post(able, huge), 413)
+    assert assert_problem(submit(able, "start", diagnostics="x" * 100_000), 413)
+    assert captures_of(able) == []
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", FORM, "multipart/form-data", "", "application/jsonx"])
+def test_what_does_not_say_that_it_is_json_is_refused(able: Site, content_type: str) -> None:
+    assert assert_problem(post(able, WANTED, **{"Content-Type": content_type}), 415)
+    assert captures_of(able) == []
+
+
+def test_where_nothing_may_be_asked_for_the_variable_is_named(site: Site) -> None:
+    detail = assert_problem(post(site, WANTED), 400)
+    assert "TASK_DIAGNOSTICS_ON_REQUEST has 'memory'" in detail
+
+
+def test_no_more_captures_are_open_than_workers_look_at(able: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq_diag.captures.MAX_OPEN", 1)
+    assert post(able, WANTED).status_code == 201
+    assert assert_problem(post(able, WANTED), 409)
+    assert len(captures_of(able)) == 1
+
+
+@pytest.mark.parametrize("capture_id", [str(uuid.uuid4()), "x", "%00", "'--", "forms"])
+def test_a_capture_that_there_is_not_is_not_found(able: Site, capture_id: str) -> None:
+    for method in ("GET", "DELETE"):
+        assert assert_problem(send(able, method, f"/captures/{capture_id}/"), 404)
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}])
+def test_another_sites_page_changes_nothing(able: Site, headers: dict[str, str]) -> None:
+    href = post(able, WANTED).json["href"]
+    assert assert_problem(post(able, WANTED, **headers), 403)
+    assert assert_problem(send(able, "DELETE", href, headers=headers), 403)
+    assert assert_problem(submit(able, "start", headers, diagnostics="memory", runs=1, minutes=1), 403)
+    assert [capture["state"] for capture in captures_of(able)] == ["open"]
+
+
+def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> None:
+    site = make_site(api_token="secret", task_diagnostics_on_request=["memory"])
+    assert assert_problem(post(site, WANTED), 401)
+    assert assert_problem(site.get("/captures/"), 401)
+    assert assert_problem(submit(site, "start", diagnostics="memory", runs=1, minutes=1), 401)
+    assert post(site, WANTED, Authorization="Bearer secret").status_code == 201
+
+
+# The page.
+
+
+def test_the_page_of_an_actor_starts_shows_and_ends_captures(able: Site) -> None:
+    able.publish(actor_name="crunch")
+    page = able.get("/actors/crunch/", headers=HTML).text
+    assert 'value="memory"' in page
+    assert 'value="memray"' in page
+    assert 'value="pyinstrument"' not in page
+    token = re.findall(r'name="token" value="([^"]*)"', page)[0]
+
+    started = submit(able, "start", token=token, diagnostics=["memory", "memray"], runs=3, minutes=10)
+    assert (started.status_code, started.headers["location"]) == (303, "/actors/crunch/")
+    (capture,) = captures_of(able)
+    assert (set(capture["diagnostics"]), capture["run_limit"]) == ({"memory", "memray"}, 3)
+    page = able.get("/actors/crunch/", headers=HTML).text
+    assert "0 of 3" in page
+    assert f'href="{capture["runs_href"]}"' in page
+
+    assert submit(able, "end", capture_id=capture["capture_id"]).status_code == 303
+    assert captures_of(able)[0]["state"] == "ended"
+    assert "forms/end" not in able.get("/actors/crunch/", headers=HTML).text
+
+
+def test_the_page_says_where_nothing_may_be_asked_for(site: Site) -> None:
+    site.publish(actor_name="crunch")
+    page = site.get("/actors/crunch/", headers=HTML).text
+    assert "TASK_DIAGNOSTICS_ON_REQUEST" in page
+    assert "forms/start" not in page
+
+
+def test_a_form_without_the_token_of_its_page_changes_nothing(able: Site) -> None:
+    signer = Signer(able.settings)
+    expired = Signer(able.settings.model_copy(update={"url_ttl": -5.0})).action_token(form_subject("crunch"))
+    others = signer.action_token(form_subject("other")), signer.action_token("crunch"), expired
+    for token in ("", "x", "9999999999.", "9999999999.abc", *others):
+        fields = {"token": token, "diagnostics": "memory", "runs": 1, "minutes": 1}
+        assert assert_problem(submit(able, "start", **fields), 403)
+    assert captures_of(able) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        *(({"runs": runs}, 400) for runs in ("", "0", "-1", "x", "1.5", "1001", "9" * 30, "٣")),
+        *(({"minutes": minutes}, 400) for minutes in ("", "0", "x", "43201", "9" * 400)),
+        ({"diagnostics": []}, 400),
+        ({"diagnostics": "pyinstrument"}, 400),
+        ({f"field{number}": "x" for number in range(200)}, 400),
+    ],
+)
+def test_a_form_with_wrong_values_changes_nothing(able: Site, fields: dict[str, Any], status: int) -> None:
+    given = {"diagnostics": "memory", "runs": 1, "minutes": 1} | fields
+    assert assert_problem(submit(able, "start", **given), status)
+    assert captures_of(able) == []
+
+
+def test_a_form_ends_captures_of_its_own_actor_only(able: Site) -> None:
+    other = post(able, WANTED | {"actor_name": "other"}).json["capture_id"]
+    for capture_id in (other, str(uuid.uuid4()), "x", ""):
+        assert assert_problem(submit(able, "end", capture_id=capture_id), 404)
+    assert assert_problem(submit(able, "explode"), 404)
+    assert [capture["state"] for capture in captures_of(able)] == ["open"]
