@@ -217,6 +217,7 @@ class _ProfilerRecording(_SessionRecording):
         super().__init__(collector, run)
         self.profiler = collector._profiler_class(interval=collector.settings.pyinstrument_interval)
         self.hook = collector.process.profile_hook
+        self.session: Any = None
 
     def start(self) -> None:
         if coroutine_function(self.run.actor) is not None:
@@ -232,13 +233,16 @@ class _ProfilerRecording(_SessionRecording):
             raise
 
     def stop(self) -> None:
-        self._stop_clocks()
         try:
-            self.session = self.profiler.stop()
+            if self.profiler.is_running:  # Not if it was stopped before, or an interrupt came first.
+                self._stop_clocks()
+                self.session = self.profiler.stop()
         finally:
             self.hook.unshare()
 
     def _session(self) -> SessionDict:
+        if self.session is None:
+            raise SkippedError("The run was interrupted before its profiler had started.")
         session: SessionDict = self.session.to_json()
         anchor = describe(anchor_of(self.run.actor)).partition("\x01")[0]
         seconds: dict[tuple[str, ...], float] = {}
