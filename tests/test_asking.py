@@ -258,7 +258,7 @@ def test_a_copy_under_a_new_id_is_passed_on_no_deeper_than_others(chain):
     assert seen == [(1, True), (2, True), *[(None, False)] * 3]
 
 
-def test_what_a_middleware_sends_before_a_task_is_not_of_the_task_before(chain):
+def test_what_a_middleware_sends_before_a_task_is_not_of_the_task_before(chain, stored):
     class Audit(Middleware):
         def before_process_message(self, broker: Broker, message: Any) -> None:
             if message.actor_name == "work":
@@ -271,7 +271,8 @@ def test_what_a_middleware_sends_before_a_task_is_not_of_the_task_before(chain):
         for _ in range(6):  # More than there are threads.
             work.send()
             tasks.finish()
-        assert runs()["audit"].parent_run_id is None
+        runs()
+        assert {run.parent_run_id for run in stored(tasks.diagnostics.settings).all_runs()} == {None}
 
 
 # Which share is taken.
