@@ -38,6 +38,10 @@ class Capturing:
     A process without runs for a permit keeps it, so that a rare task is captured as well, until another process says
     that it wants one; then it lets it go, and leaves the next ones to those that have runs.
 
+    Note:
+      A run that dies before it was told of, at most a moment after it began, leaves its permit to another one when the
+      lease ends: then the capture has its artifacts and those of the other.
+
     Parameters:
       process: The worker process.
     """

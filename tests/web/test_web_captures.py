@@ -10,7 +10,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import schemathesis
 from falcon.testing import Result
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from test_openapi import CHECKS
 from web_support import Site, assert_problem, memory_artifact
 
 from dramatiq_diag.signing import Signer
@@ -32,17 +36,17 @@ def send(site: Site, method: str, path: str, **options: Any) -> Result:
 
 
 def post(site: Site, document: Any, **headers: str) -> Result:
-    given = {"Content-Type": "application/json"} | headers
+    every = {"Content-Type": "application/json"} | headers
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return send(site, "POST", "/captures/", body=body, headers=given)
+    return send(site, "POST", "/captures/", body=body, headers=every)
 
 
 def submit(site: Site, action: str, headers: dict[str, str] | None = None, **fields: Any) -> Result:
     """Sends a form of the page of `crunch`."""
     token = Signer(site.settings).action_token(form_subject("crunch"))
     form = {"token": token, "actor_name": "crunch"} | fields
-    given = {"Content-Type": FORM} | (headers or {})
-    return send(site, "POST", f"/captures/forms/{action}", body=urlencode(form, doseq=True), headers=given)
+    every = {"Content-Type": FORM} | (headers or {})
+    return send(site, "POST", f"/captures/forms/{action}", body=urlencode(form, doseq=True), headers=every)
 
 
 def captures_of(site: Site) -> Any:
@@ -181,6 +185,27 @@ def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> No
     assert post(site, WANTED, Authorization="Bearer secret").status_code == 201
 
 
+@pytest.mark.filterwarnings("ignore")  # Of Schemathesis and of what it works with.
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_what_the_openapi_document_describes_is_taken_and_answered(able: Site, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", able.app)
+    operation = schema["/captures/"]["POST"]
+    statuses = set()
+
+    @settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(mode))
+    def ask(case: Any) -> None:
+        response = case.call()
+        case.validate_response(response, checks=CHECKS)
+        statuses.add(response.status_code)
+
+    ask()
+    assert statuses <= {201, 400, 409, 413, 415}
+    good = operation.Case(body=WANTED, media_type="application/json").call()
+    assert good.status_code == 201
+    operation.Case(body=WANTED, media_type="application/json").validate_response(good, checks=CHECKS)
+
+
 # The page.
 
 
@@ -233,8 +258,7 @@ def test_a_form_without_the_token_of_its_page_changes_nothing(able: Site) -> Non
     ],
 )
 def test_a_form_with_wrong_values_changes_nothing(able: Site, fields: dict[str, Any], status: int) -> None:
-    given = {"diagnostics": "memory", "runs": 1, "minutes": 1} | fields
-    assert assert_problem(submit(able, "start", **given), status)
+    assert assert_problem(submit(able, "start", **{"diagnostics": "memory", "runs": 1, "minutes": 1} | fields), status)
     assert captures_of(able) == []
 
 
