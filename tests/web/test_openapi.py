@@ -100,7 +100,9 @@ def test_schemathesis_finds_no_error_and_nothing_undocumented(
         names = [name for name in known if f"{{{name}}}" in operation.path]
         given_path = {name: known[name] for name in names} if with_known and names else None
 
-        @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        )
         @given(case=operation.as_strategy(mode, path_parameters=given_path))
         def ask(case: Any) -> None:
             response = case.call(headers={"Accept": accept})
@@ -110,7 +112,8 @@ def test_schemathesis_finds_no_error_and_nothing_undocumented(
         with contextlib.suppress(Unsatisfiable):  # An operation without parameters has nothing to get wrong.
             ask()
     assert statuses.total() > 100
-    assert {200, 404} <= set(statuses)
+    assert statuses[400] + statuses[404] > 0
+    assert 200 in statuses or mode is GenerationMode.NEGATIVE
     if with_known:
         assert 400 in statuses or mode is GenerationMode.POSITIVE
 
