@@ -8,8 +8,11 @@ import stat
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pydantic_core import to_json
 
 from .errors import SpoolError
 
@@ -85,7 +88,7 @@ class Entry:
         Raises:
           TypeError, ValueError: When a record is not what JSON can hold.
         """
-        lines = [f"\n{json.dumps(record)}\n".encode() for record in records]
+        lines = [b"\n%b\n" % _encode(record) for record in records]
         held = self._held
         if held is None:
             self._put(lines)
@@ -213,6 +216,19 @@ class Entry:
         for kind in kinds:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(self._prefix + kind)
+
+
+def _encode(record: Record) -> bytes:
+    try:
+        return to_json(record)  # Takes a third of the time of `json.dumps`, right after a task that had the caches.
+    except ValueError:  # A text that is no Unicode, most likely; the other escapes it.
+        return json.dumps(record, default=_text_of).encode()
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, datetime | uuid.UUID):
+        return str(value)
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
 def _parse_lines(data: bytes) -> list[Record]:

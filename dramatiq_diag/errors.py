@@ -2,6 +2,9 @@
 
 import inspect
 
+#: What a collector may raise without harm to the task. Dramatiq's interrupts are for the task, and pass.
+GUARDED = (Exception, SystemExit)
+
 
 class DiagnosticsError(Exception):
     """Diagnostics failed; the log has the cause."""

@@ -12,8 +12,9 @@ from dramatiq.asyncio import get_event_loop_thread
 
 from .collectors.base import Collector, Recording
 from .collectors.stacks import coroutine_function
+from .errors import GUARDED
 from .models import ArtifactStatus
-from .run import GUARDED, Run
+from .run import Run
 from .stackdump import dump_stacks
 from .ticker import Timer
 from .triggers import STACKS, Plan, Trigger

@@ -26,6 +26,7 @@ from .hook import ProfileHook
 from .late import LOOK_INTERVAL_S, Late
 from .models import RunStatus
 from .publisher import Publisher
+from .rss import RssReader
 from .rules import Judge
 from .run import Run
 from .sealer import Sealer
@@ -51,6 +52,7 @@ class Process:
         self.hostname = socket.gethostname()
         self.pid = os.getpid()
         self.ticker = Ticker()
+        self.rss = RssReader()
         self.spool = Spool(settings)
         self.profile_hook = ProfileHook()
         self.switch_interval = SwitchInterval()
@@ -107,6 +109,7 @@ class Process:
         self.ticker.stop()
         close_all(self.collectors)
         self.coroutines.close()
+        self.rss.close()
         self.spool.close()
 
     def flush(self, timeout_s: float) -> bool:

@@ -29,6 +29,8 @@ ALLOWED_RULES = (
     "slower_than>p95"
 )
 
+_RSS_SUBJECTS = ("peak_rss", "rss_growth")
+
 #: Actors whose usual durations are known, the least recently executed one goes first.
 MAX_ACTORS = 1000
 
@@ -49,7 +51,7 @@ class Facts:
     failed: bool
     duration_ms: float
     peak_rss_bytes: int | None = None
-    "None where nobody looked: neither the `memory` collector nor, as the run was a short one, the process."
+    "The largest that was seen; None where nobody looked."
     first_rss_bytes: int | None = None
 
 
@@ -128,7 +130,7 @@ def _parse(text: str) -> Rule:
         return Rule("failed", text=text)
     if separator and subject == "duration":
         return Rule(subject, duration_ms(limit), text)
-    if separator and subject in ("peak_rss", "rss_growth"):
+    if separator and subject in _RSS_SUBJECTS:
         return Rule(subject, size_bytes(limit), text)
     if separator and subject == "slower_than":
         match = _PERCENTILE.fullmatch(limit)
@@ -152,9 +154,17 @@ class Judge:
         self._lock = threading.Lock()
         self._usual: OrderedDict[str, Durations] = OrderedDict()
 
+    def rules_of(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
+        """Returns: The rules for an actor's runs; without any all are kept."""
+        try:
+            return self._by_actor[actor.actor_name]
+        except KeyError:
+            rules = self._by_actor[actor.actor_name] = self._read_option(actor)
+            return rules
+
     def verdict(self, run: Run, status: RunStatus, facts: Facts) -> Sequence[str] | None:
         """Judges a run that ends. Returns: The rules none of which held, as they were written; None for one to keep."""
-        rules = self._rules_of(run.actor)
+        rules = self.rules_of(run.actor)
         if not rules:
             return None
         held = self._held(run.actor_name, rules, facts, learn=status == RunStatus.SUCCEEDED)  # Others may end early.
@@ -175,12 +185,9 @@ class Judge:
                 usual.add(facts.duration_ms)
             return held
 
-    def _rules_of(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
-        try:
-            return self._by_actor[actor.actor_name]
-        except KeyError:
-            rules = self._by_actor[actor.actor_name] = self._read_option(actor)
-            return rules
+    def looks_at_rss(self, actor: Actor[..., Any]) -> bool:
+        """Returns: Whether a rule of the actor goes by the RSS."""
+        return any(rule.subject in _RSS_SUBJECTS for rule in self.rules_of(actor))
 
     def _read_option(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
         if KEEP_IF_OPTION not in actor.options:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .bounded import call_bounded
 from .collectors.base import Collector, Recording
 from .entry import checkpoint_kind
-from .errors import HungError, SkippedError, UnavailableError
+from .errors import GUARDED, HungError, SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
 from .rules import Facts
+from .run_records import end_record, start_record, text_of
 from .tracebacks import Traceback, take_traceback, traceback_text
 from .vitals import Vitals
 
@@ -31,9 +32,6 @@ _MAX_OVERLAPPED = 100
 
 #: Seconds that a step of a collector may take, where it is not a quick one.
 STEP_TIMEOUT_S = 2.0
-
-#: What a collector may raise without harm to the task. Dramatiq's interrupts are for the task, and pass.
-GUARDED = (Exception, SystemExit)
 
 
 class Run:
@@ -67,7 +65,8 @@ class Run:
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id()
         self.thread_name = threading.current_thread().name
-        self.started_at = datetime.now(UTC)
+        self.started_at_s = time.time()
+        "When it began, in seconds since the epoch."
         self.started = time.perf_counter()
         self.overlapped: dict[str, None] = {}
         self.sealed = False
@@ -82,32 +81,18 @@ class Run:
         "The keep rules none of which held; None for a run that is kept."
         self._first_rss_bytes: int | None = None
         self._peak_rss_bytes = 0
+        self._has_samples = False
+        "Whether a collector samples the RSS."
         self._traceback: Traceback | None = None
         self._recordings: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
         declared = self.collectors if plan is None else (*self.collectors, *plan.declared)
-        self.entry.append({"run": self._start_record(declared)})
+        self.entry.append({"run": start_record(self, declared)})
 
-    def _start_record(self, declared: Sequence[Collector]) -> dict[str, Any]:
-        return {
-            "run_id": str(self.run_id),
-            "task_id": self.task_id,
-            "actor_name": self.actor_name,
-            "queue_name": self.queue_name,
-            "started_at": self.started_at.isoformat(),
-            "hostname": self.process.hostname,
-            "pid": self.process.pid,
-            **self.choice.links(),
-            "artifacts": [
-                {
-                    "name": collector.artifact_name,
-                    "filename": collector.filename,
-                    "media_type": collector.media_type,
-                    "stored_as": collector.stored_as,
-                }
-                for collector in declared
-            ],
-        }
+    @property
+    def started_at(self) -> datetime:
+        """When it began."""
+        return datetime.fromtimestamp(self.started_at_s, UTC)
 
     def start(self) -> Iterator[Callable[[], object]]:
         """Starts the collectors, and writes the entry; the function is called right after.
@@ -127,6 +112,7 @@ class Run:
             except GUARDED as error:
                 self._drop(collector)
                 self.not_started(collector, error)
+        self._look_at_rss()
         self.entry.write()
         self.started = time.perf_counter()
         self.is_executing = True
@@ -177,37 +163,39 @@ class Run:
             self._judge(status, duration_ms)
             # In one go: a run whose worker dies now is dropped, or kept, like any other.
             verdict = () if self.dropped is None else ({"dropped": list(self.dropped)},)
-            self.entry.append(*verdict, {"end": self._end_record(status, duration_ms, exception)})
+            self.entry.append(*verdict, {"end": end_record(self, status, duration_ms, exception)})
             self.entry.write()
             self.sealed = True
 
+    def _look_at_rss(self) -> None:
+        """Reads the RSS where a keep rule goes by it and no collector samples it."""
+        try:
+            if not self._has_samples and self.process.judge.looks_at_rss(self.actor):
+                self._note_rss(self.process.rss.rss_bytes())
+        except GUARDED as error:
+            self.process.warn_once(("rss", type(error)), error, "The RSS could not be read for the keep rules.")
+
     def _judge(self, status: RunStatus, duration_ms: float) -> None:
-        facts = Facts(
+        self._look_at_rss()
+        try:
+            if self.process.judge.rules_of(self.actor):
+                self.dropped = self.process.judge.verdict(self, status, self._facts(status, duration_ms))
+        except GUARDED as error:
+            self.process.warn_once(("judge", type(error)), error, "A run could not be judged, and is kept.")
+
+    def _facts(self, status: RunStatus, duration_ms: float) -> Facts:
+        return Facts(
             failed=status == RunStatus.FAILED,
             duration_ms=duration_ms,
             peak_rss_bytes=self._peak_rss_bytes or None,
             first_rss_bytes=self._first_rss_bytes,
         )
-        try:
-            self.dropped = self.process.judge.verdict(self, status, facts)
-        except GUARDED as error:
-            self.process.warn_once(("judge", type(error)), error, "A run could not be judged, and is kept.")
 
     def _take_traceback(self, exception: BaseException) -> None:
         try:
             self._traceback = take_traceback(exception)
         except GUARDED as error:
             self._lost_traceback(error)
-
-    def _end_record(self, status: RunStatus, duration_ms: float, exception: BaseException | None) -> dict[str, Any]:
-        return {
-            "status": status,
-            "finished_at": datetime.now(UTC).isoformat(),
-            "duration_ms": round(duration_ms, 3),
-            "exception_type": None if exception is None else type(exception).__qualname__,
-            "exception_message": None if exception is None else _text_of(exception),
-            "overlapped_task_ids": list(self.overlapped),
-        }
 
     def save(self) -> None:
         """Lets each recording leave its file. Runs on the sealer's thread, once the run is sealed."""
@@ -265,6 +253,7 @@ class Run:
         """Appends to an artifact that is text by the line; it is in the spool when this returns."""
         record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None:
+            self._has_samples = True
             self._note_rss(peak_rss_bytes)
             record["peak_rss_bytes"] = peak_rss_bytes
         self.entry.append(record)
@@ -286,12 +275,4 @@ class Run:
     def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
         text = "The collector %r failed to %s and was left out."
         self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
-        self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {_text_of(error)}")
-
-
-def _text_of(error: BaseException) -> str:
-    """Returns: The text of an exception, whose `__str__` may itself raise."""
-    try:
-        return str(error)[:2000]
-    except GUARDED as broken:
-        return f"<its text could not be made: {type(broken).__name__}>"
+        self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {text_of(error)}")

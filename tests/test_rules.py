@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import sys
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,13 @@ from support import PATIENCE_S, eventually
 
 from dramatiq_diag import Settings
 from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.collectors.memory import MemoryCollector
 from dramatiq_diag.collectors.pyinstrument import _SamplerRecording
 from dramatiq_diag.delivery import Delivery
 from dramatiq_diag.entry import Entry
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 from dramatiq_diag.quantiles import MIN_COUNT, Durations
 from dramatiq_diag.retention import Cleanup
+from dramatiq_diag.rss import RssReader
 from dramatiq_diag.rules import MAX_ACTORS, Facts, Judge, parse_rules
 from dramatiq_diag.spool import Spool
 
@@ -81,6 +82,9 @@ class Clock:
 
     def perf_counter(self) -> float:
         return self.now_s
+
+    def time(self) -> float:
+        return time.time()
 
 
 @pytest.fixture
@@ -281,10 +285,10 @@ def test_a_run_that_failed_is_kept_and_one_without_fault_keeps_its_traceback_row
 
 
 @pytest.mark.parametrize("names", [["memory"], ["pyinstrument"]])
-def test_rss_rules_go_by_the_samples_and_never_hold_without_any(bench, settings, stored, monkeypatch, names):
+def test_rss_rules_go_by_the_samples_or_by_a_look_at_both_ends(bench, settings, stored, monkeypatch, names):
     given = settings(task_diagnostics=names, keep_if="rss_growth>100MiB, peak_rss>1GiB")
     readings = iter([200 * MIB, 250 * MIB, 200 * MIB, 301 * MIB, 1025 * MIB, 1025 * MIB])
-    monkeypatch.setattr(MemoryCollector, "rss_bytes", lambda _: next(readings))
+    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: next(readings))
 
     # When a task grows by little, one by much, and one is large from the start
     with bench(given) as tasks:
@@ -292,18 +296,19 @@ def test_rss_rules_go_by_the_samples_and_never_hold_without_any(bench, settings,
 
     statuses = [next(iter(stored(given).artifacts(task_id).values())).status for task_id in ids]
     dropped, kept = ArtifactStatus.DROPPED, ArtifactStatus.STORED
-    assert statuses == ([dropped, kept, kept] if names == ["memory"] else [dropped] * 3)
+    assert statuses == [dropped, kept, kept]
 
 
-def test_without_samples_an_rss_rule_goes_by_the_looks_at_the_process(bench, settings, stored):
+def test_without_samples_an_rss_rule_goes_by_the_looks_at_the_process_too(bench, settings, stored, monkeypatch):
     given = settings(task_diagnostics=["pyinstrument"], keep_if="peak_rss>1MiB")
+    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: 1)
 
     with bench(given) as tasks:
 
         def last() -> None:
             # Until the process was looked at, once a second.
             (run,) = tasks.diagnostics.process.runs.values()
-            eventually(lambda: run._first_rss_bytes, "the process was looked at")
+            eventually(lambda: run._peak_rss_bytes > 1, "the process was looked at")
 
         task_id = tasks.run(last)
 

@@ -6,7 +6,7 @@ import logging
 import re
 from datetime import UTC, datetime
 
-from ..run import GUARDED
+from ..errors import GUARDED
 from ..tracebacks import take_traceback, traceback_text
 
 #: A message is cut off here, in characters; a traceback has a limit of its own.

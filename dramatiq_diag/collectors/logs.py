@@ -6,7 +6,8 @@ import logging
 import threading
 from typing import ClassVar
 
-from ..run import GUARDED, Run
+from ..errors import GUARDED
+from ..run import Run
 from ..settings import Settings
 from .base import Collector, Recording
 from .loglines import text_of

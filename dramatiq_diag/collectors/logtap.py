@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from types import FunctionType
 from typing import Any
 
-from ..run import GUARDED
+from ..errors import GUARDED
 
 #: The log of the run that this code works for: a coroutine has the context of the worker thread that handed it over.
 _CURRENT: ContextVar[RunLog | None] = ContextVar("dramatiq_diag_log", default=None)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-import psutil
-
 from ..run import Run
-from ..settings import Settings
 from ..ticker import Timer
 from .base import Collector, Recording
 
@@ -29,15 +26,6 @@ class MemoryCollector(Collector):
     artifact_name = "memory_profile"
     filename = "memory.datum"
     media_type = "text/plain"
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        # The process asks for its own RSS, so this is made after the fork.
-        self._process = psutil.Process()
-
-    def rss_bytes(self) -> int:
-        """Returns: The resident set size now. `ru_maxrss` would never fall."""
-        return int(self._process.memory_info().rss)
 
     def record(self, run: Run) -> Recording:
         return _MemoryRecording(self, run)
@@ -71,7 +59,7 @@ class _MemoryRecording(Recording):
                 self._sample()
 
     def _sample(self, before: str = "") -> None:
-        rss_bytes = self.collector.rss_bytes()
+        rss_bytes = self.collector.process.rss.rss_bytes()
         elapsed_s = time.perf_counter() - self.started
         self.peak_bytes = max(self.peak_bytes, rss_bytes)
         line = f"{before}{elapsed_s:.3f}\t{rss_bytes / MEGABYTE:.3f}\n"
