@@ -92,7 +92,7 @@ def execute(
     """
     diagnostics = Diagnostics(settings)
     broker = StubBroker(middleware=[AsyncIO(), diagnostics], fail_fast_default=False)
-    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=50)
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=10)
     worker.start()
     try:
         assert diagnostics.process is not None, "nothing is collected on this platform"
