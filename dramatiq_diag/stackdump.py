@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .collectors.stacks import AWAIT, Codes, Stack, coroutine_stacks
+from .frames import current_frames
 
 if TYPE_CHECKING:
     from .run import Run
@@ -56,7 +56,7 @@ def _read(run: Run) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
     coroutine, loop_thread_id = run.coroutine, run.process.coroutines.thread_id
     # As for a sample: no thread is to run on while its frames are held, or their objects would die here.
     with run.process.switch_interval.whole():
-        frames = sys._current_frames()
+        frames = current_frames()
         try:
             stacks = [] if coroutine is None else coroutine_stacks(coroutine, frames.get(loop_thread_id or 0), codes)
             places = {thread_id: _places(frame) for thread_id, frame in frames.items()}
