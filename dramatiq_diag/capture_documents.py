@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -65,6 +66,16 @@ def capture_document(standing: CaptureStanding) -> CaptureDocument:
         "href": f"/captures/{capture.capture_id}/",
         "runs_href": f"/tasks/?capture={capture.capture_id}",
     }
+
+
+def described_diagnostics(document: CaptureDocument) -> list[str]:
+    """Returns: Each diagnostic as a person reads it: `memray (native_traces=true)`."""
+    return [
+        f"{name} ({', '.join(f'{option}={json.dumps(value)}' for option, value in options.items())})"
+        if options
+        else name
+        for name, options in document["diagnostics"].items()
+    ]
 
 
 def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +12,10 @@ from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from .asking import CLEANUP_ACTOR
-from .collectors import COLLECTOR_NAMES
+from .collectors import collector_class
 from .errors import DiagnosticsError
 from .models import Capture, CapturePermit, TaskRun
+from .options import OptionsError, Request, judge_options
 from .permits import MAX_OPEN, Clock, is_open
 from .records import clean_text
 from .selection import expand
@@ -62,9 +62,7 @@ class CaptureStanding:
     "The runs that were begun for it; one that goes on has nothing to show yet."
 
 
-def create(
-    store: Store, actor_name: str, diagnostics: Mapping[str, Mapping[str, Any]], run_limit: int, duration_s: float
-) -> CaptureStanding:
+def create(store: Store, actor_name: str, diagnostics: Request, run_limit: int, duration_s: float) -> CaptureStanding:
     """Asks for the next runs of an actor, on whichever worker process of the database.
 
     Parameters:
@@ -145,12 +143,8 @@ def is_known(session: Session, actor_name: str) -> bool:
 
 def allowed_names(settings: Settings) -> list[str]:
     """Returns: The collectors that a capture may ask for."""
-    return list(dict.fromkeys(expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)))
-
-
-def without_options(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns: Name -> no options."""
-    return {name: {} for name in names}
+    names = expand(settings.task_diagnostics, here=False) + expand(settings.task_diagnostics_on_request, here=False)
+    return list(dict.fromkeys(names))
 
 
 def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
@@ -164,19 +158,23 @@ def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
         raise CaptureRequestError(f"A capture lasts 1 s to 30 days ({MAX_DURATION_S:.0f} s), not {duration_s:g} s.")
 
 
-def _check_diagnostics(diagnostics: Mapping[str, Mapping[str, Any]], settings: Settings) -> None:
-    if not diagnostics:
-        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(COLLECTOR_NAMES)}.")
+def _check_diagnostics(diagnostics: Request, settings: Settings) -> None:
     allowed = allowed_names(settings)
+    if not diagnostics:
+        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(allowed) or 'none may be'}.")
     refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed][:10]
     if refused:
         raise CaptureRequestError(
             f"Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(refused)}, here; what may be "
             f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
         )
-    with_options = [name for name, options in diagnostics.items() if options]
-    if with_options:
-        raise CaptureRequestError(f"There are no options of {', '.join(with_options)}.")
+    for name, options in diagnostics.items():
+        collector = collector_class(name)
+        if options and collector is not None:  # One that is not installed here is judged by the workers.
+            try:
+                judge_options(collector, options, settings.options_on_request)
+            except OptionsError as error:
+                raise CaptureRequestError(str(error)) from error
 
 
 def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:

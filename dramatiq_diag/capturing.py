@@ -146,17 +146,12 @@ class Capturing:
     def _is_for_here(self, capture: OpenCapture) -> bool:
         if not self.can_run(capture.actor_name):
             return False
-        refused = capture.names - self.process.selection.allowed
-        if refused and capture.capture_id not in self._warned:
+        refusal = self.process.selection.refusal(capture.diagnostics)
+        if refusal is not None and capture.capture_id not in self._warned:
             self._warned.add(capture.capture_id)
-            self.logger.warning(
-                "Capture %s of actor %r is left to other workers: neither TASK_DIAGNOSTICS nor "
-                "TASK_DIAGNOSTICS_ON_REQUEST of this one has %s.",
-                capture.capture_id,
-                capture.actor_name,
-                sorted(refused),
-            )
-        return not refused
+            text = "Capture %s of actor %r is left to other workers: %s"
+            self.logger.warning(text, capture.capture_id, capture.actor_name, refusal)
+        return refusal is None
 
     def _see_to(self, capture: OpenCapture) -> None:
         now = time.monotonic()

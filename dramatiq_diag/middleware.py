@@ -109,10 +109,11 @@ class Diagnostics(Middleware):
         return self.process is None or self.process.flush(timeout_s)
 
     def _end(self, process: Process, status: RunStatus, exception: BaseException | None = None) -> None:
-        try:
-            process.end(status, exception)
-        except Interrupt as interrupt:
-            # A time limit that strikes in here was meant for a function that has already ended: without this
-            # middleware it would have been disarmed by now, so the task's outcome stays what it is.
-            self.logger.debug("%r struck after the task had ended.", interrupt)
-            process.end(status, exception)
+        while True:
+            try:
+                process.end(status, exception)
+                return
+            except Interrupt as interrupt:
+                # A time limit that strikes in here was meant for a function that has already ended: without this
+                # middleware it would have been disarmed by now, so the task's outcome stays what it is.
+                self.logger.debug("%r struck after the task had ended.", interrupt)

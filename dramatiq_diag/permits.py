@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, DateTime, exists, func, literal, select, t
 from sqlalchemy.orm import Session, aliased
 
 from .models import Capture, CapturePermit, UtcDateTime
+from .options import Request
 
 #: Seconds after which a permit that its process neither used nor renewed is free again.
 LEASE_S = 60.0
@@ -27,8 +28,7 @@ class OpenCapture:
 
     capture_id: uuid.UUID
     actor_name: str
-    names: frozenset[str]
-    "Of the collectors."
+    diagnostics: Request
     closes_at: float
     "When its time is up, by the `time.monotonic` of this process."
     has_free_permit: bool
@@ -74,7 +74,7 @@ def open_captures(session: Session) -> list[OpenCapture]:
         OpenCapture(
             capture_id=capture.capture_id,
             actor_name=capture.actor_name,
-            names=frozenset(capture.diagnostics),
+            diagnostics=capture.diagnostics,
             closes_at=asked_at + (capture.expires_at - now).total_seconds(),
             has_free_permit=has_free_permit,
             wanted_s=None if capture.wanted_at is None else (now - capture.wanted_at).total_seconds(),

@@ -13,10 +13,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from .collectors import ALL, COLLECTOR_NAMES, known_names
+from .collectors import ALL, COLLECTOR_NAMES, NONE, collector_class, known_names
 from .errors import SettingsError
 from .rules import ALLOWED_RULES, parse_rules
-from .triggers import ALLOWED_TRIGGERS, collectors_of, parse_triggers, trigger_text
+from .triggers import ALLOWED_TRIGGERS, check_late, collectors_of, parse_triggers, trigger_text
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
 
@@ -27,7 +27,7 @@ _INTERVAL = f"a number of seconds above 0 and up to {_MAX_SECONDS}"
 _BYTES = "a whole number of bytes above 0, or one with a unit, as in 512MiB"
 _NAMES = "names out of " + ", ".join(COLLECTOR_NAMES) + ", and collectors of other packages that are installed"
 #: So much of text is in an entry of the spool as JSON has it, and an entry has a limit.
-_MAX_LOG_BYTES = 64 * 1024**2
+MAX_LOG_BYTES = 64 * 1024**2
 
 _Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         "what a message, an actor or an HTTP request may ask for besides",
         f"{ALL}, or {_NAMES}",
         validation_alias="TASK_DIAGNOSTICS_ON_REQUEST",
+    )
+    options_on_request: _Names = _field(
+        (ALL,),
+        "which options of collectors a message, an actor or a capture may give",
+        f"{ALL}, {NONE}, or options such as memray.native_traces, comma separated",
     )
     sample_rate: float = _field(
         1.0,
@@ -116,7 +121,7 @@ class Settings(BaseSettings):
         "a run's log ends there and is partial",
         "a whole number of bytes from 1 to 64MiB",
         gt=0,
-        le=_MAX_LOG_BYTES,
+        le=MAX_LOG_BYTES,
     )
     resources_interval: float = _interval(2.0, "seconds between looks at what the process uses")
     keep_if: _Names = _field(
@@ -150,7 +155,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError("\n".join(_explain(detail) for detail in error.errors())) from None
 
-    @field_validator("task_diagnostics", "task_diagnostics_on_request", mode="before")
+    @field_validator("task_diagnostics", "task_diagnostics_on_request", "options_on_request", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         names = value.split(",") if isinstance(value, str) else value
@@ -168,6 +173,18 @@ class Settings(BaseSettings):
             others = ", ".join(name for name in known if name not in COLLECTOR_NAMES) or "none"
             raise ValueError(f"unknown: {', '.join(map(repr, unknown))}; of other packages there are: {others}")
         return names
+
+    @field_validator("options_on_request")
+    @classmethod
+    def _know_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        if options in ((ALL,), (NONE,)):
+            return options
+        for option in options:
+            name, _, field = option.rpartition(".")
+            collector = collector_class(name)
+            if collector is None or field not in collector.options_class.model_fields:
+                raise ValueError(f"there is no {option!r:.100}")
+        return options
 
     @field_validator("pyinstrument_start_after")
     @classmethod
@@ -189,8 +206,7 @@ class Settings(BaseSettings):
         missing = [name for name in collectors_of(triggers) if not chosen & {name, ALL}]
         if missing and chosen:  # With nothing chosen everything is off, triggers as well.
             raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
-        if info.data.get("pyinstrument_engine") == "profiler" and any("pyinstrument" in t.names for t in triggers):
-            raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+        check_late(triggers, info.data.get("pyinstrument_engine", ""))
         return tuple(map(trigger_text, triggers))
 
     @field_validator("data_dir", "spool_dir")

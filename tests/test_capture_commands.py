@@ -62,6 +62,15 @@ def test_a_capture_is_asked_for_listed_and_ended(command):
     assert command("captures", "--end", listed["capture_id"]).exit_code == 0
 
 
+def test_a_capture_says_how_its_diagnostics_work(command):
+    options = ("--option", "memray.native_traces=true", "--option", "memory.interval=0.5")
+    assert command("capture", "resize", "--diagnostics", "memray,memory", *options).exit_code == 0
+
+    (listed,) = document(command("captures", "--json"))["captures"]
+    assert listed["diagnostics"] == {"memray": {"native_traces": True}, "memory": {"interval": 0.5}}
+    assert "memray (native_traces=true),memory (interval=0.5)" in command("captures").stdout
+
+
 def test_a_capture_of_a_known_actor_has_no_note(command, store):
     store.publish([bundle(run_record(actor_name="resize"), artifact_record())])
     made = command("capture", "resize", "--diagnostics", "memory", "--json")
@@ -85,6 +94,11 @@ def test_the_runs_of_a_capture_are_listed(command, store):
         (("--diagnostics", "\x1b[2J"), "TASK_DIAGNOSTICS_ON_REQUEST"),
         (("--diagnostics", ","), "needs the name"),
         ((), "--diagnostics"),
+        # Options that there are not, that are not allowed, or of what is not asked for.
+        (("--diagnostics", "memory", "--option", "memory.depth=1"), "no option 'depth'"),
+        (("--diagnostics", "memory", "--option", "memory.interval=0"), "memory.interval"),
+        (("--diagnostics", "memory", "--option", "memray.native_traces=1"), "not asked for"),
+        (("--diagnostics", "memory", "--option", "\x1b[2J"), "write it like"),
         # Out of bounds.
         *(
             (("--diagnostics", "memory", "--runs", runs), "1 to 1000 runs")

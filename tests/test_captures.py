@@ -130,8 +130,10 @@ def test_what_cannot_be_captured_is_refused_in_words(store, changes, said):
 
 
 def test_options_that_no_diagnostic_has_are_refused(store):
-    with pytest.raises(CaptureRequestError, match="no options of memory"):
-        create(store, "work", {"memory": {"interval": 1}}, 1, HOUR_S)
+    with pytest.raises(CaptureRequestError, match="memory has no option 'depth'"):
+        create(store, "work", {"memory": {"depth": 1}}, 1, HOUR_S)
+    with pytest.raises(CaptureRequestError, match=r"memory\.interval"):
+        create(store, "work", {"memory": {"interval": 0}}, 1, HOUR_S)
 
 
 def test_only_so_many_captures_are_open_at_once(store, monkeypatch):

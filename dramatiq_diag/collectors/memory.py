@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Annotated
+
+from pydantic import Field
 
 from ..run import Run
 from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 
 #: Bytes in a megabyte of the log, as Pulp's and most people's plots have it.
 MEGABYTE = 1024 * 1024
+
+
+class MemoryOptions(Options):
+    """What a request may say of `memory`."""
+
+    interval: Annotated[float, Field(ge=0.01, le=86400)] | None = None
+    "Seconds between samples; without it DRAMATIQ_DIAG_MEMORY_INTERVAL."
 
 
 class MemoryCollector(Collector):
@@ -26,6 +36,7 @@ class MemoryCollector(Collector):
     artifact_name = "memory_profile"
     filename = "memory.datum"
     media_type = "text/plain"
+    options_class = MemoryOptions
 
     def record(self, run: Run) -> Recording:
         return _MemoryRecording(self, run)
@@ -40,7 +51,8 @@ class _MemoryRecording(Recording):
         self.peak_bytes = 0
         self.stopped = False
         self.lock = threading.Lock()
-        self.timer = Timer(collector.settings.memory_interval, self._tick)
+        asked_s = run.options(collector).interval
+        self.timer = Timer(collector.settings.memory_interval if asked_s is None else asked_s, self._tick)
         self.started = run.started if run.is_executing else time.perf_counter()
 
     def start(self) -> None:

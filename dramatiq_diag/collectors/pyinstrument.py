@@ -7,17 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
+from pydantic import Field
 
 from ..entry import checkpoint_kind
 from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
 from .sampler import Profile, Sampler
 from .session import SessionDict, describe, describe_thread, session_of
 from .stacks import anchor_of, coroutine_function, root_of
@@ -29,6 +30,25 @@ if TYPE_CHECKING:
 #: as well; the intervals double from there to the longest.
 FIRST_CHECKPOINT_S = 0.5
 CHECKPOINT_INTERVAL_S = 5.0
+
+
+class PyinstrumentOptions(Options):
+    """What a request may say of `pyinstrument`; what it leaves out is as in the settings."""
+
+    engine: Literal["sampler", "profiler"] | None = None
+    "`profiler` for pyinstrument's own, which sees each call and costs the task several times its run time."
+    interval: Annotated[float, Field(ge=0.0005, le=3600)] | None = None
+    "Seconds between samples; the sampler takes those of other runs as often meanwhile."
+    start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
+    "Seconds after which a run that is still going on is profiled; for the sampler alone."
+
+    def or_of(self, settings: Settings) -> tuple[str, float, float]:
+        """Returns: Engine, interval and start, with the settings where nothing was asked for."""
+        return (
+            settings.pyinstrument_engine if self.engine is None else self.engine,
+            settings.pyinstrument_interval if self.interval is None else self.interval,
+            settings.pyinstrument_start_after if self.start_after is None else self.start_after,
+        )
 
 
 class PyinstrumentCollector(Collector):
@@ -43,6 +63,7 @@ class PyinstrumentCollector(Collector):
     filename = "pyinstrument.html"
     media_type = "text/html"
     stored_as = "pyinstrument.session.json"
+    options_class = PyinstrumentOptions
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -59,9 +80,12 @@ class PyinstrumentCollector(Collector):
         self._profiler_class = pyinstrument.Profiler
 
     def record(self, run: Run) -> Recording:
-        if self.settings.pyinstrument_engine == "profiler":
-            return _ProfilerRecording(self, run)
-        return _SamplerRecording(self, run)
+        engine, interval_s, start_after_s = run.options(self).or_of(self.settings)
+        if engine == "sampler":
+            return _SamplerRecording(self, run, interval_s, 0.0 if run.is_executing else start_after_s)
+        if start_after_s or run.is_executing:
+            raise SkippedError("pyinstrument's own profiler cannot join later; the engine `sampler` does.")
+        return _ProfilerRecording(self, run, interval_s)
 
     def open(self, process: Process) -> None:
         super().open(process)
@@ -105,13 +129,14 @@ class _SessionRecording(Recording):
 
 
 class _SamplerRecording(_SessionRecording):
-    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
+    def __init__(self, collector: PyinstrumentCollector, run: Run, interval_s: float, start_after_s: float) -> None:
         super().__init__(collector, run)
+        self.interval_s = interval_s
         self.is_async = coroutine_function(run.actor) is not None
         self.thread = run.thread_name, run.thread_id
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.profile: Profile | None = None
-        self.start_after_s = 0.0 if run.is_executing else collector.settings.pyinstrument_start_after
+        self.start_after_s = start_after_s
         self.late_s = time.perf_counter() - run.started if run.is_executing else self.start_after_s
         self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
@@ -127,6 +152,7 @@ class _SamplerRecording(_SessionRecording):
     def _join(self) -> None:
         self.profile = Profile(self.run.thread_id, anchor_of(self.run.actor), is_async=self.is_async)
         self.profile.coroutine = self.coroutine
+        self.profile.interval_s = self.interval_s
         self._start_clocks()
         self.collector.sampler.add(self.profile)
 
@@ -204,7 +230,7 @@ class _SamplerRecording(_SessionRecording):
             start_time=self.start_time,
             duration_s=self.duration_s,
             cpu_time_s=self.cpu_time_s,
-            interval_s=self.collector.settings.pyinstrument_interval,
+            interval_s=self.interval_s,
             sample_count=self.profile.sample_count,
             thread=describe_thread(*self.thread),
             root=self.root,
@@ -213,9 +239,9 @@ class _SamplerRecording(_SessionRecording):
 
 
 class _ProfilerRecording(_SessionRecording):
-    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
+    def __init__(self, collector: PyinstrumentCollector, run: Run, interval_s: float) -> None:
         super().__init__(collector, run)
-        self.profiler = collector._profiler_class(interval=collector.settings.pyinstrument_interval)
+        self.profiler = collector._profiler_class(interval=interval_s)
         self.hook = collector.process.profile_hook
         self.session: Any = None
 

@@ -6,13 +6,15 @@ import resource
 import threading
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import psutil
+from pydantic import Field
 
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
 
 #: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
 HEADER = (
@@ -24,6 +26,13 @@ _Figure = float | None
 
 #: What psutil raises where the platform has no such figure, or does not tell it.
 _NO_FIGURE = (psutil.Error, NotImplementedError, AttributeError, OSError)
+
+
+class ResourcesOptions(Options):
+    """What a request may say of `resources`."""
+
+    interval: Annotated[float, Field(ge=0.01, le=86400)] | None = None
+    "Seconds between looks; without it DRAMATIQ_DIAG_RESOURCES_INTERVAL."
 
 
 class ResourcesCollector(Collector):
@@ -38,6 +47,7 @@ class ResourcesCollector(Collector):
     artifact_name = "resources_profile"
     filename = "resources.csv"
     media_type = "text/csv"
+    options_class = ResourcesOptions
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -81,7 +91,8 @@ class _ResourcesRecording(Recording):
         self.run = run
         self.stopped = False
         self.lock = threading.Lock()
-        self.timer = Timer(collector.settings.resources_interval, self._tick)
+        asked_s = run.options(collector).interval
+        self.timer = Timer(collector.settings.resources_interval if asked_s is None else asked_s, self._tick)
         self.started = time.perf_counter()
         self.first: list[_Figure] | None = None
 

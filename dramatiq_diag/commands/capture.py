@@ -7,7 +7,14 @@ import uuid
 import click
 
 from .. import captures as capturing
-from ..capture_documents import CaptureDocument, capture_document, captures_document, new_capture_document
+from ..capture_documents import (
+    CaptureDocument,
+    capture_document,
+    captures_document,
+    described_diagnostics,
+    new_capture_document,
+)
+from ..options import OptionsError, with_options
 from ..printable import printable
 from ..settings import Settings
 from .output import echo_json, echo_table
@@ -18,6 +25,9 @@ from .store import opened_store
 @click.command()
 @click.argument("actor_name", metavar="ACTOR")
 @click.option("--diagnostics", "names", required=True, help="What is collected: names, separated by commas.")
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME.OPTION=VALUE", help="How a diagnostic works; may be repeated."
+)
 @click.option("--runs", "run_limit", type=int, default=1, show_default=True, help="How many runs, up to 1000.")
 @click.option(
     "--for",
@@ -28,7 +38,9 @@ from .store import opened_store
     help="When it ends at the latest: 90s, 15m, 2h, 3d, 1w, up to 30d.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the document that POST /captures/ answers.")
-def capture(*, actor_name: str, names: str, run_limit: int, duration_s: float, as_json: bool) -> None:
+def capture(
+    *, actor_name: str, names: str, options: tuple[str, ...], run_limit: int, duration_s: float, as_json: bool
+) -> None:
     """Collect diagnostics of the next runs of an actor, on whichever workers they are.
 
     Workers learn of it within 5 seconds, without a restart. What is collected otherwise goes on; a message with its
@@ -38,10 +50,14 @@ def capture(*, actor_name: str, names: str, run_limit: int, duration_s: float, a
     \b
     Examples:
       dramatiq-diag capture resize_image --diagnostics memray --runs 5 --for 1h
+      dramatiq-diag capture resize_image --diagnostics memray --option memray.native_traces=true
       dramatiq-diag captures
       dramatiq-diag tasks --capture CAPTURE_ID
     """
-    diagnostics = capturing.without_options(name.strip() for name in names.split(",") if name.strip())
+    try:
+        diagnostics = with_options((name.strip() for name in names.split(",") if name.strip()), options)
+    except OptionsError as error:
+        raise click.UsageError(str(error)) from error
     with opened_store(Settings()) as store:
         try:
             made = capturing.create(store, actor_name, diagnostics, run_limit, duration_s)
@@ -93,7 +109,7 @@ def _row(document: CaptureDocument) -> list[str]:
         document["state"],
         f"{document['captured_runs']} of {document['run_limit']}",
         document["actor_name"],
-        ",".join(document["diagnostics"]),
+        ",".join(described_diagnostics(document)),
         _until(document),
         document["capture_id"],
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import falcon
 
-from ..capture_documents import captures_document
+from ..capture_documents import captures_document, described_diagnostics
 from ..captures import allowed_names
 from ..documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document, runs_document
 from ..history import summarize_actor
@@ -76,6 +76,7 @@ class ActorResource:
                     sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
                     sparkline_size=(WIDTH, HEIGHT),
                     captures=captures_document(session, actor_name=name, limit=_SHOWN_CAPTURES)["captures"],
+                    described_diagnostics=described_diagnostics,
                     diagnostics=allowed_names(self._backend.store.settings),
                     token=self._backend.signer.action_token(form_subject(name)),
                 )

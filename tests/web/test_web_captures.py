@@ -73,8 +73,11 @@ def test_a_capture_is_made_shown_listed_and_ended(able: Site) -> None:
 
 
 def test_diagnostics_may_have_options_as_far_as_there_are_any(able: Site) -> None:
-    assert post(able, WANTED | {"diagnostics": {"memory": {}, "memray": {}}}).status_code == 201
-    assert "no options" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"x": 1}}}), 400)
+    wanted = {"memory": {}, "memray": {"native_traces": True}}
+    made = post(able, WANTED | {"diagnostics": wanted})
+    assert (made.status_code, made.json["diagnostics"]) == (201, wanted)
+    assert "no option 'x'" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"x": 1}}}), 400)
+    assert "memory.interval" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"interval": 0}}}), 400)
 
 
 def test_an_actor_that_is_not_known_yet_is_noted(able: Site) -> None:
