@@ -70,12 +70,11 @@ def capture_document(standing: CaptureStanding) -> CaptureDocument:
 
 def described_diagnostics(document: CaptureDocument) -> list[str]:
     """Returns: Each diagnostic as a person reads it: `memray (native_traces=true)`."""
-    return [
-        f"{name} ({', '.join(f'{option}={json.dumps(value)}' for option, value in options.items())})"
-        if options
-        else name
-        for name, options in document["diagnostics"].items()
-    ]
+    described = []
+    for name, options in document["diagnostics"].items():
+        texts = [f"{option}={json.dumps(value)}" for option, value in options.items()]
+        described.append(f"{name} ({', '.join(texts)})" if texts else name)
+    return described
 
 
 def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +17,7 @@ from .asking import CLEANUP_ACTOR
 from .collectors import collector_class
 from .errors import DiagnosticsError
 from .models import Capture, CapturePermit, TaskRun
-from .options import OptionsError, Request, judge_options
+from .options import Request, judge_options
 from .permits import MAX_OPEN, Clock, is_open
 from .records import clean_text
 from .selection import expand
@@ -169,12 +171,19 @@ def _check_diagnostics(diagnostics: Request, settings: Settings) -> None:
             f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
         )
     for name, options in diagnostics.items():
-        collector = collector_class(name)
-        if options and collector is not None:  # One that is not installed here is judged by the workers.
-            try:
-                judge_options(collector, options, settings.options_on_request)
-            except OptionsError as error:
-                raise CaptureRequestError(str(error)) from error
+        if options:
+            _check_options(name, options, settings)
+
+
+def _check_options(name: str, options: Mapping[str, Any], settings: Settings) -> None:
+    collector = collector_class(name)
+    if collector is None:
+        raise CaptureRequestError(f"The options of {name} cannot be judged here, where it cannot be imported.")
+    try:
+        judge_options(collector, options, settings.options_on_request)
+        json.dumps(options, allow_nan=False)
+    except ValueError as error:
+        raise CaptureRequestError(str(error)) from error
 
 
 def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:

@@ -211,6 +211,8 @@ def test_what_the_openapi_document_describes_is_taken_and_answered(able: Site, m
 
 # The page.
 
+OPTIONS = "memray.native_traces=true, memory.interval=0.1"
+
 
 def test_the_page_of_an_actor_starts_shows_and_ends_captures(able: Site) -> None:
     able.publish(actor_name="crunch")
@@ -220,12 +222,14 @@ def test_the_page_of_an_actor_starts_shows_and_ends_captures(able: Site) -> None
     assert 'value="pyinstrument"' not in page
     token = re.findall(r'name="token" value="([^"]*)"', page)[0]
 
-    started = submit(able, "start", token=token, diagnostics=["memory", "memray"], runs=3, minutes=10)
+    started = submit(able, "start", token=token, diagnostics=["memory", "memray"], runs=3, minutes=10, options=OPTIONS)
     assert (started.status_code, started.headers["location"]) == (303, "/actors/crunch/")
     (capture,) = captures_of(able)
-    assert (set(capture["diagnostics"]), capture["run_limit"]) == ({"memory", "memray"}, 3)
+    wanted = {"memory": {"interval": 0.1}, "memray": {"native_traces": True}}
+    assert (capture["diagnostics"], capture["run_limit"]) == (wanted, 3)
     page = able.get("/actors/crunch/", headers=HTML).text
     assert "0 of 3" in page
+    assert "memory (interval=0.1), memray (native_traces=true)" in page
     assert f'href="{capture["runs_href"]}"' in page
 
     assert submit(able, "end", capture_id=capture["capture_id"]).status_code == 303
@@ -257,6 +261,7 @@ def test_a_form_without_the_token_of_its_page_changes_nothing(able: Site) -> Non
         *(({"minutes": minutes}, 400) for minutes in ("", "0", "x", "43201", "9" * 400)),
         ({"diagnostics": []}, 400),
         ({"diagnostics": "pyinstrument"}, 400),
+        *(({"options": text}, 400) for text in ("x", "memory.depth=1", "memory.interval=0", "memray.native_traces=1")),
         ({f"field{number}": "x" for number in range(200)}, 400),
     ],
 )
