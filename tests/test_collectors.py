@@ -316,7 +316,7 @@ def _module(name: str) -> Any:
 
 def _recording_class(name: str, options: dict[str, str]) -> Any:
     if name == "pyinstrument":
-        return getattr(_module(name), "_ProfilerRecording" if options else "_SamplerRecording")
+        return getattr(_module(name), "ProfilerRecording" if options else "_SamplerRecording")
     return getattr(_module(name), f"_{name.removeprefix('debug-').capitalize()}Recording")
 
 

@@ -10,7 +10,8 @@ from pydantic import ByteSize, Field
 
 from ..errors import GUARDED
 from ..run import Run
-from ..settings import MAX_LOG_BYTES, Settings
+from ..setting_fields import MAX_LOG_BYTES
+from ..settings import Settings
 from .base import Collector, Options, Recording
 from .loglines import text_of
 from .logtap import LogTap, RunLog

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import threading
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -13,8 +12,8 @@ from pydantic import Field
 
 from ..run import Run
 from ..settings import Settings
-from ..ticker import Timer
 from .base import Collector, Options, Recording
+from .sampled import SampledRecording
 
 #: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
 HEADER = (
@@ -55,7 +54,8 @@ class ResourcesCollector(Collector):
         self._process = psutil.Process()
 
     def record(self, run: Run) -> Recording:
-        return _ResourcesRecording(self, run)
+        asked_s = run.options(self).interval
+        return _ResourcesRecording(self, run, self.settings.resources_interval if asked_s is None else asked_s)
 
     def counted(self) -> list[_Figure]:
         """Returns: What only grows: seconds of CPU time, switches, bytes."""
@@ -83,36 +83,11 @@ class ResourcesCollector(Collector):
             return [None] * count
 
 
-class _ResourcesRecording(Recording):
-    quick = True
+class _ResourcesRecording(SampledRecording):
+    collector: ResourcesCollector
+    first: list[_Figure] | None = None
 
-    def __init__(self, collector: ResourcesCollector, run: Run) -> None:
-        self.collector = collector
-        self.run = run
-        self.stopped = False
-        self.lock = threading.Lock()
-        asked_s = run.options(collector).interval
-        self.timer = Timer(collector.settings.resources_interval if asked_s is None else asked_s, self._tick)
-        self.started = time.perf_counter()
-        self.first: list[_Figure] | None = None
-
-    def start(self) -> None:
-        self._sample()
-        self.collector.process.ticker.add(self.timer)
-
-    def stop(self) -> None:
-        self.timer.cancel()
-        with self.lock:
-            if not self.stopped:
-                self._sample()
-            self.stopped = True
-
-    def _tick(self) -> None:
-        with self.lock:
-            if not self.stopped:
-                self._sample()
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
         counted = self.collector.counted()
         before = "" if self.first is not None else HEADER
         first = self.first = self.first or counted
