@@ -123,6 +123,16 @@ def test_what_is_collected_for_all_is_not_passed_on_but_the_parent_is(chain):
     assert found["child"].parent_run_id == found["top"].run_id
 
 
+def test_an_empty_list_is_for_that_message_alone(chain):
+    with chain(task_diagnostics=["memory"]) as (tasks, runs):
+        child = tasks.actor(lambda: None, actor_name="child")
+        tasks.actor(lambda: child.send() and None, actor_name="top").send_with_options(diagnostics=[])
+        found = runs()
+
+    assert set(found) == {"child"}
+    assert found["child"].parent_run_id is None
+
+
 def test_a_messages_own_list_is_never_replaced(chain):
     with chain() as (tasks, runs):
         child = tasks.actor(lambda: None, actor_name="child")
