@@ -15,17 +15,17 @@ from sqlalchemy.orm import Session
 from .asking import CLEANUP_ACTOR
 from .collectors import COLLECTOR_NAMES
 from .errors import DiagnosticsError
-from .models import Capture, CapturePermit, TaskRun
+from .models import Capture, CapturePermit
 from .permits import MAX_OPEN, Clock, is_open
 from .records import clean_text
 from .selection import expand
 from .settings import Settings
 from .store import Store
+from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
 
 #: What a capture may ask for.
 MAX_RUNS = 1000
 MIN_DURATION_S, MAX_DURATION_S = 1.0, 30 * 86400.0
-MAX_NAME_LENGTH = 255
 
 
 class CaptureNotFoundError(DiagnosticsError):
@@ -63,16 +63,23 @@ class CaptureStanding:
 
 
 def create(
-    store: Store, actor_name: str, diagnostics: Mapping[str, Mapping[str, Any]], run_limit: int, duration_s: float
+    store: Store,
+    actor_name: str,
+    diagnostics: Mapping[str, Mapping[str, Any]],
+    run_limit: int,
+    duration_s: float,
+    *,
+    unknown_actor: bool = False,
 ) -> CaptureStanding:
     """Asks for the next runs of an actor, on whichever worker process of the database.
 
     Parameters:
       store: The store.
-      actor_name: The actor; one that nothing was collected for yet is fine.
+      actor_name: The actor: one that a worker has, or of which a run is stored.
       diagnostics: Name of each collector -> its options.
       run_limit: How many runs, from 1 to 1000.
       duration_s: Seconds after which it ends, from 1 to 30 days.
+      unknown_actor: Whether the actor may be any other as well, such as one whose workers have not started yet.
 
     Raises:
       CaptureRequestError: When it cannot be asked for like that.
@@ -81,6 +88,9 @@ def create(
     """
     _check(actor_name, run_limit, duration_s)
     _check_diagnostics(diagnostics, store.settings)
+    if not unknown_actor:
+        with store.session() as session:
+            _check_known(session, actor_name)
     capture_id = uuid.uuid4()
     with store.session() as session:
         clock = Clock(session)
@@ -137,12 +147,6 @@ def list_captures(
     return _standings(session, query)
 
 
-def is_known(session: Session, actor_name: str) -> bool:
-    """Returns: Whether a run of the actor is stored."""
-    query = select(TaskRun.run_id).where(TaskRun.actor_name == clean_text(actor_name, MAX_NAME_LENGTH)).limit(1)
-    return session.execute(query).first() is not None
-
-
 def allowed_names(settings: Settings) -> list[str]:
     """Returns: The collectors that a capture may ask for."""
     return list(dict.fromkeys(expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)))
@@ -162,6 +166,17 @@ def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
         raise CaptureRequestError(f"A capture is of 1 to {MAX_RUNS} runs, not of {run_limit}.")
     if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
         raise CaptureRequestError(f"A capture lasts 1 s to 30 days ({MAX_DURATION_S:.0f} s), not {duration_s:g} s.")
+
+
+def _check_known(session: Session, actor_name: str) -> None:
+    if is_known(session, actor_name):
+        return
+    close = ", ".join(repr(name) for name in close_names(session, actor_name))
+    raise CaptureRequestError(
+        f"No worker has said that it has an actor {actor_name!r}, and no run of one is stored"
+        f"{f'; there is {close}' if close else ''}. Where its workers have not started yet, ask with `unknown_actor` "
+        "(on the command line `--unknown-actor`)."
+    )
 
 
 def _check_diagnostics(diagnostics: Mapping[str, Mapping[str, Any]], settings: Settings) -> None:

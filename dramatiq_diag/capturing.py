@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,12 @@ from dramatiq import Broker, Worker
 from dramatiq.logging import get_logger
 
 from . import permits
+from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
 from .permits import OpenCapture
 from .store import Store
+from .worker_actors import note_actors
 
 if TYPE_CHECKING:
     from .process import Process
@@ -27,6 +29,9 @@ POLL_INTERVAL_S = 2.5
 
 #: Seconds between looks while runs that are wanted begin without a permit.
 _EAGER_INTERVAL_S = 0.5
+
+#: Seconds after which a process says again which actors it has.
+_ACTORS_INTERVAL_S = 3600.0
 
 #: Seconds before the end of a lease from which on a permit is not used: that long there is to tell of a run.
 _MARGIN_S = permits.LEASE_S / 3
@@ -52,6 +57,8 @@ class Capturing:
         self.held = HeldPermits()
         self.can_run: Callable[[str], bool] = bool
         "Whether this process runs an actor of that name; set by the middleware."
+        self.actors: Callable[[], Mapping[str, str]] = dict
+        "The actors that this process runs, each with its queue; set by the middleware."
         self._holder = uuid.uuid4()
         self._mine: dict[uuid.UUID, Permit] = {}
         "Capture -> the permit that this process has of it and has not told to be used."
@@ -60,6 +67,9 @@ class Capturing:
         self._failing = False
         self._stopping = False
         self._due = 0.0
+        self._noted: Mapping[str, str] = {}
+        "The actors that this process last said it has."
+        self._note_due = 0.0
         self._store: Store | None = None
         self._opened = False
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.captures", daemon=True)
@@ -87,7 +97,7 @@ class Capturing:
                     self._guarded(self._tell)
                 if time.monotonic() >= self._due and not self._stopping:
                     self._due = time.monotonic() + POLL_INTERVAL_S
-                    self._guarded(self._look)
+                    self._guarded(self._look_around)
             except Exception:
                 self.logger.exception("Captures could not be seen to; tasks run on without them for now.")
                 self._due = time.monotonic() + POLL_INTERVAL_S
@@ -130,6 +140,18 @@ class Capturing:
             if capture_id not in self._mine and not self._stopping and not self._claim(permit.capture):
                 with self._opened_store().session() as session:
                     permits.end_if_complete(session, capture_id)
+
+    def _look_around(self) -> None:
+        self._look()
+        self._note_actors()
+
+    def _note_actors(self) -> None:
+        """Says which actors this process has: when it starts, when there are others, and now and then."""
+        actors, now = self.actors(), time.monotonic()
+        if actors != self._noted or now >= self._note_due:
+            with self._opened_store().session() as session:
+                note_actors(session, actors)
+            self._noted, self._note_due = actors, now + _ACTORS_INTERVAL_S
 
     def _look(self) -> None:
         """Learns which captures are open, and sees to a permit of each."""
@@ -241,3 +263,12 @@ def can_run(broker: Broker, worker: Worker, actor_name: str) -> bool:
     """Returns: Whether a worker has an actor of that name, and listens to its queue."""
     actor = broker.actors.get(actor_name)
     return actor is not None and (not worker.consumer_whitelist or actor.queue_name in worker.consumer_whitelist)
+
+
+def runnable(broker: Broker, worker: Worker) -> dict[str, str]:
+    """Returns: The actors of the queues that a worker listens to, each with its queue; the cleanup is none of them."""
+    return {
+        actor.actor_name: actor.queue_name
+        for actor in tuple(broker.actors.values())  # Another thread may declare one meanwhile.
+        if actor.actor_name != CLEANUP_ACTOR and can_run(broker, worker, actor.actor_name)
+    }

@@ -61,7 +61,8 @@ def soon(monkeypatch):
 
 
 def ask(store, actor_name="work", *, runs=1, names=("memory",), duration_s=HOUR_S):
-    return create(store, actor_name, {name: {} for name in names}, runs, duration_s).capture.capture_id
+    diagnostics = {name: {} for name in names}
+    return create(store, actor_name, diagnostics, runs, duration_s, unknown_actor=True).capture.capture_id
 
 
 def standing(store, capture_id):

@@ -27,13 +27,19 @@ from .store import opened_store
     show_default=True,
     help="When it ends at the latest: 90s, 15m, 2h, 3d, 1w, up to 30d.",
 )
+@click.option(
+    "--unknown-actor", is_flag=True, help="Also an actor that no worker has named and that has no stored run."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the document that POST /captures/ answers.")
-def capture(*, actor_name: str, names: str, run_limit: int, duration_s: float, as_json: bool) -> None:
+def capture(
+    *, actor_name: str, names: str, run_limit: int, duration_s: float, unknown_actor: bool, as_json: bool
+) -> None:
     """Collect diagnostics of the next runs of an actor, on whichever workers they are.
 
     Workers learn of it within 5 seconds, without a restart. What is collected otherwise goes on; a message with its
     own list of diagnostics is not counted. The names are of TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST, here and
-    in the workers' environment.
+    in the workers' environment. The actor is one that a worker has said to have, or of which a run is stored; with
+    --unknown-actor it may be one whose workers have not started yet.
 
     \b
     Examples:
@@ -44,7 +50,7 @@ def capture(*, actor_name: str, names: str, run_limit: int, duration_s: float, a
     diagnostics = capturing.without_options(name.strip() for name in names.split(",") if name.strip())
     with opened_store(Settings()) as store:
         try:
-            made = capturing.create(store, actor_name, diagnostics, run_limit, duration_s)
+            made = capturing.create(store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor)
         except capturing.CaptureRequestError as error:
             raise click.UsageError(str(error)) from error
         with store.session() as session:
