@@ -94,6 +94,7 @@ def create(
     capture_id = uuid.uuid4()
     with store.session() as session:
         clock = Clock(session)
+        _wait_for_turn(session)
         # First: SQLite's transaction is then a writer's from the start, and does not fail for having read before.
         session.execute(
             insert(Capture).values(
@@ -110,6 +111,12 @@ def create(
         if session.execute(select(func.count()).select_from(Capture).where(*is_open(clock))).scalar_one() > MAX_OPEN:
             raise TooManyCapturesError
         return _found(session, capture_id)
+
+
+def _wait_for_turn(session: Session) -> None:
+    """Lets one transaction make a capture at a time, so that none is left out of the count; SQLite has one writer."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext("dramatiq_diag.captures"))))
 
 
 def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:

@@ -17,8 +17,8 @@ from . import permits
 from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
+from .lazy_store import LazyStore
 from .permits import OpenCapture
-from .store import Store
 from .worker_actors import note_actors
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class Capturing:
         self._noted: Mapping[str, str] = {}
         "The actors that this process last said it has."
         self._note_due = 0.0
-        self._store: Store | None = None
-        self._opened = False
+        self._store = LazyStore(process.settings)
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.captures", daemon=True)
 
     def start(self) -> None:
@@ -127,7 +126,7 @@ class Capturing:
         while self._untold:
             permit, run_id = self._untold[0]
             capture_id = permit.capture.capture_id
-            with self._opened_store().session() as session:
+            with self._store.opened().session() as session:
                 known = permits.use(session, capture_id, permit.number, self._holder, run_id)
             if not known:
                 self.logger.warning(
@@ -137,9 +136,8 @@ class Capturing:
                     capture_id,
                 )
             del self._untold[0]
-            if capture_id not in self._mine and not self._stopping and not self._claim(permit.capture):
-                with self._opened_store().session() as session:
-                    permits.end_if_complete(session, capture_id)
+            if capture_id not in self._mine and not self._stopping:
+                self._claim(permit.capture)
 
     def _look_around(self) -> None:
         self._look()
@@ -149,14 +147,14 @@ class Capturing:
         """Says which actors this process has: when it starts, when there are others, and now and then."""
         actors, now = self.actors(), time.monotonic()
         if actors != self._noted or now >= self._note_due:
-            with self._opened_store().session() as session:
+            with self._store.opened().session() as session:
                 note_actors(session, actors)
             self._noted, self._note_due = actors, now + _ACTORS_INTERVAL_S
 
     def _look(self) -> None:
         """Learns which captures are open, and sees to a permit of each."""
         self.held.missed = False
-        with self._opened_store().session() as session:
+        with self._store.opened().session() as session:
             captures = [capture for capture in permits.open_captures(session) if self._is_for_here(capture)]
         for capture_id in self._mine.keys() - {capture.capture_id for capture in captures}:
             self.held.withdraw(self._mine.pop(capture_id))
@@ -192,7 +190,7 @@ class Capturing:
         if permit is None:
             claimed = capture.has_free_permit and (has_runs or not is_wanted) and self._claim(capture)
             if has_runs and not claimed and (capture.wanted_s is None or capture.wanted_s > _EAGER_INTERVAL_S):
-                with self._opened_store().session() as session:
+                with self._store.opened().session() as session:
                     permits.want(session, capture.capture_id)
         elif is_wanted and not has_runs:
             self._give_back(permit)
@@ -201,7 +199,7 @@ class Capturing:
 
     def _claim(self, capture: OpenCapture) -> bool:
         started = time.monotonic()
-        with self._opened_store().session() as session:
+        with self._store.opened().session() as session:
             number = permits.claim(session, capture.capture_id, self._holder)
         if number is None:
             return False
@@ -213,17 +211,18 @@ class Capturing:
 
     def _renew(self, permit: Permit) -> None:
         started = time.monotonic()
-        with self._opened_store().session() as session:
+        with self._store.opened().session() as session:
             renewed = permits.renew(session, permit.capture.capture_id, permit.number, self._holder)
         if renewed:
             permit.usable_until = started + permits.LEASE_S - _MARGIN_S
-        else:
+        else:  # Another process has it by now; the next look claims another one.
             self.held.withdraw(permit)
+            self._mine.pop(permit.capture.capture_id, None)
 
     def _give_back(self, permit: Permit) -> None:
         if self.held.withdraw(permit):  # Otherwise a run has just taken it.
             del self._mine[permit.capture.capture_id]
-            with self._opened_store().session() as session:
+            with self._store.opened().session() as session:
                 permits.give_back(session, permit.capture.capture_id, permit.number, self._holder)
 
     def _finish(self) -> None:
@@ -236,16 +235,7 @@ class Capturing:
                     self._guarded(partial(self._give_back, permit))
         except Exception:
             self.logger.exception("The permits of captures were not given back; they are free after their lease.")
-        if self._store is not None:
-            self._store.close()
-
-    def _opened_store(self) -> Store:
-        if self._store is None:
-            self._store = Store(self.process.settings)
-        if not self._opened:
-            self._store.open()
-            self._opened = True
-        return self._store
+        self._store.close()
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Runs a step that needs the database; while it is away captures pause, which is said once."""
@@ -253,7 +243,7 @@ class Capturing:
             step()
             self._failing = False
         except DiagnosticsError as error:
-            self._opened = False
+            self._store.reopen()
             if not self._failing:
                 self.logger.warning("Captures pause, and tasks run on: %s", error)
             self._failing = True

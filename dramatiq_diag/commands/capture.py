@@ -6,7 +6,7 @@ import uuid
 
 import click
 
-from .. import captures as capturing
+from .. import captures
 from ..capture_documents import CaptureDocument, capture_document, captures_document, new_capture_document
 from ..printable import printable
 from ..settings import Settings
@@ -47,11 +47,11 @@ def capture(
       dramatiq-diag captures
       dramatiq-diag tasks --capture CAPTURE_ID
     """
-    diagnostics = capturing.without_options(name.strip() for name in names.split(",") if name.strip())
+    diagnostics = captures.without_options(name.strip() for name in names.split(",") if name.strip())
     with opened_store(Settings()) as store:
         try:
-            made = capturing.create(store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor)
-        except capturing.CaptureRequestError as error:
+            made = captures.create(store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor)
+        except captures.CaptureRequestError as error:
             raise click.UsageError(str(error)) from error
         with store.session() as session:
             document = new_capture_document(session, made)
@@ -66,13 +66,15 @@ def capture(
         click.echo(document["note"], err=True)
 
 
-@click.command()
+@click.command("captures")
 @click.option("--actor", "actor_name", help="Only captures of this actor.")
 @click.option("--open", "only_open", is_flag=True, help="Only captures that wait for runs.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most.")
 @click.option("--end", "ended", type=click.UUID, metavar="CAPTURE_ID", help="End this one now, and show it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document that GET /captures/ answers.")
-def captures(*, actor_name: str | None, only_open: bool, limit: int, ended: uuid.UUID | None, as_json: bool) -> None:
+def show_captures(
+    *, actor_name: str | None, only_open: bool, limit: int, ended: uuid.UUID | None, as_json: bool
+) -> None:
     """List the captures, newest first, with how many runs each has; or end one early.
 
     \b
@@ -82,7 +84,7 @@ def captures(*, actor_name: str | None, only_open: bool, limit: int, ended: uuid
     """
     with opened_store(Settings()) as store:
         if ended is not None:
-            found = [capture_document(capturing.end(store, ended))]
+            found = [capture_document(captures.end(store, ended))]
         else:
             with store.session() as session:
                 found = captures_document(session, actor_name=actor_name, only_open=only_open, limit=limit)["captures"]
