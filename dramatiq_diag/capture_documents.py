@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from .captures import CaptureStanding, CaptureState, is_known, list_captures
+from .captures import CaptureStanding, CaptureState, list_captures
 from .documents import Timestamp, UuidText, described, timestamp
+from .worker_actors import is_known
 
 
 @described
@@ -80,7 +81,8 @@ def described_diagnostics(document: CaptureDocument) -> list[str]:
 def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:
     """Returns: CAPTURE with a note where its actor is not known, as a misspelt one would not be."""
     known = is_known(session, standing.capture.actor_name)
-    return {**capture_document(standing), "note": None if known else "No run of this actor is stored yet."}
+    note = "No worker has said that it has this actor, and no run of it is stored yet."
+    return {**capture_document(standing), "note": None if known else note}
 
 
 def captures_document(

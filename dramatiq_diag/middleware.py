@@ -12,7 +12,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
 from .asking import OPTION, prepare, set_sender
-from .capturing import can_run
+from .capturing import can_run, runnable
 from .cleanup import prepare_cleanup
 from .models import RunStatus
 from .process import Process
@@ -55,6 +55,7 @@ class Diagnostics(Middleware):
         self.process.selection.look_at(broker.actors.values())
         self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
         self.process.capturing.can_run = partial(can_run, broker, worker)
+        self.process.capturing.actors = partial(runnable, broker, worker)
         self.process.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:

@@ -311,7 +311,7 @@ def test_a_captured_run_has_the_options_of_the_capture(bench, settings, stored, 
     given = settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
     store = store_of(given)
     wanted = {"memray": {"native_traces": True}}
-    capture = create(store, "work", wanted, 1, HOUR_S, **UNKNOWN).capture
+    capture = create(store, "work", wanted, 1, HOUR_S, unknown_actor=True).capture
 
     with bench(given) as tasks:
         actor = tasks.actor(lambda: None, actor_name="work")
@@ -327,7 +327,3 @@ def test_a_captured_run_has_the_options_of_the_capture(bench, settings, stored, 
     assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "memray_profile"}
     with memray.FileReader(str(stored(given).path(run.task_id, "memray_profile"))) as reader:
         assert reader.metadata.has_native_traces
-
-
-#: Nobody has run the actor yet.
-UNKNOWN: dict[str, Any] = {}

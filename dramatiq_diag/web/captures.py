@@ -31,10 +31,19 @@ class _Resource:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def _create(self, actor_name: str, diagnostics: Request, run_limit: int, duration_s: float) -> CaptureStanding:
+    def _create(
+        self,
+        actor_name: str,
+        diagnostics: Request,
+        run_limit: int,
+        duration_s: float,
+        unknown_actor: bool,
+    ) -> CaptureStanding:
         """Asks for a capture. Raises: falcon.HTTPError."""
         try:
-            return captures.create(self._backend.store, actor_name, diagnostics, run_limit, duration_s)
+            return captures.create(
+                self._backend.store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor
+            )
         except captures.CaptureRequestError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
         except captures.TooManyCapturesError as error:
@@ -81,10 +90,11 @@ class CaptureListResource(_Resource):
         """Ask for the next runs of an actor.
 
         Workers learn of it within 5 seconds. The diagnostics are of those that TASK_DIAGNOSTICS and
-        TASK_DIAGNOSTICS_ON_REQUEST have; an actor of which no run is stored yet is fine, and noted.
+        TASK_DIAGNOSTICS_ON_REQUEST have. The actor is one that a worker has or of which a run is stored; with
+        `unknown_actor` any other is fine, and noted.
         """
         body = read_json(req, CaptureBody)
-        made = self._create(body.actor_name, read_request(body.diagnostics), body.runs, body.for_s)
+        made = self._create(body.actor_name, read_request(body.diagnostics), body.runs, body.for_s, body.unknown_actor)
         with self._backend.session() as session:
             document = new_capture_document(session, made)
         resp.media = document
@@ -127,7 +137,8 @@ class CaptureFormResource(_Resource):
         if action == "start":
             diagnostics = _diagnostics(form)
             run_limit, minutes = _number(form, "runs"), _number(form, "minutes")
-            self._create(actor_name, diagnostics, run_limit, minutes * 60.0)
+            # The page, whose token this is, is there of known actors alone; theirs may be gone by now.
+            self._create(actor_name, diagnostics, run_limit, minutes * 60.0, unknown_actor=True)
         else:
             self._end_of(actor_name, _first(form, "capture_id"))
         raise falcon.HTTPSeeOther(f"{self._backend.mount(req)}{actor_href(actor_name)}")
