@@ -25,7 +25,7 @@ from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .errors import SpoolError
 from .settings import Settings
 
-_LOCK_FILE = "owner.lock"
+LOCK_FILE = "owner.lock"
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWNER_NAME = re.compile(_UUID)
 _FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
@@ -222,7 +222,7 @@ def _lock(owner: Path) -> int:
     import fcntl  # Where there is none no worker collects anything, and producers are to import this all the same.
 
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(owner / _LOCK_FILE, flags, 0o600)
+    descriptor = os.open(owner / LOCK_FILE, flags, 0o600)
     try:
         # A record lock, as `flock` would be shared with any child that a task forks. It also ends with the process.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -255,7 +255,7 @@ def remove_owner(owner: Path) -> None:
         if run_id not in with_entry:
             (owner / f"{run_id}.{kind}").unlink(missing_ok=True)
     if not with_entry:
-        (owner / _LOCK_FILE).unlink(missing_ok=True)
+        (owner / LOCK_FILE).unlink(missing_ok=True)
         try:
             owner.rmdir()
         except OSError as error:

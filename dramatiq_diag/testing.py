@@ -13,6 +13,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE
 from .errors import UnavailableError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .settings import Settings
-from .trial import PATIENCE_S, Change, Outcome, execute, installed, outcome_of, traces
+from .trial import PATIENCE_S, Change, Outcome, execute, files_in_spool, installed, outcome_of, traces
 
 __all__ = ["CollectorContract", "Outcome"]
 
@@ -114,8 +115,22 @@ class CollectorContract:
         self._execute(tmp_path / "first")  # What is imported, or cached, the first time may stay.
         before = traces(tmp_path)
         self._execute(tmp_path / "second", count=2, fails=True)
-        left = {name: (before[name], found) for name, found in traces(tmp_path).items() if found != before[name]}
-        assert not left, f"left behind, as before and after: {left}"
+        self._is_as_before(before, tmp_path)
+
+    def test_nothing_is_left_of_a_run_that_is_not_kept(self, tmp_path: Path) -> None:
+        self._execute(tmp_path / "first")  # What is imported, or cached, the first time may stay.
+        before = traces(tmp_path)
+        spooled: list[str] = []
+
+        def look(settings: Settings) -> None:
+            spooled.extend(files_in_spool(settings))
+
+        outcomes = self._execute(tmp_path / "second", count=2, after=look, keep_if="duration>1h")
+        for outcome in outcomes:
+            assert (outcome.run_status, outcome.status) == (RunStatus.SUCCEEDED, ArtifactStatus.DROPPED), outcome
+            assert outcome.data is None, outcome
+        assert not spooled, f"left in the spool, where `discard` ran instead of `save`: {spooled}"
+        self._is_as_before(before, tmp_path)
 
     def test_the_task_is_not_changed(self, tmp_path: Path) -> None:
         seen: list[Any] = []
@@ -136,6 +151,10 @@ class CollectorContract:
         given = self.collector_class
         assert (outcome.status, outcome.reason) == (ArtifactStatus.STORED, None), outcome
         assert (outcome.filename, outcome.media_type) == (given.filename, given.media_type)
+
+    def _is_as_before(self, before: Mapping[str, Any], directory: Path) -> None:
+        left = {name: (before[name], found) for name, found in traces(directory).items() if found != before[name]}
+        assert not left, f"left behind, as before and after: {left}"
 
     def _is_ended(self, directory: Path, *, starts: bool) -> None:
         """Lets an interrupt strike in the first run's start, and looks at it and at the second."""
@@ -171,8 +190,10 @@ class CollectorContract:
         fails: bool = False,
         before: Callable[[], object] | None = None,
         change: Change | None = None,
+        after: Callable[[Settings], object] | None = None,
+        **values: Any,
     ) -> list[Outcome]:
-        """Executes tasks under the collector. Returns: What became of each."""
+        """Executes tasks under the collector, with these settings besides. Returns: What became of each."""
 
         def task() -> None:
             if before is not None:
@@ -182,7 +203,9 @@ class CollectorContract:
                 raise LookupError("the task fails")
 
         name = self.collector_class.name
+        given = {**_ALONE, **self.settings, "data_dir": directory, "task_diagnostics": [name], **values}
         with installed(self.collector_class, directory):
-            settings = Settings(**{**_ALONE, **self.settings, "data_dir": directory, "task_diagnostics": [name]})
-            ids = execute(settings, name, task, count=count, threads=threads, change=change)
+            settings = Settings(**given)
+            look = None if after is None else partial(after, settings)
+            ids = execute(settings, name, task, count=count, threads=threads, change=change, after=look)
         return [outcome_of(settings, task_id, self.collector_class.artifact_name) for task_id in ids]

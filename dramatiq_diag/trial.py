@@ -21,9 +21,11 @@ from dramatiq.middleware import AsyncIO
 from .collectors import COLLECTOR_NAMES, Collector, Recording
 from .collectors.base import UnavailableCollector
 from .collectors.plugins import GROUP
+from .entry import ENTRY_SUFFIX
 from .middleware import Diagnostics
 from .records import artifacts_of, runs_of_task
 from .settings import Settings
+from .spool import LOCK_FILE
 from .store import Store
 
 #: Longest wait for another thread, in seconds; what keeps the contract never waits it out.
@@ -65,12 +67,32 @@ def installed(collector_class: type[Collector], directory: Path) -> Iterator[Non
 
 
 def execute(
-    settings: Settings, name: str, task: Callable[[], None], *, count: int, threads: int, change: Change | None
+    settings: Settings,
+    name: str,
+    task: Callable[[], None],
+    *,
+    count: int,
+    threads: int,
+    change: Change | None = None,
+    after: Callable[[], object] | None = None,
 ) -> list[str]:
-    """Executes a task so many times, with each recording of the collector changed. Returns: The tasks' ids."""
+    """Executes a task so many times, with each recording of the collector changed.
+
+    Parameters:
+      settings: The settings, with the collector chosen.
+      name: The collector's.
+      task: What is executed.
+      count: How many times.
+      threads: The worker's; with one, each task is waited for before the next is sent.
+      change: Changes a recording before it starts.
+      after: What is called once all runs are published, while the worker still runs.
+
+    Returns:
+      The tasks' ids.
+    """
     diagnostics = Diagnostics(settings)
     broker = StubBroker(middleware=[AsyncIO(), diagnostics], fail_fast_default=False)
-    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=50)
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=10)
     worker.start()
     try:
         assert diagnostics.process is not None, "nothing is collected on this platform"
@@ -85,6 +107,8 @@ def execute(
         broker.join("default", timeout=int(PATIENCE_S * 1000))
         worker.join()
         assert diagnostics.flush(PATIENCE_S), "the runs were not published in time"
+        if after is not None:
+            after()
     finally:
         worker.stop()
         broker.close()
@@ -129,6 +153,12 @@ def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
             media_type=artifact.media_type,
             data=data,
         )
+
+
+def files_in_spool(settings: Settings) -> list[str]:
+    """Returns: The names of what stands in the spool, apart from the entries of runs and the lock of the worker."""
+    found = (path.name for path in settings.spool.glob("*/*"))
+    return sorted(name for name in found if name != LOCK_FILE and not name.endswith(f".{ENTRY_SUFFIX}"))
 
 
 def traces(directory: Path) -> dict[str, Any]:

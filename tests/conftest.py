@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,25 @@ import pytest
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware
-from support import Bench, Postgres, Stored, eventually, middleware_under_test, missing, running
+from support import Bench, Postgres, Stored, encodable, eventually, middleware_under_test, missing, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.store import Store
 
 RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector, and every process that is forked, what was imported: it stays anyway."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Lets a report go to another process whatever was logged: tests log what is no Unicode."""
+    return encodable((yield))
+
 
 # What each test is looked at for afterwards.
 

@@ -45,6 +45,20 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
     return found
 
 
+def encodable(data: Any) -> Any:
+    """Returns: The same dicts, lists and strings, with lone surrogates escaped."""
+    if isinstance(data, dict):
+        return {encodable(key): encodable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(map(encodable, data))
+    return data.encode("utf-8", "backslashreplace").decode() if isinstance(data, str) else data
+
+
+def python_path(directory: Path) -> str:
+    """Returns: A `PYTHONPATH` that begins with the directory; what it was before comes after it."""
+    return os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
+
+
 class Postgres:
     """One server; a fresh database for each test is cloned from a migrated template."""
 
@@ -127,7 +141,7 @@ def middleware_under_test(*more: Middleware) -> list[Middleware]:
 
 @contextmanager
 def running(broker: Broker, *, threads: int = 1, **options: Any) -> Iterator[Worker]:
-    worker = Worker(broker, worker_timeout=50, worker_threads=threads, **options)
+    worker = Worker(broker, worker_timeout=10, worker_threads=threads, **options)
     worker.start()
     try:
         yield worker

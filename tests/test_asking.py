@@ -13,7 +13,8 @@ import pytest
 from dramatiq import Broker, Worker, group, pipeline
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
-from dramatiq.rate_limits.backends import StubBackend
+from dramatiq.rate_limits import RateLimiterBackend
+from dramatiq.rate_limits.backends import RedisBackend, StubBackend
 from support import Stored, finish, middleware_under_test, running
 
 from dramatiq_diag import Diagnostics, Settings
@@ -40,29 +41,35 @@ class Chain:
 
 
 @contextmanager
-def working(given: Settings, queue_name: str, broker: Broker | None = None) -> Iterator[Chain]:
+def working(given: Settings, queue_name: str, broker: Broker) -> Iterator[Chain]:
     diagnostics = Diagnostics(given)
-    broker = broker or StubBroker(middleware=middleware_under_test(), fail_fast_default=False)
-    broker.add_middleware(GroupCallbacks(StubBackend()))
+    broker.add_middleware(GroupCallbacks(group_backend(broker)))
     broker.add_middleware(diagnostics)
     with running(broker, threads=2) as worker:
         yield Chain(broker, worker, diagnostics, queue_name)
-    broker.close()
+
+
+def group_backend(broker: Broker) -> RateLimiterBackend:
+    """Where the members of groups are counted: on the broker's own Redis, if it has one."""
+    client = getattr(broker, "client", None)
+    return StubBackend() if client is None else RedisBackend(client=client)
 
 
 @pytest.fixture
-def chain(settings: Callable[..., Settings], stored: Callable[[Settings], Stored], queue_name: str) -> Any:
-    """`with chain(**settings) as (tasks, runs):`; runs gives actor name -> run."""
+def chain(
+    settings: Callable[..., Settings], stored: Callable[[Settings], Stored], stub_broker: Broker, queue_name: str
+) -> Any:
+    """`with chain(broker, **settings) as (tasks, runs):`; runs gives actor name -> run."""
 
     @contextmanager
-    def make(**values: Any) -> Iterator[tuple[Chain, Callable[[], dict[str, TaskRun]]]]:
+    def make(broker: Broker = stub_broker, **values: Any) -> Iterator[tuple[Chain, Callable[[], dict[str, TaskRun]]]]:
         given = settings(**{"task_diagnostics_on_request": ["memory"]} | values)
 
         def runs() -> dict[str, TaskRun]:
             tasks.finish()
             return {run.actor_name: run for run in stored(given).all_runs()}
 
-        with working(given, queue_name) as tasks:
+        with working(given, queue_name, broker) as tasks:
             yield tasks, runs
 
     return make
@@ -71,8 +78,8 @@ def chain(settings: Callable[..., Settings], stored: Callable[[Settings], Stored
 # What a task sends.
 
 
-def test_what_was_asked_for_is_passed_on_with_the_parent(chain):
-    with chain() as (tasks, runs):
+def test_what_was_asked_for_is_passed_on_with_the_parent(chain, broker):
+    with chain(broker) as (tasks, runs):
         leaf = tasks.actor(lambda: None, actor_name="leaf")
 
         def middle() -> None:
@@ -143,8 +150,8 @@ def test_a_messages_own_list_is_never_replaced(chain):
         assert set(runs()) == {"top"}
 
 
-def test_pipelines_groups_and_callbacks_pass_it_on(chain):
-    with chain() as (tasks, runs):
+def test_pipelines_groups_and_callbacks_pass_it_on(chain, broker):
+    with chain(broker) as (tasks, runs):
         for name in ("second", "done", "succeeded"):
             tasks.actor(lambda *_: None, actor_name=name)
         first = tasks.actor(lambda: 1, actor_name="first")
@@ -188,7 +195,8 @@ def test_coroutines_pass_on_their_own(chain):
     assert found["of_two"].parent_run_id == found["two"].run_id
 
 
-def test_a_retry_keeps_what_was_asked_for_and_is_not_its_own_child(chain, settings, stored, queue_name):
+@pytest.mark.parametrize("broker", ["stub", "redis"], indirect=True)
+def test_a_retry_keeps_what_was_asked_for_and_is_not_its_own_child(settings, stored, broker, queue_name):
     given = settings(task_diagnostics_on_request=["memory"])
     attempts = []
 
@@ -197,7 +205,7 @@ def test_a_retry_keeps_what_was_asked_for_and_is_not_its_own_child(chain, settin
         if len(attempts) == 1:
             raise ValueError("not yet")
 
-    with working(given, queue_name) as tasks:
+    with working(given, queue_name, broker) as tasks:
         message = tasks.actor(flaky, max_retries=1).send_with_options(diagnostics=["memory"])
         tasks.finish()
         while len(attempts) < 2:
@@ -206,22 +214,6 @@ def test_a_retry_keeps_what_was_asked_for_and_is_not_its_own_child(chain, settin
 
     runs = stored(given).runs(message.message_id)
     assert [run.parent_run_id for run in runs] == [None, None]
-
-
-def test_on_redis_it_is_passed_on_as_well(settings, stored, queue_name, redis_url):
-    from dramatiq.brokers.redis import RedisBroker
-
-    given = settings(task_diagnostics_on_request=["memory"])
-    broker = RedisBroker(url=redis_url, namespace=queue_name, middleware=middleware_under_test())
-    with working(given, queue_name, broker) as tasks:
-        child = tasks.actor(lambda: None, actor_name="child")
-        tasks.actor(lambda: child.send() and None, actor_name="top").send_with_options(diagnostics=["memory"])
-        tasks.finish()
-        found = {run.actor_name: run for run in stored(given).all_runs()}
-        broker.flush_all()
-        broker.client.close()
-
-    assert found["child"].parent_run_id == found["top"].run_id
 
 
 @pytest.mark.parametrize("parent", ["x", 7, None, [], {"a": 1}, "0" * 10_000, "\ud800"])

@@ -15,7 +15,7 @@ from typing import Any
 import dramatiq
 import psutil
 import pytest
-from support import eventually, finish
+from support import eventually, finish, python_path
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.models import LIVE_STATUSES, ArtifactStatus, RunStatus
@@ -76,7 +76,7 @@ class CommandLine:
     """`python -m dramatiq workload` in processes of its own."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.environment = os.environ | environment | {"PYTHONPATH": str(TESTS)}
+        self.environment = os.environ | environment | {"PYTHONPATH": python_path(TESTS)}
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +30,9 @@ CALLS = ("open", "write", "ftruncate", "utime", "link", "fsync", "rename", "unli
 RUN_IDS = [uuid.UUID(int=number, version=4) for number in range(1, 4)]
 CAPTURE = b"capture " * 1000
 DIED = 9
+
+#: Each test is so many, for several processes: one dies after 0, 4, 8 calls and so on, the next after 1, 5, 9.
+PARTS = 4
 
 
 class Reaper:
@@ -128,16 +134,23 @@ def clean(settings: Settings) -> None:
     Cleanup(Store(settings)).run()
 
 
+@pytest.fixture(scope="module")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data dir with a store in it, which is closed."""
+    store = Store(Settings(data_dir=tmp_path_factory.mktemp("fresh"), cleanup_interval=0))
+    store.open()
+    store.close()
+    return store.settings.data_dir
+
+
 @pytest.fixture
-def crash_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]:
-    """Settings with a store of their own each time; its schema is made beforehand."""
+def crash_settings(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Settings]:
+    """Settings with a store of their own each time; it is made beforehand, and copied."""
 
     def make(**values: Any) -> Settings:
-        settings = Settings(data_dir=tmp_path_factory.mktemp("crash"), cleanup_interval=0, **values)
-        store = Store(settings)
-        store.open()
-        store.close()
-        return settings
+        data_dir = tmp_path_factory.mktemp("crash") / "data"
+        shutil.copytree(fresh_store, data_dir)
+        return Settings(data_dir=data_dir, cleanup_interval=0, **values)
 
     return make
 
@@ -149,108 +162,101 @@ def rows(store: Store) -> dict[tuple[uuid.UUID, str], Artifact]:
     return {(artifact.run_id, artifact.name): artifact for artifact in found}
 
 
-def stored_rows(settings: Settings) -> dict[tuple[uuid.UUID, str], tuple[str | None, str | None]]:
+def stored_rows(store: Store) -> dict[tuple[uuid.UUID, str], tuple[str | None, str | None]]:
     """What is reported stored now, with its blob and its hash; each blob is there and whole."""
-    store = Store(settings)
-    try:
-        found = {
-            key: (artifact.blob_name, artifact.sha256)
-            for key, artifact in rows(store).items()
-            if artifact.status in LIVE_STATUSES
-        }
-        assert all(store.blobs.sha256(str(name)) == sha256 for name, sha256 in found.values())
-        return found
-    finally:
-        store.close()
+    found = {
+        key: (artifact.blob_name, artifact.sha256)
+        for key, artifact in rows(store).items()
+        if artifact.status in LIVE_STATUSES
+    }
+    assert all(store.blobs.sha256(str(name)) == sha256 for name, sha256 in found.values())
+    return found
 
 
-def assert_all_is_well(settings: Settings, sealed: int) -> None:
+def assert_all_is_well(store: Store, sealed: int) -> None:
     """Every run that was sealed is stored once, with both artifacts, whole; the spool and the blob root are clean."""
-    store = Store(settings)
-    try:
-        assert not check(store)
-        with store.session() as session:
-            runs = {run.run_id: run for run in session.execute(select(TaskRun)).scalars()}
-        complete = [run_id for run_id, run in runs.items() if run.status == RunStatus.SUCCEEDED]
-        assert len(complete) >= sealed
-        artifacts = rows(store)
-        for run_id in complete:
-            memory, capture = artifacts[run_id, "memory_profile"], artifacts[run_id, "memray_profile"]
-            assert memory.sha256 == hashlib.sha256(f"0.000\t{run_id.int}\n".encode()).hexdigest()
-            if capture.status == ArtifactStatus.STORED:
-                assert capture.sha256 == hashlib.sha256(CAPTURE + run_id.bytes).hexdigest()
-        assert Spool(settings).written_at() == []
-    finally:
-        store.close()
+    assert not check(store)
+    with store.session() as session:
+        runs = {run.run_id: run for run in session.execute(select(TaskRun)).scalars()}
+    complete = [run_id for run_id, run in runs.items() if run.status == RunStatus.SUCCEEDED]
+    assert len(complete) >= sealed
+    artifacts = rows(store)
+    for run_id in complete:
+        memory, capture = artifacts[run_id, "memory_profile"], artifacts[run_id, "memray_profile"]
+        assert memory.sha256 == hashlib.sha256(f"0.000\t{run_id.int}\n".encode()).hexdigest()
+        if capture.status == ArtifactStatus.STORED:
+            assert capture.sha256 == hashlib.sha256(CAPTURE + run_id.bytes).hexdigest()
+    assert Spool(store.settings).written_at() == []
 
 
-def sealed_runs(settings: Settings) -> int:
+def sealed_runs(store: Store) -> int:
     """How many runs a dead process left sealed in the spool, or had published."""
-    ended = [path for path in settings.spool.glob("*/*.entry") if b'{"end":' in path.read_bytes()]
-    store = Store(settings)
-    try:
-        with store.session() as session:
-            published = set(session.execute(select(TaskRun.run_id)).scalars())
-    finally:
-        store.close()
+    ended = [path for path in store.settings.spool.glob("*/*.entry") if b'{"end":' in path.read_bytes()]
+    with store.session() as session:
+        published = set(session.execute(select(TaskRun.run_id)).scalars())
     return len(published | {uuid.UUID(path.stem) for path in ended})
 
 
-def test_a_publisher_that_dies_anywhere_loses_nothing(crash_settings):
-    calls = 0
+@pytest.mark.parametrize("first", range(PARTS))
+def test_a_publisher_that_dies_anywhere_loses_nothing(crash_settings, first):
+    calls = first
     while True:
         settings = crash_settings()
         died = dies_after(calls, lambda settings=settings: publish(settings))
-        reported, sealed = stored_rows(settings), sealed_runs(settings)
+        with closing(Store(settings)) as store:
+            reported, sealed = stored_rows(store), sealed_runs(store)
 
-        salvage(settings)
+            salvage(settings)
 
-        assert_all_is_well(settings, sealed)
-        kept = stored_rows(settings)
+            assert_all_is_well(store, sealed)
+            kept = stored_rows(store)
         assert {key: kept[key][1] for key in reported} == {key: sha256 for key, (_, sha256) in reported.items()}
         if not died:
             break
-        calls += 1
+        calls += PARTS
     assert calls > 40
     assert len(reported) == 2 * len(RUN_IDS)
 
 
-def test_a_salvager_that_dies_anywhere_leaves_it_to_the_next(crash_settings):
-    calls = 0
+@pytest.mark.parametrize("first", range(PARTS))
+def test_a_salvager_that_dies_anywhere_leaves_it_to_the_next(crash_settings, first):
+    calls = first
     while True:
         settings = crash_settings()
         assert dies_after(1000, lambda settings=settings: seal_and_die(settings))
         died = dies_after(calls, lambda settings=settings: salvage(settings))
-        reported = stored_rows(settings)
+        with closing(Store(settings)) as store:
+            reported = stored_rows(store)
 
-        salvage(settings)
+            salvage(settings)
 
-        assert_all_is_well(settings, len(RUN_IDS))
-        assert reported.keys() <= stored_rows(settings).keys()
+            assert_all_is_well(store, len(RUN_IDS))
+            assert reported.keys() <= stored_rows(store).keys()
         if not died:
             break
-        calls += 1
+        calls += PARTS
     assert calls > 30
 
 
-def test_a_cleanup_that_dies_anywhere_is_finished_by_the_next(crash_settings):
-    calls = 0
+@pytest.mark.parametrize("first", range(PARTS))
+def test_a_cleanup_that_dies_anywhere_is_finished_by_the_next(crash_settings, first):
+    calls = first
     while True:
         settings = crash_settings(orphan_protection_time=0)
-        publish(settings)
-        before = stored_rows(settings)
-        died = dies_after(calls, lambda settings=settings: clean(settings))
-        stored_rows(settings)  # What is still reported stored is there, and whole.
+        with closing(Store(settings)) as store:
+            publish(settings)
+            before = stored_rows(store)
+            store.close()  # No connection goes through the fork.
+            died = dies_after(calls, lambda settings=settings: clean(settings))
+            stored_rows(store)  # What is still reported stored is there, and whole.
 
-        clean(settings)
+            clean(settings)
 
-        store = Store(settings)
-        assert not check(store)
-        assert {artifact.status for artifact in rows(store).values()} == {ArtifactStatus.EXPIRED}
-        assert rows(store).keys() == before.keys()
-        assert list(store.blobs.scan()) == []
-        store.close()
+            assert not check(store)
+            assert {artifact.status for artifact in rows(store).values()} == {ArtifactStatus.EXPIRED}
+            assert rows(store).keys() == before.keys()
+            assert list(store.blobs.scan()) == []
         if not died:
             break
-        calls += 1
+        calls += PARTS
     assert calls >= len(before) + 1  # Each blob, and the commit before them.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import dramatiq
 import falcon
 import falcon.testing
 import pytest
+from dramatiq import Broker
 from dramatiq.brokers.stub import StubBroker
-from support import Bench
+from support import PATIENCE_S, finish, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asgi import DiagnosticsMiddleware as AsgiMiddleware
@@ -94,7 +95,61 @@ def ask_fastapi_thread(app_settings: Settings, actor: Any, headers: dict[str, st
     return ask_fastapi(app_settings, actor, headers, "/in-a-thread")
 
 
-FRAMEWORKS = [ask_falcon, ask_flask, ask_fastapi, ask_fastapi_thread]
+@pytest.fixture(scope="session", autouse=True)
+def django_is_set_up() -> None:
+    """Configures Django, which a process can do once."""
+    import django
+    from django.conf import settings
+
+    settings.configure(LOGGING_CONFIG=None)  # Loggers stay as they are.
+    django.setup(set_prefix=False)
+
+
+def ask_django(app_settings: Settings, actor: Any, headers: dict[str, str]) -> Any:
+    from django.core.wsgi import get_wsgi_application
+    from django.http import HttpRequest, StreamingHttpResponse
+    from django.test import override_settings
+    from django.urls import path
+
+    def index(request: HttpRequest) -> StreamingHttpResponse:
+        actor.send()
+        return StreamingHttpResponse(body(actor))
+
+    with override_settings(ROOT_URLCONF=(path("", index),)):
+        client = falcon.testing.TestClient(WsgiMiddleware(get_wsgi_application(), app_settings))
+        return client.simulate_get("/", headers=headers)
+
+
+def ask_django_asgi(app_settings: Settings, actor: Any, headers: dict[str, str], url: str = "/") -> Any:
+    from django.core.asgi import get_asgi_application
+    from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+    from django.test import override_settings
+    from django.urls import path
+    from fastapi.testclient import TestClient
+
+    async def async_body() -> AsyncIterator[bytes]:
+        actor.send()
+        yield b"done"
+
+    async def index(request: HttpRequest) -> StreamingHttpResponse:
+        actor.send()
+        return StreamingHttpResponse(async_body())
+
+    def in_a_thread(request: HttpRequest) -> HttpResponse:
+        actor.send()
+        return HttpResponse("done")
+
+    with override_settings(ROOT_URLCONF=(path("", index), path("in-a-thread", in_a_thread))):
+        return TestClient(AsgiMiddleware(get_asgi_application(), app_settings)).get(url, headers=headers)
+
+
+def ask_django_asgi_thread(app_settings: Settings, actor: Any, headers: dict[str, str]) -> Any:
+    return ask_django_asgi(app_settings, actor, headers, "/in-a-thread")
+
+
+WSGI = [ask_falcon, ask_flask, ask_django]
+ASGI = [ask_fastapi, ask_fastapi_thread, ask_django_asgi, ask_django_asgi_thread]
+FRAMEWORKS = [*WSGI, *ASGI]
 
 
 @pytest.mark.parametrize("ask", FRAMEWORKS)
@@ -172,18 +227,26 @@ def test_what_is_no_request_passes_through(settings):
     assert calls == ["lifespan", "websocket"]
 
 
-@pytest.mark.parametrize("ask", [ask_falcon, ask_fastapi])
+@pytest.mark.parametrize("ask", [ask_falcon, ask_fastapi, ask_django])
 def test_a_worker_collects_what_the_request_asked_for(
-    bench: Callable[..., Any], settings: Callable[..., Settings], stored: Any, ask: Any
+    ask: Any, broker: Broker, queue_name: str, settings: Callable[..., Settings], stored: Any
 ) -> None:
+    # Given a worker on a broker of each kind, and an application that sends to it
     given = settings(task_diagnostics_on_request=["memory"])
-    with bench(given) as tasks:
-        assert isinstance(tasks, Bench)
-        actor = tasks.actor(lambda: None, actor_name="work")
-        ask(given, actor, {})
-        ask(given, actor, {HEADER: "memory"})
-        tasks.finish()
+    diagnostics = Diagnostics(given)
+    broker.add_middleware(diagnostics)
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work", queue_name=queue_name)
 
+    # When one request asks for nothing and the next one does
+    with running(broker) as worker:
+        assert ask(given, actor, {}).status_code == 200
+        assert ask(given, actor, {HEADER: "memory"}).status_code == 200
+        finish(broker, worker, queue_name)
+        assert diagnostics.flush(PATIENCE_S)
+
+    # Then what the second one sent has its artifact, and nothing else has a run
     runs = stored(given).all_runs()
-    assert len(runs) == (2 if ask is ask_falcon else 1)
-    assert set(stored(given).artifacts(runs[0].task_id)) == {"memory_profile"}
+    assert len(runs) == (2 if ask in WSGI else 1)
+    for run in runs:
+        [artifact] = stored(given).artifacts(run.task_id).values()
+        assert (artifact.name, artifact.status) == ("memory_profile", "stored")

@@ -720,6 +720,7 @@ def test_what_is_collected_as_garbage_while_a_line_is_written_may_log(log_of, lo
             gc.collect()
             return f"line {self.number}"
 
+    gc.freeze()  # Each line collects garbage, among all the objects of a test session otherwise.
     messages = messages_of(log_of("logs", work))
     assert [message for message in messages if message != "collected"] == [f"line {number}" for number in range(20)]
     assert messages.count("collected") == 20

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import PATIENCE_S
+from support import PATIENCE_S, python_path
 
 from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.collectors import installed, known_names, load
@@ -290,7 +290,7 @@ def example(tmp_path_factory):
 
 def test_the_example_is_installed_chosen_by_name_and_downloaded(example, tmp_path):
     environment = os.environ | {
-        "PYTHONPATH": str(example),
+        "PYTHONPATH": python_path(example),
         "TASK_DIAGNOSTICS_ON_REQUEST": "memory,gc-counts",
         "DRAMATIQ_DIAG_DATA_DIR": str(tmp_path / "data"),
     }

@@ -320,6 +320,10 @@ def test_runs_beside_one_are_those_of_its_process_that_overlapped_it(store):
     assert while_it_runs == []
 
 
+#: A parameter that each process draws anew would be another test in each.
+A_RUN_ID = "7c0a4c1e-53bb-4d0f-9f5e-2f6a8d1b7e90"
+
+
 def encoded(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
 
@@ -334,21 +338,21 @@ def encoded(text: str) -> str:
         "\0",
         "A" * 100_000,
         encoded("now then"),
-        encoded(f"2026-01-01T00:00:00 {uuid.uuid4()}"),
-        encoded(f"newest 2026-01-01T00:00:00 {uuid.uuid4()}"),
+        encoded(f"2026-01-01T00:00:00 {A_RUN_ID}"),
+        encoded(f"newest 2026-01-01T00:00:00 {A_RUN_ID}"),
         encoded("newest 2026-01-01T00:00:00+00:00 no-uuid"),
-        encoded(f"newest 2026-01-01T00:00:00+00:00 {uuid.uuid4()} more"),
-        encoded(f"newest 2026-01-01T00:00:00+00:00 {str(uuid.uuid4()).upper()}"),
-        encoded(f"newest 2026-01-01T01:00:00+01:00 {uuid.uuid4()}"),
-        encoded(f"newest 20260101T000000Z {uuid.uuid4()}"),
-        encoded(f"newest {'9' * 5000}-01-01T00:00:00+00:00 {uuid.uuid4()}"),
-        encoded(f"newest 9999-12-31T23:59:59-14:00 {uuid.uuid4()}"),
-        encoded(f"oldest 2026-01-01T00:00:00+00:00 {uuid.uuid4()}"),
+        encoded(f"newest 2026-01-01T00:00:00+00:00 {A_RUN_ID} more"),
+        encoded(f"newest 2026-01-01T00:00:00+00:00 {A_RUN_ID.upper()}"),
+        encoded(f"newest 2026-01-01T01:00:00+01:00 {A_RUN_ID}"),
+        encoded(f"newest 20260101T000000Z {A_RUN_ID}"),
+        encoded(f"newest {'9' * 5000}-01-01T00:00:00+00:00 {A_RUN_ID}"),
+        encoded(f"newest 9999-12-31T23:59:59-14:00 {A_RUN_ID}"),
+        encoded(f"oldest 2026-01-01T00:00:00+00:00 {A_RUN_ID}"),
         encoded("2026-01-01T00:00:00+00:00 no-uuid"),
-        encoded(f"2026-01-01T00:00:00+00:00 {uuid.uuid4()} more"),
-        encoded(f"{'9' * 5000}-01-01T00:00:00+00:00 {uuid.uuid4()}"),
-        encoded(f"9999-12-31T23:59:59-14:00 {uuid.uuid4()}"),
-        encoded(f"0001-01-01T00:00:00+14:00 {uuid.uuid4()}"),
+        encoded(f"2026-01-01T00:00:00+00:00 {A_RUN_ID} more"),
+        encoded(f"{'9' * 5000}-01-01T00:00:00+00:00 {A_RUN_ID}"),
+        encoded(f"9999-12-31T23:59:59-14:00 {A_RUN_ID}"),
+        encoded(f"0001-01-01T00:00:00+14:00 {A_RUN_ID}"),
     ],
 )
 def test_a_cursor_that_is_not_ours_is_refused(store, cursor):

@@ -223,7 +223,7 @@ def test_without_memray_the_rest_is_shown(
     # Given an interpreter that has no memray
     (tmp_path / "without" / "memray").mkdir(parents=True)
     (tmp_path / "without" / "memray" / "__init__.py").write_text("raise ImportError('there is none')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"), prepend=os.pathsep)
 
     for result in (command("show", task_id), command("compare", task_id, task_id)):
         assert result.exit_code == 0

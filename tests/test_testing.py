@@ -170,6 +170,37 @@ class LeavesProfile(Notes):
             threading.setprofile(lambda *_: None)
 
 
+class LeavesScratch(Notes):
+    """Has a file beside its own while a run runs, and tidies up only if the run is kept."""
+
+    class recording_class(Notes.recording_class):  # noqa: N801
+        def start(self) -> None:
+            self.run.entry.write_file("scratch", "for a moment")
+
+        def save(self) -> None:
+            self.run.entry.remove_files(["scratch"])
+
+
+class StopsWhenSaved(Notes):
+    """Has a thread, and ends it only if the run is kept."""
+
+    class recording_class(Notes.recording_class):  # noqa: N801
+        def start(self) -> None:
+            self.thread = threading.Thread(target=LeavesThread.go_on.wait, name="left by a test")
+            self.thread.start()
+
+        def save(self) -> None:
+            LeavesThread.go_on.set()
+            self.thread.join()
+            LeavesThread.go_on.clear()
+
+
+class FailsToDiscard(Notes):
+    class recording_class(Notes.recording_class):  # noqa: N801
+        def discard(self) -> None:
+            raise RuntimeError("it has been let go of already")
+
+
 class RenamesThread(Notes):
     class recording_class(Notes.recording_class):  # noqa: N801
         def start(self) -> None:
@@ -192,6 +223,9 @@ BREACHES = [
     (HoldsOn, "a_start_that_was_cut_short_is_ended"),
     (LeavesThread, "nothing_is_left_behind"),
     (LeavesProfile, "nothing_is_left_behind"),
+    (LeavesScratch, "nothing_is_left_of_a_run_that_is_not_kept"),
+    (StopsWhenSaved, "nothing_is_left_of_a_run_that_is_not_kept"),
+    (FailsToDiscard, "nothing_is_left_of_a_run_that_is_not_kept"),
     (RenamesThread, "the_task_is_not_changed"),
 ]
 

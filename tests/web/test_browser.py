@@ -23,8 +23,9 @@ pytest.importorskip("memray")
 PATIENCE_MS = 60_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
+    """A browser for these tests alone: it keeps a processor busy, and has an event loop in this thread."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
