@@ -12,7 +12,9 @@ from uuid import UUID
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-#: The option of messages and actors: names of collectors.
+from .options import Request, request_value
+
+#: The option of messages and actors: names of collectors, with their options where there are any.
 OPTION = "diagnostics"
 
 #: The actor that is never diagnosed itself.
@@ -35,7 +37,7 @@ class Sender:
     "Whether what it sends is to know the task that all began with; only shares depend on it."
     run_id: UUID | None = None
     "Its run; None while it is not diagnosed."
-    names: tuple[str, ...] | None = None
+    request: Request | None = None
     "What was asked for and is passed on; None where nobody asked, or too far away."
     depth: int = 0
     "How many tasks are between it and whoever asked."
@@ -80,8 +82,8 @@ def _pass_on(sender: Sender, options: dict[str, Any]) -> None:
     options[_PARENT] = str(sender.run_id)
     if OPTION in options and _DEPTH not in options:
         return
-    if sender.names is not None:
-        options[OPTION] = list(sender.names)
+    if sender.request is not None:
+        options[OPTION] = request_value(sender.request)
         options[_DEPTH] = sender.depth + 1
     else:
         options.pop(OPTION, None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from .captures import CaptureStanding, CaptureState, is_known, list_captures
+from .captures import CaptureStanding, CaptureState, list_captures
 from .documents import Timestamp, UuidText, described, timestamp
+from .worker_actors import is_known
 
 
 @described
@@ -67,10 +69,20 @@ def capture_document(standing: CaptureStanding) -> CaptureDocument:
     }
 
 
+def described_diagnostics(document: CaptureDocument) -> list[str]:
+    """Returns: Each diagnostic as a person reads it: `memray (native_traces=true)`."""
+    described = []
+    for name, options in document["diagnostics"].items():
+        texts = [f"{option}={json.dumps(value)}" for option, value in options.items()]
+        described.append(f"{name} ({', '.join(texts)})" if texts else name)
+    return described
+
+
 def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:
     """Returns: CAPTURE with a note where its actor is not known, as a misspelt one would not be."""
     known = is_known(session, standing.capture.actor_name)
-    return {**capture_document(standing), "note": None if known else "No run of this actor is stored yet."}
+    note = "No worker has said that it has this actor, and no run of it is stored yet."
+    return {**capture_document(standing), "note": None if known else note}
 
 
 def captures_document(

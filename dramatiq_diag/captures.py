@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,19 +14,20 @@ from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from .asking import CLEANUP_ACTOR
-from .collectors import COLLECTOR_NAMES
+from .collectors import collector_class
 from .errors import DiagnosticsError
-from .models import Capture, CapturePermit, TaskRun
+from .models import Capture, CapturePermit
+from .options import Request, judge_options
 from .permits import MAX_OPEN, Clock, is_open
 from .records import clean_text
 from .selection import expand
 from .settings import Settings
 from .store import Store
+from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
 
 #: What a capture may ask for.
 MAX_RUNS = 1000
 MIN_DURATION_S, MAX_DURATION_S = 1.0, 30 * 86400.0
-MAX_NAME_LENGTH = 255
 
 
 class CaptureNotFoundError(DiagnosticsError):
@@ -63,16 +65,23 @@ class CaptureStanding:
 
 
 def create(
-    store: Store, actor_name: str, diagnostics: Mapping[str, Mapping[str, Any]], run_limit: int, duration_s: float
+    store: Store,
+    actor_name: str,
+    diagnostics: Request,
+    run_limit: int,
+    duration_s: float,
+    *,
+    unknown_actor: bool = False,
 ) -> CaptureStanding:
     """Asks for the next runs of an actor, on whichever worker process of the database.
 
     Parameters:
       store: The store.
-      actor_name: The actor; one that nothing was collected for yet is fine.
+      actor_name: The actor: one that a worker has, or of which a run is stored.
       diagnostics: Name of each collector -> its options.
       run_limit: How many runs, from 1 to 1000.
       duration_s: Seconds after which it ends, from 1 to 30 days.
+      unknown_actor: Whether the actor may be any other as well, such as one whose workers have not started yet.
 
     Raises:
       CaptureRequestError: When it cannot be asked for like that.
@@ -81,9 +90,13 @@ def create(
     """
     _check(actor_name, run_limit, duration_s)
     _check_diagnostics(diagnostics, store.settings)
+    if not unknown_actor:
+        with store.session() as session:
+            _check_known(session, actor_name)
     capture_id = uuid.uuid4()
     with store.session() as session:
         clock = Clock(session)
+        _wait_for_turn(session)
         # First: SQLite's transaction is then a writer's from the start, and does not fail for having read before.
         session.execute(
             insert(Capture).values(
@@ -100,6 +113,12 @@ def create(
         if session.execute(select(func.count()).select_from(Capture).where(*is_open(clock))).scalar_one() > MAX_OPEN:
             raise TooManyCapturesError
         return _found(session, capture_id)
+
+
+def _wait_for_turn(session: Session) -> None:
+    """Lets one transaction make a capture at a time, so that none is left out of the count; SQLite has one writer."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext("dramatiq_diag.captures"))))
 
 
 def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:
@@ -137,20 +156,10 @@ def list_captures(
     return _standings(session, query)
 
 
-def is_known(session: Session, actor_name: str) -> bool:
-    """Returns: Whether a run of the actor is stored."""
-    query = select(TaskRun.run_id).where(TaskRun.actor_name == clean_text(actor_name, MAX_NAME_LENGTH)).limit(1)
-    return session.execute(query).first() is not None
-
-
 def allowed_names(settings: Settings) -> list[str]:
     """Returns: The collectors that a capture may ask for."""
-    return list(dict.fromkeys(expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)))
-
-
-def without_options(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns: Name -> no options."""
-    return {name: {} for name in names}
+    names = expand(settings.task_diagnostics, here=False) + expand(settings.task_diagnostics_on_request, here=False)
+    return list(dict.fromkeys(names))
 
 
 def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
@@ -164,19 +173,41 @@ def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
         raise CaptureRequestError(f"A capture lasts 1 s to 30 days ({MAX_DURATION_S:.0f} s), not {duration_s:g} s.")
 
 
-def _check_diagnostics(diagnostics: Mapping[str, Mapping[str, Any]], settings: Settings) -> None:
-    if not diagnostics:
-        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(COLLECTOR_NAMES)}.")
+def _check_known(session: Session, actor_name: str) -> None:
+    if is_known(session, actor_name):
+        return
+    close = ", ".join(repr(name) for name in close_names(session, actor_name))
+    raise CaptureRequestError(
+        f"No worker has said that it has an actor {actor_name!r}, and no run of one is stored"
+        f"{f'; there is {close}' if close else ''}. Where its workers have not started yet, ask with `unknown_actor` "
+        "(on the command line `--unknown-actor`)."
+    )
+
+
+def _check_diagnostics(diagnostics: Request, settings: Settings) -> None:
     allowed = allowed_names(settings)
+    if not diagnostics:
+        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(allowed) or 'none may be'}.")
     refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed][:10]
     if refused:
         raise CaptureRequestError(
             f"Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(refused)}, here; what may be "
             f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
         )
-    with_options = [name for name, options in diagnostics.items() if options]
-    if with_options:
-        raise CaptureRequestError(f"There are no options of {', '.join(with_options)}.")
+    for name, options in diagnostics.items():
+        if options:
+            _check_options(name, options, settings)
+
+
+def _check_options(name: str, options: Mapping[str, Any], settings: Settings) -> None:
+    collector = collector_class(name)
+    if collector is None:
+        raise CaptureRequestError(f"The options of {name} cannot be judged here, where it cannot be imported.")
+    try:
+        judge_options(collector, options, settings.options_on_request)
+        json.dumps(options, allow_nan=False)
+    except ValueError as error:
+        raise CaptureRequestError(str(error)) from error
 
 
 def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:

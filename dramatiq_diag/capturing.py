@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,12 @@ from dramatiq import Broker, Worker
 from dramatiq.logging import get_logger
 
 from . import permits
+from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
+from .lazy_store import LazyStore
 from .permits import OpenCapture
-from .store import Store
+from .worker_actors import note_actors
 
 if TYPE_CHECKING:
     from .process import Process
@@ -27,6 +29,9 @@ POLL_INTERVAL_S = 2.5
 
 #: Seconds between looks while runs that are wanted begin without a permit.
 _EAGER_INTERVAL_S = 0.5
+
+#: Seconds after which a process says again which actors it has.
+_ACTORS_INTERVAL_S = 3600.0
 
 #: Seconds before the end of a lease from which on a permit is not used: that long there is to tell of a run.
 _MARGIN_S = permits.LEASE_S / 3
@@ -52,6 +57,8 @@ class Capturing:
         self.held = HeldPermits()
         self.can_run: Callable[[str], bool] = bool
         "Whether this process runs an actor of that name; set by the middleware."
+        self.actors: Callable[[], Mapping[str, str]] = dict
+        "The actors that this process runs, each with its queue; set by the middleware."
         self._holder = uuid.uuid4()
         self._mine: dict[uuid.UUID, Permit] = {}
         "Capture -> the permit that this process has of it and has not told to be used."
@@ -60,8 +67,10 @@ class Capturing:
         self._failing = False
         self._stopping = False
         self._due = 0.0
-        self._store: Store | None = None
-        self._opened = False
+        self._noted: Mapping[str, str] = {}
+        "The actors that this process last said it has."
+        self._note_due = 0.0
+        self._store = LazyStore(process.settings)
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.captures", daemon=True)
 
     def start(self) -> None:
@@ -87,7 +96,7 @@ class Capturing:
                     self._guarded(self._tell)
                 if time.monotonic() >= self._due and not self._stopping:
                     self._due = time.monotonic() + POLL_INTERVAL_S
-                    self._guarded(self._look)
+                    self._guarded(self._look_around)
             except Exception:
                 self.logger.exception("Captures could not be seen to; tasks run on without them for now.")
                 self._due = time.monotonic() + POLL_INTERVAL_S
@@ -117,7 +126,7 @@ class Capturing:
         while self._untold:
             permit, run_id = self._untold[0]
             capture_id = permit.capture.capture_id
-            with self._opened_store().session() as session:
+            with self._store.opened().session() as session:
                 known = permits.use(session, capture_id, permit.number, self._holder, run_id)
             if not known:
                 self.logger.warning(
@@ -127,14 +136,25 @@ class Capturing:
                     capture_id,
                 )
             del self._untold[0]
-            if capture_id not in self._mine and not self._stopping and not self._claim(permit.capture):
-                with self._opened_store().session() as session:
-                    permits.end_if_complete(session, capture_id)
+            if capture_id not in self._mine and not self._stopping:
+                self._claim(permit.capture)
+
+    def _look_around(self) -> None:
+        self._look()
+        self._note_actors()
+
+    def _note_actors(self) -> None:
+        """Says which actors this process has: when it starts, when there are others, and now and then."""
+        actors, now = self.actors(), time.monotonic()
+        if actors != self._noted or now >= self._note_due:
+            with self._store.opened().session() as session:
+                note_actors(session, actors)
+            self._noted, self._note_due = actors, now + _ACTORS_INTERVAL_S
 
     def _look(self) -> None:
         """Learns which captures are open, and sees to a permit of each."""
         self.held.missed = False
-        with self._opened_store().session() as session:
+        with self._store.opened().session() as session:
             captures = [capture for capture in permits.open_captures(session) if self._is_for_here(capture)]
         for capture_id in self._mine.keys() - {capture.capture_id for capture in captures}:
             self.held.withdraw(self._mine.pop(capture_id))
@@ -146,17 +166,12 @@ class Capturing:
     def _is_for_here(self, capture: OpenCapture) -> bool:
         if not self.can_run(capture.actor_name):
             return False
-        refused = capture.names - self.process.selection.allowed
-        if refused and capture.capture_id not in self._warned:
+        refusal = self.process.selection.refusal(capture.diagnostics)
+        if refusal is not None and capture.capture_id not in self._warned:
             self._warned.add(capture.capture_id)
-            self.logger.warning(
-                "Capture %s of actor %r is left to other workers: neither TASK_DIAGNOSTICS nor "
-                "TASK_DIAGNOSTICS_ON_REQUEST of this one has %s.",
-                capture.capture_id,
-                capture.actor_name,
-                sorted(refused),
-            )
-        return not refused
+            text = "Capture %s of actor %r is left to other workers: %s"
+            self.logger.warning(text, capture.capture_id, capture.actor_name, refusal)
+        return refusal is None
 
     def _see_to(self, capture: OpenCapture) -> None:
         now = time.monotonic()
@@ -170,7 +185,7 @@ class Capturing:
         if permit is None:
             claimed = capture.has_free_permit and (has_runs or not is_wanted) and self._claim(capture)
             if has_runs and not claimed and (capture.wanted_s is None or capture.wanted_s > _EAGER_INTERVAL_S):
-                with self._opened_store().session() as session:
+                with self._store.opened().session() as session:
                     permits.want(session, capture.capture_id)
         elif is_wanted and not has_runs:
             self._give_back(permit)
@@ -179,7 +194,7 @@ class Capturing:
 
     def _claim(self, capture: OpenCapture) -> bool:
         started = time.monotonic()
-        with self._opened_store().session() as session:
+        with self._store.opened().session() as session:
             number = permits.claim(session, capture.capture_id, self._holder)
         if number is None:
             return False
@@ -191,17 +206,18 @@ class Capturing:
 
     def _renew(self, permit: Permit) -> None:
         started = time.monotonic()
-        with self._opened_store().session() as session:
+        with self._store.opened().session() as session:
             renewed = permits.renew(session, permit.capture.capture_id, permit.number, self._holder)
         if renewed:
             permit.usable_until = started + permits.LEASE_S - _MARGIN_S
-        else:
+        else:  # Another process has it by now; the next look claims another one.
             self.held.withdraw(permit)
+            self._mine.pop(permit.capture.capture_id, None)
 
     def _give_back(self, permit: Permit) -> None:
         if self.held.withdraw(permit):  # Otherwise a run has just taken it.
             del self._mine[permit.capture.capture_id]
-            with self._opened_store().session() as session:
+            with self._store.opened().session() as session:
                 permits.give_back(session, permit.capture.capture_id, permit.number, self._holder)
 
     def _finish(self) -> None:
@@ -214,16 +230,7 @@ class Capturing:
                     self._guarded(partial(self._give_back, permit))
         except Exception:
             self.logger.exception("The permits of captures were not given back; they are free after their lease.")
-        if self._store is not None:
-            self._store.close()
-
-    def _opened_store(self) -> Store:
-        if self._store is None:
-            self._store = Store(self.process.settings)
-        if not self._opened:
-            self._store.open()
-            self._opened = True
-        return self._store
+        self._store.close()
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Runs a step that needs the database; while it is away captures pause, which is said once."""
@@ -231,7 +238,7 @@ class Capturing:
             step()
             self._failing = False
         except DiagnosticsError as error:
-            self._opened = False
+            self._store.reopen()
             if not self._failing:
                 self.logger.warning("Captures pause, and tasks run on: %s", error)
             self._failing = True
@@ -241,3 +248,12 @@ def can_run(broker: Broker, worker: Worker, actor_name: str) -> bool:
     """Returns: Whether a worker has an actor of that name, and listens to its queue."""
     actor = broker.actors.get(actor_name)
     return actor is not None and (not worker.consumer_whitelist or actor.queue_name in worker.consumer_whitelist)
+
+
+def runnable(broker: Broker, worker: Worker) -> dict[str, str]:
+    """Returns: The actors of the queues that a worker listens to, each with its queue; the cleanup is none of them."""
+    return {
+        actor.actor_name: actor.queue_name
+        for actor in tuple(broker.actors.values())  # Another thread may declare one meanwhile.
+        if actor.actor_name != CLEANUP_ACTOR and can_run(broker, worker, actor.actor_name)
+    }

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .commands.artifacts import artifacts
-from .commands.capture import capture, captures
+from .commands.capture import capture, show_captures
 from .commands.compare import compare
 from .commands.demo import demo
 from .commands.doctor import doctor
@@ -68,7 +68,7 @@ def main() -> None:
 
 for _command in (
     *(demo, serve, migrate, tasks, show, compare, artifacts, report),
-    *(capture, captures),
+    *(capture, show_captures),
     *(pin, unpin, delete, cleanup, recover, doctor, check),
 ):
     main.add_command(_command)

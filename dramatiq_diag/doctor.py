@@ -98,7 +98,11 @@ def _collectors(settings: Settings) -> Iterator[Check]:
         yield _info("selection", "nothing is collected", "Set TASK_DIAGNOSTICS, for example to memory,pyinstrument.")
     else:
         for_all, asked = settings.task_diagnostics, settings.task_diagnostics_on_request
-        yield _ok("selection", f"for every task: {', '.join(for_all) or '-'}; on request: {', '.join(asked) or '-'}")
+        options = ", ".join(settings.options_on_request)
+        detail = (
+            f"for every task: {', '.join(for_all) or '-'}; on request: {', '.join(asked) or '-'}; options: {options}"
+        )
+        yield _ok("selection", detail)
     for name in COLLECTOR_NAMES:
         if installed(name):
             yield _ok(name, (_version(name) if name in _PACKAGES else None) or "built in")

@@ -12,7 +12,6 @@ from pydantic import ConfigDict, Field, with_config
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from .history import ActorSummary, list_actors
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus
 from .records import (
     RankedRun,
@@ -123,40 +122,6 @@ class ArtifactsDocument(TypedDict):
     "The run that sent the task, where that is known and its row is still there."
     children: list[RunDocument]
     "The diagnosed runs of the tasks that it sent, by start; at most 100."
-
-
-@described
-class ActorDocument(TypedDict):
-    """An actor's figures."""
-
-    actor_name: str
-    run_count: int
-    failed_count: int
-    "Runs that failed or were interrupted."
-    last_started_at: Timestamp
-    median_duration_ms: float | None
-    "Of the latest 100 runs that have ended, as the two that follow."
-    p95_duration_ms: float | None
-    max_peak_rss_bytes: int | None
-    href: str
-    "The path of the actor."
-
-
-@described
-class ActorsDocument(TypedDict):
-    """All actors, by name."""
-
-    actors: list[ActorDocument]
-
-
-@described
-class ActorHistoryDocument(TypedDict):
-    """An actor and a page of its runs, newest first."""
-
-    actor: ActorDocument
-    runs: list[RunDocument]
-    next: str | None
-    "The `cursor` of the next page; null on the last one."
 
 
 @described
@@ -277,25 +242,6 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[s
         artifact.name: base_url + signer.url_path(str(artifact.artifact_id), artifact.filename)
         for artifact in artifacts
         if artifact.status in LIVE_STATUSES
-    }
-
-
-def actors_document(session: Session) -> ActorsDocument:
-    """Returns: The actors that something was collected for, by name."""
-    return {"actors": [actor_document(summary) for summary in list_actors(session)]}
-
-
-def actor_document(summary: ActorSummary) -> ActorDocument:
-    """Returns: ACTOR, as the README describes it."""
-    return {
-        "actor_name": summary.actor_name,
-        "run_count": summary.run_count,
-        "failed_count": summary.failed_count,
-        "last_started_at": timestamp(summary.last_started_at),
-        "median_duration_ms": summary.median_duration_ms,
-        "p95_duration_ms": summary.p95_duration_ms,
-        "max_peak_rss_bytes": summary.max_peak_rss_bytes,
-        "href": actor_href(summary.actor_name),
     }
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from .models import RunStatus, TaskRun
 from .records import clean_text
+from .worker_actors import worker_actor_names, worker_has
 
 #: The durations of so many runs of an actor count, the latest that have ended.
 LATEST_RUNS = 100
@@ -22,13 +23,14 @@ _FAILED = (RunStatus.FAILED, RunStatus.INTERRUPTED)
 
 @dataclass(frozen=True, kw_only=True)
 class ActorSummary:
-    """The runs of one actor that are stored."""
+    """The runs of one actor that are stored; none of one that workers have and that nothing was collected for yet."""
 
     actor_name: str
     run_count: int
     failed_count: int
     "Of runs that failed or were interrupted."
-    last_started_at: datetime
+    last_started_at: datetime | None
+    "None where there are no runs."
     median_duration_ms: float | None
     "Of the latest 100 ended runs; None where none has ended."
     p95_duration_ms: float | None
@@ -37,15 +39,18 @@ class ActorSummary:
 
 
 def list_actors(session: Session) -> list[ActorSummary]:
-    """Returns: The actors of which a run is stored, by name."""
-    counts = session.execute(_counts().order_by(TaskRun.actor_name)).all()
-    return [_summary(session, row) for row in counts]
+    """Returns: The actors of which a run is stored and those that workers have, by name."""
+    found = {row[0]: _summary(session, row) for row in session.execute(_counts()).all()}
+    found |= {name: _without_runs(name) for name in worker_actor_names(session) if name not in found}
+    return [found[name] for name in sorted(found)]
 
 
 def summarize_actor(session: Session, actor_name: str) -> ActorSummary | None:
-    """Returns: What the runs of an actor come to, or None where none is stored."""
+    """Returns: What the runs of an actor come to, or None where none is stored and no worker has it."""
     row = session.execute(_counts().where(TaskRun.actor_name == clean_text(actor_name))).first()
-    return None if row is None else _summary(session, row)
+    if row is not None:
+        return _summary(session, row)
+    return _without_runs(clean_text(actor_name)) if worker_has(session, actor_name) else None
 
 
 def _counts() -> Select[str, int, int, datetime, int | None]:
@@ -69,6 +74,18 @@ def _summary(session: Session, row: Row[str, int, int, datetime, int | None]) ->
         median_duration_ms=statistics.median(durations_ms) if durations_ms else None,
         p95_duration_ms=_p95(durations_ms) if durations_ms else None,
         max_peak_rss_bytes=max_peak_rss_bytes,
+    )
+
+
+def _without_runs(actor_name: str) -> ActorSummary:
+    return ActorSummary(
+        actor_name=actor_name,
+        run_count=0,
+        failed_count=0,
+        last_started_at=None,
+        median_duration_ms=None,
+        p95_duration_ms=None,
+        max_peak_rss_bytes=None,
     )
 
 

@@ -50,7 +50,8 @@ class Late:
                 self._follow_coroutine()
             for trigger in self._waiting:
                 if trigger.after_s is not None and trigger.after_s < LOOK_INTERVAL_S:
-                    timer = Timer(max(trigger.after_s, 0.001), partial(self._guarded, partial(self._fire, trigger)))
+                    timer = Timer(max(trigger.after_s, 0.001), lambda: None)
+                    timer.call = partial(self._ring, timer, trigger)
                     self._timers.append(timer)
                     self.run.process.ticker.add(timer)
         except GUARDED as error:
@@ -100,6 +101,10 @@ class Late:
             for trigger in [trigger for trigger in self._waiting if trigger.is_met(elapsed_s, rss_bytes)]:
                 self._guarded(partial(self._fire, trigger))
 
+    def _ring(self, timer: Timer, trigger: Trigger) -> None:
+        timer.cancel()  # It would repeat.
+        self._guarded(partial(self._fire, trigger))
+
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
@@ -110,7 +115,7 @@ class Late:
         self.run.process.warn_once(("trigger", type(error)), error, "A trigger was lost.")
 
     def _fire(self, trigger: Trigger) -> None:
-        if self._ended or trigger not in self._waiting:  # A timer repeats, and the look may have come first.
+        if self._ended or trigger not in self._waiting:  # The look may have come first.
             return
         self._waiting.remove(trigger)
         if STACKS in trigger.names and self.plan.log is not None:
@@ -164,5 +169,5 @@ class Late:
         try:
             self.run.call(collector, recording, recording.stop)
         finally:
-            recording.discard()
+            self.run.call(collector, recording, recording.discard)
             self.run.remove_files(collector)

@@ -12,7 +12,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
 from .asking import OPTION, prepare, set_sender
-from .capturing import can_run
+from .capturing import can_run, runnable
 from .cleanup import prepare_cleanup
 from .models import RunStatus
 from .process import Process
@@ -55,6 +55,7 @@ class Diagnostics(Middleware):
         self.process.selection.look_at(broker.actors.values())
         self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
         self.process.capturing.can_run = partial(can_run, broker, worker)
+        self.process.capturing.actors = partial(runnable, broker, worker)
         self.process.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
@@ -109,10 +110,11 @@ class Diagnostics(Middleware):
         return self.process is None or self.process.flush(timeout_s)
 
     def _end(self, process: Process, status: RunStatus, exception: BaseException | None = None) -> None:
-        try:
-            process.end(status, exception)
-        except Interrupt as interrupt:
-            # A time limit that strikes in here was meant for a function that has already ended: without this
-            # middleware it would have been disarmed by now, so the task's outcome stays what it is.
-            self.logger.debug("%r struck after the task had ended.", interrupt)
-            process.end(status, exception)
+        while True:
+            try:
+                process.end(status, exception)
+                return
+            except Interrupt as interrupt:
+                # A time limit that strikes in here was meant for a function that has already ended: without this
+                # middleware it would have been disarmed by now, so the task's outcome stays what it is.
+                self.logger.debug("%r struck after the task had ended.", interrupt)

@@ -180,6 +180,18 @@ class CapturePermit(Base):
     "The run that it was used for."
 
 
+class WorkerActor(Base):
+    """An actor that a worker process has."""
+
+    __tablename__ = "worker_actors"
+
+    actor_name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    queue_name: Mapped[str] = mapped_column(String(255))
+    "The queue of the actor where it was last seen."
+    last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    "When a worker process last said that it has it."
+
+
 class Artifact(Base):
     """What one collector left of one run: a blob, or the reason why there is none."""
 

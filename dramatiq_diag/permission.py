@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from .collectors import ALL, COLLECTOR_NAMES
+from .selection import expand
 from .settings import Settings
 
 #: The headers of a request, and the one that says what became of it.
@@ -35,9 +35,8 @@ class Permission:
     """
 
     def __init__(self, settings: Settings) -> None:
-        names = frozenset(settings.task_diagnostics_on_request)
         # Not what is installed here: the workers may have more than the machine that answers requests.
-        self._allowed = frozenset(COLLECTOR_NAMES) if ALL in names else names
+        self._allowed = frozenset(expand(settings.task_diagnostics_on_request, here=False))
         key = settings.request_key
         self._key = None if key is None else key.get_secret_value().encode()
 

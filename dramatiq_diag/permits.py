@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, exists, func, literal, select, type_coerce, update
+from sqlalchemy import ColumnElement, DateTime, exists, func, literal, or_, select, type_coerce, update
 from sqlalchemy.orm import Session, aliased
 
 from .models import Capture, CapturePermit, UtcDateTime
+from .options import Request
 
 #: Seconds after which a permit that its process neither used nor renewed is free again.
 LEASE_S = 60.0
@@ -27,8 +28,7 @@ class OpenCapture:
 
     capture_id: uuid.UUID
     actor_name: str
-    names: frozenset[str]
-    "Of the collectors."
+    diagnostics: Request
     closes_at: float
     "When its time is up, by the `time.monotonic` of this process."
     has_free_permit: bool
@@ -74,7 +74,7 @@ def open_captures(session: Session) -> list[OpenCapture]:
         OpenCapture(
             capture_id=capture.capture_id,
             actor_name=capture.actor_name,
-            names=frozenset(capture.diagnostics),
+            diagnostics=capture.diagnostics,
             closes_at=asked_at + (capture.expires_at - now).total_seconds(),
             has_free_permit=has_free_permit,
             wanted_s=None if capture.wanted_at is None else (now - capture.wanted_at).total_seconds(),
@@ -119,12 +119,20 @@ def give_back(session: Session, capture_id: uuid.UUID, number: int, holder: uuid
 
 
 def use(session: Session, capture_id: uuid.UUID, number: int, holder: uuid.UUID, run_id: uuid.UUID) -> bool:
-    """Notes the run that a permit went to. Returns: Whether it was still the process's."""
-    return _change(session, capture_id, number, holder, {"run_id": run_id})
+    """Notes the run that a permit went to, and ends the capture with its last one. Repeating does no harm.
+
+    Returns:
+      Whether the permit was still the process's, or is noted for that run already.
+    """
+    # Of those who use the last permits at once, one waits here for the other, and then sees what that one used.
+    session.execute(select(Capture.capture_id).where(Capture.capture_id == capture_id).with_for_update())
+    used = _change(session, capture_id, number, holder, {"run_id": run_id}, used_for=run_id)
+    end_if_complete(session, capture_id)
+    return used
 
 
 def end_if_complete(session: Session, capture_id: uuid.UUID) -> None:
-    """Ends a capture of which every permit is used; in a transaction after the last use, so that two see each other."""
+    """Ends a capture of which every permit is used."""
     unused = exists().where(CapturePermit.capture_id == capture_id, CapturePermit.run_id.is_(None))
     session.execute(
         update(Capture)
@@ -148,12 +156,21 @@ def _is_free(permit: type[CapturePermit], clock: Clock) -> tuple[ColumnElement[b
     return permit.run_id.is_(None), permit.held_until.is_(None) | (permit.held_until <= clock.now)
 
 
-def _change(session: Session, capture_id: uuid.UUID, number: int, holder: uuid.UUID, values: Mapping[str, Any]) -> bool:
+def _change(
+    session: Session,
+    capture_id: uuid.UUID,
+    number: int,
+    holder: uuid.UUID,
+    values: Mapping[str, Any],
+    *,
+    used_for: uuid.UUID | None = None,
+) -> bool:
+    """Changes a permit that the process holds, unused or used for that run. Returns: Whether there was one."""
     own = (
         CapturePermit.capture_id == capture_id,
         CapturePermit.number == number,
         CapturePermit.holder == holder,
-        CapturePermit.run_id.is_(None),
+        or_(CapturePermit.run_id.is_(None), CapturePermit.run_id == used_for),
     )
     changed = session.execute(
         update(CapturePermit)

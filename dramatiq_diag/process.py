@@ -21,7 +21,7 @@ from .capturing import Capturing
 from .collectors import close_all, load, open_all
 from .collectors.base import Collector
 from .collectors.coroutines import CoroutineWatch
-from .errors import SpoolError
+from .errors import GUARDED, SpoolError
 from .hook import ProfileHook
 from .late import LOOK_INTERVAL_S, Late
 from .models import RunStatus
@@ -91,13 +91,17 @@ class Process:
     def _write_vitals(self) -> None:
         """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
         runs = tuple(self.runs.values())
-        if runs:
+        if not runs:
+            return
+        try:
             vitals = self._vitals.read()
             for run in runs:
                 run.append_vitals(vitals)
             for run in runs:
                 if run.late is not None:
                     run.late.look(vitals.rss_bytes)
+        except GUARDED as error:  # As when the task uses up all descriptors: this look is lost, not the later ones.
+            self.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
@@ -129,34 +133,34 @@ class Process:
         if plan is None and not choice.collectors:
             set_sender(Sender(inner, True) if self.selection.samples else None)
             return None
-        run = Run(self, message, broker.get_actor(message.actor_name), choice, plan)
+        # Whatever interrupts this from here on, the run is known, and ended by `end`.
+        run = self.runs[thread_id] = Run(self, message, broker.get_actor(message.actor_name), choice, plan)
+        self.unsaved.add(run.run_id)
         run.late = None if plan is None else Late(run, plan)
         set_sender(self._sender(inner, run))
-        self.unsaved.add(run.run_id)
         if choice.capture_id is not None:
             self.capturing.held.used(run.run_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(other.message_id)
-        self.runs[thread_id] = run
         return run
 
     def _sender(self, message: Message[Any], run: Run) -> Sender:
         depth = depth_of(message.options)
         passed_on = run.choice.requested and depth < self.settings.pass_on_depth
-        names = tuple(collector.name for collector in run.collectors) if passed_on else None
-        return Sender(message, self.selection.samples, run.run_id, names, depth)
+        return Sender(message, self.selection.samples, run.run_id, run.choice.request if passed_on else None, depth)
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
-        """Ends the run of this thread, if there is one, and hands it to the sealer."""
+        """Ends the run of this thread, if there is one, and hands it to the sealer; runs again after an interrupt."""
         thread_id = threading.get_ident()
         self._messages.pop(thread_id, None)
         run = self.runs.get(thread_id)
         if run is None:
             return
-        run.stop(status, exception)
-        self.runs.pop(thread_id, None)
+        if not run.sealed:
+            run.stop(status, exception)
         self.sealer.submit(run)
+        self.runs.pop(thread_id, None)
 
     def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
         """Logs a warning with the error's traceback the first time; after that at debug level."""

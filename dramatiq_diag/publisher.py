@@ -12,6 +12,7 @@ from dramatiq.logging import get_logger
 from .backlog import Backlog
 from .delivery import BATCH_SIZE, Delivery
 from .errors import DiagnosticsError
+from .lazy_store import LazyStore
 from .models import RunStatus
 from .run import Run
 from .store import RunRecord, Store
@@ -46,9 +47,8 @@ class Publisher:
         self.backlog = backlog
         self.schedule: Callable[[Store], None] | None = None
         "Enqueues the cleanup when it is due; set by the middleware."
-        self.delivery = Delivery(process.spool, self._opened_store)
-        self._store: Store | None = None
-        self._opened = False
+        self._store = LazyStore(process.settings)
+        self.delivery = Delivery(process.spool, self._store.opened)
         self._announced: set[Run] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
@@ -123,7 +123,7 @@ class Publisher:
         running = {run for run in tuple(self.process.runs.values()) if run.started < before}
         self._announced &= running
         fresh = running - self._announced
-        self._opened_store().announce([_running(run) for run in fresh])
+        self._store.opened().announce([_running(run) for run in fresh])
         self._announced |= fresh
 
     def _salvage(self) -> None:
@@ -131,7 +131,7 @@ class Publisher:
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None:
-            self.schedule(self._opened_store())
+            self.schedule(self._store.opened())
 
     def _finish(self, stop_at: float) -> None:
         while self.backlog and time.monotonic() < stop_at:
@@ -141,16 +141,7 @@ class Publisher:
             self.logger.warning("%d runs wait in the spool for the next worker.", len(self.backlog))
         else:
             self._guarded(self._salvage)
-        if self._store is not None:
-            self._store.close()
-
-    def _opened_store(self) -> Store:
-        if self._store is None:
-            self._store = Store(self.process.settings)
-        if not self._opened:
-            self._store.open()
-            self._opened = True
-        return self._store
+        self._store.close()
 
     def _is_due(self, what: str, interval_s: float) -> bool:
         now = time.monotonic()
@@ -164,7 +155,7 @@ class Publisher:
         try:
             step()
         except DiagnosticsError as error:
-            self._opened = False
+            self._store.reopen()
             self._warn(error)
             self._wait_longer()
             return False

@@ -18,6 +18,7 @@ from .captures import delete_captures
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, TaskRun
 from .spool import Spool
 from .store import Store
+from .worker_actors import delete_worker_actors
 
 #: Rows or files handled at a time: small enough that no other writer waits for long.
 BATCH_SIZE = 200
@@ -27,6 +28,9 @@ _CAPTURE_BATCH_SIZE = 10
 
 #: A run that seems to be running is kept this long at least, in seconds; its worker's disk may be gone for good.
 _RUNNING_KEPT_S = 30 * 86400.0
+
+#: An actor that workers had is known this long at least, in seconds: they name theirs about once an hour.
+_ACTORS_KEPT_S = 86400.0
 
 _T = TypeVar("_T")
 
@@ -82,6 +86,7 @@ class Cleanup:
         self._remove_orphaned_blobs()
         self._remove_runs()
         self._remove_captures()
+        self._remove_worker_actors()
         self._remove_spool_entries()
         self.logger.info("Cleanup%s: %s", " (dry run)" if self.dry_run else "", self.counts)
         return self.counts
@@ -167,6 +172,14 @@ class Cleanup:
             with self.store.session() as session:
                 removed = delete_captures(session, before, _CAPTURE_BATCH_SIZE)
             self.logger.debug("Removed %d captures", removed)
+
+    def _remove_worker_actors(self) -> None:
+        if self.dry_run:
+            return
+        kept_s = max(self.store.settings.run_retention, _ACTORS_KEPT_S)
+        with self.store.session() as session:
+            removed = delete_worker_actors(session, datetime.now(UTC) - timedelta(seconds=kept_s))
+        self.logger.debug("Removed %d actors that no worker has any more", removed)
 
     def _remove_spool_entries(self) -> None:
         before = time.time() - self.protection_s

@@ -70,6 +70,8 @@ class Run:
         self.started = time.perf_counter()
         self.overlapped: dict[str, None] = {}
         self.sealed = False
+        self.taken = False
+        "Whether the sealer has it."
         self.enter_error: Exception | None = None
         self.is_executing = False
         "Whether its function has been called: what begins now begins late, and on another thread."
@@ -125,7 +127,13 @@ class Run:
             raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
         if collector in self.process.hung:
             raise SkippedError("It hung in another run of this process.")
+        if (refusal := self.choice.refusals.get(collector.name)) is not None:
+            raise SkippedError(refusal)
         return collector.record(self)
+
+    def options(self, collector: Collector) -> Any:
+        """Returns: The options of a collector in this run, an `Options` of its own class."""
+        return self.choice.options.get(collector.name, collector.default_options)
 
     def join(self, collector: Collector, recording: Recording) -> None:
         """Leaves it to `stop` to stop a recording, and to `save` to save it."""
@@ -202,7 +210,7 @@ class Run:
         for collector, recording in self._unsaved:
             try:
                 if self.dropped is not None:
-                    recording.discard()
+                    self.call(collector, recording, recording.discard)
                     self.remove_files(collector)
                     continue
                 self.call(collector, recording, recording.save)
@@ -211,7 +219,7 @@ class Run:
             except SkippedError as error:
                 self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
             except GUARDED as error:
-                self._lost(collector, "save", error)
+                self._lost(collector, "save" if self.dropped is None else "discard", error)
         self._unsaved.clear()
         if self._traceback is not None:
             self._save_traceback(self._traceback)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 from dramatiq.logging import get_logger
@@ -37,8 +38,10 @@ class Sealer:
         self.logger = get_logger(__name__, type(self))
         self.process = process
         self.backlog = backlog
-        self.submitted = 0
-        "Runs that were ever submitted."
+        self._submitted: dict[uuid.UUID, Run] = {}
+        "What was submitted and not taken yet."
+        self._taken = 0
+        "Runs that were ever taken."
         self._lock = threading.Lock()
         self._sealed: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._measure_at = 0.0
@@ -50,10 +53,15 @@ class Sealer:
         self._thread.start()
 
     def submit(self, run: Run) -> None:
-        """Takes a sealed run. Runs on the task's thread."""
-        with self._lock:
-            self.submitted += 1
+        """Takes a sealed run. Runs on the task's thread; where an interrupt strikes, it may be called again."""
+        self._submitted[run.run_id] = run
         self._sealed.put(run)
+
+    @property
+    def submitted(self) -> int:
+        """How many runs were ever submitted."""
+        with self._lock:
+            return self._taken + len(self._submitted)
 
     def stop(self, timeout_s: float) -> None:
         """Saves what was submitted, then ends the thread; waits for that within the time."""
@@ -87,7 +95,7 @@ class Sealer:
 
     def _save(self, taken: list[Run | None]) -> bool:
         """Returns: Whether that was the end."""
-        runs = [run for run in taken if run is not None]
+        runs = [run for run in taken if run is not None and self._is_first(run)]
         for run in runs:
             try:
                 run.save()
@@ -95,7 +103,15 @@ class Sealer:
                 self.logger.exception("Run %s could not be saved as a whole.", run.run_id)
         self.backlog.add([run.entry for run in runs])
         self.process.unsaved.difference_update(run.run_id for run in runs)
-        return len(runs) < len(taken)
+        return None in taken
+
+    def _is_first(self, run: Run) -> bool:
+        """Returns: Whether the run was not taken before, as it may have been where it was submitted twice."""
+        with self._lock:
+            self._submitted.pop(run.run_id, None)
+            first, run.taken = not run.taken, True
+            self._taken += first
+        return first
 
     def _keep_spool(self) -> None:
         """Makes entries for the next runs, measures the spool, and opens it if it could not be opened before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -13,7 +13,9 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
 from .asking import CLEANUP_ACTOR, OPTION, parent_run_id, root_task_id
-from .collectors import ALL, Collector, all_names, chosen
+from .collectors import ALL, Collector, Options, all_names, chosen
+from .collectors.base import UnavailableCollector
+from .options import OptionsError, Request, judge_options, read_request
 from .settings import Settings
 
 #: The option of actors that says how many of their tasks are diagnosed, from 0 to 1.
@@ -32,6 +34,12 @@ class Choice:
 
     collectors: tuple[Collector, ...] = ()
     "In the order of starting."
+    request: Request = field(default_factory=dict)
+    "Name of each of them -> its options, as they were given."
+    options: Mapping[str, Options] = field(default_factory=dict)
+    "Name of a collector -> its options, where any were given and are allowed."
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    "Name of a collector -> why its options are not allowed."
     requested: bool = False
     "Whether somebody asked for this run; otherwise it is what is collected for all, or for the actor."
     parent_run_id: UUID | None = None
@@ -61,13 +69,14 @@ class Selection:
         self.collectors = collectors
         self.for_all = frozenset(expand(settings.task_diagnostics))
         self.allowed = self.for_all | frozenset(expand(settings.task_diagnostics_on_request))
+        self._allowed_options = settings.options_on_request
         self.samples = settings.sample_rate < 1
         "Whether some tasks are left out; then what a task sends has to know what it began with."
         self._sample_rate = settings.sample_rate
         self.captures: HeldPermits | None = None
         "Gives permits for runs that a capture asks for; None while none is open."
         self._by_actor: dict[str, tuple[Choice, bytes | None]] = {}
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, broker: Broker, message: Message[Any] | MessageProxy) -> Choice:
         """Returns: What is collected of a message's run; mostly one look-up."""
@@ -80,22 +89,30 @@ class Selection:
                 choice, limit = self._by_actor[actor_name]
             except KeyError:
                 choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
-            if limit is not None and sha256(root_task_id(message).encode("utf-8", "replace")).digest() >= limit:
+            if limit is not None and not _is_below(root_task_id(message), limit):
                 choice = NOTHING
-            if self.captures is not None and (capture := self.captures.take(actor_name)) is not None:
+            captures = self.captures  # Which another thread changes.
+            if captures is not None and (capture := captures.take(actor_name)) is not None:
                 choice = self._captured(choice, capture)
-        if choice.collectors and (parent := parent_run_id(options)) is not None:
+        if choice is not NOTHING and (parent := parent_run_id(options)) is not None:
             return replace(choice, parent_run_id=parent)
         return choice
 
     def _captured(self, choice: Choice, capture: OpenCapture) -> Choice:
         """Returns: What a capture asks for, besides what there would be without it."""
-        names = (self.allowed & capture.names) | {collector.name for collector in choice.collectors}
-        return replace(self._choose(names), requested=True, capture_id=capture.capture_id)
+        captured = {name: options for name, options in capture.diagnostics.items() if name in self.allowed}
+        return replace(self._choose({**choice.request, **captured}), requested=True, capture_id=capture.capture_id)
 
     def _of_message(self, actor_name: str, wanted: Any) -> Choice | None:
-        names = self._names(actor_name, wanted, "message")
-        return None if names is None else replace(self._choose(names), requested=True)
+        request = self._read(actor_name, wanted, "message")
+        return None if request is None else replace(self._choose(request), requested=True)
+
+    def refusal(self, request: Request) -> str | None:
+        """Returns: Why this process cannot do all that is asked for, in words; None where it can."""
+        missing = sorted(request.keys() - self.allowed)
+        if missing:
+            return f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this one has {missing}."
+        return next(iter(self._choose(request).refusals.values()), None)
 
     def look_at(self, actors: Iterable[Actor[..., Any]]) -> None:
         """Finds out whether any of them has a share: whatever sends to it has to know what it began with as well."""
@@ -107,48 +124,63 @@ class Selection:
             return NOTHING, None
         options = broker.get_actor(actor_name).options
         wanted = options.get(OPTION, _MISSING)
-        names = None if wanted is _MISSING else self._names(actor_name, wanted, "actor")
-        choice = self._choose(self.for_all if names is None else names)
+        request = None if wanted is _MISSING else self._read(actor_name, wanted, "actor")
+        choice = self._choose({name: {} for name in self.for_all} if request is None else request)
         return choice, _limit_of(self._rate_of(actor_name, options))
 
     def _rate_of(self, actor_name: str, options: Mapping[str, Any]) -> float:
         rate = options.get(SAMPLE_RATE_OPTION, self._sample_rate)
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-            self._warn(actor_name, f"its option {SAMPLE_RATE_OPTION} is {rate!r:.100}, not 0 to 1, and is ignored")
+            self._warn(
+                actor_name, "rate", f"its option {SAMPLE_RATE_OPTION} is {rate!r:.100}, not 0 to 1, and is ignored"
+            )
             return self._sample_rate
         self.samples = self.samples or rate < 1
         return float(rate)
 
-    def _names(self, actor_name: str, wanted: Any, where: str) -> frozenset[str] | None:
-        """Returns: The names that are allowed, or None where the option is no list of names."""
-        if not isinstance(wanted, list | tuple | set | frozenset) or not all(isinstance(n, str) for n in wanted):
+    def _read(self, actor_name: str, wanted: Any, where: str) -> Request | None:
+        """Returns: What is asked for, as far as the names are allowed; None where the option cannot be read."""
+        try:
+            request = read_request(wanted)
+        except ValueError as error:
             self._warn(
-                actor_name, f"the option {OPTION} of the {where} is no list of names and is ignored: {wanted!r:.200}"
+                actor_name, "option", f"the option {OPTION} of the {where} is {error} and is ignored: {wanted!r:.200}"
             )
             return None
-        names = frozenset(wanted)
-        if not names <= self.allowed:
-            dropped = sorted(f"{name:.100}" for name in names - self.allowed)[:10]
-            self._warn(
-                actor_name,
-                f"the {where} asks for diagnostics that neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
-                f"dropped are {dropped}",
-            )
-        return names & self.allowed
+        if request.keys() <= self.allowed:
+            return request
+        dropped = sorted(f"{name:.100}" for name in request.keys() - self.allowed)[:10]
+        self._warn(
+            actor_name,
+            "names",
+            f"the {where} asks for diagnostics that neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
+            f"dropped are {dropped}",
+        )
+        return {name: options for name, options in request.items() if name in self.allowed}
 
-    def _choose(self, names: frozenset[str]) -> Choice:
-        return Choice(collectors=chosen(self.collectors, names))
+    def _choose(self, request: Request) -> Choice:
+        collectors = chosen(self.collectors, request)
+        options: dict[str, Options] = {}
+        refusals: dict[str, str] = {}
+        for collector in collectors:
+            given = request[collector.name]
+            if given and not isinstance(collector, UnavailableCollector):  # That one says why it is.
+                try:
+                    options[collector.name] = judge_options(collector, given, self._allowed_options)
+                except OptionsError as error:
+                    refusals[collector.name] = str(error)
+        request = {collector.name: request[collector.name] for collector in collectors}
+        return Choice(collectors=collectors, request=request, options=options, refusals=refusals)
 
-    def _warn(self, actor_name: str, text: str) -> None:
-        if actor_name not in self._warned:
-            self._warned.add(actor_name)
+    def _warn(self, actor_name: str, what: str, text: str) -> None:
+        if (actor_name, what) not in self._warned:
+            self._warned.add((actor_name, what))
             self.logger.warning("Actor %r: %s.", actor_name, text)
 
 
-def is_sampled(task_id: str, rate: float) -> bool:
-    """Returns: Whether a task is among the share that is diagnosed; the same whoever asks, and whenever."""
-    limit = _limit_of(rate)
-    return limit is None or sha256(task_id.encode("utf-8", "replace")).digest() < limit
+def _is_below(task_id: str, limit: bytes) -> bool:
+    """Returns: Whether a task is among the share below a limit; the same whoever asks, and whenever."""
+    return sha256(task_id.encode("utf-8", "replace")).digest() < limit
 
 
 def _limit_of(rate: float) -> bytes | None:
@@ -156,8 +188,8 @@ def _limit_of(rate: float) -> bytes | None:
     return None if rate >= 1 else int(rate * 2**64).to_bytes(8, "big")
 
 
-def expand(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns: The names, with `all` replaced by what it stands for."""
+def expand(names: tuple[str, ...], *, here: bool = True) -> tuple[str, ...]:
+    """Returns: The names, with `all` replaced by what it stands for, here or wherever the workers are."""
     if ALL not in names:
         return names
-    return (*(name for name in names if name != ALL), *all_names())
+    return (*(name for name in names if name != ALL), *all_names(here=here))

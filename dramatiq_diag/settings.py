@@ -6,46 +6,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL
 
-from .collectors import ALL, COLLECTOR_NAMES, known_names
+from .collectors import ALL, COLLECTOR_NAMES, NONE, collector_class, known_names
 from .errors import SettingsError
+from .locations import local_path, read_database_url
 from .rules import ALLOWED_RULES, parse_rules
-from .triggers import ALLOWED_TRIGGERS, collectors_of, parse_triggers, trigger_text
+from .setting_fields import MAX_LOG_BYTES, NAMES, Names, field, interval, seconds, size
+from .triggers import ALLOWED_TRIGGERS, check_late, collectors_of, parse_triggers, trigger_text
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
-
-#: The longest time that a setting may name, in seconds: a hundred years.
-_MAX_SECONDS = 100 * 366 * 86400
-_SECONDS = f"a number of seconds from 0 to {_MAX_SECONDS}"
-_INTERVAL = f"a number of seconds above 0 and up to {_MAX_SECONDS}"
-_BYTES = "a whole number of bytes above 0, or one with a unit, as in 512MiB"
-_NAMES = "names out of " + ", ".join(COLLECTOR_NAMES) + ", and collectors of other packages that are installed"
-#: So much of text is in an entry of the spool as JSON has it, and an entry has a limit.
-_MAX_LOG_BYTES = 64 * 1024**2
-
-_Names = Annotated[tuple[str, ...], NoDecode]
-
-
-def _field(default: Any, description: str, allowed: str, **constraints: Any) -> Any:
-    return Field(default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
-
-
-def _seconds(default: float, description: str) -> Any:
-    return _field(default, description, _SECONDS, ge=0, le=_MAX_SECONDS, allow_inf_nan=False)
-
-
-def _interval(default: float, description: str) -> Any:
-    return _field(default, description, _INTERVAL, gt=0, le=_MAX_SECONDS, allow_inf_nan=False)
-
-
-def _size(default: int, description: str) -> Any:
-    return _field(ByteSize(default), description, _BYTES, gt=0, le=2**62)
 
 
 class Settings(BaseSettings):
@@ -59,19 +32,24 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
     )
 
-    task_diagnostics: _Names = _field(
+    task_diagnostics: Names = field(
         (),
         "collected for every executed task, comma separated; `all` for all installed",
-        f"{ALL}, or {_NAMES}",
+        f"{ALL}, or {NAMES}",
         validation_alias="TASK_DIAGNOSTICS",
     )
-    task_diagnostics_on_request: _Names = _field(
+    task_diagnostics_on_request: Names = field(
         (),
         "what a message, an actor or an HTTP request may ask for besides",
-        f"{ALL}, or {_NAMES}",
+        f"{ALL}, or {NAMES}",
         validation_alias="TASK_DIAGNOSTICS_ON_REQUEST",
     )
-    sample_rate: float = _field(
+    options_on_request: Names = field(
+        (ALL,),
+        "which options of collectors a message, an actor or a capture may give",
+        f"{ALL}, {NONE}, or options such as memray.native_traces, comma separated",
+    )
+    sample_rate: float = field(
         1.0,
         "the share of the tasks of which is collected what nobody asked for",
         "a number from 0 to 1",
@@ -79,70 +57,70 @@ class Settings(BaseSettings):
         le=1,
         allow_inf_nan=False,
     )
-    pass_on_depth: int = _field(
+    pass_on_depth: int = field(
         3,
         "how many tasks deep what was asked for is passed on to what a task sends",
         "a whole number from 0 to 100",
         ge=0,
         le=100,
     )
-    request_key: SecretStr | None = _field(
+    request_key: SecretStr | None = field(
         None, "what an HTTP request has to bring to ask for diagnostics; without it all may", "at least 16 characters"
     )
-    data_dir: Path = _field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory")
-    database_url: str | None = _field(
+    data_dir: Path = field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory")
+    database_url: str | None = field(
         None,
         "any SQLAlchemy URL of SQLite or PostgreSQL; without it SQLite in the data dir",
         "an SQLAlchemy URL such as postgresql://user@host/name or sqlite:////path/file.db",
         repr=False,
     )
-    blob_url: str | None = _field(
+    blob_url: str | None = field(
         None, "where blobs live; without it `blobs` in the data dir", "a directory, or a file:// URL of one"
     )
-    spool_dir: Path | None = _field(None, "on the worker's own disk; without it `spool` in the data dir", "a directory")
-    spool_max_bytes: ByteSize = _size(4 * 1024**3, "past it new diagnostics are declined with a reason")
-    memory_interval: float = _interval(2.0, "seconds between RSS samples")
-    pyinstrument_interval: float = _interval(0.005, "seconds between profile samples")
-    pyinstrument_engine: Literal["sampler", "profiler"] = _field(
+    spool_dir: Path | None = field(None, "on the worker's own disk; without it `spool` in the data dir", "a directory")
+    spool_max_bytes: ByteSize = size(4 * 1024**3, "past it new diagnostics are declined with a reason")
+    memory_interval: float = interval(2.0, "seconds between RSS samples")
+    pyinstrument_interval: float = interval(0.005, "seconds between profile samples")
+    pyinstrument_engine: Literal["sampler", "profiler"] = field(
         "sampler", "`sampler`, or `profiler` for pyinstrument's own", "sampler or profiler"
     )
-    pyinstrument_start_after: float = _seconds(
+    pyinstrument_start_after: float = seconds(
         0.0, "seconds after which a run that is still going on is profiled; the sampler alone can join later"
     )
-    memray_wait: float = _seconds(0.0, "seconds a task waits for the process's one Tracker")
-    memray_max_bytes: ByteSize = _size(1024**3, "a capture stops there and is partial")
-    logs_max_bytes: ByteSize = _field(
+    memray_wait: float = seconds(0.0, "seconds a task waits for the process's one Tracker")
+    memray_max_bytes: ByteSize = size(1024**3, "a capture stops there and is partial")
+    logs_max_bytes: ByteSize = field(
         ByteSize(1024**2),
         "a run's log ends there and is partial",
         "a whole number of bytes from 1 to 64MiB",
         gt=0,
-        le=_MAX_LOG_BYTES,
+        le=MAX_LOG_BYTES,
     )
-    resources_interval: float = _interval(2.0, "seconds between looks at what the process uses")
-    keep_if: _Names = _field(
+    resources_interval: float = interval(2.0, "seconds between looks at what the process uses")
+    keep_if: Names = field(
         (), "rules of which one has to hold for a run's artifacts to be kept; without rules all are", ALLOWED_RULES
     )
-    triggers: _Names = _field(
+    triggers: Names = field(
         (), "what begins when a run has lasted so long, or the process has grown so large", ALLOWED_TRIGGERS
     )
-    orphan_protection_time: float = _seconds(86400.0, "seconds an artifact is kept")
-    run_retention: float = _seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
-    cleanup_interval: float = _seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
-    cleanup_queue: str = _field(
+    orphan_protection_time: float = seconds(86400.0, "seconds an artifact is kept")
+    run_retention: float = seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
+    cleanup_interval: float = seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
+    cleanup_queue: str = field(
         "default",
         "the queue that the cleanup actor is declared on",
         "a queue name: a letter or underscore, then letters, digits, dots, dashes, underscores",
         pattern=r"^[a-zA-Z_][a-zA-Z0-9._-]*$",
     )
-    shutdown_timeout: float = _seconds(10.0, "seconds a stopping worker spends on publishing")
-    url_ttl: float = _interval(3600.0, "seconds a download URL stays valid")
-    secret_key: SecretStr | None = _field(
+    shutdown_timeout: float = seconds(10.0, "seconds a stopping worker spends on publishing")
+    url_ttl: float = interval(3600.0, "seconds a download URL stays valid")
+    secret_key: SecretStr | None = field(
         None, "signs download URLs; without it one is made and kept in the data dir", "at least 16 characters"
     )
-    api_token: SecretStr | None = _field(
+    api_token: SecretStr | None = field(
         None, "if set, every route but signed downloads and /healthz asks for it", "a text"
     )
-    public_url: str | None = _field(None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL")
+    public_url: str | None = field(None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL")
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -150,7 +128,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError("\n".join(_explain(detail) for detail in error.errors())) from None
 
-    @field_validator("task_diagnostics", "task_diagnostics_on_request", mode="before")
+    @field_validator("task_diagnostics", "task_diagnostics_on_request", "options_on_request", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         names = value.split(",") if isinstance(value, str) else value
@@ -168,6 +146,18 @@ class Settings(BaseSettings):
             others = ", ".join(name for name in known if name not in COLLECTOR_NAMES) or "none"
             raise ValueError(f"unknown: {', '.join(map(repr, unknown))}; of other packages there are: {others}")
         return names
+
+    @field_validator("options_on_request")
+    @classmethod
+    def _know_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        if options in ((ALL,), (NONE,)):
+            return options
+        for option in options:
+            name, _, field = option.rpartition(".")
+            collector = collector_class(name)
+            if collector is None or field not in collector.options_class.model_fields:
+                raise ValueError(f"there is no {option!r:.100}")
+        return options
 
     @field_validator("pyinstrument_start_after")
     @classmethod
@@ -189,8 +179,7 @@ class Settings(BaseSettings):
         missing = [name for name in collectors_of(triggers) if not chosen & {name, ALL}]
         if missing and chosen:  # With nothing chosen everything is off, triggers as well.
             raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
-        if info.data.get("pyinstrument_engine") == "profiler" and any("pyinstrument" in t.names for t in triggers):
-            raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+        check_late(triggers, info.data.get("pyinstrument_engine", ""))
         return tuple(map(trigger_text, triggers))
 
     @field_validator("data_dir", "spool_dir")
@@ -203,13 +192,13 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _know_database(cls, value: str | None) -> str | None:
-        return value if value is None else _database_url(value).render_as_string(hide_password=False)
+        return value if value is None else read_database_url(value).render_as_string(hide_password=False)
 
     @field_validator("blob_url")
     @classmethod
     def _know_blob_url(cls, value: str | None) -> str | None:
         if value is not None:
-            _local_path(value)
+            local_path(value)
         return value
 
     @field_validator("secret_key", "request_key")
@@ -239,7 +228,7 @@ class Settings(BaseSettings):
         """The database's URL, with the driver named."""
         if self.database_url is None:
             return URL.create("sqlite", database=str(self.data_dir / "diagnostics.db"))
-        return _database_url(self.database_url)
+        return read_database_url(self.database_url)
 
     @property
     def migrates_itself(self) -> bool:
@@ -252,7 +241,7 @@ class Settings(BaseSettings):
     @property
     def blob_dir(self) -> Path:
         """The directory of the blobs."""
-        return self.data_dir / "blobs" if self.blob_url is None else _local_path(self.blob_url)
+        return self.data_dir / "blobs" if self.blob_url is None else local_path(self.blob_url)
 
     @property
     def spool(self) -> Path:
@@ -282,30 +271,6 @@ class DemoSettings(BaseSettings):
     """What the demo's worker reads besides."""
 
     broker_url: Annotated[str, Field(validation_alias=f"{ENV_PREFIX}DEMO_BROKER")] = ""
-
-
-def _database_url(value: str) -> URL:
-    try:
-        url = make_url(value)
-        backend = url.get_backend_name()
-    except ArgumentError:
-        raise ValueError from None
-    if backend == "sqlite" and url.database not in (None, "", ":memory:") and "mode=memory" not in value:
-        return url
-    if backend == "postgresql":
-        return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-    raise ValueError
-
-
-def _local_path(value: str) -> Path:
-    parts = urlsplit(value)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        path = Path(url2pathname(parts.path))
-    elif "://" not in value and "\0" not in value:
-        path = Path(value)
-    else:
-        raise ValueError
-    return path.expanduser().absolute()
 
 
 def _explain(detail: Any) -> str:

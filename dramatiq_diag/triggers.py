@@ -77,6 +77,12 @@ def collectors_of(triggers: Iterable[Trigger]) -> list[str]:
     return [name for name in named if name != STACKS]
 
 
+def check_late(triggers: Iterable[Trigger], engine: str) -> None:
+    """Refuses what cannot begin late with this engine of the time profile. Raises: ValueError."""
+    if engine == "profiler" and "pyinstrument" in collectors_of(triggers):
+        raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+
+
 def _parse(text: str) -> Trigger:
     condition, separator, listed = text.partition(":")
     names = tuple(dict.fromkeys(filter(None, listed.split(","))))
@@ -135,6 +141,7 @@ class Triggers:
     def __init__(self, settings: Settings, collectors: dict[str, Collector]) -> None:
         self.logger = get_logger(__name__, type(self))
         self._collectors = collectors
+        self._engine = settings.pyinstrument_engine
         self._for_all = parse_triggers(settings.triggers)
         self._by_actor: dict[str, tuple[tuple[Trigger, ...], bool]] = {}
         "Name -> its triggers, and whether it has a list of diagnostics of its own."
@@ -169,6 +176,7 @@ class Triggers:
             missing = [name for name in collectors_of(triggers) if name not in self._collectors]
             if missing:
                 raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
+            check_late(triggers, self._engine)
         except ValueError as error:
             self.logger.warning(
                 "Actor %r: its option %s is ignored, and it has no triggers%s; allowed are %s.",

@@ -19,8 +19,9 @@ from support import Stored, finish, middleware_under_test, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asking import asking_for
+from dramatiq_diag.collectors import load
 from dramatiq_diag.models import TaskRun
-from dramatiq_diag.selection import is_sampled
+from dramatiq_diag.selection import Selection
 
 
 class Chain:
@@ -127,6 +128,16 @@ def test_what_is_collected_for_all_is_not_passed_on_but_the_parent_is(chain):
 
     assert set(found) == {"top", "child"}
     assert found["child"].parent_run_id == found["top"].run_id
+
+
+def test_an_empty_list_is_for_that_message_alone(chain):
+    with chain(task_diagnostics=["memory"]) as (tasks, runs):
+        child = tasks.actor(lambda: None, actor_name="child")
+        tasks.actor(lambda: child.send() and None, actor_name="top").send_with_options(diagnostics=[])
+        found = runs()
+
+    assert set(found) == {"child"}
+    assert found["child"].parent_run_id is None
 
 
 def test_a_messages_own_list_is_never_replaced(chain):
@@ -270,14 +281,26 @@ def test_what_a_middleware_sends_before_a_task_is_not_of_the_task_before(chain, 
 # Which share is taken.
 
 
-def test_the_share_is_right_over_many_tasks():
-    count = sum(is_sampled(str(uuid.UUID(int=number * 7919)), 0.01) for number in range(100_000))
-    numbered = sum(is_sampled(f"task-{number}", 0.01) for number in range(100_000))
+def in_share(given: Settings, rate: float) -> Callable[[str], bool]:
+    """Returns: Whether a task of an id is selected with this rate."""
+    broker = StubBroker(middleware=[])
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work")
+    selection = Selection(given.model_copy(update={"sample_rate": rate}), load(["memory"], given))
+    message = actor.message()
+    broker.close()
+    return lambda task_id: bool(selection(broker, message.copy(message_id=task_id)).collectors)
+
+
+def test_the_share_is_right_over_many_messages(settings):
+    given = settings(task_diagnostics=["memory"])
+    one_percent = in_share(given, 0.01)
+    count = sum(one_percent(str(uuid.UUID(int=number * 7919))) for number in range(100_000))
+    numbered = sum(one_percent(f"task-{number}") for number in range(100_000))
 
     assert 850 < count < 1150  # Over four standard deviations of a fair draw.
     assert 850 < numbered < 1150
-    assert not any(is_sampled(f"task-{number}", 0) for number in range(1000))
-    assert all(is_sampled(f"task-{number}", 1) for number in range(1000))
+    assert not any(map(in_share(given, 0), (f"task-{number}" for number in range(1000))))
+    assert all(map(in_share(given, 1), (f"task-{number}" for number in range(1000))))
 
 
 def test_a_share_is_collected_and_explicit_requests_always(chain):
@@ -297,7 +320,7 @@ def test_a_share_is_collected_and_explicit_requests_always(chain):
         collected = {run.task_id for run in Stored(store).all_runs()}
         store.close()
 
-    expected = {task_id for task_id in sent if is_sampled(task_id, 0.3)}
+    expected = {task_id for task_id in sent if in_share(tasks.diagnostics.settings, 0.3)(task_id)}
     assert collected == expected | set(asked) | set(always_sent)
     assert 0 < len(expected) < 60
 

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from test_store import artifact_record, bundle, run_record
+from test_worker_actors import note
 
 from dramatiq_diag.captures import create
 from dramatiq_diag.cli import main
@@ -46,9 +47,10 @@ def document(result):
     return json.loads(result.stdout)
 
 
-def test_a_capture_is_asked_for_listed_and_ended(command):
+def test_a_capture_is_asked_for_listed_and_ended(command, store):
+    note(store, "resize")
     made = command("capture", "resize", "--diagnostics", "memray, memory", "--runs", "5", "--for", "2h")
-    assert (made.exit_code, made.stderr) == (0, "No run of this actor is stored yet.\n")
+    assert (made.exit_code, made.stderr) == (0, "")
     assert "the next 5 runs of resize, until 20" in made.stdout
 
     (listed,) = document(command("captures", "--open", "--json"))["captures"]
@@ -62,6 +64,31 @@ def test_a_capture_is_asked_for_listed_and_ended(command):
     assert command("captures", "--end", listed["capture_id"]).exit_code == 0
 
 
+def test_a_capture_says_how_its_diagnostics_work(command):
+    options = ("--option", "memray.native_traces=true", "--option", "memory.interval=0.5")
+    assert command("capture", "resize", "--unknown-actor", "--diagnostics", "memray,memory", *options).exit_code == 0
+
+    (listed,) = document(command("captures", "--json"))["captures"]
+    assert listed["diagnostics"] == {"memray": {"native_traces": True}, "memory": {"interval": 0.5}}
+    assert "memray (native_traces=true),memory (interval=0.5)" in command("captures").stdout
+
+
+def test_a_capture_of_an_actor_that_nobody_knows_has_to_be_asked_for_as_that(command, store):
+    note(store, "resize")
+    refused = command("capture", "resise", "--diagnostics", "memory")
+    assert refused.exit_code == 2
+    assert "there is 'resize'. Where its workers have not started yet" in " ".join(refused.stderr.split())
+    assert "--unknown-actor" in refused.stderr
+    assert command("captures").stdout.startswith("No captures.")
+
+    made = command("capture", "resise", "--diagnostics", "memory", "--unknown-actor")
+    assert (made.exit_code, made.stderr) == (
+        0,
+        "No worker has said that it has this actor, and no run of it is stored yet.\n",
+    )
+    assert "the next run of resise" in made.stdout
+
+
 def test_a_capture_of_a_known_actor_has_no_note(command, store):
     store.publish([bundle(run_record(actor_name="resize"), artifact_record())])
     made = command("capture", "resize", "--diagnostics", "memory", "--json")
@@ -70,7 +97,7 @@ def test_a_capture_of_a_known_actor_has_no_note(command, store):
 
 
 def test_the_runs_of_a_capture_are_listed(command, store):
-    capture_id = create(store, "work", {"memory": {}}, 1, 60.0).capture.capture_id
+    capture_id = create(store, "work", {"memory": {}}, 1, 60.0, unknown_actor=True).capture.capture_id
     store.publish([bundle(run_record(task_id="asked", capture_id=capture_id)), bundle(run_record(task_id="other"))])
     runs = document(command("tasks", "--capture", str(capture_id), "--json"))["runs"]
     assert [run["task_id"] for run in runs] == ["asked"]
@@ -85,6 +112,11 @@ def test_the_runs_of_a_capture_are_listed(command, store):
         (("--diagnostics", "\x1b[2J"), "TASK_DIAGNOSTICS_ON_REQUEST"),
         (("--diagnostics", ","), "needs the name"),
         ((), "--diagnostics"),
+        # Options that there are not, that are not allowed, or of what is not asked for.
+        (("--diagnostics", "memory", "--option", "memory.depth=1"), "no option 'depth'"),
+        (("--diagnostics", "memory", "--option", "memory.interval=0"), "memory.interval"),
+        (("--diagnostics", "memory", "--option", "memray.native_traces=1"), "not asked for"),
+        (("--diagnostics", "memory", "--option", "\x1b[2J"), "write it like"),
         # Out of bounds.
         *(
             (("--diagnostics", "memory", "--runs", runs), "1 to 1000 runs")
@@ -120,7 +152,10 @@ def test_a_capture_that_there_is_not_cannot_be_ended(command):
 
 
 def test_a_name_that_steers_a_terminal_is_shown_harmless(command):
-    made = command("capture", "\x1b[31mred", "--diagnostics", "memory")
+    refused = command("capture", "\x1b[31mred", "--diagnostics", "memory")
+    assert refused.exit_code == 2
+    assert "\x1b" not in refused.stderr
+    made = command("capture", "\x1b[31mred", "--diagnostics", "memory", "--unknown-actor")
     assert made.exit_code == 0
     assert "\x1b" not in made.stdout
     assert "\x1b" not in command("captures").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -61,7 +62,8 @@ def soon(monkeypatch):
 
 
 def ask(store, actor_name="work", *, runs=1, names=("memory",), duration_s=HOUR_S):
-    return create(store, actor_name, {name: {} for name in names}, runs, duration_s).capture.capture_id
+    diagnostics = {name: {} for name in names}
+    return create(store, actor_name, diagnostics, runs, duration_s, unknown_actor=True).capture.capture_id
 
 
 def standing(store, capture_id):
@@ -130,8 +132,10 @@ def test_what_cannot_be_captured_is_refused_in_words(store, changes, said):
 
 
 def test_options_that_no_diagnostic_has_are_refused(store):
-    with pytest.raises(CaptureRequestError, match="no options of memory"):
-        create(store, "work", {"memory": {"interval": 1}}, 1, HOUR_S)
+    with pytest.raises(CaptureRequestError, match="memory has no option 'depth'"):
+        create(store, "work", {"memory": {"depth": 1}}, 1, HOUR_S)
+    with pytest.raises(CaptureRequestError, match=r"memory\.interval"):
+        create(store, "work", {"memory": {"interval": 0}}, 1, HOUR_S)
 
 
 def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
@@ -142,6 +146,28 @@ def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
         ask(store)
     end(store, first)
     ask(store)
+
+
+def test_those_who_ask_at_once_get_no_more_captures_than_there_may_be(given, store_of, monkeypatch):
+    monkeypatch.setattr("dramatiq_diag.captures.MAX_OPEN", 3)
+    stores = [store_of(given) for _ in range(8)]
+    barrier, made, refused = threading.Barrier(len(stores)), [], []
+
+    def ask_for_one(own: Store) -> None:
+        barrier.wait()
+        try:
+            made.append(ask(own, runs=1000))
+        except TooManyCapturesError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=ask_for_one, args=(own,)) for own in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(made), len(refused)) == (3, 5)
+    with stores[0].session() as session:
+        assert len(list_captures(session)) == 3
 
 
 # Permits.
@@ -191,6 +217,36 @@ def test_a_lease_that_ended_makes_the_permit_another_s(store):
     assert standing(store, capture_id).state == CaptureState.COMPLETE
 
 
+def test_a_use_may_be_noted_twice_and_is_one(store):
+    capture_id, one, run_id = ask(store), uuid.uuid4(), uuid.uuid4()
+    claimed(store, capture_id, one)
+    for _ in range(2):
+        with store.session() as session:
+            assert permits.use(session, capture_id, 1, one, run_id)
+    assert not use(store, capture_id, 1, one)
+    assert standing(store, capture_id).captured_runs == 1
+    assert held(store, capture_id)[0].run_id == run_id
+
+
+def test_the_last_use_ends_a_capture_also_where_two_are_noted_at_once(given, store, store_of):
+    stores, barrier = [store_of(given) for _ in range(2)], threading.Barrier(2)
+    captures = [ask(store, runs=2) for _ in range(20)]
+    permits_of = [[(each, holder := uuid.uuid4(), claimed(store, each, holder)) for each in captures] for _ in stores]
+
+    def use_all(own: Store, mine) -> None:
+        for capture_id, holder, number in mine:
+            barrier.wait()
+            assert use(own, capture_id, number, holder)
+
+    threads = [threading.Thread(target=use_all, args=pair) for pair in zip(stores, permits_of, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [standing(store, each).captured_runs for each in captures] == [2] * 20
+    assert None not in [standing(store, each).capture.ended_at for each in captures]
+
+
 def test_no_permit_is_given_of_a_capture_that_is_over(store):
     by_hand, in_time = ask(store), ask(store)
     claimed(store, by_hand, uuid.uuid4())
@@ -224,6 +280,10 @@ def test_those_who_claim_at_once_get_different_permits(given, store, store_of):
 
 
 # In workers.
+
+
+def test_a_worker_looks_at_captures_often_enough_to_learn_of_one_within_five_seconds():
+    assert 2 * capturing.POLL_INTERVAL_S <= 5
 
 
 def has_a_permit(tasks):
@@ -455,6 +515,85 @@ def test_a_run_that_could_not_be_told_of_is_told_of_later(given, store, bench, m
         tasks.finish()
 
     assert len(runs_of(store, capture_id)) == 1
+
+
+def test_a_run_that_was_told_of_though_the_answer_was_lost_is_no_run_more(
+    given, store, bench, monkeypatch, caplog, soon
+):
+    capture_id, use_of = ask(store), permits.use
+    with bench(given) as tasks:
+        actor, calls = tasks.actor(work), []
+        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+
+        def loses_its_first_answer(session, *values):
+            used = use_of(session, *values)
+            calls.append(used)
+            if len(calls) == 1:
+                session.commit()
+                raise StoreUnavailableError
+            return used
+
+        monkeypatch.setattr(permits, "use", loses_its_first_answer)
+        actor.send()
+        eventually(lambda: len(calls) == 2, "the run is told of again")
+        tasks.finish()
+
+    assert "lease had ended" not in caplog.text
+    assert standing(store, capture_id).captured_runs == 1
+
+
+def test_a_complete_capture_is_ended_though_the_database_failed_in_between(given, store, bench, monkeypatch, soon):
+    capture_id, end_of = ask(store), permits.end_if_complete
+    with bench(given) as tasks:
+        actor, calls = tasks.actor(work), []
+        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+
+        def fails_once(*values):
+            calls.append(values)
+            if len(calls) == 1:
+                raise StoreUnavailableError
+            end_of(*values)
+
+        monkeypatch.setattr(permits, "end_if_complete", fails_once)
+        actor.send()
+        tasks.finish()
+        eventually(lambda: standing(store, capture_id).captured_runs, "the run is told of")
+        eventually(lambda: len(calls) > 1, "it was tried again")
+
+    assert standing(store, capture_id).capture.ended_at is not None
+
+
+def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench, monkeypatch, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        actor, process = tasks.actor(work), tasks.diagnostics.process.capturing
+        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+        monkeypatch.setattr(capturing, "POLL_INTERVAL_S", 3600.0)
+        eventually(lambda: process._due > time.monotonic() + 60, "the worker waits for nothing but runs")
+        process._stopping = True
+        actor.send()
+        tasks.finish()
+
+    assert standing(store, capture_id).captured_runs == 1
+    assert standing(store, capture_id).capture.ended_at is not None
+
+
+def test_a_process_whose_lease_went_to_another_one_claims_the_next_permit(given, store, bench, monkeypatch, soon):
+    capture_id, looks, renewed = ask(store, runs=2), [], []
+    open_captures, renew = permits.open_captures, permits.renew
+    monkeypatch.setattr(permits, "open_captures", lambda session: looks.append(session) or open_captures(session))
+    monkeypatch.setattr(permits, "renew", lambda *values: renewed.append(renew(*values)) or renewed[-1])
+    with bench(given) as tasks:
+        tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the process has a permit")
+        lapse(store, capture_id)
+        assert claimed(store, capture_id, uuid.uuid4()) == 1
+
+        tasks.diagnostics.process.capturing._mine[capture_id].usable_until -= permits.LEASE_S / 2
+        eventually(lambda: False in renewed, "the lease could not be renewed")
+        count = len(looks)
+        eventually(lambda: len(looks) > count + 3, "the process has looked a few times")
+        assert tasks.diagnostics.process.capturing._mine[capture_id].number == 2
 
 
 # After their end.

@@ -267,6 +267,24 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
     assert reasons == {"It did not return within 0.1 s and was abandoned.", "It hung in another run of this process."}
 
 
+def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench, settings, stored, monkeypatch):
+    given = settings(task_diagnostics=["memory", "pyinstrument"], keep_if="duration>1h")
+    recording_class, go_on = _recording_class("memory", {}), threading.Event()
+    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "discard", lambda _: go_on.wait(PATIENCE_S))
+    monkeypatch.setattr("dramatiq_diag.run.STEP_TIMEOUT_S", 0.1)
+
+    with bench(given) as tasks:
+        ids = [tasks.run(lambda: None, actor_name=name) for name in ("first", "second")]
+        go_on.set()
+        eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
+
+    first, second = (stored(given).artifacts(task_id) for task_id in ids)
+    assert first["memory_profile"].reason == "HungError at discard: It did not return within 0.1 s and was abandoned."
+    assert second["memory_profile"].reason == "It hung in another run of this process."
+    assert {found["pyinstrument_profile"].status for found in (first, second)} == {ArtifactStatus.DROPPED}
+
+
 @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)])
 def test_what_a_slow_collector_raises_is_told_as_ever(bench, settings, stored, monkeypatch, error):
     given = settings(task_diagnostics=["memory"])
@@ -298,7 +316,7 @@ def _module(name: str) -> Any:
 
 def _recording_class(name: str, options: dict[str, str]) -> Any:
     if name == "pyinstrument":
-        return getattr(_module(name), "_ProfilerRecording" if options else "_SamplerRecording")
+        return getattr(_module(name), "ProfilerRecording" if options else "_SamplerRecording")
     return getattr(_module(name), f"_{name.removeprefix('debug-').capitalize()}Recording")
 
 

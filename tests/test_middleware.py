@@ -37,6 +37,8 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import MemoryCollector, _MemoryRecording
 from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.process import Process
+from dramatiq_diag.sealer import Sealer
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 ARTIFACT_NAMES = {"memory_profile", "pyinstrument_profile", "memray_profile"}
@@ -507,6 +509,60 @@ def test_an_interrupt_while_a_run_is_ended_does_not_fail_the_task(bench, setting
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.SUCCEEDED
     assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+
+
+@pytest.mark.parametrize("when", ["before", "after", "before and after"])
+def test_an_interrupt_while_a_run_is_handed_over_neither_loses_nor_doubles_it(
+    bench, settings, stored, monkeypatch, when
+):
+    given = settings(task_diagnostics=["memory"])
+    left = {"before": when.startswith("before"), "after": when.endswith("after")}
+    original = Sealer.submit
+
+    def strike_once(moment: str) -> None:
+        if left[moment]:
+            left[moment] = False
+            strike(Shutdown)
+
+    def struck(sealer: Sealer, run: Any) -> None:
+        strike_once("before")
+        original(sealer, run)
+        strike_once("after")
+
+    monkeypatch.setattr(Sealer, "submit", struck)
+
+    # When interrupts strike where a run that has ended goes to the sealer; `finish` waits until it is published
+    with bench(given) as tasks:
+        ids = [tasks.run(short_task, actor_name=name) for name in ("first", "second")]
+        process = tasks.diagnostics.process
+        assert (process.runs, process.unsaved) == ({}, set())
+        assert process.sealer.submitted == 2
+
+    assert not any(left.values())
+    for task_id in ids:
+        (run,) = stored(given).runs(task_id)
+        assert run.status == RunStatus.SUCCEEDED
+        assert stored(given).artifacts(task_id)["memory_profile"].status == ArtifactStatus.STORED
+
+
+def test_an_interrupt_before_a_run_has_started_leaves_a_run_that_says_so(bench, settings, stored, monkeypatch):
+    given = settings(task_diagnostics=["memory"])
+    original, struck = Process._sender, []
+
+    def strike_once(*args: Any) -> Any:
+        if not struck:
+            struck.append(1)
+            strike(TimeLimitExceeded)
+        return original(*args)
+
+    monkeypatch.setattr(Process, "_sender", strike_once)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(short_task)
+
+    (run,) = stored(given).runs(task_id)
+    assert (run.status, run.exception_type) == (RunStatus.FAILED, "TimeLimitExceeded")
+    assert stored(given).artifacts(task_id)["memory_profile"].reason == "The collector left no file."
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -251,6 +251,8 @@ def test_the_doctor_names_each_and_finds_what_is_chosen_and_broken(settings, ins
 
 _WORKER = """
 import gc
+import json
+import sys
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics
@@ -262,7 +264,7 @@ def work():
     for _ in range(3):
         gc.collect()
 
-message = dramatiq.actor(work, broker=broker).send()
+message = dramatiq.actor(work, broker=broker).send_with_options(diagnostics=json.loads(sys.argv[1]))
 worker = dramatiq.Worker(broker, worker_threads=1)
 worker.start()
 broker.join("default")
@@ -289,7 +291,7 @@ def example(tmp_path_factory):
 def test_the_example_is_installed_chosen_by_name_and_downloaded(example, tmp_path):
     environment = os.environ | {
         "PYTHONPATH": python_path(example),
-        "TASK_DIAGNOSTICS": "memory,gc-counts",
+        "TASK_DIAGNOSTICS_ON_REQUEST": "memory,gc-counts",
         "DRAMATIQ_DIAG_DATA_DIR": str(tmp_path / "data"),
     }
 
@@ -299,7 +301,8 @@ def test_the_example_is_installed_chosen_by_name_and_downloaded(example, tmp_pat
             command, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE_S
         ).stdout
 
-    task_id = python(_WORKER).strip()
+    request = ["memory", {"gc-counts": {"from_generation": 1}}]
+    task_id = python(_WORKER, json.dumps(request)).strip()
     main = "from dramatiq_diag.cli import main; main()"
     shown = json.loads(python(main, "artifacts", task_id, "--download", str(tmp_path / "got"), "--json"))
 
@@ -307,5 +310,5 @@ def test_the_example_is_installed_chosen_by_name_and_downloaded(example, tmp_pat
     assert statuses == {"memory_profile": "stored", "gc_counts": "stored"}
     (downloaded,) = (tmp_path / "got").rglob("gc.csv")
     rows = list(csv.DictReader(downloaded.read_text().splitlines()))
-    assert [row["generation"] for row in rows] == ["0", "1", "2"]
+    assert [row["generation"] for row in rows] == ["1", "2"]
     assert int(rows[-1]["collections"]) >= 3

@@ -15,6 +15,7 @@ GIB = 1024**3
 TABLE = [
     ("TASK_DIAGNOSTICS", "task_diagnostics", ()),
     ("TASK_DIAGNOSTICS_ON_REQUEST", "task_diagnostics_on_request", ()),
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "options_on_request", ("all",)),
     ("DRAMATIQ_DIAG_SAMPLE_RATE", "sample_rate", 1),
     ("DRAMATIQ_DIAG_PASS_ON_DEPTH", "pass_on_depth", 3),
     ("DRAMATIQ_DIAG_REQUEST_KEY", "request_key", None),
@@ -46,6 +47,12 @@ TABLE = [
 
 #: Variable -> a value that is allowed and not the default, and what it becomes.
 GOOD = [
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "none", ("none",)),
+    (
+        "DRAMATIQ_DIAG_OPTIONS_ON_REQUEST",
+        "memray.native_traces, memory.interval",
+        ("memray.native_traces", "memory.interval"),
+    ),
     ("DRAMATIQ_DIAG_SAMPLE_RATE", "0.01", 0.01),
     ("DRAMATIQ_DIAG_PASS_ON_DEPTH", "0", 0),
     ("TASK_DIAGNOSTICS", "memory, pyinstrument,memory,", ("memory", "pyinstrument")),
@@ -83,6 +90,11 @@ BAD = [
     ("TASK_DIAGNOSTICS", "Memory"),
     ("TASK_DIAGNOSTICS", '["memory"]'),
     ("TASK_DIAGNOSTICS_ON_REQUEST", "everything"),
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "memray"),
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "memray.speed"),
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "cpu.interval"),
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "all,memory.interval"),
+    ("DRAMATIQ_DIAG_OPTIONS_ON_REQUEST", "none,memory.interval"),
     # Numbers
     ("DRAMATIQ_DIAG_MEMORY_INTERVAL", "0"),
     ("DRAMATIQ_DIAG_MEMORY_INTERVAL", "-1"),

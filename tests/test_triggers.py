@@ -411,6 +411,85 @@ def test_a_wrong_trigger_of_an_actor_is_none_and_said_once(bench, settings, stor
     assert "after 30s: pyinstrument" in record.getMessage()
 
 
+def test_an_actor_cannot_have_the_other_engine_begin_late_either(bench, settings, stored, caplog):
+    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_engine="profiler")
+
+    with bench(given) as tasks:
+        task_id = tasks.run(sum, [1], diagnostics_triggers=f"{NOW}: pyinstrument")
+
+    (record,) = [record for record in caplog.records if TRIGGERS_OPTION in record.getMessage()]
+    assert "cannot join later" in record.getMessage()
+    assert stored(given).artifacts(task_id)["pyinstrument_profile"].status == ArtifactStatus.STORED
+
+
+def test_what_a_message_says_of_the_engine_holds_for_what_begins_late_too(bench, settings, stored):
+    given = settings(task_diagnostics_on_request=["memory", "pyinstrument", "memray"], triggers=f"{LATER}: stacks")
+
+    with bench(given) as tasks:
+        actor = tasks.actor(sum, actor_name="work")
+        message = actor.send_with_options(args=([1],), diagnostics={"pyinstrument": {"engine": "profiler"}})
+        tasks.finish()
+        after = actor.send_with_options(args=([1],), diagnostics=["memray"])
+        tasks.finish()
+
+    assert stored(given).artifacts(message.message_id)["pyinstrument_profile"].status == ArtifactStatus.STORED
+    assert stored(given).artifacts(after.message_id)["memray_profile"].status == ArtifactStatus.STORED
+
+
+def test_the_timer_of_a_trigger_rings_once(bench, settings, monkeypatch):
+    given = settings(task_diagnostics=["memory"], triggers=f"{NOW}: stacks")
+    rung: list[int] = []
+    ring = Late._ring
+    monkeypatch.setattr(Late, "_ring", lambda *arguments: (rung.append(1), ring(*arguments)))
+
+    with bench(given) as tasks:
+        runs = Runs(tasks)
+
+        def work() -> None:
+            eventually(runs.wrote_stacks(), "the trigger fired")
+            time.sleep(0.1)
+
+        tasks.run(work)
+
+    assert rung == [1]
+
+
+def test_a_look_that_fails_costs_that_look_alone(bench, settings, stored, monkeypatch, caplog):
+    given = settings(task_diagnostics=["memory"], triggers="after 1s: stacks")
+    read, fails = VitalsReader.read, [True]
+
+    def out_of_descriptors(reader: VitalsReader) -> Any:
+        if fails:
+            raise OSError(24, "Too many open files")
+        return read(reader)
+
+    monkeypatch.setattr(VitalsReader, "read", out_of_descriptors)
+
+    with bench(given) as tasks, caplog.at_level(logging.WARNING):
+        runs = Runs(tasks)
+
+        def work() -> None:
+            eventually(lambda: "could not be noted" in caplog.text, "a look failed")
+            fails.clear()
+            eventually(runs.wrote_stacks(), "a later look fired the trigger")
+
+        task_id = tasks.run(work)
+
+    assert stored(given).artifacts(task_id)["task_logs"].status == ArtifactStatus.STORED
+
+
+def test_a_run_of_triggers_alone_knows_its_parent(bench, settings, stored):
+    given = settings(task_diagnostics_on_request=["memory"], triggers=f"{LATER}: stacks")
+
+    with bench(given) as tasks:
+        child = tasks.actor(lambda: None, actor_name="child")
+        tasks.actor(lambda: child.send() and None, actor_name="top").send()
+        tasks.finish()
+
+    runs = {run.actor_name: run for run in stored(given).all_runs()}
+    assert runs["child"].parent_run_id == runs["top"].run_id
+
+
 def test_one_that_is_not_installed_says_so(bench, settings, stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "memray", None)
     given = settings(task_diagnostics_on_request=["memray"], triggers=f"{NOW}: memray")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dramatiq.logging import get_logger
 
 from ..errors import UnavailableError
-from .base import Collector, Recording, UnavailableCollector
+from .base import Collector, Options, Recording, UnavailableCollector
 from .plugins import discover, import_class, stand_in
 
 if TYPE_CHECKING:
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "COLLECTOR_NAMES",
+    "NONE",
     "Collector",
+    "Options",
     "Recording",
     "all_names",
     "chosen",
     "close_all",
+    "collector_class",
     "installed",
     "known_names",
     "load",
@@ -34,6 +37,9 @@ __all__ = [
 
 #: Stands for every collector of this package that is installed.
 ALL = "all"
+
+#: Stands for nothing, where an empty setting would mean the default.
+NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +89,28 @@ def known_names() -> tuple[str, ...]:
     return (*COLLECTOR_NAMES, *sorted({*discover()} - {*COLLECTOR_NAMES, ALL}))
 
 
-def all_names() -> tuple[str, ...]:
-    """Returns: What `all` stands for; other packages' are chosen by name, and `debug-logs` is as well."""
-    return tuple(name for name in COLLECTOR_NAMES if installed(name) and _BUILTIN[name].includes is None)
+def all_names(*, here: bool = True) -> tuple[str, ...]:
+    """Returns: What `all` stands for; other packages' are chosen by name, and `debug-logs` is as well.
+
+    Parameters:
+      here: Whether for a worker, which has what is installed; otherwise for whoever asks workers elsewhere.
+    """
+    names = (name for name in COLLECTOR_NAMES if _BUILTIN[name].includes is None)
+    return tuple(name for name in names if not here or installed(name))
+
+
+def collector_class(name: str) -> type[Collector] | None:
+    """Returns: The class of a collector of this package, or of another that is installed; None where it cannot be had.
+
+    What it measures with need not be installed.
+    """
+    if name in _BUILTIN:
+        return _class_of(_BUILTIN[name])
+    point = discover().get(name)
+    try:
+        return None if point is None else import_class(point, ())
+    except UnavailableError:
+        return None
 
 
 def chosen(collectors: Mapping[str, Collector], names: Iterable[str]) -> tuple[Collector, ...]:
@@ -128,8 +153,12 @@ def close_all(collectors: Mapping[str, Collector]) -> None:
 
 
 def _build_builtin(name: str, settings: Settings) -> Collector:
-    builtin = _BUILTIN[name]
-    return _build(name, getattr(import_module(builtin.module, __name__), builtin.class_name), settings)
+    return _build(name, _class_of(_BUILTIN[name]), settings)
+
+
+def _class_of(builtin: _Builtin) -> type[Collector]:
+    found: type[Collector] = getattr(import_module(builtin.module, __name__), builtin.class_name)
+    return found
 
 
 def _load_others(wanted: set[str], settings: Settings) -> dict[str, Collector]:

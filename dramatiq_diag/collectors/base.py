@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import BaseModel, ConfigDict
+
 from ..errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 ARTIFACT_NAME_PATTERN = "[a-z][a-z0-9_]{0,63}"
 FILENAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MEDIA_TYPE_PATTERN = "[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}"
+
+
+class Options(BaseModel):
+    """What a message, an actor or a capture may say of how a collector works. Each field has a default, and limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Recording:
@@ -100,11 +108,15 @@ class Collector:
     stored_as: ClassVar[str | None] = None
     "The name of the stored form, where this package renders the download from a smaller one; None for all others."
 
+    options_class: ClassVar[type[Options]] = Options
+    "The options that a request may give; the run has them as `run.options(self)`."
+
     process: Process
     "The process it works in, with the ticker that it may use; set by `open`."
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.default_options = self.options_class()
 
     def open(self, process: Process) -> None:
         """Makes what the process is to hold, before the first `record`."""
@@ -131,7 +143,7 @@ class UnavailableCollector(Collector):
         vars(self).update(
             {
                 field: getattr(wanted, field)
-                for field in ("name", "artifact_name", "filename", "media_type", "stored_as")
+                for field in ("name", "artifact_name", "filename", "media_type", "stored_as", "options_class")
             }
         )
         self.reason = reason

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import ByteSize, Field
 
 from ..errors import GUARDED
 from ..run import Run
+from ..setting_fields import MAX_LOG_BYTES
 from ..settings import Settings
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
 from .loglines import text_of
 from .logtap import LogTap, RunLog
 
 #: How deep records may be nested that are logged while another's message is made, as an ORM's queries are.
 _MAX_NESTED = 4
+
+
+class LogsOptions(Options):
+    """What a request may say of `logs` and `debug-logs`."""
+
+    max_bytes: Annotated[ByteSize, Field(gt=0, le=MAX_LOG_BYTES)] | None = None
+    "Where the log ends, up to 64 MiB; without it DRAMATIQ_DIAG_LOGS_MAX_BYTES."
 
 
 class LogsCollector(Collector):
@@ -29,6 +39,7 @@ class LogsCollector(Collector):
     artifact_name = "task_logs"
     filename = "task.log"
     media_type = "text/plain"
+    options_class = LogsOptions
 
     debug: ClassVar[bool] = False
     "Whether it has what the loggers' levels leave out as well."
@@ -61,7 +72,8 @@ class _LogsRecording(Recording):
     def __init__(self, collector: LogsCollector, run: Run) -> None:
         self.collector = collector
         self.run = run
-        self.max_bytes = int(collector.settings.logs_max_bytes)
+        asked_bytes = run.options(collector).max_bytes
+        self.max_bytes = int(collector.settings.logs_max_bytes if asked_bytes is None else asked_bytes)
         self.size_bytes = 0
         self.left_out = self.lost = 0
         self.stopped = False
@@ -84,7 +96,7 @@ class _LogsRecording(Recording):
             self.stopped = True
 
     def _reasons(self) -> list[str]:
-        limit = f"its limit, DRAMATIQ_DIAG_LOGS_MAX_BYTES, is {self.max_bytes} bytes"
+        limit = f"its limit is {self.max_bytes} bytes, see DRAMATIQ_DIAG_LOGS_MAX_BYTES"
         told = [f"{self.left_out} records were left out at the end of the log: {limit}."] if self.left_out else []
         return [*told, f"{self.lost} records could not be written."] if self.lost else told
 

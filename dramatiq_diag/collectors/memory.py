@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from typing import Annotated
+
+from pydantic import Field
 
 from ..run import Run
-from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
+from .sampled import SampledRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 
 #: Bytes in a megabyte of the log, as Pulp's and most people's plots have it.
 MEGABYTE = 1024 * 1024
+
+
+class MemoryOptions(Options):
+    """What a request may say of `memory`."""
+
+    interval: Annotated[float, Field(ge=0.01, le=86400)] | None = None
+    "Seconds between samples; without it DRAMATIQ_DIAG_MEMORY_INTERVAL."
 
 
 class MemoryCollector(Collector):
@@ -26,41 +35,20 @@ class MemoryCollector(Collector):
     artifact_name = "memory_profile"
     filename = "memory.datum"
     media_type = "text/plain"
+    options_class = MemoryOptions
 
     def record(self, run: Run) -> Recording:
-        return _MemoryRecording(self, run)
+        asked_s = run.options(self).interval
+        return _MemoryRecording(self, run, self.settings.memory_interval if asked_s is None else asked_s)
 
 
-class _MemoryRecording(Recording):
-    quick = True
+class _MemoryRecording(SampledRecording):
+    peak_bytes = 0
 
-    def __init__(self, collector: MemoryCollector, run: Run) -> None:
-        self.collector = collector
-        self.run = run
-        self.peak_bytes = 0
-        self.stopped = False
-        self.lock = threading.Lock()
-        self.timer = Timer(collector.settings.memory_interval, self._tick)
-        self.started = run.started if run.is_executing else time.perf_counter()
-
-    def start(self) -> None:
-        self._sample(HEADER)
-        self.collector.process.ticker.add(self.timer)
-
-    def stop(self) -> None:
-        self.timer.cancel()
-        with self.lock:
-            self.stopped = True
-            self._sample()
-
-    def _tick(self) -> None:
-        with self.lock:
-            if not self.stopped:
-                self._sample()
-
-    def _sample(self, before: str = "") -> None:
+    def sample(self) -> None:
         rss_bytes = self.collector.process.rss.rss_bytes()
         elapsed_s = time.perf_counter() - self.started
+        before = "" if self.peak_bytes else HEADER
         self.peak_bytes = max(self.peak_bytes, rss_bytes)
         line = f"{before}{elapsed_s:.3f}\t{rss_bytes / MEGABYTE:.3f}\n"
         self.run.append_text(self.collector, line, peak_rss_bytes=self.peak_bytes)

@@ -13,10 +13,19 @@ from ..hook import TASK_THREAD
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
 
 #: Seconds between looks at the size of a capture.
 _LOOK_INTERVAL_S = 0.25
+
+
+class MemrayOptions(Options):
+    """What a request may say of `memray`: see `memray.Tracker`."""
+
+    native_traces: bool = False
+    "Whether the stacks have the calls of C, C++ and Rust as well; that takes the task a good deal more time."
+    trace_python_allocators: bool = False
+    "Whether each object counts that Python's own allocator gives out: a capture many times as large."
 
 
 class MemrayCollector(Collector):
@@ -31,6 +40,7 @@ class MemrayCollector(Collector):
     artifact_name = "memray_profile"
     filename = "memray.bin"
     media_type = "application/octet-stream"
+    options_class = MemrayOptions
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -55,6 +65,7 @@ class _MemrayRecording(Recording):
         self.memray = memray
         self.hook = collector.process.profile_hook
         self.max_bytes = int(collector.settings.memray_max_bytes)
+        self.options = run.options(collector)
         self.path: Path = run.entry.path(collector.artifact_name)
         self.lock = threading.Lock()
         self.tracker: Any = None
@@ -62,7 +73,10 @@ class _MemrayRecording(Recording):
         self.started = 0.0
 
     def start(self) -> None:
-        self.run.entry.write()  # What follows takes its time, and the run is to be known if the process dies meanwhile.
+        if (
+            not self.run.is_executing
+        ):  # What follows takes its time: the run is to be known if the process dies meanwhile.
+            self.run.entry.write()
         wait_s = 0.0 if self.run.is_executing else self.collector.settings.memray_wait
         refusal = self.hook.take(self, self.run.task_id, wait_s)
         if refusal is not None:
@@ -72,6 +86,8 @@ class _MemrayRecording(Recording):
             self.tracker = self.memray.Tracker(
                 destination=self.memray.FileDestination(self.path, compress_on_exit=False),
                 file_format=self.memray.FileFormat.ALL_ALLOCATIONS,
+                native_traces=self.options.native_traces,
+                trace_python_allocators=self.options.trace_python_allocators,
             )
             self.path.chmod(0o600)
         except Exception:

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ..errors import UnavailableError
-from .base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector
+from .base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector, Options
 
 #: Each entry point's name is that of a collector, and its object the class.
 GROUP = "dramatiq_diag.collectors"
@@ -70,6 +70,8 @@ def _refusals(name: str, found: Any, taken: Container[str]) -> Iterable[str]:
         value = getattr(found, attribute, None)
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             yield f"its {attribute} is {value!r:.200}; allowed is {allowed}"
+    if not isinstance(found.options_class, type) or not issubclass(found.options_class, Options):
+        yield "its options_class is no subclass of dramatiq_diag.collectors.Options"
     if found.stored_as is not None:
         yield "its stored_as is not None: its file is downloaded as it was left"
     if found.artifact_name in taken:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
+from pydantic import Field
 
 from ..entry import checkpoint_kind
 from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
+from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler
-from .session import SessionDict, describe, describe_thread, session_of
-from .stacks import anchor_of, coroutine_function, root_of
+from .session import SessionDict, describe_thread, session_of
+from .stacks import anchor_of, coroutine_function
 
 if TYPE_CHECKING:
     from ..process import Process
@@ -29,6 +29,25 @@ if TYPE_CHECKING:
 #: as well; the intervals double from there to the longest.
 FIRST_CHECKPOINT_S = 0.5
 CHECKPOINT_INTERVAL_S = 5.0
+
+
+class PyinstrumentOptions(Options):
+    """What a request may say of `pyinstrument`; what it leaves out is as in the settings."""
+
+    engine: Literal["sampler", "profiler"] | None = None
+    "`profiler` for pyinstrument's own, which sees each call and costs the task several times its run time."
+    interval: Annotated[float, Field(ge=0.0005, le=3600)] | None = None
+    "Seconds between samples; the sampler takes those of other runs as often meanwhile."
+    start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
+    "Seconds after which a run that is still going on is profiled; for the sampler alone."
+
+    def or_of(self, settings: Settings) -> tuple[str, float, float]:
+        """Returns: Engine, interval and start, with the settings where nothing was asked for."""
+        return (
+            settings.pyinstrument_engine if self.engine is None else self.engine,
+            settings.pyinstrument_interval if self.interval is None else self.interval,
+            settings.pyinstrument_start_after if self.start_after is None else self.start_after,
+        )
 
 
 class PyinstrumentCollector(Collector):
@@ -43,6 +62,7 @@ class PyinstrumentCollector(Collector):
     filename = "pyinstrument.html"
     media_type = "text/html"
     stored_as = "pyinstrument.session.json"
+    options_class = PyinstrumentOptions
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -59,9 +79,12 @@ class PyinstrumentCollector(Collector):
         self._profiler_class = pyinstrument.Profiler
 
     def record(self, run: Run) -> Recording:
-        if self.settings.pyinstrument_engine == "profiler":
-            return _ProfilerRecording(self, run)
-        return _SamplerRecording(self, run)
+        engine, interval_s, start_after_s = run.options(self).or_of(self.settings)
+        if engine == "sampler":
+            return _SamplerRecording(self, run, interval_s, 0.0 if run.is_executing else start_after_s)
+        if start_after_s or run.is_executing:
+            raise SkippedError("pyinstrument's own profiler cannot join later; the engine `sampler` does.")
+        return ProfilerRecording(self._profiler_class(interval=interval_s), self, run)
 
     def open(self, process: Process) -> None:
         super().open(process)
@@ -71,47 +94,16 @@ class PyinstrumentCollector(Collector):
         self.sampler.stop()
 
 
-class _SessionRecording(Recording):
-    """What both engines have in common: a session that is written once the run is sealed."""
-
-    quick = True
-
-    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
-        self.collector = collector
-        self.run = run
-        root = root_of(run.actor)
-        self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
-        self.native_id = run.native_id
-        self.start_time = self.started_s = self.cpu_started_s = 0.0
-        self.duration_s = self.cpu_time_s = 0.0
-
-    def _start_clocks(self) -> None:
-        self.start_time = time.time()
-        self.started_s = time.perf_counter()
-        self.cpu_started_s = _cpu_s(self.native_id)
-
-    def _stop_clocks(self) -> None:
-        self.duration_s = time.perf_counter() - self.started_s
-        self.cpu_time_s = _cpu_s(self.native_id) - self.cpu_started_s
-
-    def _session(self) -> SessionDict:
-        raise NotImplementedError
-
-    def save(self) -> None:
-        self._write(self.collector.artifact_name)
-
-    def _write(self, kind: str) -> None:
-        self.run.entry.write_file(kind, json.dumps(self._session(), separators=(",", ":")))
-
-
-class _SamplerRecording(_SessionRecording):
-    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
+class _SamplerRecording(SessionRecording):
+    def __init__(self, collector: PyinstrumentCollector, run: Run, interval_s: float, start_after_s: float) -> None:
         super().__init__(collector, run)
+        self.sampler = collector.sampler
+        self.interval_s = interval_s
         self.is_async = coroutine_function(run.actor) is not None
         self.thread = run.thread_name, run.thread_id
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.profile: Profile | None = None
-        self.start_after_s = 0.0 if run.is_executing else collector.settings.pyinstrument_start_after
+        self.start_after_s = start_after_s
         self.late_s = time.perf_counter() - run.started if run.is_executing else self.start_after_s
         self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
@@ -127,8 +119,9 @@ class _SamplerRecording(_SessionRecording):
     def _join(self) -> None:
         self.profile = Profile(self.run.thread_id, anchor_of(self.run.actor), is_async=self.is_async)
         self.profile.coroutine = self.coroutine
+        self.profile.interval_s = self.interval_s
         self._start_clocks()
-        self.collector.sampler.add(self.profile)
+        self.sampler.add(self.profile)
 
     def _tick(self) -> None:
         """Begins to profile a run that has lasted so long; after that writes checkpoints for whoever salvages it."""
@@ -156,7 +149,7 @@ class _SamplerRecording(_SessionRecording):
         if loop_thread is None:
             raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
         self.thread = loop_thread.name, loop_thread.ident or 0
-        self.collector.sampler.loop_thread_id = loop_thread.ident
+        self.sampler.loop_thread_id = loop_thread.ident
         if self.run.is_executing:  # It has been handed over by now.
             self.coroutine = self.run.coroutine
         else:
@@ -177,7 +170,7 @@ class _SamplerRecording(_SessionRecording):
     def _leave(self) -> None:
         if self.profile is not None:
             self._stop_clocks()
-            self.collector.sampler.remove(self.profile)
+            self.sampler.remove(self.profile)
 
     def save(self) -> None:
         with self.lock:
@@ -204,69 +197,9 @@ class _SamplerRecording(_SessionRecording):
             start_time=self.start_time,
             duration_s=self.duration_s,
             cpu_time_s=self.cpu_time_s,
-            interval_s=self.collector.settings.pyinstrument_interval,
+            interval_s=self.interval_s,
             sample_count=self.profile.sample_count,
             thread=describe_thread(*self.thread),
             root=self.root,
             target_description=f"Task {self.run.task_id}: {self.run.actor_name}{late}",
         )
-
-
-class _ProfilerRecording(_SessionRecording):
-    def __init__(self, collector: PyinstrumentCollector, run: Run) -> None:
-        super().__init__(collector, run)
-        self.profiler = collector._profiler_class(interval=collector.settings.pyinstrument_interval)
-        self.hook = collector.process.profile_hook
-        self.session: Any = None
-
-    def start(self) -> None:
-        if coroutine_function(self.run.actor) is not None:
-            raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
-        refusal = self.hook.share(self.run.task_id)
-        if refusal is not None:
-            raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
-        self._start_clocks()
-        try:
-            self.profiler.start()
-        except Exception:
-            self.hook.unshare()
-            raise
-
-    def stop(self) -> None:
-        try:
-            if self.profiler.is_running:  # Not if it was stopped before, or an interrupt came first.
-                self._stop_clocks()
-                self.session = self.profiler.stop()
-        finally:
-            self.hook.unshare()
-
-    def _session(self) -> SessionDict:
-        if self.session is None:
-            raise SkippedError("The run was interrupted before its profiler had started.")
-        session: SessionDict = self.session.to_json()
-        anchor = describe(anchor_of(self.run.actor)).partition("\x01")[0]
-        seconds: dict[tuple[str, ...], float] = {}
-        for stack, spent_s in session["frame_records"]:
-            identifiers = [frame.partition("\x01")[0] for frame in stack]
-            if anchor in identifiers:
-                below = (stack[0], *stack[identifiers.index(anchor) + 1 :])
-                if len(below) > 1:
-                    seconds[below] = seconds.get(below, 0.0) + spent_s
-        thread = session["start_call_stack"][0]
-        records = [(list(stack), spent_s) for stack, spent_s in seconds.items()]
-        records = records or [([thread, self.root], self.duration_s)]
-        return {
-            **session,
-            "frame_records": sorted(records, key=lambda record: record[0]),
-            "start_call_stack": [thread, self.root],
-            "target_description": f"Task {self.run.task_id}: {self.run.actor_name}",
-        }
-
-
-def _cpu_s(native_id: int) -> float:
-    """Returns: The CPU time of a thread in seconds, where the system tells that of another thread."""
-    if sys.platform != "linux":
-        return 0.0
-    # The kernel's id of a thread's clock. That of `time.pthread_getcpuclockid` is the same, and asking for it is not
-    # safe once the thread has ended; this raises OSError then.
-    return time.clock_gettime(~native_id << 3 | 6)

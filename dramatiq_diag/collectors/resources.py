@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import resource
-import threading
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import psutil
+from pydantic import Field
 
 from ..run import Run
 from ..settings import Settings
-from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Options, Recording
+from .sampled import SampledRecording
 
 #: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
 HEADER = (
@@ -24,6 +25,13 @@ _Figure = float | None
 
 #: What psutil raises where the platform has no such figure, or does not tell it.
 _NO_FIGURE = (psutil.Error, NotImplementedError, AttributeError, OSError)
+
+
+class ResourcesOptions(Options):
+    """What a request may say of `resources`."""
+
+    interval: Annotated[float, Field(ge=0.01, le=86400)] | None = None
+    "Seconds between looks; without it DRAMATIQ_DIAG_RESOURCES_INTERVAL."
 
 
 class ResourcesCollector(Collector):
@@ -38,6 +46,7 @@ class ResourcesCollector(Collector):
     artifact_name = "resources_profile"
     filename = "resources.csv"
     media_type = "text/csv"
+    options_class = ResourcesOptions
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -45,7 +54,8 @@ class ResourcesCollector(Collector):
         self._process = psutil.Process()
 
     def record(self, run: Run) -> Recording:
-        return _ResourcesRecording(self, run)
+        asked_s = run.options(self).interval
+        return _ResourcesRecording(self, run, self.settings.resources_interval if asked_s is None else asked_s)
 
     def counted(self) -> list[_Figure]:
         """Returns: What only grows: seconds of CPU time, switches, bytes."""
@@ -73,35 +83,11 @@ class ResourcesCollector(Collector):
             return [None] * count
 
 
-class _ResourcesRecording(Recording):
-    quick = True
+class _ResourcesRecording(SampledRecording):
+    collector: ResourcesCollector
+    first: list[_Figure] | None = None
 
-    def __init__(self, collector: ResourcesCollector, run: Run) -> None:
-        self.collector = collector
-        self.run = run
-        self.stopped = False
-        self.lock = threading.Lock()
-        self.timer = Timer(collector.settings.resources_interval, self._tick)
-        self.started = time.perf_counter()
-        self.first: list[_Figure] | None = None
-
-    def start(self) -> None:
-        self._sample()
-        self.collector.process.ticker.add(self.timer)
-
-    def stop(self) -> None:
-        self.timer.cancel()
-        with self.lock:
-            if not self.stopped:
-                self._sample()
-            self.stopped = True
-
-    def _tick(self) -> None:
-        with self.lock:
-            if not self.stopped:
-                self._sample()
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
         counted = self.collector.counted()
         before = "" if self.first is not None else HEADER
         first = self.first = self.first or counted

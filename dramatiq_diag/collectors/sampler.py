@@ -45,6 +45,8 @@ class Profile:
         self.is_async = is_async
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known."
+        self.interval_s: float | None = None
+        "Seconds between its samples on average; None for the sampler's own. All are sampled as often as one wants it."
         self.codes: Codes = {}
         self.seconds: dict[Stack, float] = {}
         "Stack -> seconds."
@@ -130,6 +132,8 @@ class Sampler:
         self.loop_thread_id: int | None = None
         "The thread of the event loop, once there is one."
         self._profiles: frozenset[Profile] = frozenset()
+        self._shortest_s = interval_s
+        "The interval of the profile that wants the most samples."
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._stopped = False
@@ -137,7 +141,7 @@ class Sampler:
     def add(self, profile: Profile) -> None:
         """Begins to sample a profile."""
         with self._changed:
-            self._profiles |= {profile}
+            self._set_profiles(self._profiles | {profile})
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sampler", daemon=True)
                 self._thread.start()
@@ -147,7 +151,12 @@ class Sampler:
     def remove(self, profile: Profile) -> None:
         """Ends it."""
         with self._changed:
-            self._profiles -= {profile}
+            self._set_profiles(self._profiles - {profile})
+
+    def _set_profiles(self, profiles: frozenset[Profile]) -> None:
+        wanted = (self.interval_s if profile.interval_s is None else profile.interval_s for profile in profiles)
+        self._shortest_s = min(wanted, default=self.interval_s)
+        self._profiles = profiles
 
     def stop(self) -> None:
         """Ends the thread and waits for it."""
@@ -176,11 +185,11 @@ class Sampler:
 
     def _sample_all(self) -> None:
         """Samples until no profile is left."""
-        uniform, low_s, high_s = random.Random().uniform, self.interval_s * 0.5, self.interval_s * 1.5  # noqa: S311
+        uniform = random.Random().uniform  # noqa: S311 - nobody's secret depends on it.
         clock = time.perf_counter
         shortest_s, longest_s = _SWITCH_INTERVAL_S
         took_s, switch_s = 0.0, math.inf
-        next_s = clock() + uniform(low_s, high_s)
+        next_s = clock() + self._shortest_s * uniform(0.5, 1.5)
         while self._profiles and not self._stopped:
             wanted_s = min(max(took_s * _SAMPLES_TO_SWITCH, shortest_s), longest_s)
             if not 0.7 < wanted_s / switch_s < 1.4:
@@ -190,7 +199,7 @@ class Sampler:
             time.sleep(max(due_s - clock(), 0.0))
             now_s = clock()
             turns_s = 2 * switch_s * len(self._profiles)
-            while (next_s := due_s + uniform(low_s, high_s)) < now_s - turns_s:
+            while (next_s := due_s + self._shortest_s * uniform(0.5, 1.5)) < now_s - turns_s:
                 due_s = next_s  # Someone kept the GIL for longer than it takes to pass it around, and has all of it.
             self._sample(due_s)
             took_s = 0.9 * took_s + 0.1 * min(clock() - now_s, longest_s)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import falcon
 
-from ..capture_documents import captures_document
+from ..actor_documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document
+from ..capture_documents import captures_document, described_diagnostics
 from ..captures import allowed_names
-from ..documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document, runs_document
+from ..documents import runs_document
 from ..history import summarize_actor
 from ..records import RunFilter
 from ..reports.charts import history_chart
@@ -22,14 +23,17 @@ _SHOWN_CAPTURES = 10
 
 
 class ActorListResource:
-    """All actors that something was collected for."""
+    """All actors that something was collected for, and those that workers have."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     @operation("get", "/actors/", answers={200: ActorsDocument})
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List the actors, by name."""
+        """List the actors, by name.
+
+        Those that workers have are among them, also where no run of one is stored.
+        """
         with self._backend.session() as session:
             document = actors_document(session)
         if wants_html(req):
@@ -55,7 +59,9 @@ class ActorResource:
         with self._backend.session() as session:
             summary = summarize_actor(session, name)
             if summary is None:
-                raise falcon.HTTPNotFound(description="Nothing was ever collected for an actor of this name.")
+                raise falcon.HTTPNotFound(
+                    description="Nothing was ever collected for an actor of this name, and no worker has it."
+                )
             try:
                 page = runs_document(session, RunFilter(actor_name=name), query.limit, query.cursor)
             except ValueError as error:
@@ -76,6 +82,7 @@ class ActorResource:
                     sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
                     sparkline_size=(WIDTH, HEIGHT),
                     captures=captures_document(session, actor_name=name, limit=_SHOWN_CAPTURES)["captures"],
+                    described_diagnostics=described_diagnostics,
                     diagnostics=allowed_names(self._backend.store.settings),
                     token=self._backend.signer.action_token(form_subject(name)),
                 )

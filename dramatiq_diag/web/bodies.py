@@ -8,7 +8,8 @@ from urllib.parse import parse_qs
 import falcon
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..captures import MAX_DURATION_S, MAX_NAME_LENGTH, MAX_RUNS, MIN_DURATION_S
+from ..captures import MAX_DURATION_S, MAX_RUNS, MIN_DURATION_S
+from ..worker_actors import MAX_NAME_LENGTH
 from .queries import in_words
 
 #: What a body may have; far beyond what is asked for.
@@ -35,6 +36,8 @@ class CaptureBody(BaseModel):
     "How many runs."
     for_s: Annotated[float, Field(ge=MIN_DURATION_S, le=MAX_DURATION_S, allow_inf_nan=False)] = 3600.0
     "Seconds after which it ends."
+    unknown_actor: bool = False
+    "Whether the actor may be one that no worker has named and of which no run is stored."
 
 
 def read_json(req: falcon.Request, body: type[_Body]) -> _Body:

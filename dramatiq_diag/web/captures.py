@@ -18,6 +18,7 @@ from ..capture_documents import (
 )
 from ..captures import CaptureStanding
 from ..documents import actor_href
+from ..options import OptionsError, Request, read_request, with_options
 from .backend import Backend
 from .bodies import CaptureBody, read_form, read_json
 from .openapi import PAGE, PROBLEM, operation
@@ -31,11 +32,18 @@ class _Resource:
         self._backend = backend
 
     def _create(
-        self, actor_name: str, diagnostics: Mapping[str, Mapping[str, object]], run_limit: int, duration_s: float
+        self,
+        actor_name: str,
+        diagnostics: Request,
+        run_limit: int,
+        duration_s: float,
+        unknown_actor: bool,
     ) -> CaptureStanding:
         """Asks for a capture. Raises: falcon.HTTPError."""
         try:
-            return captures.create(self._backend.store, actor_name, diagnostics, run_limit, duration_s)
+            return captures.create(
+                self._backend.store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor
+            )
         except captures.CaptureRequestError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
         except captures.TooManyCapturesError as error:
@@ -82,12 +90,11 @@ class CaptureListResource(_Resource):
         """Ask for the next runs of an actor.
 
         Workers learn of it within 5 seconds. The diagnostics are of those that TASK_DIAGNOSTICS and
-        TASK_DIAGNOSTICS_ON_REQUEST have; an actor of which no run is stored yet is fine, and noted.
+        TASK_DIAGNOSTICS_ON_REQUEST have. The actor is one that a worker has or of which a run is stored; with
+        `unknown_actor` any other is fine, and noted.
         """
         body = read_json(req, CaptureBody)
-        given = body.diagnostics
-        diagnostics = given if isinstance(given, dict) else captures.without_options(given)
-        made = self._create(body.actor_name, diagnostics, body.runs, body.for_s)
+        made = self._create(body.actor_name, read_request(body.diagnostics), body.runs, body.for_s, body.unknown_actor)
         with self._backend.session() as session:
             document = new_capture_document(session, made)
         resp.media = document
@@ -128,9 +135,10 @@ class CaptureFormResource(_Resource):
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
         if action == "start":
-            diagnostics = captures.without_options(form.get("diagnostics", ()))
+            diagnostics = _diagnostics(form)
             run_limit, minutes = _number(form, "runs"), _number(form, "minutes")
-            self._create(actor_name, diagnostics, run_limit, minutes * 60.0)
+            # The page, whose token this is, is there of known actors alone; theirs may be gone by now.
+            self._create(actor_name, diagnostics, run_limit, minutes * 60.0, unknown_actor=True)
         else:
             self._end_of(actor_name, _first(form, "capture_id"))
         raise falcon.HTTPSeeOther(f"{self._backend.mount(req)}{actor_href(actor_name)}")
@@ -145,6 +153,14 @@ class CaptureFormResource(_Resource):
 def form_subject(actor_name: str) -> str:
     """Returns: What the token of the forms of an actor's page is for."""
     return f"captures of {actor_href(actor_name)}"
+
+
+def _diagnostics(form: Mapping[str, list[str]]) -> Request:
+    texts = [text for text in _first(form, "options").split(",") if text.strip()]
+    try:
+        return with_options(form.get("diagnostics", ()), texts)
+    except OptionsError as error:
+        raise falcon.HTTPBadRequest(description=str(error)) from error
 
 
 def _first(form: Mapping[str, list[str]], name: str) -> str:

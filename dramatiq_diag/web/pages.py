@@ -62,9 +62,9 @@ def _with_query(req: falcon.Request) -> Any:
     return changed
 
 
-def _moment(timestamp: str) -> str:
+def _moment(timestamp: str | None) -> str:
     """Returns: A timestamp of a document for a person."""
-    return f"{timestamp[:10]} {timestamp[11:19]} UTC"
+    return "-" if timestamp is None else f"{timestamp[:10]} {timestamp[11:19]} UTC"
 
 
 def _ago(timestamp: str) -> str:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import gc
+from typing import Annotated
 
-from dramatiq_diag.collectors import Collector, Recording
+from pydantic import Field
+
+from dramatiq_diag.collectors import Collector, Options, Recording
 from dramatiq_diag.run import Run
+
+
+class GcCountsOptions(Options):
+    """What a request may say of `gc-counts`."""
+
+    from_generation: Annotated[int, Field(ge=0, le=2)] = 0
+    "The youngest generation that is counted."
 
 
 class GcCountsCollector(Collector):
@@ -15,6 +25,7 @@ class GcCountsCollector(Collector):
     artifact_name = "gc_counts"
     filename = "gc.csv"
     media_type = "text/csv"
+    options_class = GcCountsOptions
 
     def record(self, run: Run) -> Recording:
         return _GcCountsRecording(self, run)
@@ -26,6 +37,7 @@ class _GcCountsRecording(Recording):
     def __init__(self, collector: GcCountsCollector, run: Run) -> None:
         self.collector = collector
         self.run = run
+        self.from_generation = run.options(collector).from_generation
         self.before = self.after = gc.get_stats()
 
     def start(self) -> None:
@@ -37,6 +49,8 @@ class _GcCountsRecording(Recording):
     def save(self) -> None:
         rows = ["generation,collections,collected_objects"]
         for generation, (old, new) in enumerate(zip(self.before, self.after, strict=True)):
+            if generation < self.from_generation:
+                continue
             counts = [new[key] - old[key] for key in ("collections", "collected")]
             rows.append(",".join(map(str, [generation, *counts])))
         self.run.entry.write_file(self.collector.artifact_name, "\n".join([*rows, ""]))

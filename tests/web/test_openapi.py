@@ -22,6 +22,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from web_support import Site, memory_artifact, profile_artifact
 
+from dramatiq_diag.worker_actors import note_actors
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -41,6 +43,8 @@ def published(site: Site) -> Site:
     site.publish("t", files)
     site.publish("t", files, exception_type="ValueError", exception_message="x", exception_traceback="y")
     site.publish("other", files)
+    with site.store.session() as session:
+        note_actors(session, {"without_runs": "default"})
     return site
 
 
@@ -130,6 +134,7 @@ def test_known_addresses_answer_as_described(published: Site, known: dict[str, A
         ("/artifacts/{artifact_id}/{filename}", known["query"]),
         ("/artifacts/{artifact_id}/{filename}", {**known["query"], "format": "csv"}),
         ("/tasks/", {"sort": "slowest", "limit": "1"}),
+        ("/actors/", {}),
     ):
         for accept in ACCEPTED:
             given_path = {name: value for name, value in known.items() if f"{{{name}}}" in path}

@@ -19,6 +19,7 @@ from web_support import Site, assert_problem, memory_artifact
 
 from dramatiq_diag.signing import Signer
 from dramatiq_diag.web.captures import form_subject
+from dramatiq_diag.worker_actors import note_actors
 
 FORM = "application/x-www-form-urlencoded"
 HTML = {"Accept": "text/html"}
@@ -27,8 +28,16 @@ WANTED = {"actor_name": "crunch", "diagnostics": ["memory"], "runs": 5, "for_s":
 
 @pytest.fixture
 def able(make_site: Callable[..., Site]) -> Site:
-    """A site whose settings allow captures."""
-    return make_site(task_diagnostics_on_request=["memory", "memray"])
+    """A site whose settings allow captures, and whose workers have actors."""
+    site = make_site(task_diagnostics_on_request=["memory", "memray"])
+    know(site, "crunch", "other")
+    return site
+
+
+def know(site: Site, *names: str) -> None:
+    """Says for a worker that it has these actors."""
+    with site.store.session() as session:
+        note_actors(session, dict.fromkeys(names, "default"))
 
 
 def send(site: Site, method: str, path: str, **options: Any) -> Result:
@@ -54,7 +63,6 @@ def captures_of(site: Site) -> Any:
 
 
 def test_a_capture_is_made_shown_listed_and_ended(able: Site) -> None:
-    able.publish(actor_name="crunch")
     made = post(able, WANTED)
     assert made.status_code == 201
     assert made.json["note"] is None
@@ -73,14 +81,29 @@ def test_a_capture_is_made_shown_listed_and_ended(able: Site) -> None:
 
 
 def test_diagnostics_may_have_options_as_far_as_there_are_any(able: Site) -> None:
-    assert post(able, WANTED | {"diagnostics": {"memory": {}, "memray": {}}}).status_code == 201
-    assert "no options" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"x": 1}}}), 400)
+    wanted = {"memory": {}, "memray": {"native_traces": True}}
+    made = post(able, WANTED | {"diagnostics": wanted})
+    assert (made.status_code, made.json["diagnostics"]) == (201, wanted)
+    assert "no option 'x'" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"x": 1}}}), 400)
+    assert "memory.interval" in assert_problem(post(able, WANTED | {"diagnostics": {"memory": {"interval": 0}}}), 400)
 
 
-def test_an_actor_that_is_not_known_yet_is_noted(able: Site) -> None:
-    made = post(able, {"actor_name": "new", "diagnostics": ["memory"]})
+def test_an_actor_that_nobody_knows_is_refused_unless_it_is_asked_for_as_that(able: Site) -> None:
+    wanted = {"actor_name": "crunsh", "diagnostics": ["memory"]}
+    for given_name in ({}, {"unknown_actor": False}):
+        detail = assert_problem(post(able, wanted | given_name), 400)
+        assert "there is 'crunch'" in detail
+        assert "`unknown_actor`" in detail
+    assert captures_of(able) == []
+
+    made = post(able, wanted | {"unknown_actor": True})
     assert (made.status_code, made.json["run_limit"]) == (201, 1)
-    assert made.json["note"] == "No run of this actor is stored yet."
+    assert made.json["note"] == "No worker has said that it has this actor, and no run of it is stored yet."
+
+
+def test_an_actor_of_a_stored_run_is_known(able: Site) -> None:
+    able.publish(actor_name="old")
+    assert post(able, WANTED | {"actor_name": "old"}).json["note"] is None
 
 
 def test_the_runs_of_a_capture_are_found_by_it(able: Site) -> None:
@@ -111,6 +134,8 @@ def test_the_runs_of_a_capture_are_found_by_it(able: Site) -> None:
         # Numbers out of bounds, or none.
         *({"runs": runs} for runs in (0, -1, 1001, 10**9, 10**400, 1.5, "5", True, None)),
         *({"for_s": length} for length in (0, 0.5, -1, 366 * 86400, 1e300, "1h", True, None)),
+        # Whether the actor is known.
+        *({"unknown_actor": value} for value in ("true", 1, None)),
         # What nobody knows.
         {"for": "1h"},
     ],
@@ -182,7 +207,7 @@ def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> No
     assert assert_problem(post(site, WANTED), 401)
     assert assert_problem(site.get("/captures/"), 401)
     assert assert_problem(submit(site, "start", diagnostics="memory", runs=1, minutes=1), 401)
-    assert post(site, WANTED, Authorization="Bearer secret").status_code == 201
+    assert post(site, WANTED | {"unknown_actor": True}, Authorization="Bearer secret").status_code == 201
 
 
 @pytest.mark.filterwarnings("ignore")  # Of Schemathesis and of what it works with.
@@ -208,6 +233,8 @@ def test_what_the_openapi_document_describes_is_taken_and_answered(able: Site, m
 
 # The page.
 
+OPTIONS = "memray.native_traces=true, memory.interval=0.1"
+
 
 def test_the_page_of_an_actor_starts_shows_and_ends_captures(able: Site) -> None:
     able.publish(actor_name="crunch")
@@ -217,12 +244,14 @@ def test_the_page_of_an_actor_starts_shows_and_ends_captures(able: Site) -> None
     assert 'value="pyinstrument"' not in page
     token = re.findall(r'name="token" value="([^"]*)"', page)[0]
 
-    started = submit(able, "start", token=token, diagnostics=["memory", "memray"], runs=3, minutes=10)
+    started = submit(able, "start", token=token, diagnostics=["memory", "memray"], runs=3, minutes=10, options=OPTIONS)
     assert (started.status_code, started.headers["location"]) == (303, "/actors/crunch/")
     (capture,) = captures_of(able)
-    assert (set(capture["diagnostics"]), capture["run_limit"]) == ({"memory", "memray"}, 3)
+    wanted = {"memory": {"interval": 0.1}, "memray": {"native_traces": True}}
+    assert (capture["diagnostics"], capture["run_limit"]) == (wanted, 3)
     page = able.get("/actors/crunch/", headers=HTML).text
     assert "0 of 3" in page
+    assert "memory (interval=0.1), memray (native_traces=true)" in page
     assert f'href="{capture["runs_href"]}"' in page
 
     assert submit(able, "end", capture_id=capture["capture_id"]).status_code == 303
@@ -230,11 +259,35 @@ def test_the_page_of_an_actor_starts_shows_and_ends_captures(able: Site) -> None
     assert "forms/end" not in able.get("/actors/crunch/", headers=HTML).text
 
 
+def test_the_page_of_an_actor_without_runs_starts_a_first_capture(able: Site) -> None:
+    listed = {actor["actor_name"]: actor for actor in able.get("/actors/").json["actors"]}
+    assert set(listed) == {"crunch", "other"}
+    assert (listed["crunch"]["run_count"], listed["crunch"]["last_started_at"]) == (0, None)
+    assert able.get("/actors/crunch/").json == {"actor": listed["crunch"], "runs": [], "next": None}
+    assert 'href="/actors/crunch/"' in able.get("/actors/", headers=HTML).text
+
+    page = able.get("/actors/crunch/", headers=HTML).text
+    assert "No run of this actor is stored yet" in page
+    assert "data-chart" not in page
+    token = re.findall(r'name="token" value="([^"]*)"', page)[0]
+    assert submit(able, "start", token=token, diagnostics=["memory"], runs=3, minutes=10).status_code == 303
+    assert [capture["actor_name"] for capture in captures_of(able)] == ["crunch"]
+    assert "0 of 3" in able.get("/actors/crunch/", headers=HTML).text
+
+
 def test_the_page_says_where_nothing_may_be_asked_for(site: Site) -> None:
     site.publish(actor_name="crunch")
     page = site.get("/actors/crunch/", headers=HTML).text
     assert "TASK_DIAGNOSTICS_ON_REQUEST" in page
     assert "forms/start" not in page
+
+
+def test_a_page_that_was_there_before_its_actor_was_forgotten_still_starts_a_capture(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(task_diagnostics_on_request=["memory"])
+    assert assert_problem(site.get("/actors/crunch/"), 404)
+    assert submit(site, "start", diagnostics="memory", runs=1, minutes=1).status_code == 303
 
 
 def test_a_form_without_the_token_of_its_page_changes_nothing(able: Site) -> None:
@@ -254,6 +307,7 @@ def test_a_form_without_the_token_of_its_page_changes_nothing(able: Site) -> Non
         *(({"minutes": minutes}, 400) for minutes in ("", "0", "x", "43201", "9" * 400)),
         ({"diagnostics": []}, 400),
         ({"diagnostics": "pyinstrument"}, 400),
+        *(({"options": text}, 400) for text in ("x", "memory.depth=1", "memory.interval=0", "memray.native_traces=1")),
         ({f"field{number}": "x" for number in range(200)}, 400),
     ],
 )

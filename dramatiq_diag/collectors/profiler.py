@@ -1,0 +1,115 @@
+"""pyinstrument's own profiler, and what both engines of the time profile have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from ..errors import SkippedError
+from ..run import Run
+from .base import Collector, Recording
+from .session import SessionDict, describe
+from .stacks import anchor_of, coroutine_function, root_of
+
+
+class SessionRecording(Recording):
+    """What both engines have in common: a session that is written once the run is sealed."""
+
+    quick = True
+
+    def __init__(self, collector: Collector, run: Run) -> None:
+        self.collector = collector
+        self.run = run
+        root = root_of(run.actor)
+        self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
+        self.native_id = run.native_id
+        self.start_time = self.started_s = self.cpu_started_s = 0.0
+        self.duration_s = self.cpu_time_s = 0.0
+
+    def _start_clocks(self) -> None:
+        self.start_time = time.time()
+        self.started_s = time.perf_counter()
+        self.cpu_started_s = _cpu_s(self.native_id)
+
+    def _stop_clocks(self) -> None:
+        self.duration_s = time.perf_counter() - self.started_s
+        self.cpu_time_s = _cpu_s(self.native_id) - self.cpu_started_s
+
+    def _session(self) -> SessionDict:
+        raise NotImplementedError
+
+    def save(self) -> None:
+        self._write(self.collector.artifact_name)
+
+    def _write(self, kind: str) -> None:
+        self.run.entry.write_file(kind, json.dumps(self._session(), separators=(",", ":")))
+
+
+class ProfilerRecording(SessionRecording):
+    """A recording by pyinstrument's own profiler.
+
+    Parameters:
+      profiler: A `pyinstrument.Profiler`.
+      collector: The collector.
+      run: The run.
+    """
+
+    def __init__(self, profiler: Any, collector: Collector, run: Run) -> None:
+        super().__init__(collector, run)
+        self.profiler = profiler
+        self.hook = collector.process.profile_hook
+        self.session: Any = None
+
+    def start(self) -> None:
+        if coroutine_function(self.run.actor) is not None:
+            raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
+        refusal = self.hook.share(self.run.task_id)
+        if refusal is not None:
+            raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
+        self._start_clocks()
+        try:
+            self.profiler.start()
+        except Exception:
+            self.hook.unshare()
+            raise
+
+    def stop(self) -> None:
+        try:
+            if self.profiler.is_running:  # Not if it was stopped before, or an interrupt came first.
+                self._stop_clocks()
+                self.session = self.profiler.stop()
+        finally:
+            self.hook.unshare()
+
+    def _session(self) -> SessionDict:
+        if self.session is None:
+            raise SkippedError("The run was interrupted before its profiler had started.")
+        session: SessionDict = self.session.to_json()
+        anchor = describe(anchor_of(self.run.actor)).partition("\x01")[0]
+        seconds: dict[tuple[str, ...], float] = {}
+        for stack, spent_s in session["frame_records"]:
+            identifiers = [frame.partition("\x01")[0] for frame in stack]
+            if anchor in identifiers:
+                below = (stack[0], *stack[identifiers.index(anchor) + 1 :])
+                if len(below) > 1:
+                    seconds[below] = seconds.get(below, 0.0) + spent_s
+        thread = session["start_call_stack"][0]
+        records = [(list(stack), spent_s) for stack, spent_s in seconds.items()]
+        records = records or [([thread, self.root], self.duration_s)]
+        return {
+            **session,
+            "frame_records": sorted(records, key=lambda record: record[0]),
+            "start_call_stack": [thread, self.root],
+            "target_description": f"Task {self.run.task_id}: {self.run.actor_name}",
+        }
+
+
+def _cpu_s(native_id: int) -> float:
+    """Returns: The CPU time of a thread in seconds, where the system tells that of another thread."""
+    if sys.platform != "linux":
+        return 0.0
+    # The kernel's id of a thread's clock. That of `time.pthread_getcpuclockid` is the same, and asking for it is not
+    # safe once the thread has ended; this raises OSError then.
+    return time.clock_gettime(~native_id << 3 | 6)

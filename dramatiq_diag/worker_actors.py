@@ -1,0 +1,86 @@
+"""Which actors there are: those that worker processes say they have, and those of which a run is stored."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from .models import TaskRun, WorkerActor
+from .permits import Clock
+from .records import clean_text
+
+#: What a name has in the database.
+MAX_NAME_LENGTH = 255
+
+#: Names of either kind that a misspelt one is compared with.
+_MAX_COMPARED = 1000
+
+
+def note_actors(session: Session, actors: Mapping[str, str]) -> None:
+    """Notes that a worker process has these actors now.
+
+    Any number of processes may do so at once, as all of them take the rows in the same order.
+
+    Parameters:
+      session: The transaction.
+      actors: Name -> queue.
+    """
+    names = {clean_text(name, MAX_NAME_LENGTH): clean_text(queue, MAX_NAME_LENGTH) for name, queue in actors.items()}
+    if not names:
+        return
+    insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[session.get_bind().dialect.name]
+    row = insert(WorkerActor).values(last_seen_at=Clock(session).now)
+    upsert = row.on_conflict_do_update(
+        index_elements=[WorkerActor.actor_name],
+        set_={"queue_name": row.excluded.queue_name, "last_seen_at": row.excluded.last_seen_at},
+    )
+    rows = [{"actor_name": name, "queue_name": names[name]} for name in sorted(names)]
+    session.connection().execute(upsert, rows)
+
+
+def worker_has(session: Session, actor_name: str) -> bool:
+    """Returns: Whether a worker has lately said that it has the actor."""
+    query = select(exists().where(WorkerActor.actor_name == clean_text(actor_name)))
+    return bool(session.execute(query).scalar_one())
+
+
+def worker_actor_names(session: Session) -> list[str]:
+    """Returns: The actors that workers have lately said to have, in no order."""
+    return list(session.execute(select(WorkerActor.actor_name)).scalars())
+
+
+def is_known(session: Session, actor_name: str) -> bool:
+    """Returns: Whether a worker has the actor, or a run of it is stored."""
+    name = clean_text(actor_name, MAX_NAME_LENGTH)
+    known = exists().where(WorkerActor.actor_name == name), exists().where(TaskRun.actor_name == name)
+    return bool(session.execute(select(or_(*known))).scalar_one())
+
+
+def close_names(session: Session, actor_name: str) -> list[str]:
+    """Returns: The known actors whose names are most like this one, at most three."""
+    workers = session.execute(select(WorkerActor.actor_name).limit(_MAX_COMPARED)).scalars()
+    return difflib.get_close_matches(actor_name, {*workers, *_names_of_runs(session)}, n=3)
+
+
+def delete_worker_actors(session: Session, before: datetime) -> int:
+    """Deletes actors that no worker has named since a moment. Returns: How many."""
+    # Those that a worker names just now are not waited for, so that it and this cannot wait for each other.
+    old = select(WorkerActor.actor_name).where(WorkerActor.last_seen_at < before).with_for_update(skip_locked=True)
+    names = session.execute(old).scalars().all()
+    session.execute(delete(WorkerActor).where(WorkerActor.actor_name.in_(names)))
+    return len(names)
+
+
+def _names_of_runs(session: Session) -> list[str]:
+    """Returns: The actors of which a run is stored: one step in the index for each, however many runs there are."""
+    names = select(func.min(TaskRun.actor_name).label("actor_name")).cte(recursive=True)
+    following = select(func.min(TaskRun.actor_name)).where(TaskRun.actor_name > names.c.actor_name)
+    names = names.union_all(select(following.scalar_subquery()).where(names.c.actor_name.is_not(None)))
+    query = select(names.c.actor_name).where(names.c.actor_name.is_not(None)).limit(_MAX_COMPARED)
+    return list(session.execute(query).scalars())
