@@ -1,4 +1,4 @@
-"""The innermost frames of all threads."""
+"""Looks at the threads of the process, with which the garbage collector must not interfere."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ import sys
 from types import FrameType
 
 
-def current_frames() -> dict[int, FrameType]:
-    """Returns: Thread -> its innermost frame. Let go of them before another thread runs on.
+class GarbagePause:
+    """Keeps the garbage collector from running by itself, from `begin` to `end`.
 
-    Python holds a lock of its own meanwhile, and before 3.11.9 and 3.12.3 the garbage collector may run below it: what
-    it finalises (a file that is closed, a thread that is started) may need that lock, or let another thread run that
-    does, and then the whole process hangs (python/cpython#106883).
+    Whoever goes through the threads of the interpreter makes objects on the way, and so the collector may run. What it
+    finalises (a file that is closed, a thread that is started) lets another thread run, which may end meanwhile or need
+    the lock that is held: then the process crashes or hangs (python/cpython#106883, python/cpython#137400).
     """
-    if not gc.isenabled():
-        return sys._current_frames()
-    gc.disable()
+
+    def __init__(self) -> None:
+        self._was_enabled = False
+
+    def begin(self) -> None:
+        """Begins; does nothing where the collector does not run by itself anyway."""
+        if gc.isenabled():
+            self._was_enabled = True
+            gc.disable()
+
+    def end(self) -> None:
+        """Ends; may be called again."""
+        if self._was_enabled:
+            self._was_enabled = False
+            gc.enable()
+
+
+def current_frames() -> dict[int, FrameType]:
+    """Returns: Thread -> its innermost frame. Let go of them before another thread runs on."""
+    pause = GarbagePause()
+    pause.begin()
     try:
         return sys._current_frames()
     finally:
-        gc.enable()
+        pause.end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -567,10 +566,14 @@ def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench,
     capture_id = ask(store)
     with bench(given) as tasks:
         actor, process = tasks.actor(work), tasks.diagnostics.process.capturing
+        take_in = process._take_in
+
+        def stop_and_take_in(news):
+            process._stopping = process._stopping or news is not None
+            take_in(news)
+
+        monkeypatch.setattr(process, "_take_in", stop_and_take_in)
         eventually(lambda: has_a_permit(tasks), "the worker has a permit")
-        monkeypatch.setattr(capturing, "POLL_INTERVAL_S", 3600.0)
-        eventually(lambda: process._due > time.monotonic() + 60, "the worker waits for nothing but runs")
-        process._stopping = True
         actor.send()
         tasks.finish()
 

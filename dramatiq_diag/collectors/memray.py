@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SkippedError, UnavailableError
+from ..frames import GarbagePause
 from ..hook import TASK_THREAD
 from ..run import Run
 from ..settings import Settings
@@ -67,6 +68,7 @@ class _MemrayRecording(Recording):
         self.max_bytes = int(collector.settings.memray_max_bytes)
         self.options = run.options(collector)
         self.path: Path = run.entry.path(collector.artifact_name)
+        self.pause = GarbagePause()
         self.lock = threading.Lock()
         self.tracker: Any = None
         self.timer = Timer(_LOOK_INTERVAL_S, self._look)
@@ -94,8 +96,10 @@ class _MemrayRecording(Recording):
             self._give_up()
             raise
         self.enter = self.tracker.__enter__
+        self.pause.begin()  # A Tracker goes through all threads; right before `enter`.
 
     def entered(self, error: Exception | None) -> None:
+        self.pause.end()
         if error is not None:
             self._give_up()
             if isinstance(error, RuntimeError):
@@ -118,6 +122,7 @@ class _MemrayRecording(Recording):
         self.hook.release(self)
 
     def stop(self) -> None:
+        self.pause.end()  # Where an interrupt came before `entered`.
         self.timer.cancel()
         self._end()
 
@@ -135,6 +140,8 @@ class _MemrayRecording(Recording):
             try:
                 if tracker is not None:
                     self.reason = reason
+                    self.pause.begin()
                     tracker.__exit__(None, None, None)
             finally:
+                self.pause.end()
                 self.hook.release(self)

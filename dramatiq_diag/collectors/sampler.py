@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -13,6 +12,7 @@ from typing import Any
 
 from dramatiq.logging import get_logger
 
+from ..frames import current_frames
 from ..switching import SwitchInterval
 from .stacks import OTHER, Codes, Stack, coroutine_stacks, thread_stack
 from .wakeup import wake_promptly
@@ -210,7 +210,7 @@ class Sampler:
         # them: without the clearing, a cycle would hold them all.
         with self.switch_interval.whole():
             profiles = self._profiles
-            frames = sys._current_frames()
+            frames = current_frames()
             try:
                 for profile in profiles:
                     profile.sample(due_s, frames, self.loop_thread_id)
