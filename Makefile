@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-# One more than there are cores in a small machine: tests wait as much as they compute.
-PROCESSES ?= 3
+# As many as there are cores in a small machine.
+PROCESSES ?= 2
 MINUTES ?= 10
 SEED ?= 1
 
@@ -23,7 +23,7 @@ help: ## List the targets
 demo: $(STAMP) ## Execute real tasks under every diagnostic, and serve what they left
 	$(BIN)/dramatiq-diag demo $(ARGS)
 
-test: $(STAMP) ## Run the tests in so many PROCESSES (3); what needs a service that is missing here is skipped
+test: $(STAMP) ## Run the tests in so many PROCESSES (2); what needs a service that is missing here is skipped
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Check style and format

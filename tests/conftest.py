@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
@@ -39,6 +40,30 @@ def pytest_collection_finish() -> None:
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Lets a report go to another process whatever was logged: tests log what is no Unicode."""
     return encodable((yield))
+
+
+# Which tests run beside others.
+
+
+@pytest.fixture(scope="session")
+def turns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(autouse=True)
+def beside_others(request: pytest.FixtureRequest, turns: Path) -> Iterator[None]:
+    """Lets a test that is marked `alone` have the machine: it looks at what happens within milliseconds.
+
+    Who wants it alone keeps the gate closed until nobody is left; so it never waits for more than one test.
+    """
+    kind = fcntl.LOCK_SH if request.node.get_closest_marker("alone") is None else fcntl.LOCK_EX
+    with (turns / "gate.lock").open("a") as gate, (turns / "machine.lock").open("a") as machine:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(machine, kind)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
 
 # What each test is looked at for afterwards.

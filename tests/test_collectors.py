@@ -974,6 +974,7 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     assert not stored(given).check()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("is_async", [False, True])
 def test_nothing_of_a_task_lives_on_because_it_was_sampled(bench, settings, is_async):
     given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001)

@@ -23,6 +23,9 @@ from dramatiq_diag.errors import SettingsError
 from dramatiq_diag.models import ArtifactStatus
 from dramatiq_diag.switching import SwitchInterval
 
+#: Shares of time, sample by sample.
+pytestmark = pytest.mark.alone
+
 KEY = "pyinstrument_profile"
 
 
