@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +21,7 @@ from dramatiq.middleware import AsyncIO, Middleware, Retries
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.check import Findings, check
-from dramatiq_diag.database import migrate
+from dramatiq_diag.database import HEAD_REVISION, migrate
 from dramatiq_diag.models import Artifact, TaskRun
 from dramatiq_diag.records import RankedRun, RunFilter, artifacts_of, choose_run, list_runs, runs_of_task
 from dramatiq_diag.store import Store
@@ -57,6 +59,26 @@ def encodable(data: Any) -> Any:
 def python_path(directory: Path) -> str:
     """Returns: A `PYTHONPATH` that begins with the directory; what it was before comes after it."""
     return os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
+
+
+def migrate_from(template: Settings, settings: Settings) -> str:
+    """Does what `migrate` does; an SQLite file that is not there yet is cloned, and gets a store id of its own."""
+    path = Path(settings.database.database or "")
+    if not settings.migrates_itself or path.exists():
+        return migrate(settings)
+    clone = path.with_name(f"{uuid.uuid4()}.db")
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(template.database.database or "", clone)
+        with closing(sqlite3.connect(clone, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("UPDATE store_state SET store_id = ?", [uuid.uuid4().hex])
+        os.link(clone, path)
+    except OSError:  # Another one was faster, or it cannot be made; the real one knows what to say.
+        return migrate(settings)
+    finally:
+        clone.unlink(missing_ok=True)
+    return HEAD_REVISION
 
 
 class Postgres:

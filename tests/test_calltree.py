@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -230,9 +231,12 @@ def test_a_profile_of_a_run_begins_with_the_actor_s_function(bench, settings, st
         sum(number for number in range(2_000_000))
 
     with bench(given) as tasks:
-        task_id = tasks.run(work)
+        ids = [tasks.run(work, actor_name=f"work{number}") for number in range(3)]
 
-    tree = call_tree(stored(given), task_id, "pyinstrument_profile")
-    run = stored(given).runs(task_id)[0]
-    assert [node["function"] for node in tree["tree"]["children"]] == ["work"]
-    assert 0 < tree["total"] <= run.duration_ms * 1.01
+    parts = []
+    for task_id in ids:
+        tree = call_tree(stored(given), task_id, "pyinstrument_profile")
+        assert [node["function"] for node in tree["tree"]["children"]] == ["work"]
+        parts.append(tree["total"] / stored(given).runs(task_id)[0].duration_ms)
+    assert min(parts) > 0
+    assert median(parts) <= 1.01  # Any of them may have waited for a processor just before its function was called.

@@ -161,6 +161,7 @@ def test_what_could_not_be_published_at_the_end_waits_for_the_next_worker(
     with run_worker(stub_broker) as worker:
         ids = [actor.send().message_id for _ in range(3)]
         finish(stub_broker, worker, "default")
+        eventually(lambda: "sealed runs wait in the spool" in caplog.text, "the publisher noticed that it is away")
     assert any("3 runs wait in the spool" in record.getMessage() for record in caplog.records)
 
     # When the store is back and a worker starts
