@@ -89,7 +89,8 @@ class Selection:
                 choice, limit = self._by_actor[actor_name]
             except KeyError:
                 choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
-            if limit is not None and not _is_below(root_task_id(message), limit):
+            # Whether it is in the share is the same whoever asks, and whenever.
+            if limit is not None and sha256(root_task_id(message).encode("utf-8", "replace")).digest() >= limit:
                 choice = NOTHING
             captures = self.captures  # Which another thread changes.
             if captures is not None and (capture := captures.take(actor_name)) is not None:
@@ -176,11 +177,6 @@ class Selection:
         if (actor_name, what) not in self._warned:
             self._warned.add((actor_name, what))
             self.logger.warning("Actor %r: %s.", actor_name, text)
-
-
-def _is_below(task_id: str, limit: bytes) -> bool:
-    """Returns: Whether a task is among the share below a limit; the same whoever asks, and whenever."""
-    return sha256(task_id.encode("utf-8", "replace")).digest() < limit
 
 
 def _limit_of(rate: float) -> bytes | None:

@@ -75,9 +75,8 @@ class _MemrayRecording(Recording):
         self.started = 0.0
 
     def start(self) -> None:
-        if (
-            not self.run.is_executing
-        ):  # What follows takes its time: the run is to be known if the process dies meanwhile.
+        if not self.run.is_executing:
+            # What follows takes its time, and the run is to be known if the process dies meanwhile.
             self.run.entry.write()
         wait_s = 0.0 if self.run.is_executing else self.collector.settings.memray_wait
         refusal = self.hook.take(self, self.run.task_id, wait_s)

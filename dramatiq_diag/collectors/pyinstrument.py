@@ -41,7 +41,7 @@ class PyinstrumentOptions(Options):
     start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
     "Seconds after which a run that is still going on is profiled; for the sampler alone."
 
-    def or_of(self, settings: Settings) -> tuple[str, float, float]:
+    def resolved(self, settings: Settings) -> tuple[str, float, float]:
         """Returns: Engine, interval and start, with the settings where nothing was asked for."""
         return (
             settings.pyinstrument_engine if self.engine is None else self.engine,
@@ -79,7 +79,7 @@ class PyinstrumentCollector(Collector):
         self._profiler_class = pyinstrument.Profiler
 
     def record(self, run: Run) -> Recording:
-        engine, interval_s, start_after_s = run.options(self).or_of(self.settings)
+        engine, interval_s, start_after_s = run.options(self).resolved(self.settings)
         if engine == "sampler":
             return _SamplerRecording(self, run, interval_s, 0.0 if run.is_executing else start_after_s)
         if start_after_s or run.is_executing:
