@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from zlib import crc32
 
 from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
@@ -75,7 +75,7 @@ class Selection:
         self._sample_rate = settings.sample_rate
         self.captures: HeldPermits | None = None
         "Gives permits for runs that a capture asks for; None while none is open."
-        self._by_actor: dict[str, tuple[Choice, bytes | None]] = {}
+        self._by_actor: dict[str, tuple[Choice, int | None]] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, broker: Broker, message: Message[Any] | MessageProxy) -> Choice:
@@ -90,7 +90,7 @@ class Selection:
             except KeyError:
                 choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
             # Whether it is in the share is the same whoever asks, and whenever.
-            if limit is not None and sha256(root_task_id(message).encode("utf-8", "replace")).digest() >= limit:
+            if limit is not None and crc32(root_task_id(message).encode("utf-8", "replace")) >= limit:
                 choice = NOTHING
             captures = self.captures  # Which another thread changes.
             if captures is not None and (capture := captures.take(actor_name)) is not None:
@@ -119,7 +119,7 @@ class Selection:
         """Finds out whether any of them has a share: whatever sends to it has to know what it began with as well."""
         self.samples = self.samples or any(SAMPLE_RATE_OPTION in actor.options for actor in actors)
 
-    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Choice, bytes | None]:
+    def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Choice, int | None]:
         """Returns: What is collected of an actor's runs, and the limit of the share of them."""
         if actor_name == CLEANUP_ACTOR:
             return NOTHING, None
@@ -179,9 +179,9 @@ class Selection:
             self.logger.warning("Actor %r: %s.", actor_name, text)
 
 
-def _limit_of(rate: float) -> bytes | None:
-    """Returns: What the digests of a share are below; None for all of them."""
-    return None if rate >= 1 else int(rate * 2**64).to_bytes(8, "big")
+def _limit_of(rate: float) -> int | None:
+    """Returns: What the checksums of a share are below; None for all of them."""
+    return None if rate >= 1 else int(rate * 2**32)
 
 
 def expand(names: tuple[str, ...], *, here: bool = True) -> tuple[str, ...]:

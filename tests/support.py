@@ -8,7 +8,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,7 +77,8 @@ def migrate_from(template: Settings, settings: Settings) -> str:
     except OSError:  # Another one was faster, or it cannot be made; the real one knows what to say.
         return migrate(settings)
     finally:
-        clone.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            clone.unlink()
     return HEAD_REVISION
 
 
