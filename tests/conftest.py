@@ -181,7 +181,8 @@ def template_migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     The migrations themselves take longer than most tests. Those of migrations call `migrate`, and other processes have
     nothing of this.
     """
-    template = Settings(data_dir=tmp_path_factory.mktemp("template"))
+    own = {"database_url": None, "blob_url": None, "spool_dir": None}  # Whatever the environment says.
+    template = Settings(data_dir=tmp_path_factory.mktemp("template"), **own)
     migrate(template)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dramatiq_diag.store.migrate", partial(migrate_from, template))
