@@ -15,7 +15,9 @@ from support import PATIENCE_S, finish, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asgi import DiagnosticsMiddleware as AsgiMiddleware
+from dramatiq_diag.captures import allowed_names
 from dramatiq_diag.permission import Permission
+from dramatiq_diag.selection import expand
 from dramatiq_diag.wsgi import DiagnosticsMiddleware as WsgiMiddleware
 
 KEY = "a key of sixteen letters"
@@ -250,3 +252,15 @@ def test_a_worker_collects_what_the_request_asked_for(
     for run in runs:
         [artifact] = stored(given).artifacts(run.task_id).values()
         assert (artifact.name, artifact.status) == ("memory_profile", "stored")
+
+
+def test_all_is_what_workers_have_wherever_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr("dramatiq_diag.collectors.find_spec", lambda _: None)  # Nothing is installed here.
+    given = Settings(task_diagnostics_on_request=["all"])
+
+    verdict = Permission(given).judge(b"memray, pyinstrument, logs, debug-logs", None)
+
+    assert verdict.names == ("memray", "pyinstrument", "logs")
+    assert set(allowed_names(given)) >= {"memray", "pyinstrument", "logs"}
+    assert "debug-logs" not in allowed_names(given)
+    assert "memray" not in expand(given.task_diagnostics_on_request)  # As a worker here has it.
