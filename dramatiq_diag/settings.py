@@ -153,9 +153,9 @@ class Settings(BaseSettings):
         if options in ((ALL,), (NONE,)):
             return options
         for option in options:
-            name, _, field = option.rpartition(".")
-            collector = collector_class(name)
-            if collector is None or field not in collector.options_class.model_fields:
+            collector_name, _, name = option.rpartition(".")
+            collector = collector_class(collector_name)
+            if collector is None or name not in collector.options_class.model_fields:
                 raise ValueError(f"there is no {option!r:.100}")
         return options
 

@@ -81,6 +81,18 @@ def held(store, capture_id):
         return list(session.execute(query).scalars())
 
 
+def failing_once(step, calls):
+    """Returns: What fails as without a database the first time, and then is the step; it notes each call."""
+
+    def call(*values):
+        calls.append(values)
+        if len(calls) == 1:
+            raise StoreUnavailableError
+        return step(*values)
+
+    return call
+
+
 # As a person asks for them.
 
 
@@ -497,18 +509,12 @@ def test_while_the_database_is_away_captures_pause_and_tasks_run_on(given, store
 
 
 def test_a_run_that_could_not_be_told_of_is_told_of_later(given, store, bench, monkeypatch, soon):
-    capture_id, use_of = ask(store, runs=2), permits.use
+    capture_id = ask(store, runs=2)
     with bench(given) as tasks:
         actor, calls = tasks.actor(work), []
         eventually(lambda: has_a_permit(tasks), "the worker has a permit")
 
-        def fails_once(*values):
-            calls.append(values)
-            if len(calls) == 1:
-                raise StoreUnavailableError
-            return use_of(*values)
-
-        monkeypatch.setattr(permits, "use", fails_once)
+        monkeypatch.setattr(permits, "use", failing_once(permits.use, calls))
         actor.send()
         eventually(lambda: standing(store, capture_id).captured_runs == 1, "the run is told of")
         tasks.finish()
@@ -542,18 +548,12 @@ def test_a_run_that_was_told_of_though_the_answer_was_lost_is_no_run_more(
 
 
 def test_a_complete_capture_is_ended_though_the_database_failed_in_between(given, store, bench, monkeypatch, soon):
-    capture_id, end_of = ask(store), permits.end_if_complete
+    capture_id = ask(store)
     with bench(given) as tasks:
         actor, calls = tasks.actor(work), []
         eventually(lambda: has_a_permit(tasks), "the worker has a permit")
 
-        def fails_once(*values):
-            calls.append(values)
-            if len(calls) == 1:
-                raise StoreUnavailableError
-            end_of(*values)
-
-        monkeypatch.setattr(permits, "end_if_complete", fails_once)
+        monkeypatch.setattr(permits, "end_if_complete", failing_once(permits.end_if_complete, calls))
         actor.send()
         tasks.finish()
         eventually(lambda: standing(store, capture_id).captured_runs, "the run is told of")
