@@ -16,7 +16,7 @@ from .errors import SettingsError
 from .locations import local_path, read_database_url
 from .rules import ALLOWED_RULES, parse_rules
 from .setting_fields import MAX_LOG_BYTES, NAMES, Names, field, interval, seconds, size
-from .triggers import ALLOWED_TRIGGERS, check_late, collectors_of, parse_triggers, trigger_text
+from .triggers import ALLOWED_TRIGGERS, CANNOT_JOIN, check_late, collectors_of, parse_triggers, trigger_text
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
 
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     @classmethod
     def _joins_late(cls, seconds: float, info: ValidationInfo) -> float:
         if seconds and info.data.get("pyinstrument_engine") == "profiler":
-            raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+            raise ValueError(CANNOT_JOIN)
         return seconds
 
     @field_validator("keep_if", mode="before")

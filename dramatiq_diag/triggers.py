@@ -33,6 +33,9 @@ ALLOWED_TRIGGERS = (
     f"out of {', '.join((*LATE_NAMES, STACKS))}, as far as TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST has it"
 )
 
+#: Why there is no late start with that engine, wherever it is asked for.
+CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
+
 #: Triggers that one actor may have.
 _MAX_TRIGGERS = 20
 
@@ -80,7 +83,7 @@ def collectors_of(triggers: Iterable[Trigger]) -> list[str]:
 def check_late(triggers: Iterable[Trigger], engine: str) -> None:
     """Refuses what cannot begin late with this engine of the time profile. Raises: ValueError."""
     if engine == "profiler" and "pyinstrument" in collectors_of(triggers):
-        raise ValueError("pyinstrument's own profiler cannot join later; the engine `sampler` does")
+        raise ValueError(CANNOT_JOIN)
 
 
 def _parse(text: str) -> Trigger:

@@ -16,6 +16,7 @@ from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
+from ..triggers import CANNOT_JOIN
 from .base import Collector, Options, Recording
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler
@@ -83,7 +84,7 @@ class PyinstrumentCollector(Collector):
         if engine == "sampler":
             return _SamplerRecording(self, run, interval_s, 0.0 if run.is_executing else start_after_s)
         if start_after_s or run.is_executing:
-            raise SkippedError("pyinstrument's own profiler cannot join later; the engine `sampler` does.")
+            raise SkippedError(f"{CANNOT_JOIN}.")
         return ProfilerRecording(self._profiler_class(interval=interval_s), self, run)
 
     def open(self, process: Process) -> None:
