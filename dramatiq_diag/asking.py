@@ -17,6 +17,9 @@ from .options import Request, request_value
 #: The option of messages and actors: names of collectors, with their options where there are any.
 OPTION = "diagnostics"
 
+#: The option of actors that says how many of their tasks are diagnosed, from 0 to 1.
+SAMPLE_RATE_OPTION = "diagnostics_sample_rate"
+
 #: The actor that is never diagnosed itself.
 CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
 

@@ -14,13 +14,13 @@ from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from .asking import CLEANUP_ACTOR
+from .collector_names import ALL, expand
 from .collectors import collector_class
 from .errors import DiagnosticsError
 from .models import Capture, CapturePermit
 from .options import Request, judge_options
 from .permits import MAX_OPEN, Clock, is_open
 from .records import clean_text
-from .selection import expand
 from .settings import Settings
 from .store import Store
 from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
@@ -188,13 +188,15 @@ def _check_diagnostics(diagnostics: Request, settings: Settings) -> None:
     allowed = allowed_names(settings)
     if not diagnostics:
         raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(allowed) or 'none may be'}.")
-    refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed][:10]
+    refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed and not (name == ALL and allowed)][:10]
     if refused:
         raise CaptureRequestError(
             f"Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(refused)}, here; what may be "
             f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
         )
     for name, options in diagnostics.items():
+        if options and name == ALL:
+            raise CaptureRequestError(f"{ALL} has no options; name the diagnostic, besides or in its place.")
         if options:
             _check_options(name, options, settings)
 

@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dramatiq import Broker, Worker
 from dramatiq.logging import get_logger
 
 from . import permits
-from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
 from .lazy_store import LazyStore
@@ -56,9 +54,9 @@ class Capturing:
         self.process = process
         self.held = HeldPermits()
         self.can_run: Callable[[str], bool] = bool
-        "Whether this process runs an actor of that name; set by the middleware."
+        "Whether this process runs an actor of that name; set at the boot."
         self.actors: Callable[[], Mapping[str, str]] = dict
-        "The actors that this process runs, each with its queue; set by the middleware."
+        "The actors that this process runs, each with its queue; set at the boot."
         self._holder = uuid.uuid4()
         self._mine: dict[uuid.UUID, Permit] = {}
         "Capture -> the permit that this process has of it and has not told to be used."
@@ -242,18 +240,3 @@ class Capturing:
             if not self._failing:
                 self.logger.warning("Captures pause, and tasks run on: %s", error)
             self._failing = True
-
-
-def can_run(broker: Broker, worker: Worker, actor_name: str) -> bool:
-    """Returns: Whether a worker has an actor of that name, and listens to its queue."""
-    actor = broker.actors.get(actor_name)
-    return actor is not None and (not worker.consumer_whitelist or actor.queue_name in worker.consumer_whitelist)
-
-
-def runnable(broker: Broker, worker: Worker) -> dict[str, str]:
-    """Returns: The actors of the queues that a worker listens to, each with its queue; the cleanup is none of them."""
-    return {
-        actor.actor_name: actor.queue_name
-        for actor in tuple(broker.actors.values())  # Another thread may declare one meanwhile.
-        if actor.actor_name != CLEANUP_ACTOR and can_run(broker, worker, actor.actor_name)
-    }

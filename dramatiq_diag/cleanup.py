@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dramatiq import Actor, Broker, Worker
+from dramatiq import Actor, Broker
 from dramatiq.logging import get_logger
 
 from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
-from .retention import Cleanup
 from .settings import Settings
-from .store import Store
+
+if TYPE_CHECKING:
+    from .store import Store
 
 #: Milliseconds that a cleanup may take.
 _TIME_LIMIT_MS = 3_600_000
+
+#: Seconds that a stopping worker waits for the batch of a cleanup.
+_PATIENCE_S = 5.0
 
 
 def register_cleanup(broker: Broker, **actor_options: Any) -> Actor[[], None]:
@@ -53,43 +58,73 @@ def register_cleanup(broker: Broker, **actor_options: Any) -> Actor[[], None]:
     )
 
 
-def run_cleanup(settings: Settings) -> None:
-    """Does one cleanup."""
+def run_cleanup(settings: Settings, on_batch: Callable[[Any], None] | None = None) -> None:
+    """Does one cleanup. What *on_batch* raises ends it after a batch; what was done until then is done."""
+    from .retention import Cleanup  # These two need the database's packages, and a process that only schedules has not.
+    from .store import Store
+
     store = Store(settings)
     try:
-        Cleanup(store).run()
+        Cleanup(store, on_batch=on_batch).run()
     finally:
         store.close()
 
 
-def prepare_cleanup(broker: Broker, worker: Worker, settings: Settings) -> Callable[[Store], None] | None:
-    """Declares the actor in a booting worker.
+class Schedule:
+    """Enqueues a cleanup when one is due, or executes it where no worker of this process listens to its queue.
 
-    Returns:
-      What enqueues a cleanup when one is due, called every few seconds; None where this worker is not to schedule.
+    Parameters:
+      settings: The settings.
+      listener: Returns the broker on which a worker of this process listens to that queue; None for none.
     """
-    actor = register_cleanup(broker)
-    whitelist = worker.consumer_whitelist
-    if settings.cleanup_interval == 0:
-        return None
-    if whitelist and actor.queue_name not in whitelist:
-        get_logger(__name__).warning(
-            "This worker leaves out the queue %r, so it does not schedule the cleanup of diagnostics; let a worker "
-            "listen to that queue, set DRAMATIQ_DIAG_CLEANUP_QUEUE, or run `dramatiq-diag cleanup`.",
-            actor.queue_name,
-        )
-        return None
-    return lambda store: _enqueue(actor, store)
+
+    def __init__(self, settings: Settings, listener: Callable[[], Broker | None]) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self._settings = settings
+        self._listener = listener
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        "Executes a cleanup; an own thread, as publishing does not wait for it."
+
+    def __call__(self, store: Store) -> None:
+        """Takes the turn if a cleanup is due; the publisher's thread calls it every few seconds."""
+        if self._stopping or (self._thread is not None and self._thread.is_alive()) or not store.claim_cleanup():
+            return
+        try:
+            broker = self._listener()
+            if broker is not None:
+                broker.actors[CLEANUP_ACTOR].send()
+            else:
+                self._thread = threading.Thread(target=self._execute, name="dramatiq_diag.cleanup", daemon=True)
+                self._thread.start()
+        except Exception as error:
+            store.release_cleanup()
+            raise DiagnosticsError(f"The cleanup could not be enqueued: {type(error).__name__}: {error}.") from error
+
+    def stop(self) -> None:
+        """Lets a cleanup that is executed here end after its batch; see `join`."""
+        self._stopping = True
+
+    def join(self) -> None:
+        """Waits for that a little; a batch that the database does not answer is left alone."""
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join(_PATIENCE_S)
+
+    def _execute(self) -> None:
+        try:
+            run_cleanup(self._settings, self._go_on)
+        except _StoppedError:
+            self.logger.debug("The worker stops, and the cleanup with it; the next one goes on.")
+        except Exception:
+            self.logger.exception("The cleanup failed; the next one does its work.")
+
+    def _go_on(self, _: Any) -> None:
+        if self._stopping:
+            raise _StoppedError
 
 
-def _enqueue(actor: Actor[[], None], store: Store) -> None:
-    if not store.claim_cleanup():
-        return
-    try:
-        actor.send()
-    except Exception as error:
-        store.release_cleanup()
-        raise DiagnosticsError(f"The cleanup could not be enqueued: {type(error).__name__}: {error}.") from error
+class _StoppedError(Exception):
+    """Ends a cleanup after a batch."""
 
 
 def _settings_of(broker: Broker) -> Settings:

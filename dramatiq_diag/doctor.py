@@ -9,16 +9,15 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .collectors import ALL, COLLECTOR_NAMES, installed, load
+from .collector_names import ALL, COLLECTOR_NAMES, discover, expand, installed
+from .collectors import load
 from .collectors.base import UnavailableCollector
-from .collectors.plugins import discover
 from .database import HEAD_REVISION, check_schema
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
-from .selection import expand
 from .settings import Settings
 from .spool import Spool
 from .store import Store
@@ -146,7 +145,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _variables() -> Iterator[Check]:
-    known = [Settings.variable(field) for field in Settings.model_fields]
+    known = [Settings.variable(field.name) for field in fields(Settings)]
     for name in Settings.unknown_variables():
         if name.startswith(_OTHER_VARIABLES):
             continue

@@ -17,7 +17,8 @@ from .models import ArtifactStatus
 from .run import Run
 from .stackdump import dump_stacks
 from .ticker import Timer
-from .triggers import STACKS, Plan, Trigger
+from .trigger_texts import STACKS, Trigger
+from .triggers import Plan
 
 #: A trigger that is due sooner than this has a timer of its own; the others are looked at once a second.
 LOOK_INTERVAL_S = 1.0

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq import Broker, Message, Middleware, Worker
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
-from .asking import OPTION, prepare, set_sender
-from .capturing import can_run, runnable
-from .cleanup import prepare_cleanup
-from .models import RunStatus
-from .process import Process
+from .asking import OPTION, SAMPLE_RATE_OPTION, prepare, set_sender
+from .errors import DiagnosticsError
 from .rules import KEEP_IF_OPTION
-from .selection import SAMPLE_RATE_OPTION
 from .settings import Settings
-from .triggers import TRIGGERS_OPTION
+from .statuses import RunStatus
+from .trigger_texts import TRIGGERS_OPTION
+
+if TYPE_CHECKING:
+    from .booting import Workers
+    from .process import Process
 
 
 class Diagnostics(Middleware):
@@ -35,6 +36,9 @@ class Diagnostics(Middleware):
       A process that only constructs it and sends messages starts nothing and touches no file.
     """
 
+    _workers: Workers | None = None
+    "The workers of this process that were booted, each object its own."
+
     def __init__(self, settings: Settings | None = None) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = Settings.load(settings)
@@ -46,22 +50,27 @@ class Diagnostics(Middleware):
         return {OPTION, SAMPLE_RATE_OPTION, KEEP_IF_OPTION, TRIGGERS_OPTION}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        if self.settings.off or self.process is not None:
+        if self.settings.off or not self._is_first_of(broker):
             return
         if sys.platform == "win32":
             self.logger.error("Nothing is collected: the spool needs POSIX locks, which Windows does not have.")
             return
-        self.process = Process(self.settings)
-        self.process.selection.look_at(broker.actors.values())
-        self.process.publisher.schedule = prepare_cleanup(broker, worker, self.settings)
-        self.process.capturing.can_run = partial(can_run, broker, worker)
-        self.process.capturing.actors = partial(runnable, broker, worker)
-        self.process.start()
+        workers = self._workers_of_this_process()
+        with workers.lock:
+            try:
+                self.process = workers.join(broker, worker)
+            except Exception as error:
+                known = isinstance(error, DiagnosticsError)
+                text = "Diagnostics cannot start, and this worker's tasks run without them: %s"
+                self.logger.error(text, error, exc_info=None if known else error)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        if self.process is not None:
-            process, self.process = self.process, None
-            process.stop(self.settings.shutdown_timeout)
+        if self._workers is None:
+            return
+        with self._workers.lock:
+            if self._workers.leave(worker):
+                self.process = None
+                self._workers.stop()
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         prepare(message)
@@ -108,6 +117,22 @@ class Diagnostics(Middleware):
           Whether it is.
         """
         return self.process is None or self.process.flush(timeout_s)
+
+    def _workers_of_this_process(self) -> Workers:
+        """Returns: The same for all threads that boot workers. Made here: its lock must not be from before a fork."""
+        from .booting import Workers  # SQLAlchemy, pydantic and psutil, which a process that only sends never needs.
+
+        workers: Workers = vars(self).setdefault("_workers", Workers(self.settings))
+        if workers.pid != os.getpid():  # The copy of a process that forked while it had workers.
+            workers = self._workers = Workers(self.settings)
+        return workers
+
+    def _is_first_of(self, broker: Broker) -> bool:
+        """Returns: Whether no other one was added to the broker before; two would measure each other."""
+        first = next(middleware for middleware in broker.middleware if isinstance(middleware, Diagnostics))
+        if first is not self:
+            self.logger.error("The broker has Diagnostics twice: the first works, and this one does not.")
+        return first is self
 
     def _end(self, process: Process, status: RunStatus, exception: BaseException | None = None) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -25,36 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-
-class RunStatus(enum.StrEnum):
-    """How a run stands."""
-
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    INTERRUPTED = "interrupted"
-    "Its process died."
-
-
-class ArtifactStatus(enum.StrEnum):
-    """What became of a selected collector's artifact."""
-
-    STORED = "stored"
-    PARTIAL = "partial"
-    "Salvaged or cut short; downloadable."
-    UNAVAILABLE = "unavailable"
-    "The package is not installed."
-    SKIPPED = "skipped"
-    "Busy, or declined."
-    FAILED = "failed"
-    DROPPED = "dropped"
-    "By a keep rule."
-    EXPIRED = "expired"
-    "Removed by the cleanup."
-    DELETED = "deleted"
-    "Removed by hand."
-
+from .statuses import ArtifactStatus as ArtifactStatus
+from .statuses import RunStatus as RunStatus
 
 #: Artifacts with a blob behind them.
 LIVE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Container, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from .collectors import ALL, Collector, Options
+from .collector_names import ALL, all_names
 from .errors import DiagnosticsError
+
+if TYPE_CHECKING:
+    from .collectors import Collector, Options
 
 #: Name of each collector that is asked for -> its options, as they were given.
 Request = Mapping[str, Mapping[str, Any]]
@@ -35,6 +36,20 @@ def read_request(value: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError("neither a list of names nor a mapping of names to options")
             found.setdefault(name, {}).update(options)
     return found
+
+
+def with_all(request: Request, allowed: Container[str]) -> dict[str, Mapping[str, Any]]:
+    """Replaces `all` by the names that it stands for here, as far as they are allowed.
+
+    Raises:
+      ValueError: When `all` itself has options.
+    """
+    if ALL not in request:
+        return dict(request)
+    if request[ALL]:
+        raise ValueError(f"no list: {ALL} has no options, only the names that it stands for have")
+    meant: dict[str, Mapping[str, Any]] = {name: {} for name in all_names() if name in allowed}
+    return meant | {name: options for name, options in request.items() if name != ALL}
 
 
 def request_value(request: Request) -> list[Any]:
@@ -63,9 +78,9 @@ def with_options(names: Iterable[str], texts: Iterable[str]) -> dict[str, dict[s
     request: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in texts:
         name, option, value = read_option(text)
-        if name not in request:
+        if name not in request and (ALL not in request or name not in all_names(here=False)):
             raise OptionsError(f"{text!r:.100} is an option of {name!r:.100}, which is not asked for.")
-        request[name][option] = value
+        request.setdefault(name, {})[option] = value
     return request
 
 
@@ -85,6 +100,8 @@ def judge_options(
     Raises:
       OptionsError: When there is no such option, or its value is not allowed; the message is for a person.
     """
+    from pydantic import ValidationError  # A process that only sends messages reads requests, and judges none.
+
     known = collector.options_class.model_fields
     for option in given:
         if option not in known:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass
 
-from .selection import expand
+from .collector_names import ALL, all_names, expand
 from .settings import Settings
 
 #: The headers of a request, and the one that says what became of it.
@@ -16,6 +17,12 @@ RESULT_HEADER = "X-Task-Diagnostics-Result"
 #: A longer header asks for nothing that there is, in characters.
 _MAX_LENGTH = 1000
 
+#: A name that may stand in the header of the answer: nothing else that a stranger sent does.
+_NAME = re.compile("[A-Za-z0-9_-]{1,40}")
+
+#: So many ignored names are named.
+_MAX_NAMED = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -24,7 +31,7 @@ class Verdict:
     names: tuple[str, ...]
     "What is asked for and allowed."
     result: str
-    "For the response header: nothing in it comes out of the request but names that there are."
+    "For the response header: out of the request it has names alone, of letters, digits, dashes and underscores."
 
 
 class Permission:
@@ -57,8 +64,17 @@ class Permission:
         if len(wanted) > _MAX_LENGTH:
             return Verdict(names=(), result=f"ignored: more than {_MAX_LENGTH} characters")
         names = dict.fromkeys(name.strip() for name in wanted.decode("latin-1").split(",") if name.strip())
-        accepted = tuple(name for name in names if name in self._allowed)
+        meant = {name: None for name in all_names(here=False) if name in self._allowed} if ALL in names else {}
+        accepted = tuple(meant | {name: None for name in names if name in self._allowed})
+        ignored = [name for name in names if name not in self._allowed and not (name == ALL and meant)]
         texts = [f"accepted: {', '.join(accepted)}"] if accepted else []
-        if len(accepted) < len(names):
-            texts.append(f"ignored: {len(names) - len(accepted)} that TASK_DIAGNOSTICS_ON_REQUEST does not have")
+        if ignored:
+            texts.append(f"ignored: {_listed(ignored)}, which TASK_DIAGNOSTICS_ON_REQUEST does not have")
         return Verdict(names=accepted, result="; ".join(texts))
+
+
+def _listed(names: list[str]) -> str:
+    """Returns: The first of these names, as far as they may stand in a header, and how many others there are."""
+    shown = [name for name in names if _NAME.fullmatch(name)][:_MAX_NAMED]
+    others = len(names) - len(shown)
+    return ", ".join([*shown, f"{others} more"] if others and shown else shown or [f"{others}"])

@@ -18,6 +18,7 @@ from dramatiq.logging import get_logger
 from .asking import Sender, depth_of, set_sender
 from .backlog import Backlog
 from .capturing import Capturing
+from .collector_names import expand
 from .collectors import close_all, load, open_all
 from .collectors.base import Collector
 from .collectors.coroutines import CoroutineWatch
@@ -30,12 +31,13 @@ from .rss import RssReader
 from .rules import Judge
 from .run import Run
 from .sealer import Sealer
-from .selection import NOTHING, Selection, expand
+from .selection import NOTHING, Selection
 from .settings import Settings
 from .spool import Spool
 from .switching import SwitchInterval
 from .ticker import Ticker, Timer
-from .triggers import Triggers, collectors_of, parse_triggers
+from .trigger_texts import collectors_of, parse_triggers
+from .triggers import Triggers
 from .vitals import VitalsReader
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq import Actor
 from dramatiq.logging import get_logger
-from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from .models import RunStatus
 from .quantiles import Durations
+from .setting_fields import read_size
+from .statuses import RunStatus
 
 if TYPE_CHECKING:
     from .run import Run
@@ -41,7 +41,6 @@ _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000}
 _NUMBER = r"(?P<number>\d{1,12}(?:\.\d{1,6})?)"
 _DURATION = re.compile(rf"{_NUMBER}(?P<unit>{'|'.join(_UNIT_MS)})")
 _PERCENTILE = re.compile(r"p(?P<percent>[1-9]\d?(?:\.\d{1,2})?)")
-_SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +115,12 @@ def duration_ms(text: str) -> float:
 def size_bytes(text: str) -> int:
     """Returns: A size such as `500MiB` or `1GiB`. Raises: ValueError."""
     try:
-        size = _SIZE.validate_python(text)
-    except (ValidationError, OverflowError):
-        size = ByteSize(0)
+        size = read_size(text)
+    except ValueError:
+        size = 0
     if not text[:1].isdigit() or not text[-1:].isalpha() or not 0 < size < 2**62:
         raise ValueError(f"not a size such as 500MiB, 1GiB: {text!r:.100}")
-    return int(size)
+    return size
 
 
 def _parse(text: str) -> Rule:

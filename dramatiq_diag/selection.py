@@ -12,14 +12,12 @@ from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from .asking import CLEANUP_ACTOR, OPTION, parent_run_id, root_task_id
-from .collectors import ALL, Collector, Options, all_names, chosen
+from .asking import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
+from .collector_names import expand
+from .collectors import Collector, Options, chosen
 from .collectors.base import UnavailableCollector
-from .options import OptionsError, Request, judge_options, read_request
+from .options import OptionsError, Request, judge_options, read_request, with_all
 from .settings import Settings
-
-#: The option of actors that says how many of their tasks are diagnosed, from 0 to 1.
-SAMPLE_RATE_OPTION = "diagnostics_sample_rate"
 
 if TYPE_CHECKING:
     from .held import HeldPermits
@@ -101,7 +99,8 @@ class Selection:
 
     def _captured(self, choice: Choice, capture: OpenCapture) -> Choice:
         """Returns: What a capture asks for, besides what there would be without it."""
-        captured = {name: options for name, options in capture.diagnostics.items() if name in self.allowed}
+        wanted = with_all(capture.diagnostics, self.allowed)
+        captured = {name: options for name, options in wanted.items() if name in self.allowed}
         return replace(self._choose({**choice.request, **captured}), requested=True, capture_id=capture.capture_id)
 
     def _of_message(self, actor_name: str, wanted: Any) -> Choice | None:
@@ -110,6 +109,7 @@ class Selection:
 
     def refusal(self, request: Request) -> str | None:
         """Returns: Why this process cannot do all that is asked for, in words; None where it can."""
+        request = with_all(request, self.allowed)
         missing = sorted(request.keys() - self.allowed)
         if missing:
             return f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this one has {missing}."
@@ -142,7 +142,7 @@ class Selection:
     def _read(self, actor_name: str, wanted: Any, where: str) -> Request | None:
         """Returns: What is asked for, as far as the names are allowed; None where the option cannot be read."""
         try:
-            request = read_request(wanted)
+            request = with_all(read_request(wanted), self.allowed)
         except ValueError as error:
             self._warn(
                 actor_name, "option", f"the option {OPTION} of the {where} is {error} and is ignored: {wanted!r:.200}"
@@ -182,10 +182,3 @@ class Selection:
 def _limit_of(rate: float) -> int | None:
     """Returns: What the checksums of a share are below; None for all of them."""
     return None if rate >= 1 else int(rate * 2**32)
-
-
-def expand(names: tuple[str, ...], *, here: bool = True) -> tuple[str, ...]:
-    """Returns: The names, with `all` replaced by what it stands for, here or wherever the workers are."""
-    if ALL not in names:
-        return names
-    return (*(name for name in names if name != ALL), *all_names(here=here))

@@ -1,222 +1,263 @@
-"""The settings, and the only reader of the environment."""
+"""The settings, and the only reader of the environment.
+
+Every process that adds the middleware reads them, those that only send messages as well: so nothing that takes long to
+import is imported here.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import URL
-
-from .collectors import ALL, COLLECTOR_NAMES, NONE, collector_class, known_names
+from .collector_names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, expand, known_names
 from .errors import SettingsError
-from .locations import local_path, read_database_url
+from .locations import check_database_url, local_path, read_database_url
 from .rules import ALLOWED_RULES, parse_rules
-from .setting_fields import MAX_LOG_BYTES, NAMES, Names, field, interval, seconds, size
-from .triggers import ALLOWED_TRIGGERS, CANNOT_JOIN, check_late, collectors_of, parse_triggers, trigger_text
+from .setting_fields import (
+    MAX_LOG_BYTES,
+    NAMES,
+    Secret,
+    directory,
+    explain,
+    field,
+    interval,
+    key,
+    matching,
+    names,
+    number,
+    one_of,
+    seconds,
+    size,
+    text,
+    token,
+    whole_number,
+)
+from .trigger_texts import (
+    ALLOWED_TRIGGERS,
+    CANNOT_JOIN,
+    check_late,
+    collectors_of,
+    parse_triggers,
+    trigger_text,
+    with_all,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
 
 
-class Settings(BaseSettings):
+def _collectors(value: Any) -> tuple[str, ...]:
+    found = names(value)
+    unknown = [name for name in found if name != ALL and name not in COLLECTOR_NAMES]
+    known = known_names() if unknown else ()
+    unknown = [name for name in unknown if name not in known]
+    if unknown:
+        others = ", ".join(name for name in known if name not in COLLECTOR_NAMES) or "none"
+        raise ValueError(f"unknown: {', '.join(map(repr, unknown))}; of other packages there are: {others}")
+    return found
+
+
+def _options(value: Any) -> tuple[str, ...]:
+    found = names(value)
+    if found not in ((ALL,), (NONE,)):
+        for option in found:
+            collector_name, _, name = option.rpartition(".")
+            if name not in _option_names(collector_name):
+                raise ValueError(f"there is no {option!r:.100}")
+    return found
+
+
+def _option_names(collector_name: str) -> tuple[str, ...]:
+    if collector_name in BUILTIN:
+        return BUILTIN[collector_name].options
+    from .collectors import collector_class  # Only the class of another package's knows its options.
+
+    collector = collector_class(collector_name)
+    return () if collector is None else tuple(collector.options_class.model_fields)
+
+
+def _rules(value: Any) -> tuple[str, ...]:
+    return tuple(rule.text for rule in parse_rules(value))
+
+
+def _triggers(value: Any) -> tuple[str, ...]:
+    return tuple(map(trigger_text, parse_triggers(value)))
+
+
+def _place(value: Any) -> str:
+    local_path(text(value))
+    return text(value)
+
+
+def _web_address(value: Any) -> str:
+    parts = urlsplit(text(value))
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError
+    return text(value).rstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True, init=False)
+class Settings:
     """All settings: given in code by field name, otherwise read from the environment, otherwise the default.
 
     Raises:
       SettingsError: When a value is not allowed; the message names the variable, the value and what is allowed.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
-    )
-
-    task_diagnostics: Names = field(
+    task_diagnostics: tuple[str, ...] = field(
         (),
         "collected for every executed task, comma separated; `all` for all installed",
         f"{ALL}, or {NAMES}",
-        validation_alias="TASK_DIAGNOSTICS",
+        _collectors,
+        variable="TASK_DIAGNOSTICS",
     )
-    task_diagnostics_on_request: Names = field(
+    task_diagnostics_on_request: tuple[str, ...] = field(
         (),
         "what a message, an actor or an HTTP request may ask for besides",
         f"{ALL}, or {NAMES}",
-        validation_alias="TASK_DIAGNOSTICS_ON_REQUEST",
+        _collectors,
+        variable="TASK_DIAGNOSTICS_ON_REQUEST",
     )
-    options_on_request: Names = field(
+    options_on_request: tuple[str, ...] = field(
         (ALL,),
         "which options of collectors a message, an actor or a capture may give",
         f"{ALL}, {NONE}, or options such as memray.native_traces, comma separated",
+        _options,
     )
     sample_rate: float = field(
         1.0,
         "the share of the tasks of which is collected what nobody asked for",
         "a number from 0 to 1",
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
+        number(0, 1),
     )
     pass_on_depth: int = field(
         3,
         "how many tasks deep what was asked for is passed on to what a task sends",
         "a whole number from 0 to 100",
-        ge=0,
-        le=100,
+        whole_number(0, 100),
     )
-    request_key: SecretStr | None = field(
-        None, "what an HTTP request has to bring to ask for diagnostics; without it all may", "at least 16 characters"
+    request_key: Secret | None = field(
+        None,
+        "what an HTTP request has to bring to ask for diagnostics; without it all may",
+        "at least 16 characters",
+        key,
+        secret=True,
     )
-    data_dir: Path = field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory")
+    data_dir: Path = field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory", directory)
     database_url: str | None = field(
         None,
         "any SQLAlchemy URL of SQLite or PostgreSQL; without it SQLite in the data dir",
         "an SQLAlchemy URL such as postgresql://user@host/name or sqlite:////path/file.db",
-        repr=False,
+        check_database_url,
+        secret=True,
     )
     blob_url: str | None = field(
-        None, "where blobs live; without it `blobs` in the data dir", "a directory, or a file:// URL of one"
+        None, "where blobs live; without it `blobs` in the data dir", "a directory, or a file:// URL of one", _place
     )
-    spool_dir: Path | None = field(None, "on the worker's own disk; without it `spool` in the data dir", "a directory")
-    spool_max_bytes: ByteSize = size(4 * 1024**3, "past it new diagnostics are declined with a reason")
+    spool_dir: Path | None = field(
+        None, "on the worker's own disk; without it `spool` in the data dir", "a directory", directory
+    )
+    spool_max_bytes: int = size(4 * 1024**3, "past it new diagnostics are declined with a reason")
     memory_interval: float = interval(2.0, "seconds between RSS samples")
     pyinstrument_interval: float = interval(0.005, "seconds between profile samples")
     pyinstrument_engine: Literal["sampler", "profiler"] = field(
-        "sampler", "`sampler`, or `profiler` for pyinstrument's own", "sampler or profiler"
+        "sampler",
+        "`sampler`, or `profiler` for pyinstrument's own",
+        "sampler or profiler",
+        one_of("sampler", "profiler"),
     )
     pyinstrument_start_after: float = seconds(
         0.0, "seconds after which a run that is still going on is profiled; the sampler alone can join later"
     )
     memray_wait: float = seconds(0.0, "seconds a task waits for the process's one Tracker")
-    memray_max_bytes: ByteSize = size(1024**3, "a capture stops there and is partial")
-    logs_max_bytes: ByteSize = field(
-        ByteSize(1024**2),
-        "a run's log ends there and is partial",
-        "a whole number of bytes from 1 to 64MiB",
-        gt=0,
-        le=MAX_LOG_BYTES,
+    memray_max_bytes: int = size(1024**3, "a capture stops there and is partial")
+    logs_max_bytes: int = size(
+        1024**2, "a run's log ends there and is partial", "a whole number of bytes from 1 to 64MiB", MAX_LOG_BYTES
     )
     resources_interval: float = interval(2.0, "seconds between looks at what the process uses")
-    keep_if: Names = field(
-        (), "rules of which one has to hold for a run's artifacts to be kept; without rules all are", ALLOWED_RULES
+    keep_if: tuple[str, ...] = field(
+        (),
+        "rules of which one has to hold for a run's artifacts to be kept; without rules all are",
+        ALLOWED_RULES,
+        _rules,
     )
-    triggers: Names = field(
-        (), "what begins when a run has lasted so long, or the process has grown so large", ALLOWED_TRIGGERS
+    triggers: tuple[str, ...] = field(
+        (),
+        "what begins when a run has lasted so long, or the process has grown so large",
+        ALLOWED_TRIGGERS,
+        _triggers,
     )
     orphan_protection_time: float = seconds(86400.0, "seconds an artifact is kept")
     run_retention: float = seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
     cleanup_interval: float = seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
     cleanup_queue: str = field(
-        "default",
+        "dramatiq_diag",
         "the queue that the cleanup actor is declared on",
         "a queue name: a letter or underscore, then letters, digits, dots, dashes, underscores",
-        pattern=r"^[a-zA-Z_][a-zA-Z0-9._-]*$",
+        matching("[a-zA-Z_][a-zA-Z0-9._-]*"),
     )
     shutdown_timeout: float = seconds(10.0, "seconds a stopping worker spends on publishing")
     url_ttl: float = interval(3600.0, "seconds a download URL stays valid")
-    secret_key: SecretStr | None = field(
-        None, "signs download URLs; without it one is made and kept in the data dir", "at least 16 characters"
+    secret_key: Secret | None = field(
+        None,
+        "signs download URLs; without it one is made and kept in the data dir",
+        "at least 16 characters",
+        key,
+        secret=True,
     )
-    api_token: SecretStr | None = field(
-        None, "if set, every route but signed downloads and /healthz asks for it", "a text"
+    api_token: Secret | None = field(
+        None, "if set, every route but signed downloads and /healthz asks for it", "a text", token, secret=True
     )
-    public_url: str | None = field(None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL")
+    public_url: str | None = field(
+        None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL", _web_address
+    )
+
+    given_fields: ClassVar[frozenset[str]]
+    "The fields that the code or the environment gave; of each object its own."
 
     def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise SettingsError("\n".join(_explain(detail) for detail in error.errors())) from None
+        settings = {setting.name: setting for setting in fields(self)}
+        problems = [
+            f"{name}: there is no such setting; the settings are {', '.join(settings)}."
+            for name in values
+            if name not in settings
+        ]
+        given = _from_environment() | values
+        for name, setting in settings.items():
+            value = given.get(name, setting.default)
+            try:
+                value = self._read_beside_others(setting, setting.metadata["read"](value))
+            except ValueError as error:
+                problems.append(explain(self.variable(name), setting, value, error))
+                value = setting.default
+            object.__setattr__(self, name, value)
+        if problems:
+            raise SettingsError("\n".join(problems))
+        object.__setattr__(self, "given_fields", frozenset(given))
 
-    @field_validator("task_diagnostics", "task_diagnostics_on_request", "options_on_request", mode="before")
-    @classmethod
-    def _split_names(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else value
-        if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(n, str) for n in names):
-            raise ValueError
-        return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-
-    @field_validator("task_diagnostics", "task_diagnostics_on_request")
-    @classmethod
-    def _know_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name != ALL and name not in COLLECTOR_NAMES]
-        known = known_names() if unknown else ()
-        unknown = [name for name in unknown if name not in known]
-        if unknown:
-            others = ", ".join(name for name in known if name not in COLLECTOR_NAMES) or "none"
-            raise ValueError(f"unknown: {', '.join(map(repr, unknown))}; of other packages there are: {others}")
-        return names
-
-    @field_validator("options_on_request")
-    @classmethod
-    def _know_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        if options in ((ALL,), (NONE,)):
-            return options
-        for option in options:
-            collector_name, _, name = option.rpartition(".")
-            collector = collector_class(collector_name)
-            if collector is None or name not in collector.options_class.model_fields:
-                raise ValueError(f"there is no {option!r:.100}")
-        return options
-
-    @field_validator("pyinstrument_start_after")
-    @classmethod
-    def _joins_late(cls, seconds: float, info: ValidationInfo) -> float:
-        if seconds and info.data.get("pyinstrument_engine") == "profiler":
+    def _read_beside_others(self, setting: Field[Any], value: Any) -> Any:
+        """Judges a value by what the settings before it are. Raises: ValueError."""
+        if setting.name == "pyinstrument_start_after" and value and self.pyinstrument_engine == "profiler":
             raise ValueError(CANNOT_JOIN)
-        return seconds
-
-    @field_validator("keep_if", mode="before")
-    @classmethod
-    def _know_rules(cls, value: Any) -> tuple[str, ...]:
-        return tuple(rule.text for rule in parse_rules(value))
-
-    @field_validator("triggers", mode="before")
-    @classmethod
-    def _know_triggers(cls, value: Any, info: ValidationInfo) -> tuple[str, ...]:
-        triggers = parse_triggers(value)
-        chosen = {*info.data.get("task_diagnostics", ()), *info.data.get("task_diagnostics_on_request", ())}
-        missing = [name for name in collectors_of(triggers) if not chosen & {name, ALL}]
-        if missing and chosen:  # With nothing chosen everything is off, triggers as well.
-            raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
-        check_late(triggers, info.data.get("pyinstrument_engine", ""))
-        return tuple(map(trigger_text, triggers))
-
-    @field_validator("data_dir", "spool_dir")
-    @classmethod
-    def _make_absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and "\0" in str(path):
-            raise ValueError
-        return None if path is None else path.expanduser().absolute()
-
-    @field_validator("database_url")
-    @classmethod
-    def _know_database(cls, value: str | None) -> str | None:
-        return value if value is None else read_database_url(value).render_as_string(hide_password=False)
-
-    @field_validator("blob_url")
-    @classmethod
-    def _know_blob_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            local_path(value)
+        if setting.name == "triggers" and value:
+            return self._triggers_for_chosen(value)
         return value
 
-    @field_validator("secret_key", "request_key")
-    @classmethod
-    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and len(key.get_secret_value()) < 16:
-            raise ValueError
-        return key
-
-    @field_validator("public_url")
-    @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-            raise ValueError
-        return value.rstrip("/")
+    def _triggers_for_chosen(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        chosen = self.task_diagnostics + self.task_diagnostics_on_request
+        if not chosen:  # With nothing chosen everything is off, triggers as well.
+            return texts
+        triggers = with_all(parse_triggers(texts), expand(chosen), self.pyinstrument_engine)
+        missing = [name for name in collectors_of(triggers) if name not in chosen and ALL not in chosen]
+        if missing:
+            raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
+        check_late(triggers, self.pyinstrument_engine)
+        return tuple(map(trigger_text, triggers))
 
     @property
     def off(self) -> bool:
@@ -226,6 +267,8 @@ class Settings(BaseSettings):
     @property
     def database(self) -> URL:
         """The database's URL, with the driver named."""
+        from sqlalchemy.engine import URL  # The most of what a process that only sends messages would import.
+
         if self.database_url is None:
             return URL.create("sqlite", database=str(self.data_dir / "diagnostics.db"))
         return read_database_url(self.database_url)
@@ -249,15 +292,14 @@ class Settings(BaseSettings):
         return self.data_dir / "spool" if self.spool_dir is None else self.spool_dir
 
     @classmethod
-    def variable(cls, field: str) -> str:
+    def variable(cls, name: str) -> str:
         """Returns: The name of the environment variable of a field."""
-        alias = cls.model_fields[field].validation_alias
-        return alias if isinstance(alias, str) else ENV_PREFIX + field.upper()
+        return _VARIABLES[name]
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
         """Returns: Variables of the environment that look like settings and are none, for the doctor."""
-        known = {cls.variable(field) for field in cls.model_fields}
+        known = {*_VARIABLES.values()}
         alike = (name for name in os.environ if name.upper().startswith((ENV_PREFIX, "TASK_DIAGNOSTIC")))
         return sorted(name for name in alike if name.upper() not in known)
 
@@ -267,23 +309,18 @@ class Settings(BaseSettings):
         return cls() if settings is None else settings
 
 
-class DemoSettings(BaseSettings):
-    """What the demo's worker reads besides."""
+_VARIABLES: dict[str, str] = {
+    setting.name: setting.metadata["variable"] or ENV_PREFIX + setting.name.upper() for setting in fields(Settings)
+}
+"Name of a field -> its environment variable."
 
-    broker_url: Annotated[str, Field(validation_alias=f"{ENV_PREFIX}DEMO_BROKER")] = ""
+
+def demo_broker_url() -> str:
+    """Returns: The broker that the demo's worker is told of, besides the settings."""
+    return os.environ.get(f"{ENV_PREFIX}DEMO_BROKER", "")
 
 
-def _explain(detail: Any) -> str:
-    """Returns: One line that names the variable, the value and what is allowed."""
-    name = str(detail["loc"][0])
-    by_variable = {Settings.variable(field): field for field in Settings.model_fields}
-    field = by_variable.get(name, name)
-    if field not in Settings.model_fields:
-        return f"{name}: there is no such setting; the settings are {', '.join(Settings.model_fields)}."
-    info = Settings.model_fields[field]
-    extra = info.json_schema_extra
-    allowed = extra["allowed"] if isinstance(extra, dict) else ""
-    secret = field in ("secret_key", "request_key", "api_token", "database_url")
-    value = "the given value" if secret else f"{detail['input']!r:.200}"
-    hint = f" ({detail['ctx']['error']})" if str(detail.get("ctx", {}).get("error", "")) else ""
-    return f"{Settings.variable(field)}: {value} is not allowed{hint}; allowed: {allowed}."
+def _from_environment() -> dict[str, str]:
+    """Returns: Name of a field -> what the environment has for it; an empty variable is one that is not set."""
+    found = {name.upper(): value for name, value in os.environ.items() if value}
+    return {name: found[variable] for name, variable in _VARIABLES.items() if variable in found}

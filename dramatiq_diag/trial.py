@@ -18,9 +18,9 @@ from dramatiq import Actor
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO
 
+from .collector_names import GROUP
 from .collectors import COLLECTOR_NAMES, Collector, Recording
 from .collectors.base import UnavailableCollector
-from .collectors.plugins import GROUP
 from .entry import ENTRY_SUFFIX
 from .middleware import Diagnostics
 from .records import artifacts_of, runs_of_task

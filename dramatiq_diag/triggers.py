@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,94 +11,21 @@ from dramatiq.logging import get_logger
 
 from .asking import OPTION
 from .collectors.base import Collector
-from .rules import duration_ms, size_bytes, split_texts
+from .trigger_texts import (
+    ALLOWED_TRIGGERS,
+    LATE_NAMES,
+    STACKS,
+    TRIGGERS_OPTION,
+    Trigger,
+    check_late,
+    collectors_of,
+    parse_triggers,
+    with_all,
+)
 
 if TYPE_CHECKING:
     from .selection import Choice
     from .settings import Settings
-
-#: The option of actors that replaces the triggers of the settings.
-TRIGGERS_OPTION = "diagnostics_triggers"
-
-#: Asks for the stacks of all threads at that moment.
-STACKS = "stacks"
-
-#: The collectors that can begin on another thread, in the middle of a run, in the order of starting.
-LATE_NAMES = ("memray", "memory", "pyinstrument")
-
-#: What a person may write, for error messages.
-ALLOWED_TRIGGERS = (
-    "conditions, each with what it begins, such as `after 30s: pyinstrument, stacks; rss>1GiB: memray`; "
-    f"out of {', '.join((*LATE_NAMES, STACKS))}, as far as TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST has it"
-)
-
-#: Why there is no late start with that engine, wherever it is asked for.
-CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
-
-#: Triggers that one actor may have.
-_MAX_TRIGGERS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trigger:
-    """A condition, and what begins when it is met; once in a run."""
-
-    condition: str
-    "As a person reads it: `after 30s`, `rss>1GiB`."
-    after_s: float | None = None
-    rss_bytes: int | None = None
-    names: tuple[str, ...]
-
-    def is_met(self, elapsed_s: float, rss_bytes: int) -> bool:
-        """Returns: Whether it is to fire."""
-        if self.after_s is not None:
-            return elapsed_s >= self.after_s
-        return self.rss_bytes is not None and rss_bytes > self.rss_bytes
-
-
-def parse_triggers(value: Any) -> tuple[Trigger, ...]:
-    """Reads triggers out of a text, or a list of texts.
-
-    Raises:
-      ValueError: When one cannot be read; the message names it.
-    """
-    texts = split_texts(value, ";")
-    if len(texts) > _MAX_TRIGGERS:
-        raise ValueError(f"more than {_MAX_TRIGGERS} triggers")
-    return tuple(_parse(text) for text in texts)
-
-
-def trigger_text(trigger: Trigger) -> str:
-    """Returns: What `parse_triggers` reads as this trigger."""
-    return f"{trigger.condition}: {', '.join(trigger.names)}"
-
-
-def collectors_of(triggers: Iterable[Trigger]) -> list[str]:
-    """Returns: The names of the collectors that triggers begin."""
-    named = dict.fromkeys(name for trigger in triggers for name in trigger.names)
-    return [name for name in named if name != STACKS]
-
-
-def check_late(triggers: Iterable[Trigger], engine: str) -> None:
-    """Refuses what cannot begin late with this engine of the time profile. Raises: ValueError."""
-    if engine == "profiler" and "pyinstrument" in collectors_of(triggers):
-        raise ValueError(CANNOT_JOIN)
-
-
-def _parse(text: str) -> Trigger:
-    condition, separator, listed = text.partition(":")
-    names = tuple(dict.fromkeys(filter(None, listed.split(","))))
-    if not separator or not names:
-        raise ValueError(f"a condition without what it begins: {text!r:.100}")
-    for name in names:
-        if name != STACKS and name not in LATE_NAMES:
-            raise ValueError(f"{name!r:.100} cannot begin in the middle of a run")
-    if condition.startswith("after"):
-        after = condition.removeprefix("after")
-        return Trigger(condition=f"after {after}", after_s=duration_ms(after) / 1000, names=names)
-    if condition.startswith("rss>"):
-        return Trigger(condition=condition, rss_bytes=size_bytes(condition.removeprefix("rss>")), names=names)
-    raise ValueError(f"no such condition: {condition!r:.100}")
 
 
 class StacksLog(Collector):
@@ -175,7 +101,7 @@ class Triggers:
         if TRIGGERS_OPTION not in actor.options:
             return self._for_all
         try:
-            triggers = parse_triggers(actor.options[TRIGGERS_OPTION])
+            triggers = with_all(parse_triggers(actor.options[TRIGGERS_OPTION]), self._collectors, self._engine)
             missing = [name for name in collectors_of(triggers) if name not in self._collectors]
             if missing:
                 raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from ..errors import UnavailableError
 from .base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector, Options
-
-#: Each entry point's name is that of a collector, and its object the class.
-GROUP = "dramatiq_diag.collectors"
 
 #: Class attribute -> what it has to match, and what that is in words.
 _ATTRIBUTES = {
@@ -19,14 +16,6 @@ _ATTRIBUTES = {
     "filename": (FILENAME_PATTERN, "a letter or digit, then up to 99 of them, dots, dashes and underscores"),
     "media_type": (MEDIA_TYPE_PATTERN, "a media type in lower case without parameters, such as text/csv"),
 }
-
-
-def discover() -> dict[str, EntryPoint]:
-    """Returns: Name -> the entry point of a collector that is installed; no module is imported."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, point)
-    return found
 
 
 def import_class(point: EntryPoint, taken: Container[str]) -> type[Collector]:

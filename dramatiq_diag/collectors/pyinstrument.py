@@ -16,7 +16,7 @@ from ..errors import SkippedError, UnavailableError
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
-from ..triggers import CANNOT_JOIN
+from ..trigger_texts import CANNOT_JOIN
 from .base import Collector, Options, Recording
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler

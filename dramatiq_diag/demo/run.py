@@ -39,7 +39,7 @@ def demo_settings() -> Settings:
     The data dir is DRAMATIQ_DIAG_DATA_DIR, or a fresh temporary directory, which is kept.
     """
     given = Settings()
-    chosen: dict[str, Any] = {name: getattr(given, name) for name in given.model_fields_set}
+    chosen: dict[str, Any] = {name: getattr(given, name) for name in given.given_fields}
     # A demo leaves no trace in a store that is in use.
     chosen |= {"task_diagnostics": (ALL,), "database_url": None, "blob_url": None, "spool_dir": None}
     if "data_dir" not in chosen:

@@ -16,7 +16,7 @@ from dramatiq import Broker
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.demo.actors import declare
 from dramatiq_diag.errors import NotInstalledError, SettingsError
-from dramatiq_diag.settings import DemoSettings
+from dramatiq_diag.settings import demo_broker_url
 
 
 def make_broker(url: str) -> Broker:
@@ -45,7 +45,7 @@ def make_broker(url: str) -> Broker:
     )
 
 
-broker = make_broker(DemoSettings().broker_url)
+broker = make_broker(demo_broker_url())
 actors = declare(broker)
 broker.add_middleware(Diagnostics())
 dramatiq.set_broker(broker)

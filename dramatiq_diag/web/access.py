@@ -9,7 +9,8 @@ import re
 from urllib.parse import urlsplit
 
 import falcon
-from pydantic import SecretStr
+
+from ..setting_fields import Secret
 
 #: What is open to all: downloads bring their own signature.
 _OPEN = re.compile(r"/healthz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
@@ -25,7 +26,7 @@ class TokenAccess:
       token: The token; None or an empty one lets everybody in.
     """
 
-    def __init__(self, token: SecretStr | None) -> None:
+    def __init__(self, token: Secret | None) -> None:
         self._token = b"" if token is None else token.get_secret_value().encode()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
