@@ -6,16 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-from .options import Request, request_value
+if TYPE_CHECKING:
+    from .options import Request
 
 #: The option of messages and actors: names of collectors, with their options where there are any.
 OPTION = "diagnostics"
+
+#: The options of actors that replace the rules and the triggers of the settings.
+KEEP_IF_OPTION = "diagnostics_keep_if"
+TRIGGERS_OPTION = "diagnostics_triggers"
 
 #: The option of actors that says how many of their tasks are diagnosed, from 0 to 1.
 SAMPLE_RATE_OPTION = "diagnostics_sample_rate"
@@ -86,6 +91,8 @@ def _pass_on(sender: Sender, options: dict[str, Any]) -> None:
     if OPTION in options and _DEPTH not in options:
         return
     if sender.request is not None:
+        from .options import request_value  # Nothing is passed on in a process that executes no tasks.
+
         options[OPTION] = request_value(sender.request)
         options[_DEPTH] = sender.depth + 1
     else:

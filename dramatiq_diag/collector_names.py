@@ -15,6 +15,12 @@ ALL = "all"
 #: Stands for nothing, where an empty setting would mean the default.
 NONE = "none"
 
+#: Where a trigger has this in place of a name it asks for the stacks of all threads at that moment.
+STACKS = "stacks"
+
+#: The collectors that can begin on another thread, in the middle of a run, in the order of starting.
+LATE_NAMES = ("memray", "memory", "pyinstrument")
+
 #: The entry point group of other packages: each entry point's name is that of a collector, and its object the class.
 GROUP = "dramatiq_diag.collectors"
 

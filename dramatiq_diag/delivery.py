@@ -118,7 +118,7 @@ class Delivery:
 
     def _log(self, bundle: Bundle) -> None:
         run = bundle.run
-        self.logger.info(
+        self.logger.debug(
             "Published run %s of task %r (%s, %s): %s",
             run.run_id,
             run.task_id,

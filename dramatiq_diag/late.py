@@ -10,6 +10,7 @@ from typing import Any
 
 from dramatiq.asyncio import get_event_loop_thread
 
+from .collector_names import STACKS
 from .collectors.base import Collector, Recording
 from .collectors.stacks import coroutine_function
 from .errors import GUARDED
@@ -17,7 +18,7 @@ from .models import ArtifactStatus
 from .run import Run
 from .stackdump import dump_stacks
 from .ticker import Timer
-from .trigger_texts import STACKS, Trigger
+from .trigger_texts import Trigger
 from .triggers import Plan
 
 #: A trigger that is due sooner than this has a timer of its own; the others are looked at once a second.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 #: A URL as SQLAlchemy reads it, as far as it can be wrong: user and password may have any character but `@` in them.
-_DATABASE_URL = re.compile(
+_DATABASE_URL = (
     r"(?P<backend>\w+)(?P<driver>\+[\w+]+)?://"
     r"(?:[^@/]*(?::[^@]*)?@)?"
     r"(?:(?:\[[^/?]+\]|[^/:?]+)?(?::(?P<port>[^/?]*))?)?"
@@ -25,7 +25,7 @@ def check_database_url(value: object) -> str:
     Raises:
       ValueError: When it is none.
     """
-    match = _DATABASE_URL.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_DATABASE_URL, value) if isinstance(value, str) else None
     if match is None or (match["port"] and not match["port"].isdecimal()):
         raise ValueError
     is_file = match["database"] not in (None, "", ":memory:") and "mode=memory" not in match.string

@@ -11,12 +11,10 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
-from .asking import OPTION, SAMPLE_RATE_OPTION, prepare, set_sender
+from .asking import KEEP_IF_OPTION, OPTION, SAMPLE_RATE_OPTION, TRIGGERS_OPTION, prepare, set_sender
 from .errors import DiagnosticsError
-from .rules import KEEP_IF_OPTION
 from .settings import Settings
 from .statuses import RunStatus
-from .trigger_texts import TRIGGERS_OPTION
 
 if TYPE_CHECKING:
     from .booting import Workers

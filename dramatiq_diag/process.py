@@ -9,13 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Hashable
+from contextlib import ExitStack
 from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from .asking import Sender, depth_of, set_sender
+from .asking import CLEANUP_ACTOR, Sender, depth_of, set_sender
 from .backlog import Backlog
 from .capturing import Capturing
 from .collector_names import expand
@@ -39,6 +40,9 @@ from .ticker import Ticker, Timer
 from .trigger_texts import collectors_of, parse_triggers
 from .triggers import Triggers
 from .vitals import VitalsReader
+
+#: Seconds that a boot that failed waits for the end of what it has started.
+_UNDO_TIMEOUT_S = 5.0
 
 
 class Process:
@@ -79,16 +83,21 @@ class Process:
         self._warned: set[Hashable] = set()
 
     def start(self) -> None:
-        """Opens the spool and starts the threads."""
-        open_all(self.collectors, self)
-        try:
-            self.spool.open()
-        except SpoolError as error:
-            self.logger.error("%s Until then diagnostics are held in memory.", error)
-        self.ticker.add(Timer(LOOK_INTERVAL_S, self._write_vitals))
-        self.sealer.start()
-        self.publisher.start()
-        self.capturing.start()
+        """Opens the spool and starts the threads; where one of these steps fails, those before it are undone."""
+        with ExitStack() as undo:
+            undo.callback(self._close)
+            open_all(self.collectors, self)
+            try:
+                self.spool.open()
+            except SpoolError as error:
+                self.logger.error("%s Until then diagnostics are held in memory.", error)
+            self.ticker.add(Timer(LOOK_INTERVAL_S, self._write_vitals))
+            self.sealer.start()
+            undo.callback(self.sealer.stop, _UNDO_TIMEOUT_S)
+            self.publisher.start()
+            undo.callback(self.publisher.stop, _UNDO_TIMEOUT_S)
+            self.capturing.start()
+            undo.pop_all()
 
     def _write_vitals(self) -> None:
         """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
@@ -112,6 +121,9 @@ class Process:
         self.sealer.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
         self.capturing.join(max(stop_at - time.monotonic(), 1.0))
+        self._close()
+
+    def _close(self) -> None:
         self.ticker.stop()
         close_all(self.collectors)
         self.coroutines.close()
@@ -124,6 +136,9 @@ class Process:
 
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
         """Makes the run of a message, to be started. Returns: The run, or None where nothing is selected."""
+        if message.actor_name == CLEANUP_ACTOR:  # Never diagnosed itself; no task is told that it overlapped this one.
+            set_sender(None)
+            return None
         thread_id = threading.get_ident()
         self._messages[thread_id] = message
         if self.runs:

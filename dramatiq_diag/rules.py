@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Any
 from dramatiq import Actor
 from dramatiq.logging import get_logger
 
+from .asking import KEEP_IF_OPTION
 from .quantiles import Durations
-from .setting_fields import read_size
+from .setting_fields import ALLOWED_RULES, read_size
 from .statuses import RunStatus
 
 if TYPE_CHECKING:
     from .run import Run
     from .settings import Settings
-
-#: The option of actors that replaces the rules of the settings.
-KEEP_IF_OPTION = "diagnostics_keep_if"
-
-#: What a person may write, for error messages.
-ALLOWED_RULES = (
-    "rules, comma separated, of which one has to hold: duration>5s, peak_rss>500MiB, rss_growth>100MiB, failed, "
-    "slower_than>p95"
-)
 
 _RSS_SUBJECTS = ("peak_rss", "rss_growth")
 
@@ -39,8 +31,9 @@ _MAX_RULES = 20
 
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000}
 _NUMBER = r"(?P<number>\d{1,12}(?:\.\d{1,6})?)"
-_DURATION = re.compile(rf"{_NUMBER}(?P<unit>{'|'.join(_UNIT_MS)})")
-_PERCENTILE = re.compile(r"p(?P<percent>[1-9]\d?(?:\.\d{1,2})?)")
+#: Not compiled before it is needed, as most processes have no rules.
+_DURATION = rf"{_NUMBER}(?P<unit>{'|'.join(_UNIT_MS)})"
+_PERCENTILE = r"p(?P<percent>[1-9]\d?(?:\.\d{1,2})?)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +99,7 @@ def parse_rules(value: Any) -> tuple[Rule, ...]:
 
 def duration_ms(text: str) -> float:
     """Returns: A duration such as `500ms`, `5s`, `2min` or `1h`. Raises: ValueError."""
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     if match is None:
         raise ValueError(f"not a duration such as 500ms, 5s, 2min, 1h: {text!r:.100}")
     return float(match["number"]) * _UNIT_MS[match["unit"]]
@@ -132,7 +125,7 @@ def _parse(text: str) -> Rule:
     if separator and subject in _RSS_SUBJECTS:
         return Rule(subject, size_bytes(limit), text)
     if separator and subject == "slower_than":
-        match = _PERCENTILE.fullmatch(limit)
+        match = re.fullmatch(_PERCENTILE, limit)
         if match is None:
             raise ValueError(f"not a percentile such as p50, p95, p99.9: {limit!r:.100}")
         return Rule(subject, float(match["percent"]), text)

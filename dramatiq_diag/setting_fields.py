@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .collector_names import COLLECTOR_NAMES
+from .collector_names import ALL, COLLECTOR_NAMES, LATE_NAMES, STACKS
 
 #: The longest time that a setting may name, in seconds: a hundred years.
 _MAX_SECONDS = 100 * 366 * 86400
@@ -24,11 +24,24 @@ _INTERVAL = f"a number of seconds above 0 and up to {_MAX_SECONDS}"
 _BYTES = "a whole number of bytes above 0, or one with a unit, as in 512MiB"
 #: What may stand in a list of collectors, for people.
 NAMES = "names out of " + ", ".join(COLLECTOR_NAMES) + ", and collectors of other packages that are installed"
+#: What may stand in rules and triggers, for people.
+ALLOWED_RULES = (
+    "rules, comma separated, of which one has to hold: duration>5s, peak_rss>500MiB, rss_growth>100MiB, failed, "
+    "slower_than>p95"
+)
+ALLOWED_TRIGGERS = (
+    "conditions, each with what it begins, such as `after 30s: pyinstrument, stacks; rss>1GiB: memray`; "
+    f"out of {', '.join((*LATE_NAMES, STACKS, ALL))}, as far as TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST has it"
+)
+
+#: Why there is no late start with pyinstrument's own engine, wherever it is asked for.
+CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
+
 #: So much of text is in an entry of the spool as JSON has it, and an entry has a limit.
 MAX_LOG_BYTES = 64 * 1024**2
 
 _MAX_BYTES = 2**62
-_SIZE = re.compile(r"(?P<number>\d{1,20}(?:\.\d{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|b)?", re.IGNORECASE)
+_SIZE = r"(?i:(?P<number>\d{1,20}(?:\.\d{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|b)?)"
 
 #: The least length of a key, in characters.
 _MIN_KEY_LENGTH = 16
@@ -129,7 +142,7 @@ def read_size(value: Any) -> int:
     """Returns: A number of bytes, out of one or of a text such as `512MiB`. Raises: ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1 < math.inf:
         return int(value)
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(_SIZE, value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError
     unit = 1

@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 from .collector_names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, expand, known_names
 from .errors import SettingsError
 from .locations import check_database_url, local_path, read_database_url
-from .rules import ALLOWED_RULES, parse_rules
 from .setting_fields import (
+    ALLOWED_RULES,
+    ALLOWED_TRIGGERS,
+    CANNOT_JOIN,
     MAX_LOG_BYTES,
     NAMES,
     Secret,
@@ -34,15 +36,6 @@ from .setting_fields import (
     text,
     token,
     whole_number,
-)
-from .trigger_texts import (
-    ALLOWED_TRIGGERS,
-    CANNOT_JOIN,
-    check_late,
-    collectors_of,
-    parse_triggers,
-    trigger_text,
-    with_all,
 )
 
 if TYPE_CHECKING:
@@ -82,11 +75,31 @@ def _option_names(collector_name: str) -> tuple[str, ...]:
 
 
 def _rules(value: Any) -> tuple[str, ...]:
+    if value == ():
+        return ()
+    from .rules import parse_rules  # Most processes have none.
+
     return tuple(rule.text for rule in parse_rules(value))
 
 
 def _triggers(value: Any) -> tuple[str, ...]:
+    if value == ():
+        return ()
+    from .trigger_texts import parse_triggers, trigger_text  # As above.
+
     return tuple(map(trigger_text, parse_triggers(value)))
+
+
+def _triggers_for(chosen: tuple[str, ...], engine: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Judges triggers by what is chosen and by the engine. Returns: The triggers, with names in place of `all`."""
+    from .trigger_texts import check_late, collectors_of, parse_triggers, trigger_text, with_all
+
+    triggers = with_all(parse_triggers(texts), expand(chosen), engine)
+    missing = [name for name in collectors_of(triggers) if name not in chosen and ALL not in chosen]
+    if missing:
+        raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
+    check_late(triggers, engine)
+    return tuple(map(trigger_text, triggers))
 
 
 def _place(value: Any) -> str:
@@ -237,27 +250,17 @@ class Settings:
                 value = setting.default
             object.__setattr__(self, name, value)
         if problems:
-            raise SettingsError("\n".join(problems))
+            raise SettingsError("\n".join(problems)) from None  # Whatever it comes from may have a secret in it.
         object.__setattr__(self, "given_fields", frozenset(given))
 
     def _read_beside_others(self, setting: Field[Any], value: Any) -> Any:
         """Judges a value by what the settings before it are. Raises: ValueError."""
         if setting.name == "pyinstrument_start_after" and value and self.pyinstrument_engine == "profiler":
             raise ValueError(CANNOT_JOIN)
-        if setting.name == "triggers" and value:
-            return self._triggers_for_chosen(value)
-        return value
-
-    def _triggers_for_chosen(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         chosen = self.task_diagnostics + self.task_diagnostics_on_request
-        if not chosen:  # With nothing chosen everything is off, triggers as well.
-            return texts
-        triggers = with_all(parse_triggers(texts), expand(chosen), self.pyinstrument_engine)
-        missing = [name for name in collectors_of(triggers) if name not in chosen and ALL not in chosen]
-        if missing:
-            raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
-        check_late(triggers, self.pyinstrument_engine)
-        return tuple(map(trigger_text, triggers))
+        if setting.name == "triggers" and value and chosen:  # With nothing chosen everything is off, triggers as well.
+            return _triggers_for(chosen, self.pyinstrument_engine, value)
+        return value
 
     @property
     def off(self) -> bool:

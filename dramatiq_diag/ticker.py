@@ -48,8 +48,9 @@ class Ticker:
         with self._changed:
             heapq.heappush(self._timers, timer)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dramatiq_diag.ticker", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="dramatiq_diag.ticker", daemon=True)
+                thread.start()  # First: one that cannot be started is not waited for at the end.
+                self._thread = thread
             elif self._timers[0] is timer:
                 self._changed.notify()
 

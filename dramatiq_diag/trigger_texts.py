@@ -6,26 +6,9 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .collector_names import ALL
+from .collector_names import ALL, LATE_NAMES, STACKS
 from .rules import duration_ms, size_bytes, split_texts
-
-#: The option of actors that replaces the triggers of the settings.
-TRIGGERS_OPTION = "diagnostics_triggers"
-
-#: Asks for the stacks of all threads at that moment.
-STACKS = "stacks"
-
-#: The collectors that can begin on another thread, in the middle of a run, in the order of starting.
-LATE_NAMES = ("memray", "memory", "pyinstrument")
-
-#: What a person may write, for error messages.
-ALLOWED_TRIGGERS = (
-    "conditions, each with what it begins, such as `after 30s: pyinstrument, stacks; rss>1GiB: memray`; "
-    f"out of {', '.join((*LATE_NAMES, STACKS, ALL))}, as far as TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST has it"
-)
-
-#: Why there is no late start with that engine, wherever it is asked for.
-CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
+from .setting_fields import CANNOT_JOIN
 
 #: Triggers that one actor may have.
 _MAX_TRIGGERS = 20

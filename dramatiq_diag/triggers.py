@@ -9,13 +9,11 @@ from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from .asking import OPTION
+from .asking import OPTION, TRIGGERS_OPTION
+from .collector_names import LATE_NAMES, STACKS
 from .collectors.base import Collector
+from .setting_fields import ALLOWED_TRIGGERS
 from .trigger_texts import (
-    ALLOWED_TRIGGERS,
-    LATE_NAMES,
-    STACKS,
-    TRIGGERS_OPTION,
     Trigger,
     check_late,
     collectors_of,

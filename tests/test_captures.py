@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dramatiq
@@ -439,7 +440,7 @@ def test_a_worker_that_stops_gives_its_permit_back(given, store, bench, soon):
 
 def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, store, bench, stored, soon):
     capture_id = ask(store, names=("pyinstrument",))
-    with bench(given.model_copy(update={"task_diagnostics": ("memory",)})) as tasks:
+    with bench(replace(given, task_diagnostics=("memory",))) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
 
@@ -463,7 +464,7 @@ def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, st
 
 def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(given, store, bench, caplog, soon):
     capture_id = ask(store, names=("memory", "pyinstrument"))
-    with bench(given.model_copy(update={"task_diagnostics_on_request": ("memory",)})) as tasks:
+    with bench(replace(given, task_diagnostics_on_request=("memory",))) as tasks:
         tasks.actor(work).send()
         tasks.finish()
         eventually(lambda: "left to other workers" in caplog.text, "the worker says so")

@@ -15,8 +15,8 @@ import pytest
 from support import PATIENCE_S, python_path
 
 from dramatiq_diag import Settings, SettingsError
+from dramatiq_diag.collector_names import GROUP
 from dramatiq_diag.collectors import installed, known_names, load
-from dramatiq_diag.collectors.plugins import GROUP
 from dramatiq_diag.doctor import Status, examine
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ TABLE = [
     ("DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME", "orphan_protection_time", 86400),
     ("DRAMATIQ_DIAG_RUN_RETENTION", "run_retention", 2592000),
     ("DRAMATIQ_DIAG_CLEANUP_INTERVAL", "cleanup_interval", 3600),
-    ("DRAMATIQ_DIAG_CLEANUP_QUEUE", "cleanup_queue", "default"),
+    ("DRAMATIQ_DIAG_CLEANUP_QUEUE", "cleanup_queue", "dramatiq_diag"),
     ("DRAMATIQ_DIAG_SHUTDOWN_TIMEOUT", "shutdown_timeout", 10),
     ("DRAMATIQ_DIAG_URL_TTL", "url_ttl", 3600),
     ("DRAMATIQ_DIAG_SECRET_KEY", "secret_key", None),
@@ -152,8 +153,9 @@ SECRET = "hunter2-hunter2"
 
 
 def test_the_table_has_every_setting():
-    assert {field for _, field, _ in TABLE} == set(Settings.model_fields)
-    assert {variable for variable, _, _ in TABLE} == {Settings.variable(field) for field in Settings.model_fields}
+    names = {setting.name for setting in fields(Settings)}
+    assert {field for _, field, _ in TABLE} == names
+    assert {variable for variable, _, _ in TABLE} == {Settings.variable(name) for name in names}
 
 
 @pytest.mark.parametrize(("variable", "field", "default"), TABLE)
@@ -211,10 +213,11 @@ def test_names_may_be_any_collection(names):
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+    unset = Settings()
     for variable, _, _ in TABLE:
         monkeypatch.setenv(variable, "")
 
-    assert Settings() == Settings.model_validate({})
+    assert Settings() == unset
     assert Settings().off
 
 
@@ -314,7 +317,7 @@ def test_a_secret_key_has_to_be_long():
 
 
 def test_settings_do_not_change():
-    with pytest.raises(Exception, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         Settings().memory_interval = 3
 
 

@@ -19,6 +19,7 @@ import pytest
 from support import PATIENCE_S, eventually
 
 from dramatiq_diag import Settings, SettingsError
+from dramatiq_diag.asking import TRIGGERS_OPTION
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import _MemoryRecording
 from dramatiq_diag.collectors.memray import MemrayCollector, _MemrayRecording
@@ -26,7 +27,7 @@ from dramatiq_diag.late import Late
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 from dramatiq_diag.reports.memray import peak_stacks
 from dramatiq_diag.stackdump import MAX_BYTES
-from dramatiq_diag.triggers import TRIGGERS_OPTION, parse_triggers, trigger_text
+from dramatiq_diag.trigger_texts import parse_triggers, trigger_text
 from dramatiq_diag.vitals import VitalsReader
 
 MIB = 1024 * 1024

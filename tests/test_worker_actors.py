@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dramatiq
@@ -230,7 +231,7 @@ def test_the_cleanup_removes_actors_that_no_worker_names_any_more(store, monkeyp
 def test_the_cleanup_leaves_actors_for_a_day_however_short_the_retention(given, store_of, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(retention, "datetime", clock)
-    store = store_of(given.model_copy(update={"run_retention": 60.0}))
+    store = store_of(replace(given, run_retention=60.0))
     note(store, "work")
 
     clock.ahead = timedelta(hours=23)

@@ -14,9 +14,9 @@ from pydantic import Field
 from ..entry import checkpoint_kind
 from ..errors import SkippedError, UnavailableError
 from ..run import Run
+from ..setting_fields import CANNOT_JOIN
 from ..settings import Settings
 from ..ticker import Timer
-from ..trigger_texts import CANNOT_JOIN
 from .base import Collector, Options, Recording
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler

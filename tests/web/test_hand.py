@@ -127,7 +127,9 @@ def test_the_own_page_behind_a_proxy_may(make_site: Callable[..., Site]) -> None
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
     run_id = site.publish("t", [memory_artifact()])
     signer = Signer(site.settings)
-    expired = Signer(site.settings.model_copy(update={"url_ttl": -5.0})).action_token(str(run_id))
+    late = Signer(site.settings)
+    late._ttl_s = -5.0
+    expired = late.action_token(str(run_id))
     for token in ("", "x", "9999999999.", "9999999999.abc", signer.action_token(str(uuid.uuid4())), expired):
         assert assert_problem(submit(site, run_id, "delete", token), 403)
     for body, content_type in ((b"", ""), (b"{", "application/json"), (b"\xff", FORM["Content-Type"]), (b"a", "x/y")):
