@@ -42,11 +42,15 @@ def register_cleanup(broker: Broker, **actor_options: Any) -> Actor[[], None]:
     settings = _settings_of(broker)
     queue_name = actor_options.pop("queue_name", settings.cleanup_queue)
     priority = actor_options.pop("priority", 100)
-    known = {"time_limit": _TIME_LIMIT_MS, "max_retries": 0}
+    known = {"time_limit": _TIME_LIMIT_MS, "max_retries": 0, "throws": DiagnosticsError}
     options = {name: value for name, value in known.items() if name in broker.actor_options} | actor_options
 
     def cleanup_orphans() -> None:
-        run_cleanup(settings)
+        try:
+            run_cleanup(settings)
+        except DiagnosticsError as error:  # Dramatiq says of what an actor throws that it did, but not what.
+            get_logger(__name__).error("The cleanup failed, and the next one does its work: %s", error)
+            raise
 
     return Actor(
         cleanup_orphans,
@@ -115,8 +119,11 @@ class Schedule:
             run_cleanup(self._settings, self._go_on)
         except _StoppedError:
             self.logger.debug("The worker stops, and the cleanup with it; the next one goes on.")
-        except Exception:
-            self.logger.exception("The cleanup failed; the next one does its work.")
+        except Exception as error:
+            known = isinstance(error, DiagnosticsError)
+            self.logger.error(
+                "The cleanup failed, and the next one does its work: %s", error, exc_info=None if known else error
+            )
 
     def _go_on(self, _: Any) -> None:
         if self._stopping:

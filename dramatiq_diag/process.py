@@ -91,6 +91,7 @@ class Process:
                 self.spool.open()
             except SpoolError as error:
                 self.logger.error("%s Until then diagnostics are held in memory.", error)
+                self.sealer.has_warned = True
             self.ticker.add(Timer(LOOK_INTERVAL_S, self._write_vitals))
             self.sealer.start()
             undo.callback(self.sealer.stop, _UNDO_TIMEOUT_S)

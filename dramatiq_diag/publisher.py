@@ -127,6 +127,8 @@ class Publisher:
         self._announced |= fresh
 
     def _salvage(self) -> None:
+        if self.process.spool.owner is None:  # It cannot be used, which was said.
+            return
         self.delivery.salvage(until=self._stop_at)
 
     def _keep_schedule(self) -> None:

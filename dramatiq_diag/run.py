@@ -282,5 +282,6 @@ class Run:
 
     def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
         text = "The collector %r failed to %s and was left out."
-        self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
+        if not isinstance(error, OSError) or self.process.spool.owner is not None:  # Else it was said why, once for all.
+            self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
         self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {text_of(error)}")

@@ -45,7 +45,8 @@ class Sealer:
         self._lock = threading.Lock()
         self._sealed: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._measure_at = 0.0
-        self._warned = False
+        self.has_warned = False
+        "Whether it was said that the spool cannot be used."
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sealer", daemon=True)
 
     def start(self) -> None:
@@ -124,10 +125,10 @@ class Sealer:
             if spool.owner is None:
                 spool.open()
             spool.measure()
-            self._warned = False
+            self.has_warned = False
         except SpoolError as error:
-            if not self._warned:
+            if not self.has_warned:
                 self.logger.warning("%s Until then diagnostics are held in memory.", error)
-                self._warned = True
+                self.has_warned = True
         took_s = time.monotonic() - started
         self._measure_at = started + max(_MEASURE_INTERVAL_S, took_s / _MEASURE_SHARE)

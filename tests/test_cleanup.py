@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
 import pytest
+from conftest import RABBITMQ_URL
+from dramatiq.middleware import Middleware
 from support import PATIENCE_S, eventually, finish
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asking import CLEANUP_ACTOR
 from dramatiq_diag.cleanup import register_cleanup, run_cleanup
+from dramatiq_diag.errors import DiagnosticsError
 from dramatiq_diag.models import ArtifactStatus
 
 
@@ -132,28 +136,149 @@ def test_a_broker_that_does_not_take_it_is_asked_again(settings, stub_broker, ru
     assert any("the broker is away" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize(("queues", "schedules"), [(None, True), ({"low"}, True), ({"tasks"}, False)])
-def test_a_worker_that_leaves_its_queue_out_says_so_once(
-    settings, stub_broker, run_worker, quick, caplog, queues, schedules
+@pytest.mark.parametrize(("queues", "listens"), [(None, True), ({"low", "tasks"}, True), ({"tasks"}, False)])
+def test_a_worker_that_leaves_its_queue_out_executes_it_itself(
+    settings, stub_broker, run_worker, stored, quick, queues, listens
 ):
-    stub_broker.add_middleware(
-        Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=3600, cleanup_queue="low"))
-    )
+    # Given an artifact past its protection time
+    given = settings(task_diagnostics=["memory"], cleanup_queue="low", orphan_protection_time=0)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work", queue_name="tasks")
+    first = Diagnostics(given)
+    stub_broker.add_middleware(first)
+    with run_worker(stub_broker, queues={"tasks"}) as worker:
+        task_id = actor.send().message_id
+        finish(stub_broker, worker, "tasks")
+        assert first.flush(PATIENCE_S)
+    stub_broker.middleware.remove(first)
+
+    # When a worker takes the turn
+    stub_broker.add_middleware(Diagnostics(replace(given, cleanup_interval=3600)))
     sent = enqueued(stub_broker)
+    with run_worker(stub_broker, queues=queues):
+        eventually(lambda: _expired(stored, given, task_id), "the artifact is expired")
 
-    with caplog.at_level(logging.WARNING), run_worker(stub_broker, queues=queues) as worker:
-        if queues != {"low"}:
-            actor.send()
-            finish(stub_broker, worker, "tasks")
-        if schedules:
-            eventually(lambda: sent, "it is enqueued")
+    # Then the cleanup went through the queue only where the worker listens to that
+    assert len(sent) == (1 if listens else 0)
 
-    said = [record.getMessage() for record in caplog.records if "DRAMATIQ_DIAG_CLEANUP_QUEUE" in record.getMessage()]
-    assert (len(said), bool(sent)) == ((0, True) if schedules else (1, False))
-    if said:
-        assert "'low'" in said[0]
-        assert "dramatiq-diag cleanup" in said[0]
+
+def test_a_cleanup_that_a_worker_executes_itself_ends_with_the_worker(
+    settings, stub_broker, run_worker, quick, monkeypatch, caplog
+):
+    # Given a cleanup of which each batch is followed by another one
+    batches: list[int] = []
+
+    class EndlessCleanup:
+        def __init__(self, store: Any, *, on_batch: Any) -> None:
+            self.on_batch = on_batch
+
+        def run(self) -> None:
+            while True:
+                batches.append(1)
+                self.on_batch(None)
+
+    monkeypatch.setattr("dramatiq_diag.retention.Cleanup", EndlessCleanup)
+    diagnostics = Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=3600, cleanup_queue="low"))
+    stub_broker.add_middleware(diagnostics)
+    actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work", queue_name="tasks")
+
+    # When the worker stops meanwhile, then what it has collected until then is published, and the cleanup has ended
+    with run_worker(stub_broker, queues={"tasks"}) as worker:
+        eventually(lambda: batches, "the cleanup goes on")
+        actor.send()
+        finish(stub_broker, worker, "tasks")
+        assert diagnostics.flush(PATIENCE_S)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "dramatiq_diag.cleanup"] == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING and "cleanup" in record.name] == []
+
+
+def test_a_worker_without_diagnostics_never_gets_it(settings, broker, run_worker, stored, queue_name, quick):
+    # Given a broker, and on its queue of tasks a worker without diagnostics that shares it
+    has_queues_of_its_own = not hasattr(broker, "connection")  # RabbitMQ is shared by all that test at once.
+    own = {} if has_queues_of_its_own else {"cleanup_queue": f"{queue_name}.diag"}
+    given = Settings(
+        task_diagnostics=["memory"],
+        data_dir=settings().data_dir,
+        cleanup_interval=3600,
+        orphan_protection_time=0,
+        **own,
+    )
+    without = _another(broker)
+    dramatiq.actor(lambda: None, broker=without, actor_name="work", queue_name=queue_name)
+    seen: list[str] = []
+    without.add_middleware(_Seen(seen))
+    diagnostics = Diagnostics(given)
+    broker.add_middleware(diagnostics)
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work", queue_name=queue_name)
+    executed: list[str] = []
+    broker.add_middleware(_Seen(executed))
+
+    # When both work, and a cleanup is due again and again
+    with run_worker(without) as worker:
+        with run_worker(broker) as other:
+            for _ in range(10):
+                actor.send()
+            eventually(lambda: CLEANUP_ACTOR in executed, "the cleanup is executed")
+            finish(broker, other, queue_name)
+            broker.actors[CLEANUP_ACTOR].send()
+            finish(broker, other, given.cleanup_queue)
+        finish(without, worker, queue_name)
+
+    # Then the one without has had tasks alone
+    assert set(seen) <= {"work"}
+    assert executed.count(CLEANUP_ACTOR) == 2
+    assert given.cleanup_queue not in without.queues
+    if not has_queues_of_its_own:
+        for suffix in ("", ".DQ", ".XQ"):
+            broker.channel.queue_delete(f"{given.cleanup_queue}{suffix}")
+    without.close()
+
+
+class _Seen(Middleware):
+    """Notes the actors of the messages that a worker gets, those that it does not know as well."""
+
+    def __init__(self, actors: list[str]) -> None:
+        self._actors = actors
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        self._actors.append(message.actor_name)
+
+
+def _another(broker: Any) -> Any:
+    """Returns: Another broker with the same queues, as another process has it; in memory there are none to share."""
+    from dramatiq.brokers.stub import StubBroker
+
+    if isinstance(broker, StubBroker):
+        return StubBroker(middleware=[])
+    if hasattr(broker, "connection"):
+        return type(broker)(url=RABBITMQ_URL, middleware=[])
+    return type(broker)(client=broker.client, namespace=broker.namespace, middleware=[])
+
+
+def test_a_cleanup_overlaps_no_task(settings, stub_broker, run_worker, stored, queue_name, monkeypatch):
+    # Given a task and a cleanup at the same time
+    started, ended = threading.Event(), threading.Event()
+
+    def clean(_: Any) -> None:
+        started.set()
+        assert ended.wait(PATIENCE_S)
+
+    monkeypatch.setattr("dramatiq_diag.cleanup.run_cleanup", clean)
+    given = settings(task_diagnostics=["memory"])
+    stub_broker.add_middleware(Diagnostics(given))
+    actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
+
+    with run_worker(stub_broker, threads=2) as worker:
+        stub_broker.actors[CLEANUP_ACTOR].send()
+        assert started.wait(PATIENCE_S)
+        task_id = actor.send().message_id
+        finish_tasks = threading.Thread(target=stub_broker.join, args=("default",))
+        finish_tasks.start()
+        finish_tasks.join(PATIENCE_S)
+        ended.set()
+        finish(stub_broker, worker, queue_name)
+
+    # Then the task's run names nothing that ran beside it
+    assert stored(given).runs(task_id)[0].overlapped_task_ids == []
 
 
 # Declared by hand.
@@ -167,7 +292,7 @@ def test_registering_without_options_is_repeatable(settings, stub_broker):
 
     assert register_cleanup(stub_broker) is actor
     assert (actor.actor_name, actor.queue_name) == (CLEANUP_ACTOR, "low")
-    assert actor.options == {"time_limit": 3_600_000, "max_retries": 0}
+    assert actor.options == {"time_limit": 3_600_000, "max_retries": 0, "throws": DiagnosticsError}
     assert actor.priority > 0
     with pytest.raises(ValueError, match="already registered"):
         register_cleanup(stub_broker, queue_name="high")
