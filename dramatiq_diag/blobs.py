@@ -295,6 +295,14 @@ class BlobStore:
                 except OSError:  # Not empty is the usual case.
                     continue
 
+    def remove_root(self) -> None:
+        """Removes what is left when all blobs were removed: the days' directories and the store's id."""
+        for entry in list(os.scandir(self.root)) if self.root.is_dir() else ():
+            if _DAY.fullmatch(entry.name):
+                with suppress(OSError):  # It has something in it that this package has not made.
+                    os.rmdir(entry.path)
+        (self.root / _STORE_ID_FILE).unlink(missing_ok=True)
+
     def store_id(self) -> uuid.UUID | None:
         """Returns: The id of the store that the root belongs to, or None for a root that was never used."""
         try:

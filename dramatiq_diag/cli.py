@@ -18,6 +18,7 @@ from .commands.serve import serve
 from .commands.show import show
 from .commands.store import check, cleanup, migrate
 from .commands.tasks import tasks
+from .commands.uninstall import uninstall
 from .errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMismatchError
 
 #: What has to be set or installed otherwise before it makes sense to try again.
@@ -69,6 +70,6 @@ def main() -> None:
 for _command in (
     *(demo, serve, migrate, tasks, show, compare, artifacts, report),
     *(capture, show_captures),
-    *(pin, unpin, delete, cleanup, recover, doctor, check),
+    *(pin, unpin, delete, cleanup, recover, doctor, check, uninstall),
 ):
     main.add_command(_command)

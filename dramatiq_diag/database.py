@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: The revision that this version needs: the newest in `migrations/versions`.
 HEAD_REVISION = "0004"
 
+#: Where the revision is.
+VERSION_TABLE = "alembic_version"
+
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
 

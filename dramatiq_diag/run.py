@@ -282,6 +282,7 @@ class Run:
 
     def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
         text = "The collector %r failed to %s and was left out."
-        if not isinstance(error, OSError) or self.process.spool.owner is not None:  # Else it was said why, once for all.
+        # Without a spool there is no place for files, which was said when it could not be opened.
+        if not isinstance(error, OSError) or self.process.spool.owner is not None:
             self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
         self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {text_of(error)}")

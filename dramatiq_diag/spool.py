@@ -183,6 +183,11 @@ class Spool:
             if not dry_run:
                 remove_owner(owner)
 
+    def living_owners(self) -> list[Path]:
+        """Returns: The directories of processes that are running."""
+        dead = {*self.dead_owners()}
+        return [owner for owner in self._owners() if owner not in dead]
+
     def _owners(self) -> list[Path]:
         """Returns: The directories of all owners, living and dead."""
         try:

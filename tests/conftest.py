@@ -23,6 +23,7 @@ from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware
 from support import (
+    RABBITMQ_URL,
     Bench,
     Postgres,
     Stored,
@@ -37,8 +38,6 @@ from support import (
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.database import migrate
 from dramatiq_diag.store import Store
-
-RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
 
 
 def pytest_collection_finish() -> None:

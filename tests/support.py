@@ -29,6 +29,8 @@ from dramatiq_diag.store import Store
 #: Longest wait for something that happens in another thread or process, in seconds; no test waits it out.
 PATIENCE_S = 60.0
 
+RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
+
 
 def missing(what: str, remedy: str) -> NoReturn:
     """Skips where a newcomer lacks a service, and fails where continuous integration does."""

@@ -29,6 +29,7 @@ from dramatiq_diag.captures import (
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.keeping import pin
 from dramatiq_diag.models import Capture, CapturePermit
+from dramatiq_diag.options import with_options
 from dramatiq_diag.records import RunFilter, list_runs
 from dramatiq_diag.retention import Cleanup
 from dramatiq_diag.store import Store
@@ -436,6 +437,25 @@ def test_a_worker_that_stops_gives_its_permit_back(given, store, bench, soon):
         assert len(held(store, capture_id)) == 1
 
     assert held(store, capture_id) == []
+
+
+def test_all_is_what_the_worker_may_collect(given, store, bench, stored, soon):
+    capture_id = ask(store, names=("all",))
+    with bench(replace(given, task_diagnostics_on_request=("memory", "resources"))) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+    (run,) = runs_of(store, capture_id)
+    assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "resources_profile"}
+
+
+def test_all_has_no_options_and_the_names_that_it_stands_for_have(store):
+    with pytest.raises(CaptureRequestError, match="all has no options"):
+        create(store, "work", {"all": {"interval": 1.0}}, 1, HOUR_S, unknown_actor=True)
+    wanted = with_options(["all"], ["memory.interval=1"])
+    assert create(store, "work", wanted, 1, HOUR_S, unknown_actor=True).capture.diagnostics == {
+        "all": {},
+        "memory": {"interval": 1},
+    }
 
 
 def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, store, bench, stored, soon):

@@ -10,9 +10,8 @@ from typing import Any
 
 import dramatiq
 import pytest
-from conftest import RABBITMQ_URL
 from dramatiq.middleware import Middleware
-from support import PATIENCE_S, eventually, finish
+from support import PATIENCE_S, RABBITMQ_URL, eventually, finish
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asking import CLEANUP_ACTOR

@@ -12,8 +12,9 @@ from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.asking import CLEANUP_ACTOR
+from dramatiq_diag.collector_names import expand
 from dramatiq_diag.collectors import COLLECTOR_NAMES, all_names, load
-from dramatiq_diag.selection import Selection, expand
+from dramatiq_diag.selection import Selection
 
 UNSET: Any = object()
 
@@ -50,6 +51,12 @@ def choose(given: Any, actor: Any = UNSET, message: Any = UNSET, actor_name: str
         ("memory", "memray", ["memray"], [], set()),
         ("memory", "memray", [], ["memray", "memory"], {"memory", "memray"}),
         ("", "all", UNSET, ["pyinstrument"], {"pyinstrument"}),
+        # `all` stands for what may be asked for, of this package and without what another one includes
+        ("memory", "logs", UNSET, ["all"], {"memory", "logs"}),
+        ("memory", "logs", ["all"], UNSET, {"memory", "logs"}),
+        ("memory", "logs,debug-logs", UNSET, ["all", "debug-logs"], {"memory", "debug-logs"}),
+        ("", "all", UNSET, {"all": {}, "memory": {"interval": 1.0}}, set(all_names())),
+        ("memory", "", UNSET, {"all": {"interval": 1.0}}, {"memory"}),
         # What another one includes is left out
         ("logs,debug-logs", "", UNSET, UNSET, {"debug-logs"}),
         ("logs", "debug-logs", UNSET, ["debug-logs", "logs"], {"debug-logs"}),

@@ -48,6 +48,7 @@ GOOD = [
         [("after 2min", 120.0, None, ("memory",)), ("rss>1GiB", None, 1024 * MIB, ("memray", "stacks"))],
     ),
     (["rss>500MB: stacks"], [("rss>500MB", None, 500_000_000, ("stacks",))]),
+    ("after 30s: all", [("after 30s", 30.0, None, ("all",))]),
     ("", []),
     ([], []),
 ]
@@ -116,6 +117,18 @@ def test_triggers_are_read(value, expected):
     assert parse_triggers([trigger_text(trigger) for trigger in found]) == found
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"task_diagnostics": "memory,logs"}, "after 30s: memory, stacks"),
+        ({"task_diagnostics_on_request": "all"}, "after 30s: memray, memory, pyinstrument, stacks"),
+        ({"task_diagnostics": "all", "pyinstrument_engine": "profiler"}, "after 30s: memray, memory, stacks"),
+    ],
+)
+def test_all_is_what_is_chosen_and_can_begin_in_the_middle_of_a_run(values, expected):
+    assert Settings(triggers="after 30s: all, stacks", **values).triggers == (expected,)
+
+
 @pytest.mark.parametrize("value", BAD)
 def test_what_is_no_trigger_is_refused(value):
     with pytest.raises(ValueError):  # noqa: PT011 - its text is part of a longer one.
@@ -129,6 +142,7 @@ def test_what_is_no_trigger_is_refused(value):
             {"task_diagnostics": ["memory"], "triggers": "after 3s: memray"},
             "nor TASK_DIAGNOSTICS_ON_REQUEST has memray",
         ),
+        ({"task_diagnostics": ["logs"], "triggers": "after 3s: all"}, "all stands for none here"),
         ({"task_diagnostics": ["memory"], "triggers": "after 3s: logs"}, "'logs' cannot begin in the middle of a run"),
         (
             {
