@@ -92,6 +92,92 @@ def test_importing_loads_no_extra_and_no_migration_tool(tmp_path):
     assert loaded == "[]\n"
 
 
+_SENDS = """
+import sys
+import dramatiq
+from dramatiq.brokers.stub import StubBroker
+before = {*sys.modules}
+from dramatiq_diag import Diagnostics
+broker = StubBroker()
+broker.add_middleware(Diagnostics())
+dramatiq.set_broker(broker)
+@dramatiq.actor(diagnostics=["memory"], diagnostics_keep_if="failed", diagnostics_triggers="after 1h: stacks")
+def work(): pass
+work.send()
+print(*sorted({name.partition(".")[0] for name in {*sys.modules} - before} - {*sys.stdlib_module_names}))
+print(*sorted(name for name in {*sys.modules} - before if name.startswith("dramatiq_diag")))
+"""
+
+#: What a process that only sends messages imports of this package.
+_LIGHT = {"asking", "collector_names", "errors", "locations", "middleware", "setting_fields", "settings", "statuses"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"TASK_DIAGNOSTICS": "memory,pyinstrument,memray"},
+        {
+            "TASK_DIAGNOSTICS_ON_REQUEST": "all",
+            "DRAMATIQ_DIAG_OPTIONS_ON_REQUEST": "memray.native_traces",
+            "DRAMATIQ_DIAG_DATABASE_URL": "postgresql://user:secret@host/name",
+            "DRAMATIQ_DIAG_BLOB_URL": "/var/blobs",
+        },
+    ],
+)
+def test_a_process_that_only_sends_imports_nothing_that_only_workers_need(tmp_path, monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    packages, modules = python(_SENDS, cwd=str(tmp_path)).splitlines()
+
+    assert packages == "dramatiq_diag"
+    assert modules.split() == ["dramatiq_diag", *sorted(f"dramatiq_diag.{name}" for name in _LIGHT)]
+
+
+def test_a_wrong_value_fails_there_as_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAMATIQ_DIAG_MEMORY_INTERVAL", "often")
+
+    done = subprocess.run([sys.executable, "-c", _SENDS], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "DRAMATIQ_DIAG_MEMORY_INTERVAL: 'often' is not allowed; allowed: a number of seconds" in done.stderr
+
+
+_COST = """
+import resource, sys, time
+import dramatiq
+def rss_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+before_bytes, before_s = rss_bytes(), time.process_time()
+if sys.argv[1] == "with":
+    import dramatiq_diag
+    dramatiq_diag.Diagnostics()
+print((time.process_time() - before_s) * 1000, rss_bytes() - before_bytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_importing_and_building_it_costs_little_beside_dramatiq_alone(tmp_path, monkeypatch):
+    # The budget is 3 MB and 30 ms. Pydantic alone takes five times as much, and a busy machine twice as long.
+    monkeypatch.setenv("TASK_DIAGNOSTICS", "memory,pyinstrument,memray")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    python(_COST, "with", cwd=str(tmp_path))  # Compiles.
+
+    costs = {"with": [], "without": []}
+    for _ in range(5):
+        for kind, found in costs.items():
+            found.append([float(figure) for figure in python(_COST, kind, cwd=str(tmp_path)).split()])
+
+    (with_ms, with_bytes), (without_ms, without_bytes) = (
+        [min(figures) for figures in zip(*costs[kind], strict=True)] for kind in ("with", "without")
+    )
+    assert with_bytes - without_bytes < 3e6
+    assert with_ms - without_ms < 100
+
+
 def test_importing_picks_no_global_broker(tmp_path):
     script = f"{_MODULES}\nimport dramatiq.broker\nprint(dramatiq.broker.global_broker)"
 
