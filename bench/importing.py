@@ -48,7 +48,7 @@ def _measure(compiled: str, selected: str, memory_mb: list[float]) -> float:
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "TASK_DIAGNOSTICS": selected}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", _SCRIPT]
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    spent_ms, grown_bytes = map(float, output.split())
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - our own.
+    spent_ms, grown_bytes = map(float, done.stdout.split())
     memory_mb.append(grown_bytes / 1e6)
     return spent_ms

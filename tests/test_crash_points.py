@@ -109,9 +109,9 @@ def publish(settings: Settings) -> None:
     spool = Spool(settings)
     spool.open()
     entries = [seal(spool, run_id) for run_id in RUN_IDS]
-    store = Store(settings)
-    store.open()
-    Delivery(spool, lambda: store).deliver(entries)
+    with closing(Store(settings)) as store:
+        store.open()
+        Delivery(spool, lambda: store).deliver(entries)
     spool.close()
 
 
@@ -125,13 +125,14 @@ def seal_and_die(settings: Settings) -> None:
 
 
 def salvage(settings: Settings) -> None:
-    store = Store(settings)
-    store.open()
-    Delivery(Spool(settings), lambda: store).salvage()
+    with closing(Store(settings)) as store:
+        store.open()
+        Delivery(Spool(settings), lambda: store).salvage()
 
 
 def clean(settings: Settings) -> None:
-    Cleanup(Store(settings)).run()
+    with closing(Store(settings)) as store:
+        Cleanup(store).run()
 
 
 @pytest.fixture(scope="module")
