@@ -21,6 +21,7 @@ from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
 from .settings import Settings
 from .spool import Spool
 from .store import Store
+from .worker_actors import worker_standing
 
 #: Variables with our prefix that are no settings: those of the demo's worker and of the tests.
 _OTHER_VARIABLES = ("DRAMATIQ_DIAG_DEMO_", "DRAMATIQ_DIAG_TEST_")
@@ -94,7 +95,11 @@ def _versions() -> Iterator[Check]:
 def _collectors(settings: Settings) -> Iterator[Check]:
     needed = {*expand(settings.task_diagnostics), *expand(settings.task_diagnostics_on_request)}
     if settings.off:
-        yield _info("selection", "nothing is collected", "Set TASK_DIAGNOSTICS, for example to memory,pyinstrument.")
+        yield _info(
+            "selection",
+            "this environment selects nothing; a worker with it would collect nothing, and workers may have another one",
+            "If it is a worker's, set TASK_DIAGNOSTICS, for example to memory,pyinstrument.",
+        )
     else:
         for_all, asked = settings.task_diagnostics, settings.task_diagnostics_on_request
         options = ", ".join(settings.options_on_request)
@@ -208,11 +213,23 @@ def _store(settings: Settings) -> Iterable[Check]:
     try:
         with closing(Store(settings)) as store:
             check_schema(store.engine)
-            return [_ok("database", f"{shown} is at revision {HEAD_REVISION}"), _identity(store)]
+            return [_ok("database", f"{shown} is at revision {HEAD_REVISION}"), _identity(store), _workers(store)]
     except NotInstalledError as error:
         return [_finding("database", f"{shown} cannot be reached without its driver", str(error))]
     except DiagnosticsError as error:
         return [_finding("database", str(error), f"See that {Settings.variable('database_url')} is right.")]
+
+
+def _workers(store: Store) -> Check:
+    """Says what workers have told the database, whatever the environment here is."""
+    with store.session() as session:
+        count, last_seen_at = worker_standing(session)
+    if last_seen_at is None:
+        return _info("workers", "no worker with diagnostics has used this database lately")
+    # They say it when they start and once an hour, so a moment ago is not to be expected.
+    return _ok(
+        "workers", f"with diagnostics on have {count} actors; they last said so at {last_seen_at:%Y-%m-%d %H:%M} UTC"
+    )
 
 
 def _identity(store: Store) -> Check:

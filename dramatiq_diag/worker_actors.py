@@ -55,6 +55,12 @@ def worker_actor_names(session: Session) -> list[str]:
     return list(session.execute(select(WorkerActor.actor_name)).scalars())
 
 
+def worker_standing(session: Session) -> tuple[int, datetime | None]:
+    """Returns: How many actors workers have lately said to have, and when one last said so."""
+    count, last_seen_at = session.execute(select(func.count(), func.max(WorkerActor.last_seen_at))).one()
+    return count, last_seen_at
+
+
 def is_known(session: Session, actor_name: str) -> bool:
     """Returns: Whether a worker has the actor, or a run of it is stored."""
     name = clean_text(actor_name, MAX_NAME_LENGTH)

@@ -342,9 +342,12 @@ def test_the_next_runs_are_captured_and_no_more(given, store, bench, stored, soo
 
 
 def test_a_capture_whose_time_is_up_has_what_came(given, store, bench, stored, soon):
-    capture_id = ask(store, runs=1000, duration_s=2.0)
+    capture_id = ask(store, runs=1000)
     with bench(given) as tasks:
         actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+        with store.session() as session:
+            session.execute(update(Capture).values(expires_at=datetime.now(UTC)))
         run_until(tasks, actor, lambda: standing(store, capture_id).state == CaptureState.EXPIRED, "its time is up")
         run_until(tasks, actor, lambda: tasks.diagnostics.process.selection.captures is None, "the worker knows")
         count = len(stored(given).all_runs())

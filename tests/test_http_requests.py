@@ -210,7 +210,7 @@ class TestFrameworks:
         # Hostile
         (b",", ()),
         (b"MEMORY", ()),
-        (b"all", ()),
+        (b"all", ("memory",)),
         (b"memory;drop", ()),
         (b"\xff\x00\r\nSet-Cookie: a=b", ()),
         (b"memory," * 1000, ()),

@@ -1,0 +1,18 @@
+"""Prints the lowest version of each package that pyproject.toml itself asks for, as constraints for pip."""
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+requirements = [
+    *project["dependencies"],
+    *(text for extra in project["optional-dependencies"].values() for text in extra),
+]
+for text in requirements:
+    if text.startswith(project["name"]):
+        continue
+    match = re.fullmatch(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<version>[\w.]+)", text)
+    if match is None:
+        raise SystemExit(f"{text!r} in pyproject.toml has no lower bound that can be tried.")
+    print(f"{match['name']}=={match['version']}")  # noqa: T201 - a command's output.
