@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from .asking import CLEANUP_ACTOR
+from .clock import Clock
 from .collectors import collector_class
 from .errors import DiagnosticsError
 from .models import Capture, CapturePermit
 from .options import Request, judge_options
-from .permits import MAX_OPEN, Clock, is_open
+from .permits import MAX_OPEN, is_open
 from .records import clean_text
 from .selection import expand
 from .settings import Settings
@@ -239,9 +240,10 @@ def _state(capture: Capture, used: int, now: datetime) -> CaptureState:
     return CaptureState.OPEN if capture.expires_at > now else CaptureState.EXPIRED
 
 
-def delete_captures(session: Session, before: datetime, limit: int) -> int:
-    """Deletes captures that ended before a moment, with their permits. Returns: How many."""
-    old = func.coalesce(Capture.ended_at, Capture.expires_at) < before
+def delete_captures(session: Session, kept_s: float, limit: int) -> int:
+    """Deletes captures that ended so many seconds ago or earlier, with their permits. Returns: How many."""
+    before = Clock(session).after(-kept_s)
+    old = or_(Capture.ended_at < before, Capture.ended_at.is_(None) & (Capture.expires_at < before))
     batch = session.execute(select(Capture.capture_id).where(old).limit(limit)).scalars().all()
     session.execute(delete(Capture).where(Capture.capture_id.in_(batch)))
     return len(batch)

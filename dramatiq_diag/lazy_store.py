@@ -1,6 +1,8 @@
-"""The store as a background thread works with it."""
+"""The store as background threads work with it."""
 
 from __future__ import annotations
+
+import threading
 
 from .settings import Settings
 from .store import Store
@@ -8,6 +10,8 @@ from .store import Store
 
 class LazyStore:
     """A store that is made and opened when it is first needed, and opened again after a fault.
+
+    The threads of a process share one, and with it the connections to the database.
 
     Parameters:
       settings: The settings.
@@ -17,15 +21,17 @@ class LazyStore:
         self._settings = settings
         self._store: Store | None = None
         self._is_open = False
+        self._lock = threading.Lock()
 
     def opened(self) -> Store:
         """Returns: The store, open. Raises: StoreError, NotInstalledError."""
-        if self._store is None:
-            self._store = Store(self._settings)
-        if not self._is_open:
-            self._store.open()
-            self._is_open = True
-        return self._store
+        with self._lock:
+            if self._store is None:
+                self._store = Store(self._settings)
+            if not self._is_open:
+                self._store.open()
+                self._is_open = True
+            return self._store
 
     def reopen(self) -> None:
         """Has it opened again before its next use: after a fault, schema and disk may not be what they were."""

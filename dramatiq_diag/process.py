@@ -24,6 +24,7 @@ from .collectors.coroutines import CoroutineWatch
 from .errors import GUARDED, SpoolError
 from .hook import ProfileHook
 from .late import LOOK_INTERVAL_S, Late
+from .lazy_store import LazyStore
 from .models import RunStatus
 from .publisher import Publisher
 from .rss import RssReader
@@ -68,6 +69,7 @@ class Process:
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
         "The ids of runs whose entries are not whole yet."
+        self.store = LazyStore(settings)
         backlog = Backlog(self.spool, self.unsaved)
         self.sealer = Sealer(self, backlog)
         self.publisher = Publisher(self, backlog)

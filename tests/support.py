@@ -72,7 +72,7 @@ def migrate_from(template: Settings, settings: Settings) -> str:
         shutil.copy(template.database.database or "", clone)
         with closing(sqlite3.connect(clone, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous=OFF")
-            connection.execute("UPDATE store_state SET store_id = ?", [uuid.uuid4().hex])
+            connection.execute("UPDATE dramatiq_diag_store_state SET store_id = ?", [uuid.uuid4().hex])
         os.link(clone, path)
     except OSError:  # Another one was faster, or it cannot be made; the real one knows what to say.
         return migrate(settings)

@@ -168,7 +168,10 @@ def test_a_pin_that_comes_while_a_cleanup_is_about_to_expire_the_run_holds(
 
 def is_waited_for(store) -> bool:
     with store.session() as session:
-        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE artifacts%%'"
+        query = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND query LIKE 'UPDATE dramatiq_diag_artifacts%%'"
+        )
         return session.connection().exec_driver_sql(query).first() is not None
 
 
