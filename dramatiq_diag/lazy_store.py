@@ -15,12 +15,14 @@ class LazyStore:
 
     Parameters:
       settings: The settings.
+      users: How many threads use it; the last that closes it closes the connections.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, users: int = 1) -> None:
         self._settings = settings
         self._store: Store | None = None
         self._is_open = False
+        self._users = users
         self._lock = threading.Lock()
 
     def opened(self) -> Store:
@@ -38,6 +40,8 @@ class LazyStore:
         self._is_open = False
 
     def close(self) -> None:
-        """Closes the connections, if there are any."""
-        if self._store is not None:
-            self._store.close()
+        """Ends the use by this thread, and with the last one's the connections."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._store is not None:
+                self._store.close()

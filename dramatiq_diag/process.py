@@ -69,7 +69,7 @@ class Process:
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
         "The ids of runs whose entries are not whole yet."
-        self.store = LazyStore(settings)
+        self.store = LazyStore(settings, users=2)  # The publisher, and the captures.
         backlog = Backlog(self.spool, self.unsaved)
         self.sealer = Sealer(self, backlog)
         self.publisher = Publisher(self, backlog)

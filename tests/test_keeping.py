@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, update
-from support import eventually
-from test_retention import HOUR, Clock, files
+from support import FakeClock, eventually
+from test_retention import HOUR, files
 from test_store import artifact_record, bundle, run_record
 
 from dramatiq_diag import retention
@@ -39,10 +39,7 @@ def store(given, store_of):
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(retention, "datetime", clock)
-    monkeypatch.setattr(retention, "time", clock)
-    return clock
+    return FakeClock(monkeypatch)
 
 
 @pytest.fixture
