@@ -231,7 +231,8 @@ class Store:
 
     def _has_blobs(self) -> bool:
         """Returns: Whether an artifact is stored, going by the rows."""
-        query = select(Artifact.artifact_id).where(is_live(Artifact.status), Artifact.blob_name.is_not(None)).limit(1)
+        live = select(Artifact.artifact_id).where(is_live(Artifact.status), Artifact.blob_name.is_not(None))
+        query = live.order_by(Artifact.expires_at).limit(1)  # By their index: what has expired is passed over.
         with self.session() as session:
             return session.execute(query).first() is not None
 

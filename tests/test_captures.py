@@ -627,6 +627,7 @@ def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs
     clock.ahead += timedelta(hours=2)
     Cleanup(store).run()
     assert standing(store, in_time) is None
+    clock.ahead = timedelta(0)
     assert standing(store, still_open).state == CaptureState.OPEN
     assert [each.run_id for each in runs_of(store, complete)] == [run.run_id]
 
