@@ -64,6 +64,15 @@ class Found:
         return self.name.removesuffix(self.suffix)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RootId:
+    """What a blob root carries, and the database of its store as well."""
+
+    store_id: uuid.UUID
+    root_id: uuid.UUID | None
+    "Of this one root; None in the root of an early version, and in a database that no root was claimed for."
+
+
 class BlobStore:
     """Blobs as files: `<root>/<yyyymmdd>/<artifact id>`.
 
@@ -303,52 +312,88 @@ class BlobStore:
                     os.rmdir(entry.path)
         (self.root / _STORE_ID_FILE).unlink(missing_ok=True)
 
-    def store_id(self) -> uuid.UUID | None:
-        """Returns: The id of the store that the root belongs to, or None for a root that was never used."""
+    def read_id(self) -> RootId | None:
+        """Returns: What the root carries, or None for a root that was never used."""
         try:
-            return uuid.UUID((self.root / _STORE_ID_FILE).read_text("ascii").strip())
+            words = (self.root / _STORE_ID_FILE).read_text("ascii").split()
+            store_id, *more = map(uuid.UUID, words)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise StoreUnavailableError(f"{self.root / _STORE_ID_FILE} cannot be read: {error}") from error
+        return RootId(store_id=store_id, root_id=more[0] if more else None)
 
-    def verify(self, store_id: uuid.UUID) -> None:
+    def store_id(self) -> uuid.UUID | None:
+        """Returns: The id of the store that the root belongs to, or None for a root that was never used."""
+        found = self.read_id()
+        return None if found is None else found.store_id
+
+    def verify(self, store_id: uuid.UUID, root_id: uuid.UUID | None = None) -> None:
         """Sees to it that the root is there, and this store's: a disk that is not mounted leaves an empty directory.
+
+        Parameters:
+          store_id: The id of the store.
+          root_id: The id of the root that was claimed for it, if one was.
 
         Raises:
           StoreUnavailableError: When it is away.
-          StoreMismatchError: When it is another store's.
+          StoreMismatchError: When it is another store's, or not the one that was claimed for this store.
         """
         found = self._see_root()
-        if found != store_id:
+        if found.store_id != store_id:
             raise StoreMismatchError(
-                f"The blobs in {self.root} belong to store {found}, the database is {store_id}. {StoreMismatchError()}"
+                f"The blobs in {self.root} belong to store {found.store_id}, the database is {store_id}. "
+                f"{StoreMismatchError()}"
+            )
+        if root_id is not None and found.root_id != root_id:
+            raise StoreMismatchError(
+                f"The blobs of this database are in another directory than {self.root}, which was claimed for the same "
+                "store; nothing was changed. Let DRAMATIQ_DIAG_BLOB_URL be the one directory that all workers share."
             )
 
-    def _see_root(self) -> uuid.UUID:
-        """Returns: The id in the root. Raises: StoreUnavailableError."""
-        found = self.store_id()
+    def _see_root(self) -> RootId:
+        """Returns: What the root carries. Raises: StoreUnavailableError."""
+        found = self.read_id()
         if found is None:
             raise StoreUnavailableError(
                 f"The blob directory {self.root} is away: there is no {_STORE_ID_FILE} in it. "
-                "Mount it, or let DRAMATIQ_DIAG_BLOB_URL be the directory that all workers of this database share."
+                "Mount it, or let DRAMATIQ_DIAG_BLOB_URL be the directory that all workers of this database share; if "
+                "its files are lost for good: dramatiq-diag check --fix --blobs-lost"
             )
         return found
 
-    def claim(self, store_id: uuid.UUID) -> None:
-        """Writes the store's id into a root that has none and holds no blob."""
-        if self.store_id() is not None or next(self.scan(), None) is not None:
-            return
+    def claim(self, store_id: uuid.UUID) -> uuid.UUID | None:
+        """Makes an unused root this store's, and gives it an id of its own; repeating does no harm.
+
+        Returns:
+          The id of the root, or None where it is another store's or has blobs of a store that is not known.
+        """
+        found = self.read_id()
+        if found is None:
+            if next(self.scan(), None) is not None:
+                return None
+            self._write_id(RootId(store_id=store_id, root_id=uuid.uuid4()))
+            found = self._see_root()  # Another process may have been faster.
+        elif found == RootId(store_id=store_id, root_id=None):  # Of an early version.
+            found = RootId(store_id=store_id, root_id=uuid.uuid4())
+            self._write_id(found, replace=True)
+        return found.root_id if found.store_id == store_id else None
+
+    def _write_id(self, identity: RootId, *, replace: bool = False) -> None:
+        path = self.root / _STORE_ID_FILE
         temporary = self.root / f"{_STORE_ID_FILE}.{uuid.uuid4().hex}"
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.write_text(f"{store_id}\n", "ascii")
+            temporary.write_text(f"{identity.store_id}\n{identity.root_id}\n", "ascii")
             try:
-                os.link(temporary, self.root / _STORE_ID_FILE)  # Fails where another process was faster.
+                if replace:
+                    temporary.replace(path)
+                else:
+                    os.link(temporary, path)  # Fails where another process was faster.
             except FileExistsError:
                 pass
             finally:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
 

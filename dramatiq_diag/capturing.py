@@ -15,7 +15,6 @@ from dramatiq.logging import get_logger
 from . import permits
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
-from .lazy_store import LazyStore
 from .permits import OpenCapture
 from .worker_actors import note_actors
 
@@ -68,7 +67,7 @@ class Capturing:
         self._noted: Mapping[str, str] = {}
         "The actors that this process last said it has."
         self._note_due = 0.0
-        self._store = LazyStore(process.settings)
+        self._store = process.store
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.captures", daemon=True)
 
     def start(self) -> None:

@@ -6,13 +6,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from sqlalchemy import select, update
 
 from .blobs import Found
+from .clock import Clock
 from .errors import BlobMissingError
-from .models import LIVE_STATUSES, Artifact, ArtifactStatus
+from .models import Artifact, ArtifactStatus, is_live
 from .retention import BATCH_SIZE, batched, delete_orphans, orphaned
 from .store import Store
 
@@ -58,7 +58,7 @@ def check(
     """
     store.open()
     if blobs_lost:
-        store.blobs.claim(store.store_id())
+        store.claim_root(instead=True)
     store.check_identity()
     findings = Findings()
     for number, artifact in enumerate(_live_artifacts(store), 1):
@@ -81,7 +81,7 @@ def check(
 def _live_artifacts(store: Store) -> Iterator[Artifact]:
     last: uuid.UUID | None = None
     while True:
-        query = select(Artifact).where(Artifact.status.in_(LIVE_STATUSES)).order_by(Artifact.artifact_id)
+        query = select(Artifact).where(is_live(Artifact.status)).order_by(Artifact.artifact_id)
         if last is not None:
             query = query.where(Artifact.artifact_id > last)
         with store.session() as session:
@@ -106,9 +106,7 @@ def _damage(store: Store, artifact: Artifact) -> str | None:
 
 def _is_live(store: Store, artifact_id: uuid.UUID) -> bool:
     with store.session() as session:
-        query = select(Artifact.artifact_id).where(
-            Artifact.artifact_id == artifact_id, Artifact.status.in_(LIVE_STATUSES)
-        )
+        query = select(Artifact.artifact_id).where(Artifact.artifact_id == artifact_id, is_live(Artifact.status))
         return session.execute(query).first() is not None
 
 
@@ -118,13 +116,13 @@ def _give_up(store: Store, artifact: Artifact) -> None:
         damage = _damage(store, artifact)
         if damage is None:
             return
-        reason = f"Its file was found {damage} by a check at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
+        reason = f"Its file was found {damage} by a check at {Clock(session).read():%Y-%m-%d %H:%M:%S} UTC."
         session.execute(
             update(Artifact)
             .where(
                 Artifact.artifact_id == artifact.artifact_id,
                 Artifact.blob_name == artifact.blob_name,
-                Artifact.status.in_(LIVE_STATUSES),
+                is_live(Artifact.status),
             )
             .values(status=ArtifactStatus.FAILED, reason=reason)
         )
@@ -134,7 +132,8 @@ def _give_up(store: Store, artifact: Artifact) -> None:
 
 def _unknown(store: Store) -> list[Found]:
     found = [orphan for batch in batched(_scan_blobs(store), BATCH_SIZE) for orphan in _orphans(store, batch)]
-    if any(orphan.modified_at > time.time() - _YOUNG_S for orphan in found):
+    young_after = store.now().timestamp() - _YOUNG_S
+    if any(orphan.modified_at > young_after for orphan in found):
         time.sleep(_GRACE_S)
     return [orphan for batch in batched(found, BATCH_SIZE) for orphan in _orphans(store, batch)]
 

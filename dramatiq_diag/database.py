@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from dramatiq.logging import get_logger
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from . import adoption, vacuum
+from .adoption import VERSION_TABLE
 from .errors import NotInstalledError, SchemaError, StoreError, StoreUnavailableError
 from .settings import Settings
 
@@ -19,13 +26,22 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revision that this version needs: the newest in `migrations/versions`.
-HEAD_REVISION = "0004"
+HEAD_REVISION = "0006"
 
 #: Where the revision is.
 VERSION_TABLE = "alembic_version"
 
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
+
+#: Milliseconds that a statement may take in PostgreSQL; a migration may take longer.
+_STATEMENT_TIMEOUT_MS = 30_000
+
+#: SQLite says in words alone that a table or a column is not there.
+_MISSING_IN_SQLITE = re.compile("no such (table|column)|has no column named")
+
+#: The loggers that say something of each step, and on import.
+_ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -40,19 +56,38 @@ def make_engine(settings: Settings) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         return engine
     try:
-        connect_args: dict[str, Any] = {}
-        if url.drivername == "postgresql+psycopg":
-            connect_args = {"connect_timeout": _TIMEOUT_S, "options": f"-c statement_timeout={_TIMEOUT_S * 3000}"}
-        return create_engine(url, pool_pre_ping=True, connect_args=connect_args)
+        # At most one connection stays open while nothing needs it.
+        engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=14, connect_args=_connect_args(url))
     except ImportError as error:
         raise NotInstalledError(
             f"The database's driver is not installed ({error}): pip install 'dramatiq_diag[postgres]'"
         ) from error
+    if "statement_timeout" not in str(url.query.get("options", "")):
+        event.listen(engine, "begin", _limit_statements)
+    return engine
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    """Returns: What the driver is given besides the URL, which has the last word."""
+    if url.drivername != "postgresql+psycopg":
+        return {}
+    # A prepared statement belongs to one connection of the server, and a pooler gives each transaction another one.
+    arguments: dict[str, Any] = {"prepare_threshold": None}
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = _TIMEOUT_S
+    return arguments
+
+
+def _limit_statements(connection: Connection) -> None:
+    # Not as an option of the connection, which PgBouncer refuses, and not for longer than the transaction, as a pooler
+    # gives the connection to others.
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # FULL costs one sync a transaction, and transactions are batches: what was reported stored survives a power cut.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # `auto_vacuum` comes first, as it is fixed once the file has anything in it. FULL costs one sync a transaction, and
+    # transactions are batches: what was reported stored survives a power cut.
+    for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
@@ -61,14 +96,20 @@ def translated() -> Iterator[None]:
     """Turns driver errors into this package's, once, at the store's edge."""
     try:
         yield
-    except ProgrammingError as error:
-        raise SchemaError(f"{SchemaError()} ({_first_line(error)})") from error
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        if "no such table" in str(error.args[:1]) or "no such column" in str(error.args[:1]):
+    except (ProgrammingError, OperationalError, InterfaceError, PoolTimeoutError) as error:
+        if _is_of_the_schema(error):
             raise SchemaError(f"{SchemaError()} ({_first_line(error)})") from error
         raise StoreUnavailableError(f"The database cannot be used: {_first_line(error)}") from error
     except SQLAlchemyError as error:
         raise StoreError(f"The database refused: {_first_line(error)}") from error
+
+
+def _is_of_the_schema(error: Exception) -> bool:
+    """Returns: Whether a table or a column is not there; other errors of its class say nothing about the schema."""
+    cause = getattr(error, "orig", None)
+    if getattr(cause, "sqlstate", None) in ("42P01", "42703"):
+        return True
+    return isinstance(cause, sqlite3.Error) and bool(_MISSING_IN_SQLITE.search(str(cause)))
 
 
 def _first_line(error: Exception) -> str:
@@ -76,38 +117,72 @@ def _first_line(error: Exception) -> str:
     return f"{cause}".strip().split("\n")[0] or type(cause).__name__
 
 
-def migrate(settings: Settings) -> str:
-    """Brings the schema to head; safe to call from several processes at once.
+def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) -> str:
+    """Brings the schema to head; safe to call from several processes at once. All or nothing is done.
+
+    Parameters:
+      settings: The settings.
+      on_step: Called with what comes next, before each step.
 
     Returns:
       The revision that the database has now.
 
     Raises:
-      SchemaError: When a newer version migrated it.
+      SchemaError: When a newer version migrated it, or when tables of others have the names of this package's.
       StoreUnavailableError: When the database cannot be reached.
     """
-    from alembic import command  # Takes its time, and is only needed here.
-    from alembic.util.exc import CommandError
+    with _alembic_alone(), _alembic_quiet():
+        from alembic.util.exc import CommandError  # Alembic takes its time, and is only needed here.
 
-    engine = make_engine(settings)
-    try:
-        _make_directory(settings)
-        with translated(), _alembic_alone(), engine.begin() as connection:
-            # One migrates, the others wait, and then find nothing left to do.
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
-            else:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-        return HEAD_REVISION
-    except CommandError as error:
-        raise SchemaError(
-            f"The database cannot be migrated ({error}); update dramatiq_diag, as a newer version has migrated it."
-        ) from error
-    finally:
-        engine.dispose()
+        engine = make_engine(settings)
+        try:
+            _make_directory(settings)
+            with translated(), engine.begin() as connection:
+                steps = _migrate(connection, on_step or (lambda _: None))
+            if settings.migrates_itself:
+                vacuum.enable(engine)
+        except CommandError as error:
+            raise SchemaError(
+                f"The database cannot be migrated ({error}); update dramatiq_diag, as a newer version has migrated it."
+            ) from error
+        finally:
+            engine.dispose()
+    if steps:
+        get_logger(__name__).info("The database's schema was brought to revision %s.", HEAD_REVISION)
+    return HEAD_REVISION
+
+
+def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
+    """Returns: How many steps it took."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    _lock(connection)
+    adoption.prepare_schema(connection)
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    current = _revision(connection)
+    if current is None:
+        current = adoption.adopt(connection, on_step)
+        if current is not None:
+            command.stamp(config, current)
+    script = ScriptDirectory.from_config(config)
+    if current is not None:
+        script.get_revision(current)  # Raises CommandError for one that this version does not know.
+    steps = list(script.iterate_revisions("head", current or "base"))
+    for step in reversed(steps):
+        on_step(f"Step {step.revision}: {step.doc}")
+        command.upgrade(config, step.revision)
+    return len(steps)
+
+
+def _lock(connection: Connection) -> None:
+    """Lets one process migrate at a time; the others wait, and then find nothing left to do."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # An index of a large table takes its time.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _make_directory(settings: Settings) -> None:
@@ -131,6 +206,24 @@ def _alembic_alone() -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def _alembic_quiet() -> Iterator[None]:
+    """Keeps what Alembic says of each step on this thread out of the log; levels, which others share, stay."""
+    thread_id = threading.get_ident()
+
+    def is_for_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread_id or record.levelno >= logging.WARNING
+
+    loggers = [logging.getLogger(name) for name in _ALEMBIC_LOGGERS]
+    for logger in loggers:
+        logger.addFilter(is_for_others)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_for_others)
+
+
 def check_schema(engine: Engine) -> None:
     """Compares the database's revision with the one that this version needs.
 
@@ -139,14 +232,20 @@ def check_schema(engine: Engine) -> None:
       StoreUnavailableError: When the database cannot be reached.
     """
     with translated(), engine.connect() as connection:
-        current = None
-        if inspect(connection).has_table("alembic_version"):
-            current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        current = _revision(connection)
     if current != HEAD_REVISION:
         raise SchemaError(
             f"The database is at revision {current or 'none'} and this version needs {HEAD_REVISION}; "
             "run `dramatiq-diag migrate`, or update dramatiq_diag if the database is newer."
         )
+
+
+def _revision(connection: Connection) -> str | None:
+    """Returns: The revision of this package's tables, or None where there are none."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
+    return revision
 
 
 def alembic_config() -> Config:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from .clock import Clock
 from .errors import DiagnosticsError
-from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, TaskRun
+from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, is_live
 from .store import Store
 
 
@@ -55,7 +56,7 @@ def pin(store: Store, run_id: uuid.UUID) -> Pin:
       StoreError: When the store cannot be used.
     """
     with store.session() as session:
-        _change(session, run_id, func.coalesce(TaskRun.pinned_at, datetime.now(UTC)))
+        _change(session, run_id, func.coalesce(TaskRun.pinned_at, Clock(session).now))
         session.execute(update(Artifact).where(*_live(run_id)).values(expires_at=None))
         return _pin(session, run_id)
 
@@ -67,8 +68,8 @@ def unpin(store: Store, run_id: uuid.UUID) -> Pin:
       RunNotFoundError, RunIsRunningError: When there is nothing to unpin.
       StoreError: When the store cannot be used.
     """
-    expires_at = datetime.now(UTC) + timedelta(seconds=store.settings.orphan_protection_time)
     with store.session() as session:
+        expires_at = Clock(session).after(store.settings.orphan_protection_time)
         _change(session, run_id, None)
         unprotected = *_live(run_id), Artifact.expires_at.is_(None)
         session.execute(update(Artifact).where(*unprotected).values(expires_at=expires_at))
@@ -84,7 +85,7 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
       StoreError: When the store cannot be used; where the files are out of reach, a second try or a cleanup ends it.
     """
     store.check_identity()
-    reason = f"Deleted by hand at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
+    reason = f"Deleted by hand at {store.now():%Y-%m-%d %H:%M:%S} UTC."
     with store.session() as session:
         if _change(session, run_id, TaskRun.pinned_at) is not None:
             raise RunIsPinnedError
@@ -127,4 +128,4 @@ def _pin(session: Session, run_id: uuid.UUID) -> Pin:
 
 
 def _live(run_id: uuid.UUID) -> tuple[ColumnElement[bool], ...]:
-    return Artifact.run_id == run_id, Artifact.status.in_(LIVE_STATUSES)
+    return Artifact.run_id == run_id, is_live(Artifact.status)

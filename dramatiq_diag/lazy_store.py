@@ -1,6 +1,8 @@
-"""The store as a background thread works with it."""
+"""The store as background threads work with it."""
 
 from __future__ import annotations
+
+import threading
 
 from .settings import Settings
 from .store import Store
@@ -9,29 +11,37 @@ from .store import Store
 class LazyStore:
     """A store that is made and opened when it is first needed, and opened again after a fault.
 
+    The threads of a process share one, and with it the connections to the database.
+
     Parameters:
       settings: The settings.
+      users: How many threads use it; the last that closes it closes the connections.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, users: int = 1) -> None:
         self._settings = settings
         self._store: Store | None = None
         self._is_open = False
+        self._users = users
+        self._lock = threading.Lock()
 
     def opened(self) -> Store:
         """Returns: The store, open. Raises: StoreError, NotInstalledError."""
-        if self._store is None:
-            self._store = Store(self._settings)
-        if not self._is_open:
-            self._store.open()
-            self._is_open = True
-        return self._store
+        with self._lock:
+            if self._store is None:
+                self._store = Store(self._settings)
+            if not self._is_open:
+                self._store.open()
+                self._is_open = True
+            return self._store
 
     def reopen(self) -> None:
         """Has it opened again before its next use: after a fault, schema and disk may not be what they were."""
         self._is_open = False
 
     def close(self) -> None:
-        """Closes the connections, if there are any."""
-        if self._store is not None:
-            self._store.close()
+        """Ends the use by this thread, and with the last one's the connections."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._store is not None:
+                self._store.close()

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     Uuid,
+    literal_column,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -29,6 +31,15 @@ from .statuses import RunStatus as RunStatus
 
 #: Artifacts with a blob behind them.
 LIVE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)
+
+
+def is_live(status: Any) -> ColumnElement[bool]:
+    """Returns: Whether a status is that of an artifact with a blob, as the index of the live artifacts has it.
+
+    The statuses stand in the statement itself: SQLite does not use a partial index where they are parameters.
+    """
+    condition: ColumnElement[bool] = status.in_([literal_column(f"'{live}'") for live in LIVE_STATUSES])
+    return condition
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -56,7 +67,7 @@ class Base(DeclarativeBase):
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",  # PostgreSQL's names have 63 characters at most.
             "pk": "pk_%(table_name)s",
         }
     )
@@ -65,7 +76,7 @@ class Base(DeclarativeBase):
 class TaskRun(Base):
     """One attempt to execute a task."""
 
-    __tablename__ = "task_runs"
+    __tablename__ = "dramatiq_diag_task_runs"
 
     run_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     task_key: Mapped[str] = mapped_column(String(32))
@@ -101,7 +112,15 @@ class TaskRun(Base):
     __table_args__ = (
         Index(None, "task_key", "started_at", "run_id"),
         Index(None, "started_at", "run_id"),
-        Index(None, "actor_name", "started_at", "run_id", "status", "peak_rss_bytes"),  # All that a summary reads.
+        # All that a summary reads; a name made of all columns would be too long for PostgreSQL.
+        Index(
+            "ix_dramatiq_diag_task_runs_actor_summary",
+            "actor_name",
+            "started_at",
+            "run_id",
+            "status",
+            "peak_rss_bytes",
+        ),
         Index(None, "queue_name", "started_at", "run_id"),
         Index(None, "status", "started_at", "run_id"),
         Index(None, "duration_ms", "run_id"),
@@ -116,7 +135,7 @@ class TaskRun(Base):
 class Capture(Base):
     """A request for the next runs of an actor; it ends by itself."""
 
-    __tablename__ = "captures"
+    __tablename__ = "dramatiq_diag_captures"
 
     capture_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     actor_name: Mapped[str] = mapped_column(String(255))
@@ -136,10 +155,10 @@ class Capture(Base):
 class CapturePermit(Base):
     """The right to capture one run: free, held by a worker process for a while, or used."""
 
-    __tablename__ = "capture_permits"
+    __tablename__ = "dramatiq_diag_capture_permits"
 
     capture_id: Mapped[uuid.UUID] = mapped_column(
-        ForeignKey("captures.capture_id", ondelete="CASCADE"), primary_key=True
+        ForeignKey("dramatiq_diag_captures.capture_id", ondelete="CASCADE"), primary_key=True
     )
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     "From 1 to the capture's limit."
@@ -154,7 +173,7 @@ class CapturePermit(Base):
 class WorkerActor(Base):
     """An actor that a worker process has."""
 
-    __tablename__ = "worker_actors"
+    __tablename__ = "dramatiq_diag_worker_actors"
 
     actor_name: Mapped[str] = mapped_column(String(255), primary_key=True)
     queue_name: Mapped[str] = mapped_column(String(255))
@@ -166,11 +185,11 @@ class WorkerActor(Base):
 class Artifact(Base):
     """What one collector left of one run: a blob, or the reason why there is none."""
 
-    __tablename__ = "artifacts"
+    __tablename__ = "dramatiq_diag_artifacts"
 
     artifact_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     "Made from the run's id and the name, so that publishing twice gives one row."
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("task_runs.run_id", ondelete="CASCADE"))
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("dramatiq_diag_task_runs.run_id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))
     "An `ArtifactStatus`."
@@ -202,7 +221,7 @@ class Artifact(Base):
 class StoreState(Base):
     """The one row about the store itself."""
 
-    __tablename__ = "store_state"
+    __tablename__ = "dramatiq_diag_store_state"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     "Always 1."
@@ -210,3 +229,5 @@ class StoreState(Base):
     "Kept in the blob root as well: the two halves of a store know each other."
     last_cleanup_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     "When a cleanup was last enqueued by the schedule."
+    blob_root_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "Of the one blob root that was claimed for this store; None while there is none."

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, exists, func, literal, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from .models import Capture, CapturePermit, UtcDateTime
+from .clock import Clock
+from .models import Capture, CapturePermit
 from .options import Request
 
 #: Seconds after which a permit that its process neither used nor renewed is free again.
@@ -34,28 +34,6 @@ class OpenCapture:
     has_free_permit: bool
     wanted_s: float | None
     "Seconds since a process last had a run for it and no permit; None where that never was."
-
-
-class Clock:
-    """The time by the database's clock, which all worker processes share, whatever their own say.
-
-    Parameters:
-      session: The transaction.
-    """
-
-    def __init__(self, session: Session) -> None:
-        if session.get_bind().dialect.name == "postgresql":
-            self._now: ColumnElement[Any] = func.now(type_=DateTime(timezone=True))
-            self.after: Callable[[float], ColumnElement[Any]] = lambda seconds: self._now + timedelta(seconds=seconds)
-        else:  # SQLite has no clock but that of its one machine.
-            now = datetime.now(UTC)
-            self._now = literal(now, UtcDateTime())
-            self.after = lambda seconds: literal(now + timedelta(seconds=seconds), UtcDateTime())
-
-    @property
-    def now(self) -> ColumnElement[datetime]:
-        """The moment, for a query."""
-        return type_coerce(self._now, UtcDateTime())
 
 
 def is_open(clock: Clock) -> tuple[ColumnElement[bool], ...]:

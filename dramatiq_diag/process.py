@@ -26,6 +26,7 @@ from .collectors.coroutines import CoroutineWatch
 from .errors import GUARDED, SpoolError
 from .hook import ProfileHook
 from .late import LOOK_INTERVAL_S, Late
+from .lazy_store import LazyStore
 from .models import RunStatus
 from .publisher import Publisher
 from .rss import RssReader
@@ -74,6 +75,7 @@ class Process:
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
         "The ids of runs whose entries are not whole yet."
+        self.store = LazyStore(settings, users=2)  # The publisher, and the captures.
         backlog = Backlog(self.spool, self.unsaved)
         self.sealer = Sealer(self, backlog)
         self.publisher = Publisher(self, backlog)

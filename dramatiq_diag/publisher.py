@@ -12,7 +12,6 @@ from dramatiq.logging import get_logger
 from .backlog import Backlog
 from .delivery import BATCH_SIZE, Delivery
 from .errors import DiagnosticsError
-from .lazy_store import LazyStore
 from .models import RunStatus
 from .run import Run
 from .store import RunRecord, Store
@@ -47,7 +46,7 @@ class Publisher:
         self.backlog = backlog
         self.schedule: Callable[[Store], None] | None = None
         "Enqueues the cleanup when it is due; set by the middleware."
-        self._store = LazyStore(process.settings)
+        self._store = process.store
         self.delivery = Delivery(process.spool, self._store.opened)
         self._announced: set[Run] = set()
         self._lost = False

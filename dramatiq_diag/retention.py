@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,14 +11,15 @@ from itertools import islice
 from typing import TypeVar
 
 from dramatiq.logging import get_logger
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from .blobs import Found
 from .captures import delete_captures
-from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, TaskRun
+from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, is_live
 from .spool import Spool
 from .store import Store
+from .vacuum import give_back
 from .worker_actors import delete_worker_actors
 
 #: Rows or files handled at a time: small enough that no other writer waits for long.
@@ -68,6 +70,8 @@ class Cleanup:
         self.dry_run = dry_run
         self.on_batch = on_batch
         self.counts = Counts()
+        self.now = datetime.min.replace(tzinfo=UTC)
+        "When it began, by the database's clock."
         self.protection_s = store.settings.orphan_protection_time
 
     def run(self) -> Counts:
@@ -82,37 +86,39 @@ class Cleanup:
         """
         self.store.open()
         self.store.check_identity()
+        self.now = self.store.now()
         self._expire()
         self._remove_orphaned_blobs()
         self._remove_runs()
         self._remove_captures()
         self._remove_worker_actors()
         self._remove_spool_entries()
+        if not self.dry_run:
+            give_back(self.store.engine)
         self.logger.info("Cleanup%s: %s", " (dry run)" if self.dry_run else "", self.counts)
         return self.counts
 
     def _expire(self) -> None:
-        now = datetime.now(UTC)
-        due = (Artifact.status.in_(LIVE_STATUSES), Artifact.expires_at <= now)
         if self.dry_run:
+            query = select(func.count(), func.coalesce(func.sum(Artifact.size_bytes), 0)).where(*self._due())
             with self.store.session() as session:
-                count, size = session.execute(
-                    select(func.count(), func.coalesce(func.sum(Artifact.size_bytes), 0)).where(*due)
-                ).one()
+                count, size = session.execute(query).one()
             self._count(expired_artifacts=count, removed_blobs=count, freed_bytes=int(size or 0))
             return
-        reason = f"Removed by the cleanup at {now:%Y-%m-%d %H:%M:%S} UTC, after its protection time."
+        reason = f"Removed by the cleanup at {self.now:%Y-%m-%d %H:%M:%S} UTC, after its protection time."
+        expire = (
+            update(Artifact)
+            .values(status=ArtifactStatus.EXPIRED, reason=reason)
+            .returning(Artifact.blob_name)
+            .execution_options(synchronize_session=False)
+        )
         while True:
             with self.store.session() as session:
-                batch = session.execute(select(Artifact.artifact_id).where(*due).limit(BATCH_SIZE)).scalars().all()
+                due = select(Artifact.artifact_id).where(*self._due()).limit(BATCH_SIZE)
+                batch = session.execute(due).scalars().all()
                 started_s = time.perf_counter()
-                expired = session.execute(
-                    update(Artifact)
-                    .where(Artifact.artifact_id.in_(batch), *due)  # Again: a run may just have been pinned.
-                    .values(status=ArtifactStatus.EXPIRED, reason=reason)
-                    .returning(Artifact.blob_name)
-                    .execution_options(synchronize_session=False)
-                )
+                # What is due is asked again: a run may just have been pinned.
+                expired = session.execute(expire.where(Artifact.artifact_id.in_(batch), *self._due()))
                 names = [name for (name,) in expired if name is not None]
             held_s = time.perf_counter() - started_s
             if not batch:
@@ -121,8 +127,12 @@ class Cleanup:
             self._count(expired_artifacts=len(names), removed_blobs=len(names), freed_bytes=freed)
             time.sleep(held_s)  # SQLite's other writers look for their turn now and then; half of the time is theirs.
 
+    def _due(self) -> tuple[ColumnElement[bool], ...]:
+        return is_live(Artifact.status), Artifact.expires_at <= self.now
+
     def _remove_orphaned_blobs(self) -> None:
-        old = (found for found in self.store.blobs.scan() if found.modified_at < time.time() - self.protection_s)
+        before = self.now.timestamp() - self.protection_s
+        old = (found for found in self.store.blobs.scan() if found.modified_at < before)
         for batch in batched(old, BATCH_SIZE):
             with self.store.session() as session:
                 orphans = orphaned(session, batch)
@@ -137,51 +147,69 @@ class Cleanup:
             self.store.blobs.remove_empty_days()
 
     def _remove_runs(self) -> None:
-        now = datetime.now(UTC)
-        retention_s = self.store.settings.run_retention
-        ended_before = now - timedelta(seconds=retention_s)
-        started_before = now - timedelta(seconds=max(retention_s, _RUNNING_KEPT_S))
-        live = select(Artifact.run_id).where(Artifact.run_id == TaskRun.run_id, Artifact.status.in_(LIVE_STATUSES))
-        old = (
-            or_(
-                TaskRun.finished_at < ended_before,
-                (TaskRun.status == RunStatus.RUNNING) & (TaskRun.started_at < started_before),
-            ),
-            TaskRun.started_at < ended_before,
-            TaskRun.pinned_at.is_(None),
-            ~live.exists(),
-        )
+        old = self._old_runs()
         if self.dry_run:
             with self.store.session() as session:
                 self._count(removed_runs=session.execute(select(func.count(TaskRun.run_id)).where(*old)).scalar_one())
             return
-        while True:
-            with self.store.session() as session:
-                batch = session.execute(select(TaskRun.run_id).where(*old).limit(BATCH_SIZE)).scalars().all()
-                session.execute(delete(TaskRun).where(TaskRun.run_id.in_(batch), *old))
-            if not batch:
-                return
-            self._count(removed_runs=len(batch))
+        order = TaskRun.started_at, TaskRun.run_id
+        query = select(*order).where(*old).order_by(*order).limit(BATCH_SIZE)
+        batch = self._remove_batch(query, old)
+        while batch:  # Each batch begins after the one before, so that no run that stays is looked at twice.
+            batch = self._remove_batch(query.where(tuple_(*order) > tuple_(*batch[-1])), old)
+
+    def _remove_batch(
+        self, query: Select[datetime, uuid.UUID], old: Sequence[ColumnElement[bool]]
+    ) -> Sequence[Row[datetime, uuid.UUID]]:
+        with self.store.session() as session:
+            batch = session.execute(query).all()
+            started_s = time.perf_counter()
+            session.execute(delete(TaskRun).where(TaskRun.run_id.in_([run_id for _, run_id in batch]), *old))
+        held_s = time.perf_counter() - started_s
+        self._count(removed_runs=len(batch))
+        time.sleep(held_s)
+        return batch
+
+    def _old_runs(self) -> tuple[ColumnElement[bool], ...]:
+        """Returns: The conditions of runs whose rows go.
+
+        By the clocks of their hosts they ended long ago. As these may be wrong, what counts as well is when their
+        artifacts were published, by the database's clock.
+        """
+        retention_s = self.store.settings.run_retention
+        before = self.now - timedelta(seconds=retention_s)
+        started_before = self.now - timedelta(seconds=max(retention_s, _RUNNING_KEPT_S))
+        kept = select(Artifact.run_id).where(
+            Artifact.run_id == TaskRun.run_id, or_(is_live(Artifact.status), Artifact.published_at > before)
+        )
+        return (
+            or_(
+                TaskRun.finished_at < before,
+                (TaskRun.status == RunStatus.RUNNING) & (TaskRun.started_at < started_before),
+            ),
+            TaskRun.started_at < before,
+            TaskRun.pinned_at.is_(None),
+            ~kept.exists(),
+        )
 
     def _remove_captures(self) -> None:
         if self.dry_run:
             return
-        before = datetime.now(UTC) - timedelta(seconds=self.store.settings.run_retention)
         removed = _CAPTURE_BATCH_SIZE
         while removed == _CAPTURE_BATCH_SIZE:
             with self.store.session() as session:
-                removed = delete_captures(session, before, _CAPTURE_BATCH_SIZE)
+                removed = delete_captures(session, self.store.settings.run_retention, _CAPTURE_BATCH_SIZE)
             self.logger.debug("Removed %d captures", removed)
 
     def _remove_worker_actors(self) -> None:
         if self.dry_run:
             return
-        kept_s = max(self.store.settings.run_retention, _ACTORS_KEPT_S)
         with self.store.session() as session:
-            removed = delete_worker_actors(session, datetime.now(UTC) - timedelta(seconds=kept_s))
+            removed = delete_worker_actors(session, max(self.store.settings.run_retention, _ACTORS_KEPT_S))
         self.logger.debug("Removed %d actors that no worker has any more", removed)
 
     def _remove_spool_entries(self) -> None:
+        # The spool is on this host's own disk, and so are the times of its files of this host's clock.
         before = time.time() - self.protection_s
         for removed in Spool(self.store.settings).remove_abandoned(before, dry_run=self.dry_run):
             self._count(removed_spool_entries=1, freed_bytes=removed)
@@ -196,7 +224,7 @@ class Cleanup:
 def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:
     """Returns: Those files that no live artifact's row speaks for."""
     query = select(Artifact.blob_name).where(
-        Artifact.artifact_id.in_({found.artifact_id for found in batch}), Artifact.status.in_(LIVE_STATUSES)
+        Artifact.artifact_id.in_({found.artifact_id for found in batch}), is_live(Artifact.status)
     )
     live = set(session.execute(query).scalars())
     return [found for found in batch if not (found.blob_of in live and (found.is_blob or found.is_rendered))]

@@ -10,17 +10,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from dramatiq.logging import get_logger
-from sqlalchemy import ColumnElement, Engine, and_, case, or_, select, update
+from sqlalchemy import Engine, and_, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
-from .blobs import BlobStore
+from .blobs import BlobStore, RootId
+from .clock import Clock
 from .database import check_schema, make_engine, migrate, translated
 from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
-from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun
+from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun, is_live
 from .records import clean_text, task_key
 from .settings import Settings
 from .tracebacks import MAX_LENGTH
+
+#: A turn that was taken so many seconds from now was taken by a clock that was wrong.
+_WRONG_BY_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +87,13 @@ class Bundle:
     artifacts: Sequence[ArtifactRecord]
 
 
-def _is_live(status: Any) -> ColumnElement[bool]:
-    return or_(*(status == live for live in LIVE_STATUSES))  # `in_` is not for executemany.
-
-
 def _clean(text: str | None, limit: int) -> str | None:
     return None if text is None else clean_text(text, limit)
+
+
+def _identity(session: Session) -> RootId:
+    store_id, root_id = session.execute(select(StoreState.store_id, StoreState.blob_root_id)).one()
+    return RootId(store_id=store_id, root_id=root_id)
 
 
 def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
@@ -111,7 +116,7 @@ class Store:
         self.settings = settings
         self.engine: Engine = make_engine(settings)
         self.blobs = BlobStore(settings.blob_dir)
-        self._store_id: uuid.UUID | None = None
+        self._identity: RootId | None = None
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
         run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
@@ -127,13 +132,14 @@ class Store:
         self._upsert_artifact = artifact.on_conflict_do_update(
             index_elements=[Artifact.artifact_id],
             set_={**artifact.excluded, "expires_at": expires_at},
-            where=and_(_is_live(Artifact.status), _is_live(artifact.excluded.status)),
+            where=and_(is_live(Artifact.status), is_live(artifact.excluded.status)),
         )
 
     def open(self) -> None:
         """Sees to it that the schema is right and the blob root is claimed; an SQLite file in the data dir is made.
 
-        A root that looks unused is not claimed for a database that knows of blobs: its disk may not be mounted.
+        A database has one root. One that looks unused is not claimed for a database that has one already, or that
+        knows of blobs: its disk may not be mounted.
 
         Raises:
           SchemaError: When the schema is not the one needed.
@@ -145,9 +151,9 @@ class Store:
             if not self.settings.migrates_itself:
                 raise
             migrate(self.settings)
-        self._store_id = self.store_id()
-        if self.blobs.store_id() is None and not self._has_blobs():
-            self.blobs.claim(self._store_id)
+        self._identity = self.identity()
+        if self._identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
+            self.claim_root()
 
     def close(self) -> None:
         """Closes the connections."""
@@ -169,35 +175,64 @@ class Store:
                 session.execute(select(StoreState.id).with_for_update())
             yield session
 
+    def now(self) -> datetime:
+        """Returns: The time by the database's clock."""
+        with self.session() as session:
+            return Clock(session).read()
+
     def store_id(self) -> uuid.UUID:
         """Returns: The id of this store, as the database has it."""
+        return self.identity().store_id
+
+    def identity(self) -> RootId:
+        """Returns: The id of this store and of its blob root, as the database has them."""
         with self.session() as session:
-            return session.execute(select(StoreState.store_id)).scalar_one()
+            return _identity(session)
+
+    def claim_root(self, *, instead: bool = False) -> None:
+        """Makes the blob root this database's, unless another one is; the first of those that start at once has it.
+
+        The root has its id before the database knows that: who dies in between finds it there the next time.
+
+        Parameters:
+          instead: Whether an unused root takes the place of the one that was claimed before.
+        """
+        if instead and self.blobs.read_id() is not None:
+            return
+        with self.exclusive() as session:
+            identity = _identity(session)
+            if identity.root_id is None or instead:
+                root_id = self.blobs.claim(identity.store_id)
+                if root_id is not None:
+                    session.execute(update(StoreState).values(blob_root_id=root_id))
+            self._identity = _identity(session)
 
     def check_identity(self) -> None:
         """Compares the two halves of the store.
 
         Raises:
-          StoreMismatchError: When the blob root holds another store's id; or none, though there are blobs or the
-            database knows of some.
+          StoreMismatchError: When the blob root is another store's, or not the one that was claimed; or it has no id,
+            though there are blobs or the database has a root.
         """
-        found, expected = self.blobs.store_id(), self.store_id()
+        found, expected = self.blobs.read_id(), self.identity()
         if found is not None:
-            self.blobs.verify(expected)
+            self.blobs.verify(expected.store_id, expected.root_id)
         elif next(self.blobs.scan(), None) is not None:
             raise StoreMismatchError(
-                f"The blobs in {self.blobs.root} are of a store that is not known, the database is {expected}. "
-                f"{StoreMismatchError()}"
+                f"The blobs in {self.blobs.root} are of a store that is not known, "
+                f"the database is {expected.store_id}. {StoreMismatchError()}"
             )
-        elif self._has_blobs():
+        elif expected.root_id is not None or self._has_blobs():
             raise StoreMismatchError(
-                f"The blob directory {self.blobs.root} is empty, and the database knows of blobs; nothing was changed. "
-                "Mount it or set DRAMATIQ_DIAG_BLOB_URL; if they are lost: dramatiq-diag check --fix --blobs-lost"
+                f"The blob directory {self.blobs.root} is empty, and the database has one that is not; nothing was "
+                "changed. Mount it or set DRAMATIQ_DIAG_BLOB_URL; if its files are lost: "
+                "dramatiq-diag check --fix --blobs-lost"
             )
 
     def _has_blobs(self) -> bool:
         """Returns: Whether an artifact is stored, going by the rows."""
-        query = select(Artifact.artifact_id).where(_is_live(Artifact.status), Artifact.blob_name.is_not(None)).limit(1)
+        live = select(Artifact.artifact_id).where(is_live(Artifact.status), Artifact.blob_name.is_not(None))
+        query = live.order_by(Artifact.expires_at).limit(1)  # By their index: what has expired is passed over.
         with self.session() as session:
             return session.execute(query).first() is not None
 
@@ -215,16 +250,18 @@ class Store:
         """
         if not bundles:
             return
-        store_id = self._store_id or self.store_id()
-        self.blobs.verify(store_id)
-        now = datetime.now(UTC)
-        rows = [self._put(bundle, artifact, now) for bundle in bundles for artifact in bundle.artifacts]
+        identity = self._identity or self.identity()
+        self.blobs.verify(identity.store_id, identity.root_id)
+        rows = [self._put(bundle, artifact) for bundle in bundles for artifact in bundle.artifacts]
         names = [row["blob_name"] for row in rows if row["blob_name"] is not None]
         if names:
             self.blobs.sync(names)
-            self.blobs.verify(store_id)  # It may have gone away meanwhile, and the blobs to where it is not.
+            # It may have gone away meanwhile, and the blobs to where it is not.
+            self.blobs.verify(identity.store_id, identity.root_id)
         with self.session() as session:
-            session.execute(select(StoreState.id).with_for_update(read=True))  # Waits for `exclusive`, not for others.
+            # Waits for `exclusive`, not for others.
+            now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
+            self._set_times(bundles, rows, now.scalar_one())
             connection = session.connection()
             connection.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
             if rows:
@@ -239,10 +276,10 @@ class Store:
         names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
         if not names:
             return []
-        query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~_is_live(Artifact.status))
+        query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
         return [names[artifact_id] for artifact_id in session.execute(query).scalars()]
 
-    def _put(self, bundle: Bundle, artifact: ArtifactRecord, now: datetime) -> dict[str, Any]:
+    def _put(self, bundle: Bundle, artifact: ArtifactRecord) -> dict[str, Any]:
         row: dict[str, Any] = {
             "artifact_id": artifact_id(bundle.run.run_id, artifact.name),
             "run_id": bundle.run.run_id,
@@ -255,16 +292,28 @@ class Store:
             "blob_name": None,
             "size_bytes": None,
             "sha256": None,
-            "published_at": now,
             "expires_at": None,
         }
         if artifact.open is not None and artifact.status in LIVE_STATUSES:
             with artifact.open() as source:
                 blob = self.blobs.put(row["artifact_id"], source, bundle.run.started_at.astimezone(UTC).date())
-            kept_from = max(bundle.run.finished_at or now, now)
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
-            row["expires_at"] = kept_from + timedelta(seconds=self.settings.orphan_protection_time)
         return row
+
+    def _set_times(self, bundles: Sequence[Bundle], rows: Sequence[dict[str, Any]], now: datetime) -> None:
+        """Sets when each artifact was published and expires, by the database's clock.
+
+        Parameters:
+          bundles: The runs. By the clock of its host one may have ended later than now: then it is kept longer.
+          rows: Those of the artifacts.
+          now: The moment by the database's clock.
+        """
+        ends = {bundle.run.run_id: bundle.run.finished_at or now for bundle in bundles}
+        protection = timedelta(seconds=self.settings.orphan_protection_time)
+        for row in rows:
+            row["published_at"] = now
+            if row["blob_name"] is not None:
+                row["expires_at"] = max(ends[row["run_id"]], now) + protection
 
     def claim_cleanup(self) -> bool:
         """Takes the turn to enqueue a cleanup, once per interval over all processes that share the database.
@@ -272,17 +321,16 @@ class Store:
         Returns:
           Whether the turn was free and is now taken.
         """
-        now = datetime.now(UTC)
-        since = now - timedelta(seconds=self.settings.cleanup_interval)
-        due = or_(
-            StoreState.last_cleanup_at.is_(None),
-            StoreState.last_cleanup_at <= since,
-            StoreState.last_cleanup_at > now + timedelta(minutes=5),  # From a clock that was wrong.
-        )
         with self.session() as session:
+            clock = Clock(session)
+            due = or_(
+                StoreState.last_cleanup_at.is_(None),
+                StoreState.last_cleanup_at <= clock.after(-self.settings.cleanup_interval),
+                StoreState.last_cleanup_at > clock.after(_WRONG_BY_S),
+            )
             if session.execute(select(StoreState.id).where(due)).first() is None:
                 return False
-            claimed = session.execute(update(StoreState).where(due).values(last_cleanup_at=now))
+            claimed = session.execute(update(StoreState).where(due).values(last_cleanup_at=clock.now))
             return bool(claimed.rowcount)  # type: ignore[attr-defined]
 
     def release_cleanup(self) -> None:

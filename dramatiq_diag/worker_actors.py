@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from .clock import Clock
 from .models import TaskRun, WorkerActor
-from .permits import Clock
 from .records import clean_text
 
 #: What a name has in the database.
@@ -74,8 +73,9 @@ def close_names(session: Session, actor_name: str) -> list[str]:
     return difflib.get_close_matches(actor_name, {*workers, *_names_of_runs(session)}, n=3)
 
 
-def delete_worker_actors(session: Session, before: datetime) -> int:
-    """Deletes actors that no worker has named since a moment. Returns: How many."""
+def delete_worker_actors(session: Session, kept_s: float) -> int:
+    """Deletes actors that no worker has named for so many seconds. Returns: How many."""
+    before = Clock(session).after(-kept_s)
     # Those that a worker names just now are not waited for, so that it and this cannot wait for each other.
     old = select(WorkerActor.actor_name).where(WorkerActor.last_seen_at < before).with_for_update(skip_locked=True)
     names = session.execute(old).scalars().all()

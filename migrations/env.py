@@ -2,15 +2,22 @@
 
 from alembic import context
 
+from dramatiq_diag.adoption import PREFIX, VERSION_TABLE
 from dramatiq_diag.database import make_engine
 from dramatiq_diag.models import Base
 from dramatiq_diag.settings import Settings
+
+
+def is_ours(name, kind, _parents) -> bool:
+    return kind != "table" or name.startswith(PREFIX)  # An application may have tables in the same database.
 
 
 def run(connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
+        include_name=is_ours,
+        version_table=VERSION_TABLE,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,
         transactional_ddl=True,

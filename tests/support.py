@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,8 +20,9 @@ from dramatiq import Broker, Message, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO, Middleware, Retries
 
-from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag import Diagnostics, Settings, retention
 from dramatiq_diag.check import Findings, check
+from dramatiq_diag.clock import Clock
 from dramatiq_diag.database import HEAD_REVISION, migrate
 from dramatiq_diag.models import Artifact, TaskRun
 from dramatiq_diag.records import RankedRun, RunFilter, artifacts_of, choose_run, list_runs, runs_of_task
@@ -74,7 +76,7 @@ def migrate_from(template: Settings, settings: Settings) -> str:
         shutil.copy(template.database.database or "", clone)
         with closing(sqlite3.connect(clone, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous=OFF")
-            connection.execute("UPDATE store_state SET store_id = ?", [uuid.uuid4().hex])
+            connection.execute("UPDATE dramatiq_diag_store_state SET store_id = ?", [uuid.uuid4().hex])
         os.link(clone, path)
     except OSError:  # Another one was faster, or it cannot be made; the real one knows what to say.
         return migrate(settings)
@@ -82,6 +84,29 @@ def migrate_from(template: Settings, settings: Settings) -> str:
         with suppress(FileNotFoundError, NotADirectoryError):
             clone.unlink()
     return HEAD_REVISION
+
+
+class FakeClock:
+    """The database's clock, set ahead: what was published now is then as old as it says.
+
+    The worker's own clock, by which it judges the files of its spool, goes with it.
+    """
+
+    ahead = timedelta(0)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        after = Clock.after
+        monkeypatch.setattr(Clock, "after", lambda clock, seconds: after(clock, seconds + self.ahead.total_seconds()))
+        monkeypatch.setattr(retention, "time", self)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def time(self) -> float:
+        return self.now().timestamp()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 class Postgres:

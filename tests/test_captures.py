@@ -11,11 +11,10 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import select, update
-from support import eventually
+from support import FakeClock, eventually
 from test_brokers import command_line  # noqa: F401 - a fixture.
-from test_retention import Clock
 
-from dramatiq_diag import Diagnostics, capturing, permits, retention
+from dramatiq_diag import Diagnostics, capturing, permits
 from dramatiq_diag.captures import (
     CaptureNotFoundError,
     CaptureRequestError,
@@ -629,8 +628,7 @@ def test_a_process_whose_lease_went_to_another_one_claims_the_next_permit(given,
 def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs(
     given, store, bench, monkeypatch, soon
 ):
-    clock = Clock()
-    monkeypatch.setattr(retention, "datetime", clock)
+    clock = FakeClock(monkeypatch)
     complete, in_time, still_open = ask(store), ask(store, "x"), ask(store, "y", duration_s=30 * 86400.0)
     with bench(given) as tasks:
         actor = tasks.actor(work)
@@ -653,6 +651,7 @@ def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs
     clock.ahead += timedelta(hours=2)
     Cleanup(store).run()
     assert standing(store, in_time) is None
+    clock.ahead = timedelta(0)
     assert standing(store, still_open).state == CaptureState.OPEN
     assert [each.run_id for each in runs_of(store, complete)] == [run.run_id]
 

@@ -65,7 +65,7 @@ worker.join()
 worker.stop()
 store = Store(settings)
 with store.session() as session:
-    for row in session.execute(text("SELECT name, status, reason FROM artifacts ORDER BY name")):
+    for row in session.execute(text("SELECT name, status, reason FROM dramatiq_diag_artifacts ORDER BY name")):
         print(*row)
 store.close()
 """

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, update
-from support import eventually
-from test_retention import HOUR, Clock, files
+from support import FakeClock, eventually
+from test_retention import HOUR, files
 from test_store import artifact_record, bundle, run_record
 
 from dramatiq_diag import retention
@@ -39,10 +39,7 @@ def store(given, store_of):
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(retention, "datetime", clock)
-    monkeypatch.setattr(retention, "time", clock)
-    return clock
+    return FakeClock(monkeypatch)
 
 
 @pytest.fixture
@@ -168,7 +165,10 @@ def test_a_pin_that_comes_while_a_cleanup_is_about_to_expire_the_run_holds(
 
 def is_waited_for(store) -> bool:
     with store.session() as session:
-        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE artifacts%%'"
+        query = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND query LIKE 'UPDATE dramatiq_diag_artifacts%%'"
+        )
         return session.connection().exec_driver_sql(query).first() is not None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from support import FakeClock
 from test_spool import END, TEXT, dead_entry, start_record
 from test_store import bundle, run_record
 
@@ -32,27 +33,9 @@ def store(given, store_of):
     return store_of(given)
 
 
-class Clock:
-    """The clock of the cleanup, set ahead: what was published now is then as old as it says."""
-
-    ahead = timedelta(0)
-
-    def now(self, zone: Any) -> datetime:
-        return datetime.now(zone) + self.ahead
-
-    def time(self) -> float:
-        return time.time() + self.ahead.total_seconds()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(retention, "datetime", clock)
-    monkeypatch.setattr(retention, "time", clock)
-    return clock
+    return FakeClock(monkeypatch)
 
 
 def publish(store: Store, count: int = 1, **changes: Any) -> list[str]:

@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 import dramatiq
 import pytest
 from sqlalchemy import select, update
-from support import eventually
+from support import FakeClock, eventually
 from test_captures import ask, look, soon, standing  # noqa: F401 - `soon` is a fixture.
-from test_retention import Clock
 from test_store import bundle, run_record
 
-from dramatiq_diag import Diagnostics, capturing, retention
+from dramatiq_diag import Diagnostics, capturing
 from dramatiq_diag.asking import CLEANUP_ACTOR
 from dramatiq_diag.captures import CaptureRequestError, CaptureState, create, list_captures
 from dramatiq_diag.errors import StoreUnavailableError
@@ -209,8 +208,7 @@ def test_no_actors_are_no_rows(store):
 
 
 def test_the_cleanup_removes_actors_that_no_worker_names_any_more(store, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(retention, "datetime", clock)
+    clock = FakeClock(monkeypatch)
     note(store, "work")
 
     clock.ahead = timedelta(days=7) - timedelta(hours=1)
@@ -221,16 +219,13 @@ def test_the_cleanup_removes_actors_that_no_worker_names_any_more(store, monkeyp
 
     with store.session() as session:
         note_actors(session, {"other": "default"})
-        session.execute(
-            update(WorkerActor).where(WorkerActor.actor_name == "other").values(last_seen_at=clock.now(UTC))
-        )
+        session.execute(update(WorkerActor).where(WorkerActor.actor_name == "other").values(last_seen_at=clock.now()))
     Cleanup(store).run()
     assert set(noted(store)) == {"other"}
 
 
 def test_the_cleanup_leaves_actors_for_a_day_however_short_the_retention(given, store_of, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(retention, "datetime", clock)
+    clock = FakeClock(monkeypatch)
     store = store_of(replace(given, run_retention=60.0))
     note(store, "work")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 
 import click
 
@@ -33,14 +34,15 @@ def migrate() -> None:
     """Bring the database's schema to the version that this package needs.
 
     Safe to run again, and from several machines at once. An SQLite file in the data dir is migrated without being
-    asked; PostgreSQL needs this once after each installation.
+    asked; PostgreSQL needs this once after each installation. Each step is said before it is taken: an index of a large
+    table takes its time.
 
     \b
     Example:
       DRAMATIQ_DIAG_DATABASE_URL=postgresql://diag@db/diag dramatiq-diag migrate
     """
     settings = Settings()
-    revision = database.migrate(settings)
+    revision = database.migrate(settings, partial(click.echo, err=True))
     click.echo(f"{settings.database.render_as_string(hide_password=True)} is at revision {revision}.")
 
 

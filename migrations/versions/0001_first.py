@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "task_runs",
+        "dramatiq_diag_task_runs",
         sa.Column("run_id", sa.Uuid(), nullable=False),
         sa.Column("task_key", sa.String(32), nullable=False),
         sa.Column("task_id", sa.Text(), nullable=False),
@@ -29,13 +29,21 @@ def upgrade() -> None:
         sa.Column("exception_type", sa.String(255)),
         sa.Column("exception_message", sa.Text()),
         sa.Column("overlapped_task_ids", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("run_id", name="pk_task_runs"),
+        sa.PrimaryKeyConstraint("run_id", name="pk_dramatiq_diag_task_runs"),
     )
-    op.create_index("ix_task_runs_task_key_started_at_run_id", "task_runs", ["task_key", "started_at", "run_id"])
-    op.create_index("ix_task_runs_started_at_run_id", "task_runs", ["started_at", "run_id"])
-    op.create_index("ix_task_runs_actor_name_started_at_run_id", "task_runs", ["actor_name", "started_at", "run_id"])
+    op.create_index(
+        "ix_dramatiq_diag_task_runs_task_key_started_at_run_id",
+        "dramatiq_diag_task_runs",
+        ["task_key", "started_at", "run_id"],
+    )
+    op.create_index("ix_dramatiq_diag_task_runs_started_at_run_id", "dramatiq_diag_task_runs", ["started_at", "run_id"])
+    op.create_index(
+        "ix_dramatiq_diag_task_runs_actor_name_started_at_run_id",
+        "dramatiq_diag_task_runs",
+        ["actor_name", "started_at", "run_id"],
+    )
     op.create_table(
-        "artifacts",
+        "dramatiq_diag_artifacts",
         sa.Column("artifact_id", sa.Uuid(), nullable=False),
         sa.Column("run_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(64), nullable=False),
@@ -49,30 +57,32 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(64)),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True)),
-        sa.PrimaryKeyConstraint("artifact_id", name="pk_artifacts"),
+        sa.PrimaryKeyConstraint("artifact_id", name="pk_dramatiq_diag_artifacts"),
         sa.ForeignKeyConstraint(
-            ["run_id"], ["task_runs.run_id"], name="fk_artifacts_run_id_task_runs", ondelete="CASCADE"
+            ["run_id"], ["dramatiq_diag_task_runs.run_id"], name="fk_dramatiq_diag_artifacts_run_id", ondelete="CASCADE"
         ),
     )
-    op.create_index("ix_artifacts_run_id_name", "artifacts", ["run_id", "name"], unique=True)
     op.create_index(
-        "ix_artifacts_expires_at",
-        "artifacts",
+        "ix_dramatiq_diag_artifacts_run_id_name", "dramatiq_diag_artifacts", ["run_id", "name"], unique=True
+    )
+    op.create_index(
+        "ix_dramatiq_diag_artifacts_expires_at",
+        "dramatiq_diag_artifacts",
         ["expires_at"],
         postgresql_where=sa.text("status IN ('stored', 'partial')"),
         sqlite_where=sa.text("status IN ('stored', 'partial')"),
     )
     store_state = op.create_table(
-        "store_state",
+        "dramatiq_diag_store_state",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("store_id", sa.Uuid(), nullable=False),
         sa.Column("last_cleanup_at", sa.DateTime(timezone=True)),
-        sa.PrimaryKeyConstraint("id", name="pk_store_state"),
+        sa.PrimaryKeyConstraint("id", name="pk_dramatiq_diag_store_state"),
     )
     op.bulk_insert(store_state, [{"id": 1, "store_id": uuid.uuid4()}])
 
 
 def downgrade() -> None:
-    op.drop_table("store_state")
-    op.drop_table("artifacts")
-    op.drop_table("task_runs")
+    op.drop_table("dramatiq_diag_store_state")
+    op.drop_table("dramatiq_diag_artifacts")
+    op.drop_table("dramatiq_diag_task_runs")

@@ -11,13 +11,13 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "worker_actors",
+        "dramatiq_diag_worker_actors",
         sa.Column("actor_name", sa.String(255), nullable=False),
         sa.Column("queue_name", sa.String(255), nullable=False),
         sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("actor_name", name="pk_worker_actors"),
+        sa.PrimaryKeyConstraint("actor_name", name="pk_dramatiq_diag_worker_actors"),
     )
 
 
 def downgrade() -> None:
-    op.drop_table("worker_actors")
+    op.drop_table("dramatiq_diag_worker_actors")

@@ -1,0 +1,44 @@
+"""The time by the database's clock, which all processes of a store share, whatever their own clocks say."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, DateTime, func, select, type_coerce
+from sqlalchemy.orm import Session
+
+from .models import UtcDateTime
+
+#: How SQLAlchemy stores a moment in SQLite; SQLite's clock has milliseconds.
+_SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
+
+
+class Clock:
+    """Moments for queries; PostgreSQL's are those of the transaction's start.
+
+    Parameters:
+      session: The transaction.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._is_postgresql = session.get_bind().dialect.name == "postgresql"
+
+    @property
+    def now(self) -> ColumnElement[datetime]:
+        """The moment."""
+        return self.after(0.0)
+
+    def after(self, seconds: float) -> ColumnElement[datetime]:
+        """Returns: The moment so many seconds from now; with a negative number it has passed."""
+        moment: ColumnElement[Any]
+        if self._is_postgresql:
+            moment = func.now(type_=DateTime(timezone=True)) + timedelta(seconds=seconds)
+        else:
+            moment = func.strftime(_SQLITE_FORMAT, "now", f"{seconds:+.3f} seconds")
+        return type_coerce(moment, UtcDateTime())
+
+    def read(self) -> datetime:
+        """Asks the database. Returns: The moment."""
+        return self._session.execute(select(self.now)).scalar_one()
