@@ -83,6 +83,7 @@ class Process:
             self.spool.open()
         except SpoolError as error:
             self.logger.error("%s Until then diagnostics are held in memory.", error)
+        self.ticker.start()
         self.ticker.add(Timer(LOOK_INTERVAL_S, self._write_vitals))
         self.sealer.start()
         self.publisher.start()

@@ -90,6 +90,7 @@ class PyinstrumentCollector(Collector):
     def open(self, process: Process) -> None:
         super().open(process)
         self.sampler = Sampler(self.settings.pyinstrument_interval, process.switch_interval)
+        self.sampler.start()
 
     def close(self) -> None:
         self.sampler.stop()
