@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revision that this version needs: the newest in `migrations/versions`.
-HEAD_REVISION = "0004"
+HEAD_REVISION = "0005"
 
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
