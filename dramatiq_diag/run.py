@@ -131,8 +131,7 @@ class Run:
     @property
     def collection_ms(self) -> float:
         """What the collectors have taken of the task's thread so far, before its function and after it."""
-        before_s = self.started - self.made
-        return (before_s if self.ended is None else before_s + self.clock() - self.ended) * 1000
+        return (self.clock() - self.made - self.elapsed_s) * 1000
 
     @property
     def peak_rss_bytes(self) -> int | None:

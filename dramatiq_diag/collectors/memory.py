@@ -18,6 +18,8 @@ MEGABYTE = 1024 * 1024
 #: The first sample after that of the start, and until when the next ones come each time that the time has doubled.
 FIRST_S = 0.05
 EARLY_S = 2.0
+#: A look may come as much too soon for that.
+_SLACK_S = 0.005
 
 #: A look is a sample as well when it is as far as that from the last one: by this share of it and by these bytes.
 STEP_SHARE = 0.05
@@ -92,7 +94,7 @@ class _MemoryRecording(SampledRecording):
                 self._unwritten = elapsed_s, rss_bytes
 
     def _is_worth_a_sample(self, elapsed_s: float, rss_bytes: int) -> bool:
-        if elapsed_s < EARLY_S and elapsed_s >= max(FIRST_S, 2 * self._last_s):
+        if elapsed_s < EARLY_S and elapsed_s + _SLACK_S >= max(FIRST_S, 2 * self._last_s):
             return True
         if rss_bytes - self._peak_bytes >= _step_of(self._peak_bytes):
             return True  # Each is a twentieth above the one before: there is an end to them.
