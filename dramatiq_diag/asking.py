@@ -114,7 +114,13 @@ def depth_of(options: dict[str, Any]) -> int:
     return found if isinstance(found, int) and found >= 0 else 0
 
 
+def task_id_of(message: Message[Any] | MessageProxy) -> str:
+    """Returns: The id of a message. That is a text, but for what other programs have sent."""
+    found: Any = message.message_id
+    return found if isinstance(found, str) else str(found)
+
+
 def root_task_id(message: Message[Any] | MessageProxy) -> str:
     """Returns: The id of the task that all began with: the same for its retries, and for what it sent."""
     found = message.options.get(_ROOT)
-    return found if isinstance(found, str) and len(found) <= _MAX_ROOT_LENGTH else message.message_id
+    return found if isinstance(found, str) and len(found) <= _MAX_ROOT_LENGTH else task_id_of(message)

@@ -44,10 +44,18 @@ class _Start(BaseModel):
     artifacts: Annotated[list[_Declared], Field(max_length=100)]
 
 
+class _Called(BaseModel):
+    started_at: AwareDatetime
+    collection_ms: FiniteFloat
+
+
 class _End(BaseModel):
     status: RunStatus
+    started_at: AwareDatetime | None = None
     finished_at: AwareDatetime
     duration_ms: FiniteFloat
+    collection_ms: FiniteFloat | None = None
+    peak_rss_bytes: _Count | None = None
     exception_type: str | None = None
     exception_message: str | None = None
     overlapped_task_ids: list[str] = []
@@ -68,6 +76,7 @@ class _Text(BaseModel):
 class _Look(BaseModel):
     vitals: Vitals
     overlapped_task_ids: list[str]
+    peak_rss_bytes: _Count | None = None
 
 
 class _Verdict(BaseModel):
@@ -83,6 +92,7 @@ class _Contents:
 
     def __init__(self, records: list[Record]) -> None:
         self.start: _Start | None = None
+        self.called: _Called | None = None
         self.end: _End | None = None
         self.outcomes: dict[str, _Outcome] = {}
         self.texts: dict[str, list[str]] = {}
@@ -98,23 +108,30 @@ class _Contents:
             if "to" in record:
                 piece = _Text.model_validate(record)
                 self.texts.setdefault(piece.to, []).append(piece.text)
-                if piece.peak_rss_bytes is not None:
-                    self.peak_rss_bytes = max(self.peak_rss_bytes or 0, piece.peak_rss_bytes)
+                self._note_peak(piece.peak_rss_bytes)
             elif "artifact" in record:
                 outcome = _Outcome.model_validate(record)
                 self.outcomes[outcome.artifact] = outcome
             elif "run" in record:
                 self.start = _Start.model_validate(record["run"])
+            elif "called" in record:
+                self.called = _Called.model_validate(record["called"])
             elif "vitals" in record:
-                self.last_look = _Look.model_validate(record)
+                look = self.last_look = _Look.model_validate(record)
+                self._note_peak(look.vitals.rss_bytes if look.peak_rss_bytes is None else look.peak_rss_bytes)
             elif "traceback" in record:
                 self.traceback = _Traceback.model_validate(record).traceback
             elif "dropped" in record:
                 self.verdict = _Verdict.model_validate(record)
             elif "end" in record:
                 self.end = _End.model_validate(record["end"])
+                self._note_peak(self.end.peak_rss_bytes)
         except ValidationError:  # A line that is not ours counts as one that a full disk tore.
             return
+
+    def _note_peak(self, rss_bytes: int | None) -> None:
+        if rss_bytes is not None:
+            self.peak_rss_bytes = max(self.peak_rss_bytes or 0, rss_bytes)
 
 
 def read_bundle(entry: Entry) -> Bundle | None:
@@ -133,34 +150,38 @@ def read_bundle(entry: Entry) -> Bundle | None:
         if not records and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    start, end, peak_rss_bytes = contents.start, contents.end, contents.peak_rss_bytes
-    if end is None:
-        ended_at = _last_sign_of_life(entry)
-        duration_ms = max((ended_at - start.started_at).total_seconds() * 1000, 0.0)
-        beside = [] if contents.last_look is None else contents.last_look.overlapped_task_ids
-        if peak_rss_bytes is not None and contents.last_look is not None:  # Later than the last sample, maybe.
-            peak_rss_bytes = max(peak_rss_bytes, contents.last_look.vitals.rss_bytes)
-        end = _End(
-            status=RunStatus.INTERRUPTED,
-            finished_at=ended_at,
-            duration_ms=duration_ms,
-            overlapped_task_ids=beside,
-        )
+    start = contents.start
+    end = _cut_short(entry, contents) if contents.end is None else contents.end
+    ended = {**dict(end), "started_at": end.started_at or start.started_at, "peak_rss_bytes": contents.peak_rss_bytes}
     run = RunRecord(
         run_id=start.run_id,
         task_id=start.task_id,
         actor_name=start.actor_name,
         queue_name=start.queue_name,
-        started_at=start.started_at,
         hostname=start.hostname,
         pid=start.pid,
         parent_run_id=start.parent_run_id,
         capture_id=start.capture_id,
-        peak_rss_bytes=peak_rss_bytes,
         exception_traceback=contents.traceback,
-        **dict(end),
+        **ended,
     )
     return Bundle(run=run, artifacts=[_artifact(entry, contents, declared) for declared in start.artifacts])
+
+
+def _cut_short(entry: Entry, contents: _Contents) -> _End:
+    """Returns: What is known of the end of a run whose worker died."""
+    assert contents.start is not None
+    ended_at = _last_sign_of_life(entry)
+    called = contents.called
+    started_at = contents.start.started_at if called is None else called.started_at
+    return _End(
+        status=RunStatus.INTERRUPTED,
+        started_at=started_at,
+        finished_at=max(ended_at, started_at),  # The clock of the file system may be a little behind.
+        duration_ms=max((ended_at - started_at).total_seconds() * 1000, 0.0),
+        collection_ms=None if called is None else called.collection_ms,
+        overlapped_task_ids=[] if contents.last_look is None else contents.last_look.overlapped_task_ids,
+    )
 
 
 def artifact_kinds(bundle: Bundle) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from typing_extensions import TypedDict
 
-from .documents import RunDocument, described
+from .documents import RunDocument, absence, described
 from .errors import BlobMissingError, NotInstalledError
 from .models import LIVE_STATUSES, Artifact
 from .reports.calltree import CallTree
@@ -141,7 +141,7 @@ def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[A
     name, form = PARTS[part]
     artifact = run.artifacts.get(name)
     if artifact is None:
-        return None, f"{name} was not collected for run {which}."
+        return None, absence(name, run.run["status"], f"run {which}")
     if artifact.status not in LIVE_STATUSES:
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 #: The revision that this version needs: the newest in `migrations/versions`.
 HEAD_REVISION = "0006"
 
-#: Where the revision is.
-VERSION_TABLE = "alembic_version"
-
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
 

@@ -56,6 +56,9 @@ class RunDocument(TypedDict):
     started_at: Timestamp
     finished_at: Timestamp | None
     duration_ms: float | None
+    "The time of the actor's function alone, in milliseconds: `finished_at` less `started_at`."
+    collection_ms: float | None
+    "What the collectors took of the task's thread besides, before the function and after it, in milliseconds."
     peak_rss_bytes: int | None
     "The largest RSS of the process while the task ran, in bytes."
     hostname: str
@@ -168,6 +171,7 @@ def run_document(ranked: RankedRun) -> RunDocument:
         "started_at": timestamp(run.started_at),
         "finished_at": None if run.finished_at is None else timestamp(run.finished_at),
         "duration_ms": run.duration_ms,
+        "collection_ms": run.collection_ms,
         "peak_rss_bytes": run.peak_rss_bytes,
         "hostname": run.hostname,
         "pid": run.pid,
@@ -177,6 +181,13 @@ def run_document(ranked: RankedRun) -> RunDocument:
         "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
         "href": task_href(run.task_id),
     }
+
+
+def absence(name: str, status: str, which: str = "this run") -> str:
+    """Returns: Why a run of this status has no artifact of that name, as a sentence."""
+    if status == RunStatus.RUNNING:
+        return f"{name} is not there yet: {which} goes on, and what is collected of it appears when it has ended."
+    return f"{name} was not collected for {which}."
 
 
 def artifact_document(artifact: Artifact) -> ArtifactDocument:

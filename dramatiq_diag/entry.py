@@ -41,6 +41,8 @@ class Entry:
       run_id: The run's id, which names its files.
     """
 
+    _descriptor = -1
+
     def __init__(self, owner: Path, run_id: uuid.UUID) -> None:
         self.owner = owner
         self.run_id = run_id
@@ -51,15 +53,22 @@ class Entry:
         self._tried: tuple[int, bytes] | None = None
         "How many of the lines held back are being written, and what that is."
         self._unwritten: list[bytes] = []
-        self._descriptor = -1
 
     def create(self) -> None:
         """Makes the file, and keeps it open for `append`."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(self._prefix + ENTRY_SUFFIX, flags, 0o600)
+            # On a task's thread an interrupt may strike after any call, and the descriptor would be lost before it is
+            # noted. Here `map` makes the call and nothing can strike before the assignment.
+            [self._descriptor] = map(os.open, (self._prefix + ENTRY_SUFFIX,), (flags,), (0o600,))
         except OSError as error:
             self.error = error
+
+    def __del__(self) -> None:
+        # An interrupt may strike when an entry was taken from those at hand and no run has noted it. The file stays
+        # until the worker ends: a process that a task forks has copies of the entries, and must not remove any.
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def renewed(self) -> Entry:
         """Empties the file, and gives it to a new run: on many a disk that costs less than to remove it and make one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -99,7 +98,7 @@ class Late:
     def look(self, rss_bytes: int) -> None:
         """Fires what is due, with the process as large as that."""
         if self.run.is_executing and not self._ended:
-            elapsed_s = time.perf_counter() - self.run.started
+            elapsed_s = self.run.elapsed_s
             for trigger in [trigger for trigger in self._waiting if trigger.is_met(elapsed_s, rss_bytes)]:
                 self._guarded(partial(self._fire, trigger))
 

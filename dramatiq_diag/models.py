@@ -90,6 +90,9 @@ class TaskRun(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     duration_ms: Mapped[float | None] = mapped_column(Float)
+    "The time of the actor's function alone."
+    collection_ms: Mapped[float | None] = mapped_column(Float)
+    "What the collectors took of the task's thread besides, before the function and after it; None where unknown."
     peak_rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
     hostname: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int] = mapped_column(BigInteger)

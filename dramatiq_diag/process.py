@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,7 +16,7 @@ from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from .asking import CLEANUP_ACTOR, Sender, depth_of, set_sender
+from .asking import CLEANUP_ACTOR, Sender, depth_of, set_sender, task_id_of
 from .backlog import Backlog
 from .capturing import Capturing
 from .collector_names import expand
@@ -25,11 +25,12 @@ from .collectors.base import Collector
 from .collectors.coroutines import CoroutineWatch
 from .errors import GUARDED, SpoolError
 from .hook import ProfileHook
-from .late import LOOK_INTERVAL_S, Late
+from .late import Late
 from .lazy_store import LazyStore
 from .models import RunStatus
 from .publisher import Publisher
 from .rss import RssReader
+from .rsswatch import RssWatch
 from .rules import Judge
 from .run import Run
 from .sealer import Sealer
@@ -37,7 +38,7 @@ from .selection import NOTHING, Selection
 from .settings import Settings
 from .spool import Spool
 from .switching import SwitchInterval
-from .ticker import Ticker, Timer
+from .ticker import Ticker
 from .trigger_texts import collectors_of, parse_triggers
 from .triggers import Triggers
 from .vitals import VitalsReader
@@ -51,14 +52,19 @@ class Process:
 
     Parameters:
       settings: The settings.
+      clock: What the times of runs are measured by, in seconds; it must not go back.
+      ticker: Calls what happens at intervals; without it one by that clock, with a thread.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Callable[[], float] = time.perf_counter, ticker: Ticker | None = None
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
+        self.clock = clock
         self.hostname = socket.gethostname()
         self.pid = os.getpid()
-        self.ticker = Ticker()
+        self.ticker = Ticker(clock) if ticker is None else ticker
         self.rss = RssReader()
         self.spool = Spool(settings)
         self.profile_hook = ProfileHook()
@@ -80,6 +86,7 @@ class Process:
         self.sealer = Sealer(self, backlog)
         self.publisher = Publisher(self, backlog)
         self.capturing = Capturing(self)
+        self.rss_watch = RssWatch(self)
         self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}
         self._warned: set[Hashable] = set()
@@ -94,7 +101,7 @@ class Process:
             except SpoolError as error:
                 self.logger.error("%s Until then diagnostics are held in memory.", error)
                 self.sealer.has_warned = True
-            self.ticker.add(Timer(LOOK_INTERVAL_S, self._write_vitals))
+            self.ticker.start()
             self.sealer.start()
             undo.callback(self.sealer.stop, _UNDO_TIMEOUT_S)
             self.publisher.start()
@@ -102,11 +109,8 @@ class Process:
             self.capturing.start()
             undo.pop_all()
 
-    def _write_vitals(self) -> None:
+    def write_vitals(self, runs: Sequence[Run]) -> None:
         """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
-        runs = tuple(self.runs.values())
-        if not runs:
-            return
         try:
             vitals = self._vitals.read()
             for run in runs:
@@ -145,24 +149,27 @@ class Process:
         thread_id = threading.get_ident()
         self._messages[thread_id] = message
         if self.runs:
+            task_id = task_id_of(message)
             for run in tuple(self.runs.values()):
-                run.overlap(message.message_id)
+                if run.thread_id != thread_id:
+                    run.overlap(task_id)
         inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of what an idle hook costs.
         choice = self.selection(broker, inner)
         plan = None if choice is NOTHING else self.triggers.plan(broker, inner, choice)
-        if plan is None and not choice.collectors:
+        if plan is None and not choice.collectors and not choice.denied:
             set_sender(Sender(inner, True) if self.selection.samples else None)
             return None
         # Whatever interrupts this from here on, the run is known, and ended by `end`.
         run = self.runs[thread_id] = Run(self, message, broker.get_actor(message.actor_name), choice, plan)
         self.unsaved.add(run.run_id)
+        self.rss_watch.wake()
         run.late = None if plan is None else Late(run, plan)
         set_sender(self._sender(inner, run))
         if choice.capture_id is not None:
             self.capturing.held.used(run.run_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
-                run.overlap(other.message_id)
+                run.overlap(task_id_of(other))
         return run
 
     def _sender(self, message: Message[Any], run: Run) -> Sender:

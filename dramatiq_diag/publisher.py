@@ -118,7 +118,7 @@ class Publisher:
             self.backlog.done(len(batch))
 
     def _announce(self) -> None:
-        before = time.perf_counter() - _ANNOUNCE_AFTER_S
+        before = self.process.clock() - _ANNOUNCE_AFTER_S
         running = {run for run in tuple(self.process.runs.values()) if run.started < before}
         self._announced &= running
         fresh = running - self._announced

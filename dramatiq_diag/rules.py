@@ -177,10 +177,6 @@ class Judge:
                 usual.add(facts.duration_ms)
             return held
 
-    def looks_at_rss(self, actor: Actor[..., Any]) -> bool:
-        """Returns: Whether a rule of the actor goes by the RSS."""
-        return any(rule.subject in _RSS_SUBJECTS for rule in self.rules_of(actor))
-
     def _read_option(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
         if KEEP_IF_OPTION not in actor.options:
             return self._for_all

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .asking import task_id_of
 from .bounded import call_bounded
 from .collectors.base import Collector, Recording
 from .entry import checkpoint_kind
@@ -57,17 +58,25 @@ class Run:
         self.choice = choice
         self.collectors = choice.collectors
         self.actor = actor
+        self.clock = process.clock
+        self.made = process.clock()
         self.entry = process.spool.entry()
         self.run_id = self.entry.run_id
-        self.task_id: str = message.message_id
+        self.task_id = task_id_of(message)
         self.actor_name: str = message.actor_name
         self.queue_name: str = message.queue_name
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id()
         self.thread_name = threading.current_thread().name
         self.started_at_s = time.time()
-        "When it began, in seconds since the epoch."
-        self.started = time.perf_counter()
+        "When its function was called, in seconds since the epoch; until then, when the run was made."
+        self.started = self.made
+        "The same by `clock`."
+        self.ended: float | None = None
+        "When its function had ended, by `clock`; None before that."
+        self.cpu_started_s = time.thread_time()
+        "The CPU time of the thread when the function was called."
+        self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
         self.sealed = False
         self.taken = False
@@ -81,26 +90,62 @@ class Run:
         "Begins what the plan has, when it is due."
         self.dropped: Sequence[str] | None = None
         "The keep rules none of which held; None for a run that is kept."
-        self._first_rss_bytes: int | None = None
-        self._peak_rss_bytes = 0
-        self._has_samples = False
-        "Whether a collector samples the RSS."
+        self.first_rss_bytes: int | None = None
+        "The RSS before the collectors started; None where it could not be read."
+        self.last_rss_bytes: int | None = None
+        "The RSS when the function had ended; None before that."
+        self._looked_rss_bytes = 0
+        "The largest RSS of the looks in between. Each of the three is written by one thread alone."
+        self._followers: list[Callable[[int], None]] = []
         self._traceback: Traceback | None = None
         self._recordings: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
-        declared = self.collectors if plan is None else (*self.collectors, *plan.declared)
-        self.entry.append({"run": start_record(self, declared)})
+        late = () if plan is None else plan.declared
+        names = {collector.artifact_name for collector in late}
+        self.denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
+        "What was asked for and is not allowed -> why."
+        self.entry.append({"run": start_record(self, (*self.collectors, *late, *self.denied))})
 
     @property
     def started_at(self) -> datetime:
-        """When it began."""
+        """When its function was called."""
         return datetime.fromtimestamp(self.started_at_s, UTC)
+
+    @property
+    def elapsed_s(self) -> float:
+        """For how many seconds its function has been running, or had been when it ended; 0 before it is called."""
+        if not self.is_executing:
+            return 0.0
+        return (self.clock() if self.ended is None else self.ended) - self.started
+
+    @property
+    def duration_ms(self) -> float:
+        """The time of its function alone, once it has ended."""
+        return self.elapsed_s * 1000
+
+    @property
+    def finished_at_s(self) -> float:
+        """When its function had ended, in seconds since the epoch."""
+        return self.started_at_s + self.elapsed_s
+
+    @property
+    def collection_ms(self) -> float:
+        """What the collectors have taken of the task's thread so far, before its function and after it."""
+        return (self.clock() - self.made - self.elapsed_s) * 1000
+
+    @property
+    def peak_rss_bytes(self) -> int | None:
+        """The largest RSS that was seen; None where nobody could look."""
+        return max(self.first_rss_bytes or 0, self._looked_rss_bytes, self.last_rss_bytes or 0) or None
 
     def start(self) -> Iterator[Callable[[], object]]:
         """Starts the collectors, and writes the entry; the function is called right after.
 
         Yields what Dramatiq's hook has to call itself, see `Recording.enter`; what that raises goes into `enter_error`.
         """
+        self.first_rss_bytes = self._read_rss()
+        for denied, reason in self.denied.items():
+            self.append_outcome(denied, ArtifactStatus.SKIPPED, reason)
         for collector in self.collectors:
             try:
                 recording = self.record(collector)
@@ -114,9 +159,11 @@ class Run:
             except GUARDED as error:
                 self._drop(collector)
                 self.not_started(collector, error)
-        self._look_at_rss()
+        # For a run whose worker dies: it has no record of its end.
+        collection_ms = round((self.clock() - self.made) * 1000, 3)
+        self.entry.append({"called": {"started_at": time.time(), "collection_ms": collection_ms}})
         self.entry.write()
-        self.started = time.perf_counter()
+        self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
         self.is_executing = True
         if self.late is not None:
             self.late.arm()
@@ -153,7 +200,10 @@ class Run:
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and seals the entry; runs again from where it was after an interrupt struck in it."""
-        duration_ms = (time.perf_counter() - self.started) * 1000
+        if self.ended is None:
+            self.cpu_ended_s = time.thread_time()
+            self.last_rss_bytes = self._read_rss()
+            self.ended = self.clock()
         self.entry.hold()
         if self.late is not None:
             self.late.end()
@@ -168,35 +218,44 @@ class Run:
         if not self.sealed:
             if exception is not None:
                 self._take_traceback(exception)
-            self._judge(status, duration_ms)
+            self._judge(status)
             # In one go: a run whose worker dies now is dropped, or kept, like any other.
             verdict = () if self.dropped is None else ({"dropped": list(self.dropped)},)
-            self.entry.append(*verdict, {"end": end_record(self, status, duration_ms, exception)})
+            self.entry.append(*verdict, {"end": end_record(self, status, exception)})
             self.entry.write()
             self.sealed = True
 
-    def _look_at_rss(self) -> None:
-        """Reads the RSS where a keep rule goes by it and no collector samples it."""
+    def _read_rss(self) -> int | None:
         try:
-            if not self._has_samples and self.process.judge.looks_at_rss(self.actor):
-                self._note_rss(self.process.rss.rss_bytes())
+            return self.process.rss.rss_bytes()
         except GUARDED as error:
-            self.process.warn_once(("rss", type(error)), error, "The RSS could not be read for the keep rules.")
+            self.process.warn_once(("rss", type(error)), error, "The RSS could not be read.")
+            return None
 
-    def _judge(self, status: RunStatus, duration_ms: float) -> None:
-        self._look_at_rss()
+    def follow_rss(self, look: Callable[[int], None]) -> None:
+        """Calls *look* with the RSS, several times a second while the function runs, on the ticker's thread."""
+        self._followers.append(look)
+
+    def look(self, rss_bytes: int) -> None:
+        """Takes note of the RSS. Runs on the ticker's thread."""
+        if self.is_executing and self.ended is None:
+            self._looked_rss_bytes = max(self._looked_rss_bytes, rss_bytes)
+            for look in self._followers:
+                look(rss_bytes)
+
+    def _judge(self, status: RunStatus) -> None:
         try:
             if self.process.judge.rules_of(self.actor):
-                self.dropped = self.process.judge.verdict(self, status, self._facts(status, duration_ms))
+                self.dropped = self.process.judge.verdict(self, status, self._facts(status))
         except GUARDED as error:
             self.process.warn_once(("judge", type(error)), error, "A run could not be judged, and is kept.")
 
-    def _facts(self, status: RunStatus, duration_ms: float) -> Facts:
+    def _facts(self, status: RunStatus) -> Facts:
         return Facts(
             failed=status == RunStatus.FAILED,
-            duration_ms=duration_ms,
-            peak_rss_bytes=self._peak_rss_bytes or None,
-            first_rss_bytes=self._first_rss_bytes,
+            duration_ms=self.duration_ms,
+            peak_rss_bytes=self.peak_rss_bytes,
+            first_rss_bytes=self.first_rss_bytes,
         )
 
     def _take_traceback(self, exception: BaseException) -> None:
@@ -253,28 +312,27 @@ class Run:
             raise
 
     def overlap(self, task_id: str) -> None:
-        """Remembers a task that the same process runs meanwhile."""
-        if len(self.overlapped) < _MAX_OVERLAPPED and task_id != self.task_id:
+        """Remembers the task of another run of the same process; it may be another run of the same task."""
+        if len(self.overlapped) < _MAX_OVERLAPPED:
             self.overlapped[task_id] = None
 
     def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
         """Appends to an artifact that is text by the line; it is in the spool when this returns."""
         record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None:
-            self._has_samples = True
-            self._note_rss(peak_rss_bytes)
             record["peak_rss_bytes"] = peak_rss_bytes
         self.entry.append(record)
 
-    def _note_rss(self, rss_bytes: int) -> None:
-        if self._first_rss_bytes is None:
-            self._first_rss_bytes = rss_bytes
-        self._peak_rss_bytes = max(self._peak_rss_bytes, rss_bytes)
-
     def append_vitals(self, vitals: Vitals) -> None:
         """Notes how the process stands while the run runs, and what ran beside it so far."""
-        self._note_rss(vitals.rss_bytes)
-        self.entry.append({"vitals": vitals.model_dump(), "overlapped_task_ids": list(self.overlapped)})
+        self.look(vitals.rss_bytes)
+        self.entry.append(
+            {
+                "vitals": vitals.model_dump(),
+                "overlapped_task_ids": list(self.overlapped),
+                "peak_rss_bytes": self.peak_rss_bytes,
+            }
+        )
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
         """Says what became of an artifact, and why."""

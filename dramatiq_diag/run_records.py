@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +36,15 @@ def start_record(run: Run, declared: Sequence[Collector]) -> dict[str, Any]:
     }
 
 
-def end_record(run: Run, status: RunStatus, duration_ms: float, exception: BaseException | None) -> dict[str, Any]:
-    """Returns: How a run ended."""
+def end_record(run: Run, status: RunStatus, exception: BaseException | None) -> dict[str, Any]:
+    """Returns: How a run ended, and when it had begun: the first record was made before its collectors started."""
     return {
         "status": status,
-        "finished_at": time.time(),
-        "duration_ms": round(duration_ms, 3),
+        "started_at": run.started_at_s,
+        "finished_at": run.finished_at_s,
+        "duration_ms": round(run.duration_ms, 3),
+        "collection_ms": round(run.collection_ms, 3),
+        "peak_rss_bytes": run.peak_rss_bytes,
         "exception_type": None if exception is None else type(exception).__qualname__,
         "exception_message": None if exception is None else text_of(exception),
         "overlapped_task_ids": list(run.overlapped),

@@ -13,8 +13,8 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
 from .asking import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
-from .collector_names import expand
-from .collectors import Collector, Options, chosen
+from .collector_names import COLLECTOR_NAMES, expand
+from .collectors import Collector, Options, chosen, stand_in_for
 from .collectors.base import UnavailableCollector
 from .options import OptionsError, Request, judge_options, read_request, with_all
 from .settings import Settings
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .permits import OpenCapture
 
 _MISSING = object()
+
+#: Names that were asked for and are not allowed, of which a run has an artifact that says so; the rest is left out.
+_MAX_DENIED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class Choice:
     "Name of a collector -> its options, where any were given and are allowed."
     refusals: Mapping[str, str] = field(default_factory=dict)
     "Name of a collector -> why its options are not allowed."
+    denied: Mapping[Collector, str] = field(default_factory=dict)
+    "What stands in for each collector that was asked for and is not allowed -> why the run does not have it."
     requested: bool = False
     "Whether somebody asked for this run; otherwise it is what is collected for all, or for the actor."
     parent_run_id: UUID | None = None
@@ -65,8 +70,13 @@ class Selection:
     def __init__(self, settings: Settings, collectors: Mapping[str, Collector]) -> None:
         self.logger = get_logger(__name__, type(self))
         self.collectors = collectors
+        self._settings = settings
         self.for_all = frozenset(expand(settings.task_diagnostics))
         self.allowed = self.for_all | frozenset(expand(settings.task_diagnostics_on_request))
+        # Made here, as their modules are imported for that: an interrupt in an import may leave the module's lock held.
+        self._stand_ins = {
+            name: stand_in_for(name, (), settings) for name in COLLECTOR_NAMES if name not in self.allowed
+        }
         self._allowed_options = settings.options_on_request
         self.samples = settings.sample_rate < 1
         "Whether some tasks are left out; then what a task sends has to know what it began with."
@@ -100,12 +110,14 @@ class Selection:
     def _captured(self, choice: Choice, capture: OpenCapture) -> Choice:
         """Returns: What a capture asks for, besides what there would be without it."""
         wanted = with_all(capture.diagnostics, self.allowed)
-        captured = {name: options for name, options in wanted.items() if name in self.allowed}
-        return replace(self._choose({**choice.request, **captured}), requested=True, capture_id=capture.capture_id)
+        captured = self._choose({**choice.request, **wanted}, "capture")
+        return replace(
+            captured, denied={**choice.denied, **captured.denied}, requested=True, capture_id=capture.capture_id
+        )
 
     def _of_message(self, actor_name: str, wanted: Any) -> Choice | None:
         request = self._read(actor_name, wanted, "message")
-        return None if request is None else replace(self._choose(request), requested=True)
+        return None if request is None else replace(self._choose(request, "message"), requested=True)
 
     def refusal(self, request: Request) -> str | None:
         """Returns: Why this process cannot do all that is asked for, in words; None where it can."""
@@ -113,7 +125,7 @@ class Selection:
         missing = sorted(request.keys() - self.allowed)
         if missing:
             return f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this one has {missing}."
-        return next(iter(self._choose(request).refusals.values()), None)
+        return next(iter(self._choose(request, "capture").refusals.values()), None)
 
     def look_at(self, actors: Iterable[Actor[..., Any]]) -> None:
         """Finds out whether any of them has a share: whatever sends to it has to know what it began with as well."""
@@ -126,7 +138,7 @@ class Selection:
         options = broker.get_actor(actor_name).options
         wanted = options.get(OPTION, _MISSING)
         request = None if wanted is _MISSING else self._read(actor_name, wanted, "actor")
-        choice = self._choose({name: {} for name in self.for_all} if request is None else request)
+        choice = self._choose({name: {} for name in self.for_all} if request is None else request, "actor")
         return choice, _limit_of(self._rate_of(actor_name, options))
 
     def _rate_of(self, actor_name: str, options: Mapping[str, Any]) -> float:
@@ -140,7 +152,7 @@ class Selection:
         return float(rate)
 
     def _read(self, actor_name: str, wanted: Any, where: str) -> Request | None:
-        """Returns: What is asked for, as far as the names are allowed; None where the option cannot be read."""
+        """Returns: What is asked for, allowed or not; None where the option cannot be read."""
         try:
             request = with_all(read_request(wanted), self.allowed)
         except ValueError as error:
@@ -148,19 +160,24 @@ class Selection:
                 actor_name, "option", f"the option {OPTION} of the {where} is {error} and is ignored: {wanted!r:.200}"
             )
             return None
-        if request.keys() <= self.allowed:
-            return request
-        dropped = sorted(f"{name:.100}" for name in request.keys() - self.allowed)[:10]
-        self._warn(
-            actor_name,
-            "names",
-            f"the {where} asks for diagnostics that neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
-            f"dropped are {dropped}",
-        )
-        return {name: options for name, options in request.items() if name in self.allowed}
+        if not request.keys() <= self.allowed:
+            dropped = sorted(f"{name:.100}" for name in request.keys() - self.allowed)[:_MAX_DENIED]
+            self._warn(
+                actor_name,
+                "names",
+                f"the {where} asks for diagnostics that neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
+                f"dropped are {dropped}",
+            )
+        return request
 
-    def _choose(self, request: Request) -> Choice:
-        collectors = chosen(self.collectors, request)
+    def _choose(self, request: Request, where: str) -> Choice:
+        """Chooses what is allowed of a request.
+
+        Parameters:
+          request: What is asked for.
+          where: Who asks: the `message`, the `actor` or the `capture`.
+        """
+        collectors = chosen(self.collectors, self.allowed.intersection(request))
         options: dict[str, Options] = {}
         refusals: dict[str, str] = {}
         for collector in collectors:
@@ -170,8 +187,25 @@ class Selection:
                     options[collector.name] = judge_options(collector, given, self._allowed_options)
                 except OptionsError as error:
                     refusals[collector.name] = str(error)
+        not_allowed = request.keys() - self.allowed
+        denied = self._deny(not_allowed, collectors, where) if not_allowed else {}
         request = {collector.name: request[collector.name] for collector in collectors}
-        return Choice(collectors=collectors, request=request, options=options, refusals=refusals)
+        return Choice(collectors=collectors, request=request, options=options, refusals=refusals, denied=denied)
+
+    def _deny(self, names: Iterable[str], collectors: Iterable[Collector], where: str) -> dict[Collector, str]:
+        """Returns: What stands in for collectors that are not allowed -> why the run does not have them."""
+        taken = {collector.artifact_name for collector in collectors}
+        denied: dict[Collector, str] = {}
+        for name in sorted(names)[:_MAX_DENIED]:
+            found = self._stand_ins.get(name) or stand_in_for(name, taken, self._settings)
+            if found.artifact_name in taken:  # As that of `debug-logs` is where `logs` is allowed.
+                continue
+            taken.add(found.artifact_name)
+            denied[found] = (
+                f"The {where} asks for {name!r:.100}, which neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST "
+                f"of this worker has{'' if name in COLLECTOR_NAMES else '; it is no collector of dramatiq_diag'}."
+            )
+        return denied
 
     def _warn(self, actor_name: str, what: str, text: str) -> None:
         if (actor_name, what) not in self._warned:

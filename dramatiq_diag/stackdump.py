@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from types import FrameType
@@ -37,7 +36,7 @@ def dump_stacks(run: Run, condition: str) -> str:
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     places, awaited = _read(run)
-    elapsed_s = time.perf_counter() - run.started
+    elapsed_s = run.elapsed_s
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     text = f"# Stacks of all threads at {moment}, {elapsed_s:.3f} s after the start of the task ({condition})\n"
     for number, stack in enumerate(awaited):

@@ -39,6 +39,7 @@ class RunRecord:
     started_at: datetime
     finished_at: datetime | None = None
     duration_ms: float | None = None
+    collection_ms: float | None = None
     peak_rss_bytes: int | None = None
     hostname: str
     pid: int

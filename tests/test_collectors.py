@@ -405,7 +405,7 @@ def test_the_memory_log_has_the_interval_that_was_set(bench, settings, stored):
     given = settings(task_diagnostics=["memory"])
 
     with bench(given) as tasks:
-        task_id = tasks.run(spin, 0.05)
+        task_id = tasks.run(spin, 0.02)
 
     assert len(_rows(stored(given).data(task_id, "memory_profile").decode())) == 2
 

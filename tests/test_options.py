@@ -163,8 +163,9 @@ def test_an_interval_is_that_of_the_message(bench, settings, stored, name, artif
     often = run_with(bench, given, {name: {"interval": 0.01}}, lambda: time.sleep(0.2))
 
     rows = {task_id: stored(given).data(task_id, artifact_name).splitlines() for task_id in (rarely, often)}
-    assert len(rows[rarely]) == 3  # Header, start and end.
-    assert len(rows[often]) > 5
+    # Header, start and end; the memory log has in between what comes each time that the time has doubled.
+    assert len(rows[rarely]) <= (6 if name == "memory" else 3)
+    assert len(rows[often]) > 8
 
 
 @pytest.mark.parametrize("name", ["logs", "debug-logs"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import sys
-import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from dramatiq_diag.collectors.pyinstrument import _SamplerRecording
 from dramatiq_diag.delivery import Delivery
 from dramatiq_diag.entry import Entry
 from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.process import Process
 from dramatiq_diag.quantiles import MIN_COUNT, Durations
 from dramatiq_diag.retention import Cleanup
 from dramatiq_diag.rss import RssReader
@@ -75,23 +75,13 @@ BAD_RULES = [
 
 
 class Clock:
-    """Stands in for `time` where the duration of a run is taken."""
+    """What the duration of runs is taken by."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
 
-    def perf_counter(self) -> float:
+    def __call__(self) -> float:
         return self.now_s
-
-    def time(self) -> float:
-        return time.time()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("dramatiq_diag.run.time", clock)
-    return clock
 
 
 def usual_durations() -> Durations:
@@ -199,7 +189,8 @@ def test_actors_that_are_known_are_bounded():
 # What is kept.
 
 
-def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(bench, settings, stored, clock, monkeypatch):
+def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(bench, settings, stored, monkeypatch):
+    clock = Clock()
     given = settings(task_diagnostics=["memory", "pyinstrument"], keep_if="duration>5s, failed")
     saved: list[str] = []
     save = _SamplerRecording.save
@@ -215,6 +206,7 @@ def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(bench, set
 
     # When a thousand tasks take a moment each, and every hundredth is followed by one of six seconds
     with bench(given) as tasks:
+        tasks.diagnostics.process.clock = clock
         actor = tasks.actor(work)
         ids: dict[str, float] = {}
         for number in range(1000):
@@ -301,21 +293,28 @@ def test_rss_rules_go_by_the_samples_or_by_a_look_at_both_ends(bench, settings, 
 
 def test_without_samples_an_rss_rule_goes_by_the_looks_at_the_process_too(bench, settings, stored, monkeypatch):
     given = settings(task_diagnostics=["pyinstrument"], keep_if="peak_rss>1MiB")
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: 1)
+    looks: list[int] = []
+
+    # Given a process that is large at one moment between the start of a task and its end
+    def rss_bytes(_: RssReader) -> int:
+        looks.append(50 * MIB if len(looks) == 2 else 1)
+        return looks[-1]
+
+    monkeypatch.setattr(RssReader, "rss_bytes", rss_bytes)
+    monkeypatch.setattr(Process, "write_vitals", lambda *_: None)
 
     with bench(given) as tasks:
 
         def last() -> None:
-            # Until the process was looked at, once a second.
-            (run,) = tasks.diagnostics.process.runs.values()
-            eventually(lambda: run._peak_rss_bytes > 1, "the process was looked at")
+            eventually(lambda: len(looks) > 3, "the process was looked at")
 
         task_id = tasks.run(last)
 
     assert stored(given).artifacts(task_id)["pyinstrument_profile"].status == ArtifactStatus.STORED
 
 
-def test_a_run_slower_than_the_actors_own_is_kept(bench, settings, stored, clock):
+def test_a_run_slower_than_the_actors_own_is_kept(bench, settings, stored):
+    clock = Clock()
     given = settings(task_diagnostics=["memory"], keep_if="slower_than>p95")
 
     def work(took_s: float) -> None:
@@ -323,6 +322,7 @@ def test_a_run_slower_than_the_actors_own_is_kept(bench, settings, stored, clock
 
     # Given an actor of which the usual is known, and another one of which it is not
     with bench(given) as tasks:
+        tasks.diagnostics.process.clock = clock
         actor, other = tasks.actor(work), tasks.actor(work, actor_name="seldom")
         first = [actor.send(1.0).message_id for _ in range(MIN_COUNT)]
         second = [actor.send(took_s).message_id for took_s in (0.5, 2.0)]

@@ -64,7 +64,8 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
     curve = [
         float(row.split("\t")[1]) for row in stored(given).data(hoarder, "memory_profile").decode().splitlines()[1:]
     ]
-    assert run.peak_rss_bytes > 1.1 * max(curve) * MEGABYTE  # It was looked at after the only sample.
+    assert len(curve) >= 5  # It was killed after a second.
+    assert run.peak_rss_bytes > (max(curve) - 0.001) * MEGABYTE
     memory = stored(given).artifacts(hoarder)["memory_profile"]
     assert memory.status == ArtifactStatus.PARTIAL
     assert (

@@ -20,7 +20,7 @@ from ..collector_names import (
     known_names,
 )
 from ..errors import UnavailableError
-from .base import Collector, Options, Recording, UnavailableCollector
+from .base import Collector, Options, Recording, StandIn, UnavailableCollector
 from .plugins import import_class, stand_in
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "known_names",
     "load",
     "open_all",
+    "stand_in_for",
 ]
 
 _LAST = "pyinstrument"
@@ -59,6 +60,18 @@ def collector_class(name: str) -> type[Collector] | None:
         return None if point is None else import_class(point, ())
     except UnavailableError:
         return None
+
+
+def stand_in_for(name: str, taken: Iterable[str], settings: Settings) -> Collector:
+    """Returns: What describes the artifact of a collector that is not loaded, which may be no collector at all.
+
+    Parameters:
+      name: The name of the collector; any text.
+      taken: Names of artifacts that one which is not known here must not have.
+      settings: The settings.
+    """
+    known = _class_of(BUILTIN[name]) if name in BUILTIN else None
+    return StandIn(settings, stand_in(name, (*taken, *_artifact_names())) if known is None else known)
 
 
 def chosen(collectors: Mapping[str, Collector], names: Iterable[str]) -> tuple[Collector, ...]:
@@ -110,7 +123,7 @@ def _class_of(builtin: Builtin) -> type[Collector]:
 
 
 def _load_others(wanted: set[str], settings: Settings) -> dict[str, Collector]:
-    taken = {builtin.artifact_name for builtin in BUILTIN.values()}
+    taken = _artifact_names()
     found, loaded = discover(), dict[str, Collector]()
     for name in sorted({*found} & {*BUILTIN, ALL}):
         text = "%s is passed over: its name %r is that of a collector of this package."
@@ -122,6 +135,10 @@ def _load_others(wanted: set[str], settings: Settings) -> dict[str, Collector]:
             loaded[name] = _unavailable(name, stand_in(name, taken), settings, str(error))
         taken.add(loaded[name].artifact_name)
     return loaded
+
+
+def _artifact_names() -> set[str]:
+    return {builtin.artifact_name for builtin in BUILTIN.values()}
 
 
 def _build(name: str, collector_class: type[Collector], settings: Settings) -> Collector:

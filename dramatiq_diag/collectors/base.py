@@ -134,10 +134,10 @@ class Collector:
         """Lets go of what the process holds, after the last recording has stopped."""
 
 
-class UnavailableCollector(Collector):
-    """Stands in for a collector that cannot work here, so that each run of it says why."""
+class StandIn(Collector):
+    """Describes the artifact of a collector that a run does not have: that says why."""
 
-    def __init__(self, settings: Settings, wanted: type[Collector], reason: str) -> None:
+    def __init__(self, settings: Settings, wanted: type[Collector]) -> None:
         super().__init__(settings)
         # Instance attributes hide the annotations of the class: this object describes the artifact of another class.
         vars(self).update(
@@ -146,6 +146,13 @@ class UnavailableCollector(Collector):
                 for field in ("name", "artifact_name", "filename", "media_type", "stored_as", "options_class")
             }
         )
+
+
+class UnavailableCollector(StandIn):
+    """Stands in for a collector that cannot work here, so that each run of it says why."""
+
+    def __init__(self, settings: Settings, wanted: type[Collector], reason: str) -> None:
+        super().__init__(settings, wanted)
         self.reason = reason
 
     def record(self, run: Run) -> Recording:

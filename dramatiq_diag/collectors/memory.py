@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +15,19 @@ HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 #: Bytes in a megabyte of the log, as Pulp's and most people's plots have it.
 MEGABYTE = 1024 * 1024
 
+#: The first sample after that of the start, and until when the next ones come each time that the time has doubled.
+FIRST_S = 0.05
+EARLY_S = 2.0
+#: A look may come as much too soon for that.
+_SLACK_S = 0.005
+
+#: A look is a sample as well when it is as far as that from the last one: by this share of it and by these bytes.
+STEP_SHARE = 0.05
+STEP_BYTES = 8 * 1024 * 1024
+
+#: Such samples that a log may have whatever its length; past that there is at most one to each of the interval's.
+FREE_SAMPLES = 100
+
 
 class MemoryOptions(Options):
     """What a request may say of `memory`."""
@@ -25,7 +37,7 @@ class MemoryOptions(Options):
 
 
 class MemoryCollector(Collector):
-    """`memory`: resident set size at the start, every `memory_interval` seconds and at the end.
+    """`memory`: resident set size at the start, every `memory_interval` seconds, at the end, and when it changes much.
 
     Note:
       RSS belongs to the process: what its other threads hold meanwhile is in it. A run's `overlapped_task_ids` tell.
@@ -43,12 +55,71 @@ class MemoryCollector(Collector):
 
 
 class _MemoryRecording(SampledRecording):
-    peak_bytes = 0
+    """Besides the samples of the interval it has those of looks at which there is something to see.
+
+    That is: in the first seconds each time that the time since the start has doubled, for a task that is killed early;
+    and when the RSS is far from that of the last sample, for the peak, and for the last moment before a kill.
+    """
+
+    def __init__(self, collector: Collector, run: Run, interval_s: float) -> None:
+        super().__init__(collector, run, interval_s)
+        self._last_s = 0.0
+        self._last_bytes = self._peak_bytes = 0
+        self._unwritten: tuple[float, int] | None = None
+        "Seconds and bytes of the largest look since the last sample, where that was larger than any sample."
+        self._regular_count = self._more_count = 0
+
+    def start(self) -> None:
+        super().start()
+        self.run.follow_rss(self._look)
 
     def sample(self) -> None:
-        rss_bytes = self.collector.process.rss.rss_bytes()
-        elapsed_s = time.perf_counter() - self.started
-        before = "" if self.peak_bytes else HEADER
-        self.peak_bytes = max(self.peak_bytes, rss_bytes)
-        line = f"{before}{elapsed_s:.3f}\t{rss_bytes / MEGABYTE:.3f}\n"
-        self.run.append_text(self.collector, line, peak_rss_bytes=self.peak_bytes)
+        self._regular_count += 1
+        self._write(self.run.elapsed_s, self._rss_bytes())
+
+    def _rss_bytes(self) -> int:
+        """Returns: The RSS now; at the ends of the run that which the run has just read."""
+        at_hand = self.run.last_rss_bytes if self.run.is_executing else self.run.first_rss_bytes
+        return self.collector.process.rss.rss_bytes() if at_hand is None else at_hand
+
+    def _look(self, rss_bytes: int) -> None:
+        with self._lock:
+            if self._stopped:
+                return
+            elapsed_s = self.run.elapsed_s
+            if self._is_worth_a_sample(elapsed_s, rss_bytes):
+                self._more_count += 1
+                self._write(elapsed_s, rss_bytes)
+            elif rss_bytes > (self._peak_bytes if self._unwritten is None else self._unwritten[1]):
+                self._unwritten = elapsed_s, rss_bytes
+
+    def _is_worth_a_sample(self, elapsed_s: float, rss_bytes: int) -> bool:
+        if elapsed_s < EARLY_S and elapsed_s + _SLACK_S >= max(FIRST_S, 2 * self._last_s):
+            return True
+        if rss_bytes - self._peak_bytes >= _step_of(self._peak_bytes):
+            return True  # Each is a twentieth above the one before: there is an end to them.
+        is_far = abs(rss_bytes - self._last_bytes) >= _step_of(self._last_bytes)
+        return is_far and self._more_count < FREE_SAMPLES + self._regular_count
+
+    def _write(self, elapsed_s: float, rss_bytes: int) -> None:
+        before = self._unwritten
+        text = "" if self._peak_bytes else HEADER
+        if before is not None and before[1] > max(self._peak_bytes, rss_bytes):
+            text += _line(*before)
+        else:
+            before = None
+        peak_bytes = max(self._peak_bytes, rss_bytes, 0 if before is None else before[1])
+        is_higher, self._peak_bytes = peak_bytes > self._peak_bytes, peak_bytes
+        self._unwritten, self._last_s, self._last_bytes = None, elapsed_s, rss_bytes
+        self.run.append_text(
+            self.collector, text + _line(elapsed_s, rss_bytes), peak_rss_bytes=peak_bytes if is_higher else None
+        )
+
+
+def _step_of(rss_bytes: int) -> float:
+    """Returns: How far from it another RSS is worth a sample."""
+    return max(STEP_SHARE * rss_bytes, STEP_BYTES)
+
+
+def _line(elapsed_s: float, rss_bytes: int) -> str:
+    return f"{elapsed_s:.3f}\t{rss_bytes / MEGABYTE:.3f}\n"

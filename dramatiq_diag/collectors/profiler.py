@@ -29,13 +29,17 @@ class SessionRecording(Recording):
         self.duration_s = self.cpu_time_s = 0.0
 
     def _start_clocks(self) -> None:
-        self.start_time = time.time()
-        self.started_s = time.perf_counter()
+        self.started_s = self.run.clock()
         self.cpu_started_s = _cpu_s(self.native_id)
 
     def _stop_clocks(self) -> None:
-        self.duration_s = time.perf_counter() - self.started_s
-        self.cpu_time_s = _cpu_s(self.native_id) - self.cpu_started_s
+        """Takes the times of the function alone: other collectors may start after this one, and stop before it."""
+        run = self.run
+        begun_s = max(self.started_s, run.started)
+        self.start_time = run.started_at_s + begun_s - run.started
+        self.duration_s = max((run.clock() if run.ended is None else run.ended) - begun_s, 0.0)
+        cpu_s = _cpu_s(self.native_id) if run.cpu_ended_s is None else run.cpu_ended_s
+        self.cpu_time_s = max(cpu_s - max(self.cpu_started_s, run.cpu_started_s), 0.0)
 
     def _session(self) -> SessionDict:
         raise NotImplementedError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,6 +89,7 @@ class PyinstrumentCollector(Collector):
     def open(self, process: Process) -> None:
         super().open(process)
         self.sampler = Sampler(self.settings.pyinstrument_interval, process.switch_interval)
+        self.sampler.start()
 
     def close(self) -> None:
         self.sampler.stop()
@@ -105,7 +105,7 @@ class _SamplerRecording(SessionRecording):
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.profile: Profile | None = None
         self.start_after_s = start_after_s
-        self.late_s = time.perf_counter() - run.started if run.is_executing else self.start_after_s
+        self.late_s = run.elapsed_s if run.is_executing else self.start_after_s
         self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
         self.stopped = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -91,7 +90,7 @@ class _ResourcesRecording(SampledRecording):
         counted = self.collector.counted()
         before = "" if self.first is not None else HEADER
         first = self.first = self.first or counted
-        cells = [time.perf_counter() - self.started, *map(_since, first, counted), *self.collector.standing()]
+        cells = [self.run.elapsed_s, *map(_since, first, counted), *self.collector.standing()]
         self.run.append_text(self.collector, f"{before}{','.join(map(_cell, cells))}\n")
 
 

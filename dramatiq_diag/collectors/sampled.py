@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from ..run import Run
 from ..ticker import Timer
@@ -24,13 +23,12 @@ class SampledRecording(Recording):
     def __init__(self, collector: Collector, run: Run, interval_s: float) -> None:
         self.collector = collector
         self.run = run
-        self.started = run.started if run.is_executing else time.perf_counter()
         self._timer = Timer(interval_s, self._tick)
         self._lock = threading.Lock()
         self._stopped = False
 
     def sample(self) -> None:
-        """Takes a sample; `started` is the moment that its time is counted from."""
+        """Takes a sample, at `run.elapsed_s`."""
         raise NotImplementedError
 
     def start(self) -> None:

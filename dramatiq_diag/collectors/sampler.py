@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import random
 import threading
 import time
@@ -134,23 +135,28 @@ class Sampler:
         self._profiles: frozenset[Profile] = frozenset()
         self._shortest_s = interval_s
         "The interval of the profile that wants the most samples."
-        self._changed = threading.Condition(threading.Lock())
-        self._thread: threading.Thread | None = None
+        # The threads of tasks add and remove. An interrupt that strikes them in a `threading.Condition`, whose code is
+        # Python, leaves its lock held for ever; a plain lock and a `SimpleQueue` are written in C.
+        self._lock = threading.Lock()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_idle = False
         self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sampler", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread. Not for threads of tasks: `Thread.start` waits for an event, which has a condition."""
+        self._thread.start()
 
     def add(self, profile: Profile) -> None:
         """Begins to sample a profile."""
-        with self._changed:
+        with self._lock:
             self._set_profiles(self._profiles | {profile})
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sampler", daemon=True)
-                self._thread.start()
-            elif len(self._profiles) == 1:
-                self._changed.notify()
+        if self._is_idle:
+            self._wakes.put(None)
 
     def remove(self, profile: Profile) -> None:
         """Ends it."""
-        with self._changed:
+        with self._lock:
             self._set_profiles(self._profiles - {profile})
 
     def _set_profiles(self, profiles: frozenset[Profile]) -> None:
@@ -160,12 +166,10 @@ class Sampler:
 
     def stop(self) -> None:
         """Ends the thread and waits for it."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
+        self._stopped = True
+        self._wakes.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         wake_promptly()
@@ -179,8 +183,10 @@ class Sampler:
 
     def _wait_for_profiles(self) -> bool:
         """Returns: Whether there is something to sample; False at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._profiles or self._stopped)
+        self._is_idle = True
+        while not self._profiles and not self._stopped:  # Who adds one from here on sees that it is idle.
+            self._wakes.get()
+        self._is_idle = False
         return not self._stopped
 
     def _sample_all(self) -> None:

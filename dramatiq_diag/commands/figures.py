@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 
+from ..documents import absence
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact
 from ..printable import printable
@@ -60,16 +61,16 @@ def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
     return Figures(
         run=chosen,
         attempts=len(runs),
-        memory=_read(named, "memory_profile", lambda artifact: _samples(store, artifact)),
-        time=_read(named, "pyinstrument_profile", lambda artifact: _tree(store, artifact)),
-        allocations=_read(named, "memray_profile", lambda artifact: _tree(store, artifact)),
+        memory=_read(chosen, named, "memory_profile", lambda artifact: _samples(store, artifact)),
+        time=_read(chosen, named, "pyinstrument_profile", lambda artifact: _tree(store, artifact)),
+        allocations=_read(chosen, named, "memray_profile", lambda artifact: _tree(store, artifact)),
     )
 
 
-def _read(named: Mapping[str, Artifact], name: str, read: Callable[[Artifact], T]) -> T | Missing:
+def _read(run: RankedRun, named: Mapping[str, Artifact], name: str, read: Callable[[Artifact], T]) -> T | Missing:
     artifact = named.get(name)
     if artifact is None:
-        return Missing(reason=f"{name} was not collected for this run.")
+        return Missing(reason=absence(name, run.run.status))
     if artifact.status not in LIVE_STATUSES:
         return Missing(reason=f"{artifact.name} is {artifact.status}: {artifact.reason or ''}")
     try:

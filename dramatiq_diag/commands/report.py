@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 import click
 
+from ..documents import absence
 from ..errors import DiagnosticsError
-from ..models import LIVE_STATUSES, Artifact
+from ..models import LIVE_STATUSES, Artifact, TaskRun
 from ..printable import printable
 from ..records import artifacts_of, choose_run, runs_of_task
 from ..reports.downloads import form_of, open_download
@@ -77,7 +78,7 @@ def report(
             run = choose_run(runs_of_task(session, task_id), attempt)
             if run is None:
                 raise never_collected(task_id, attempt)
-            artifact = _find(artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
+            artifact = _find(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
         form = form_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(form)
@@ -88,10 +89,10 @@ def report(
                 _write(source, output)
 
 
-def _find(artifacts: list[Artifact], name: str) -> Artifact:
+def _find(run: TaskRun, artifacts: list[Artifact], name: str) -> Artifact:
     artifact = next((found for found in artifacts if found.name == name), None)
     if artifact is None:
-        raise DiagnosticsError(f"{name} was not collected for this run.")
+        raise DiagnosticsError(absence(name, run.status))
     if artifact.status not in LIVE_STATUSES:
         raise DiagnosticsError(f"{name} is {artifact.status}: {printable(artifact.reason or '')}")
     return artifact

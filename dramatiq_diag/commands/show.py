@@ -103,6 +103,8 @@ def _show_run(run: RunDocument, attempts: int) -> None:
     click.echo(f"Task {printable(run['task_id'])}: {printable(run['actor_name'])}")
     took = "" if run["duration_ms"] is None else f" after {duration(run['duration_ms'])}"
     click.echo(f"  attempt {run['attempt']} of {attempts}: {run['status']}{took}")
+    if run["collection_ms"] is not None:
+        click.echo(f"  its collectors took another {duration(run['collection_ms'])} of the task's thread")
     click.echo(f"  started {run['started_at'][:19].replace('T', ' ')} UTC, queue {printable(run['queue_name'])}")
     click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
     if run["exception"] is not None:

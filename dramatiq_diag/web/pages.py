@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import falcon
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..documents import actor_href
+from ..documents import absence, actor_href
 from ..units import duration, size
 from .negotiation import HTML
 
@@ -32,6 +32,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= {
+            "absence": absence,
             "duration": duration,
             "size": size,
             "moment": _moment,
