@@ -36,7 +36,7 @@ from .spool import Spool
 from .switching import SwitchInterval
 from .ticker import Ticker, Timer
 from .triggers import Triggers, collectors_of, parse_triggers
-from .vitals import VitalsReader
+from .vitals import Vitals, VitalsReader
 
 
 class Process:
@@ -95,6 +95,7 @@ class Process:
             return
         try:
             vitals = self._vitals.read()
+            self._write_state(vitals)
             for run in runs:
                 run.append_vitals(vitals)
             for run in runs:
@@ -102,6 +103,12 @@ class Process:
                     run.late.look(vitals.rss_bytes)
         except GUARDED as error:  # As when the task uses up all descriptors: this look is lost, not the later ones.
             self.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
+
+    def _write_state(self, vitals: Vitals) -> None:
+        try:
+            self.spool.write_state(time.time(), vitals)
+        except OSError as error:  # As when the disk is full; triggers go by the look all the same.
+            self.warn_once("state", error, "The state of the process could not be noted.")
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""

@@ -14,7 +14,7 @@ from .entry import checkpoint_kind
 from .errors import GUARDED, HungError, SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
 from .rules import Facts
-from .run_records import end_record, start_record, text_of
+from .run_records import MAX_OVERLAPPED, cut_id, end_record, start_record, text_of
 from .tracebacks import Traceback, take_traceback, traceback_text
 from .vitals import Vitals
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .selection import Choice
     from .triggers import Plan
 
-#: How many task ids a run remembers of those that ran beside it.
-_MAX_OVERLAPPED = 100
+#: A longer text goes into the entry in pieces, in characters: its lines are read one at a time.
+_MAX_TEXT_LENGTH = 64 * 1024
 
 #: Seconds that a step of a collector may take, where it is not a quick one.
 STEP_TIMEOUT_S = 2.0
@@ -69,6 +69,8 @@ class Run:
         "When it began, in seconds since the epoch."
         self.started = time.perf_counter()
         self.overlapped: dict[str, None] = {}
+        self._noted_overlapped = 0
+        "How many of them the entry has."
         self.sealed = False
         self.taken = False
         "Whether the sealer has it."
@@ -83,6 +85,8 @@ class Run:
         "The keep rules none of which held; None for a run that is kept."
         self._first_rss_bytes: int | None = None
         self._peak_rss_bytes = 0
+        self._noted_peak_bytes = 0
+        "The peak that the entry has."
         self._has_samples = False
         "Whether a collector samples the RSS."
         self._traceback: Traceback | None = None
@@ -123,7 +127,7 @@ class Run:
 
     def record(self, collector: Collector) -> Recording:
         """Makes a recording. Raises: SkippedError, or what the collector raises."""
-        if self.process.spool.full:
+        if self.process.spool.full or self.entry.is_declined:
             raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
         if collector in self.process.hung:
             raise SkippedError("It hung in another run of this process.")
@@ -254,16 +258,20 @@ class Run:
 
     def overlap(self, task_id: str) -> None:
         """Remembers a task that the same process runs meanwhile."""
-        if len(self.overlapped) < _MAX_OVERLAPPED and task_id != self.task_id:
-            self.overlapped[task_id] = None
+        if len(self.overlapped) < MAX_OVERLAPPED and task_id != self.task_id:
+            self.overlapped[cut_id(task_id)] = None
 
     def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
         """Appends to an artifact that is text by the line; it is in the spool when this returns."""
+        while len(text) > _MAX_TEXT_LENGTH:
+            self.entry.append({"to": collector.artifact_name, "text": text[:_MAX_TEXT_LENGTH]})
+            text = text[_MAX_TEXT_LENGTH:]
         record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None:
             self._has_samples = True
             self._note_rss(peak_rss_bytes)
-            record["peak_rss_bytes"] = peak_rss_bytes
+            if peak_rss_bytes > self._noted_peak_bytes:
+                record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
         self.entry.append(record)
 
     def _note_rss(self, rss_bytes: int) -> None:
@@ -272,9 +280,12 @@ class Run:
         self._peak_rss_bytes = max(self._peak_rss_bytes, rss_bytes)
 
     def append_vitals(self, vitals: Vitals) -> None:
-        """Notes how the process stands while the run runs, and what ran beside it so far."""
+        """Notes how the process stands while the run runs, and what began beside it since the last time."""
         self._note_rss(vitals.rss_bytes)
-        self.entry.append({"vitals": vitals.model_dump(), "overlapped_task_ids": list(self.overlapped)})
+        beside = list(self.overlapped)
+        if len(beside) > self._noted_overlapped:
+            self.entry.append({"beside": beside[self._noted_overlapped :]})
+            self._noted_overlapped = len(beside)
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
         """Says what became of an artifact, and why."""

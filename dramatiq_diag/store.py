@@ -81,6 +81,8 @@ class Bundle:
 
     run: RunRecord
     artifacts: Sequence[ArtifactRecord]
+    held_bytes: int = 0
+    "About what its texts take in memory until it is published."
 
 
 def _is_live(status: Any) -> ColumnElement[bool]:
