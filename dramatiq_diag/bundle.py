@@ -30,9 +30,8 @@ _Count = Annotated[int, Field(ge=0, le=2**62)]
 #: The ids of the tasks that ran beside; older versions wrote them in full.
 _Beside = Annotated[list[Annotated[str, AfterValidator(cut_id)]], AfterValidator(lambda ids: ids[:MAX_OVERLAPPED])]
 
-#: The texts of a run that are held until it is published, in characters; longer ones are read again then. A batch has a
-#: hundred runs.
-_MAX_HELD_LENGTH = 4096
+#: The texts of a run that are held until it is published, in characters; longer ones are read again then.
+_MAX_HELD_LENGTH = 64 * 1024
 
 #: An entry has records of so many artifacts at most, as its start may declare as many.
 _MAX_ARTIFACTS = 100

@@ -196,13 +196,21 @@ class Entry:
         """Returns: Where the file of an artifact is to be written."""
         return Path(self._prefix + kind)
 
-    def write_file(self, kind: str, text: str) -> None:
-        """Writes a small file, whole or not at all; one that is there is replaced. Raises: OSError."""
+    def write_file(self, kind: str, text: str | Iterable[str]) -> None:
+        """Writes a file, whole or not at all; one that is there is replaced.
+
+        Parameters:
+          kind: Which file.
+          text: What goes into it, as one text or in pieces.
+
+        Raises:
+          OSError: When it cannot be written.
+        """
         temporary = f"{self._prefix}{kind.partition('.')[0]}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
-                file.write(text)
+                file.writelines([text] if isinstance(text, str) else text)
             os.rename(temporary, self._prefix + kind)
         except OSError:
             with suppress(FileNotFoundError, NotADirectoryError):
