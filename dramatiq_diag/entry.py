@@ -276,8 +276,10 @@ def _text_of(value: object) -> str:
 
 
 def _cut_record(is_large: bool) -> Record:
-    where, limit = ("spool", MAX_TEXT_BYTES) if is_large else ("memory, as the disk took nothing,", MAX_MEMORY_BYTES)
-    return {"cut": f"The texts of a run may take {limit} bytes in the {where} and the rest was left out."}
+    if is_large:
+        return {"cut": f"The spool keeps {MAX_TEXT_BYTES} bytes of the texts of a run; the rest was left out."}
+    kept = f"The disk took nothing more, and {MAX_MEMORY_BYTES} bytes of a run are kept in memory"
+    return {"cut": f"{kept}; the rest of its texts was left out."}
 
 
 def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
