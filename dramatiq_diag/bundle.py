@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, BinaryIO
@@ -220,8 +219,8 @@ def read_bundle(entry: Entry) -> Bundle | None:
 
 
 def _characters(run: RunRecord) -> int:
-    texts = (value for value in vars(run).values() if isinstance(value, str))
-    return sum(map(len, texts)) + sum(map(len, run.overlapped_task_ids))
+    texts = (run.task_id, run.exception_message or "", run.exception_traceback or "", *run.overlapped_task_ids)
+    return sum(map(len, texts))
 
 
 def artifact_kinds(bundle: Bundle) -> list[str]:
@@ -277,10 +276,16 @@ def _open_text(entry: Entry, name: str) -> BinaryIO:
 
 
 def _pieces(entry: Entry, name: str) -> Iterator[bytes]:
+    gathered, length = list[str](), 0
     for record in entry.records():
-        if record.get("to") == name:
-            with suppress(ValidationError):
-                yield _Text.model_validate(record).text.encode("utf-8", "replace")
+        if record.get("to") != name or not isinstance(text := record.get("text"), str):
+            continue
+        gathered.append(text)
+        length += len(text)
+        if length >= PIECE_BYTES:
+            yield "".join(gathered).encode("utf-8", "replace")
+            gathered, length = [], 0
+    yield "".join(gathered).encode("utf-8", "replace")
 
 
 def _last_sign_of_life(entry: Entry) -> datetime:

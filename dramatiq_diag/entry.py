@@ -38,6 +38,8 @@ _TAIL_BYTES = 1024**2
 
 Record = dict[str, Any]
 
+_TOO_LARGE: Record = {"cut": "Its entry in the spool was too large to be read as a whole."}
+
 
 def checkpoint_kind(kind: str) -> str:
     """Returns: The kind of the file that stands in for an artifact's until that is saved."""
@@ -243,12 +245,16 @@ class Entry:
         """
         try:
             with self.open(ENTRY_SUFFIX) as file:
-                yield from _parsed(_lines_of(file))
+                for line in _lines_of(file):
+                    if line is None:
+                        yield _TOO_LARGE
+                    elif line and isinstance(record := _parse(line), dict):
+                        yield record
         except (FileNotFoundError, NotADirectoryError):
             if not self._unwritten:
                 raise
         for data in self._unwritten:
-            yield from _parsed(data.split(b"\n"))
+            yield from (record for line in data.split(b"\n") if line and isinstance(record := _parse(line), dict))
 
     def remove(self, kinds: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""
@@ -305,14 +311,6 @@ def _read_ends(file: BinaryIO) -> bytes:
     head = read_up_to(file, half_bytes)
     file.seek(size_bytes - half_bytes)
     return b"\n".join((head, _encode(_cut_record(False)), read_up_to(file, half_bytes)))
-
-
-def _parsed(lines: Iterable[bytes | None]) -> Iterator[Record]:
-    for line in lines:
-        if line is None:
-            yield {"cut": "Its entry in the spool was too large to be read as a whole."}
-        elif line and isinstance(record := _parse(line), dict):
-            yield record
 
 
 def _parse(line: bytes) -> Any:

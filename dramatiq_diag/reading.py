@@ -39,22 +39,28 @@ def lines(file: BinaryIO, max_line_bytes: int, max_bytes: int) -> Iterator[bytes
     Parameters:
       file: The file.
       max_line_bytes: How long a line may be.
-      max_bytes: Where to stop, in bytes: no line begins beyond.
+      max_bytes: How much is read.
 
     Yields:
-      Each line; None for one that is too long.
+      Each line without its end; None for one that is too long.
     """
-    read_bytes = 0
-    while read_bytes < max_bytes and (line := file.readline(max_line_bytes)):
-        read_bytes += len(line)
-        if len(line) < max_line_bytes or line.endswith(b"\n"):
-            yield line
-            continue
-        while read_bytes < max_bytes and (rest := file.readline(PIECE_BYTES)):
-            read_bytes += len(rest)
-            if rest.endswith(b"\n"):
-                break
-        yield None
+    rest, is_skipping = b"", False
+    while piece := file.read(min(PIECE_BYTES, max_bytes)):
+        max_bytes -= len(piece)
+        whole = (rest + piece).split(b"\n")
+        rest = whole.pop()
+        if is_skipping and whole:
+            del whole[0]
+            is_skipping = False
+        for line in whole:
+            yield line if len(line) <= max_line_bytes else None
+        if is_skipping:
+            rest = b""
+        elif len(rest) > max_line_bytes:
+            rest, is_skipping = b"", True
+            yield None
+    if rest:
+        yield rest
 
 
 class PiecesFile(io.RawIOBase):
