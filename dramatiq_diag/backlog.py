@@ -14,6 +14,9 @@ from .spool import Spool
 #: Entries that are held in memory, about 700 bytes each.
 MAX_HELD = 10_000
 
+#: The most that entries which the disk did not take may have in memory together, in bytes.
+MAX_HELD_BYTES = 16 * 1024**2
+
 
 class Backlog:
     """Entries in the order of their runs' end; filled by the sealer, emptied by the publisher.
@@ -29,6 +32,8 @@ class Backlog:
         self._spool = spool
         self._unsaved = unsaved
         self._held: deque[Entry] = deque()
+        self._held_bytes = 0
+        "What those held have in memory because the disk did not take it."
         self._overflowed = False
         "Whether there are entries in the spool that come after those held."
         self._added = self._done = 0
@@ -39,14 +44,15 @@ class Backlog:
         return self._added - self._done
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Takes entries that are whole. Past `MAX_HELD` it holds only those that a full disk did not take."""
+        """Takes entries that are whole. Past `MAX_HELD` it holds only those that the disk did not take."""
         with self._changed:
             for entry in entries:
                 self._added += 1
                 if not entry.in_memory and (self._overflowed or len(self._held) >= MAX_HELD):
                     self._overflowed = True
-                elif len(self._held) < 2 * MAX_HELD:
+                elif len(self._held) < 2 * MAX_HELD and self._held_bytes + entry.memory_bytes <= MAX_HELD_BYTES:
                     self._held.append(entry)
+                    self._held_bytes += entry.memory_bytes
                 else:
                     self.dropped += 1
                     self._done += 1
@@ -97,6 +103,6 @@ class Backlog:
         """Lets go of the oldest entries."""
         with self._changed:
             for _ in range(count):
-                self._held.popleft()
+                self._held_bytes -= self._held.popleft().memory_bytes
             self._done = min(self._done + count, self._added)
             self._changed.notify_all()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+from .reading import PIECE_BYTES
 
 _STORE_ID_FILE = ".store-id"
 _DAY = re.compile(r"[0-9]{8}")
@@ -23,7 +24,6 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 #: What this module ever makes in a day's directory: a blob, a directory of forms rendered from it, or a temporary file.
 _OWN_NAME = re.compile(rf"(?P<id>{_UUID})(?P<rest>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
 _RENDERED = ".rendered"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class BlobStore:
         """
         day = day or datetime.now(UTC).date()
         name = f"{day.year:04}{day.month:02}{day.day:02}/{artifact_id}"
-        size_bytes, sha256 = self._link(name, source) or self._write(name, iter(lambda: source.read(_CHUNK_BYTES), b""))
+        size_bytes, sha256 = self._link(name, source) or self._write(name, iter(lambda: source.read(PIECE_BYTES), b""))
         return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
 
     def put_rendered(self, name: str, form: str, write: Callable[[BinaryIO], None]) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, BinaryIO
 
-from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError
 
 from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record, checkpoint_kind
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
+from .reading import PIECE_BYTES, PiecesFile
+from .run_records import MAX_OVERLAPPED, cut_id
+from .state import read_state
 from .store import ArtifactRecord, Bundle, RunRecord
 from .tracebacks import MAX_LENGTH
 from .vitals import Vitals
@@ -22,6 +25,15 @@ from .vitals import Vitals
 _Name = Annotated[str, Field(pattern=f"^{ARTIFACT_NAME_PATTERN}$")]
 _Filename = Annotated[str, Field(pattern=f"^{FILENAME_PATTERN}$")]
 _Count = Annotated[int, Field(ge=0, le=2**62)]
+
+#: The ids of the tasks that ran beside; older versions wrote them in full.
+_Beside = Annotated[list[Annotated[str, AfterValidator(cut_id)]], AfterValidator(lambda ids: ids[:MAX_OVERLAPPED])]
+
+#: The texts of a run that are held until it is published, in characters; longer ones are read again then.
+_MAX_HELD_LENGTH = 64 * 1024
+
+#: An entry has records of so many artifacts at most, as its start may declare as many.
+_MAX_ARTIFACTS = 100
 
 
 class _Declared(BaseModel):
@@ -41,7 +53,7 @@ class _Start(BaseModel):
     pid: _Count
     parent_run_id: uuid.UUID | None = None
     capture_id: uuid.UUID | None = None
-    artifacts: Annotated[list[_Declared], Field(max_length=100)]
+    artifacts: Annotated[list[_Declared], Field(max_length=_MAX_ARTIFACTS)]
 
 
 class _Called(BaseModel):
@@ -58,7 +70,7 @@ class _End(BaseModel):
     peak_rss_bytes: _Count | None = None
     exception_type: str | None = None
     exception_message: str | None = None
-    overlapped_task_ids: list[str] = []
+    overlapped_task_ids: _Beside = []
 
 
 class _Outcome(BaseModel):
@@ -73,10 +85,23 @@ class _Text(BaseModel):
     peak_rss_bytes: _Count | None = None
 
 
+class _Neighbours(BaseModel):
+    beside: _Beside
+
+
+class _Peak(BaseModel):
+    peak: _Count
+
+
 class _Look(BaseModel):
+    """What versions before `owner.state` wrote once a second."""
+
     vitals: Vitals
-    overlapped_task_ids: list[str]
-    peak_rss_bytes: _Count | None = None
+    overlapped_task_ids: _Beside
+
+
+class _Cut(BaseModel):
+    cut: Annotated[str, Field(max_length=500)]
 
 
 class _Verdict(BaseModel):
@@ -88,50 +113,82 @@ class _Traceback(BaseModel):
 
 
 class _Contents:
-    """What the records of an entry say, put together."""
+    """What the records of an entry say, put together; its memory does not grow with the entry."""
 
-    def __init__(self, records: list[Record]) -> None:
+    def __init__(self, entry: Entry) -> None:
         self.start: _Start | None = None
         self.called: _Called | None = None
         self.end: _End | None = None
         self.outcomes: dict[str, _Outcome] = {}
         self.texts: dict[str, list[str]] = {}
+        "Name of an artifact -> its pieces; none of them where `are_held` is not so."
+        self.are_held = True
+        self.held_bytes = 0
         self.peak_rss_bytes: int | None = None
-        self.last_look: _Look | None = None
+        self.last_look: Vitals | None = None
+        self.beside: list[str] = []
         self.traceback: str | None = None
         self.verdict: _Verdict | None = None
-        for record in records:
+        self.cut: str | None = None
+        "Why texts are not whole."
+        self.is_empty = True
+        for record in entry.records():
+            self.is_empty = False
             self._add(record)
 
     def _add(self, record: Record) -> None:
         try:
             if "to" in record:
-                piece = _Text.model_validate(record)
-                self.texts.setdefault(piece.to, []).append(piece.text)
-                self._note_peak(piece.peak_rss_bytes)
+                self._add_text(_Text.model_validate(record))
             elif "artifact" in record:
                 outcome = _Outcome.model_validate(record)
-                self.outcomes[outcome.artifact] = outcome
+                if len(self.outcomes) < _MAX_ARTIFACTS or outcome.artifact in self.outcomes:
+                    self.outcomes[outcome.artifact] = outcome
             elif "run" in record:
                 self.start = _Start.model_validate(record["run"])
             elif "called" in record:
                 self.called = _Called.model_validate(record["called"])
+            elif "peak" in record:
+                self.note_peak(_Peak.model_validate(record).peak)
+            elif "beside" in record:
+                self._add_neighbours(_Neighbours.model_validate(record).beside)
             elif "vitals" in record:
-                look = self.last_look = _Look.model_validate(record)
-                self._note_peak(look.vitals.rss_bytes if look.peak_rss_bytes is None else look.peak_rss_bytes)
+                look = _Look.model_validate(record)
+                self.last_look = look.vitals
+                self.note_peak(look.vitals.rss_bytes)
+                self._add_neighbours(look.overlapped_task_ids)
             elif "traceback" in record:
                 self.traceback = _Traceback.model_validate(record).traceback
             elif "dropped" in record:
                 self.verdict = _Verdict.model_validate(record)
+            elif "cut" in record:
+                self.cut = _Cut.model_validate(record).cut
             elif "end" in record:
                 self.end = _End.model_validate(record["end"])
-                self._note_peak(self.end.peak_rss_bytes)
+                self.note_peak(self.end.peak_rss_bytes)
         except ValidationError:  # A line that is not ours counts as one that a full disk tore.
             return
 
-    def _note_peak(self, rss_bytes: int | None) -> None:
+    def note_peak(self, rss_bytes: int | None) -> None:
         if rss_bytes is not None:
             self.peak_rss_bytes = max(self.peak_rss_bytes or 0, rss_bytes)
+
+    def _add_text(self, piece: _Text) -> None:
+        if piece.to not in self.texts and len(self.texts) >= _MAX_ARTIFACTS:
+            return
+        pieces = self.texts.setdefault(piece.to, [])
+        self.note_peak(piece.peak_rss_bytes)
+        if not self.are_held:
+            return
+        self.held_bytes += len(piece.text)
+        if self.held_bytes <= _MAX_HELD_LENGTH:
+            pieces.append(piece.text)
+            return
+        self.are_held, self.held_bytes = False, 0
+        self.texts = {name: [] for name in self.texts}
+
+    def _add_neighbours(self, task_ids: list[str]) -> None:
+        self.beside = list(dict.fromkeys((*self.beside, *task_ids)))[:MAX_OVERLAPPED]
 
 
 def read_bundle(entry: Entry) -> Bundle | None:
@@ -144,13 +201,12 @@ def read_bundle(entry: Entry) -> Bundle | None:
       SpoolError: When the entry says nothing that can be published.
       OSError: When it cannot be read.
     """
-    records = entry.records()
-    contents = _Contents(records)
-    if contents.start is None or contents.start.run_id != entry.run_id:
-        if not records and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
+    contents = _Contents(entry)
+    start = contents.start
+    if start is None or start.run_id != entry.run_id:
+        if contents.is_empty and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    start = contents.start
     end = _cut_short(entry, contents) if contents.end is None else contents.end
     ended = {**dict(end), "started_at": end.started_at or start.started_at, "peak_rss_bytes": contents.peak_rss_bytes}
     run = RunRecord(
@@ -165,13 +221,24 @@ def read_bundle(entry: Entry) -> Bundle | None:
         exception_traceback=contents.traceback,
         **ended,
     )
-    return Bundle(run=run, artifacts=[_artifact(entry, contents, declared) for declared in start.artifacts])
+    artifacts = [_artifact(entry, contents, declared) for declared in start.artifacts]
+    return Bundle(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
+
+
+def _characters(run: RunRecord) -> int:
+    texts = (run.task_id, run.exception_message or "", run.exception_traceback or "", *run.overlapped_task_ids)
+    return sum(map(len, texts))
 
 
 def _cut_short(entry: Entry, contents: _Contents) -> _End:
     """Returns: What is known of the end of a run whose worker died."""
     assert contents.start is not None
     ended_at = _last_sign_of_life(entry)
+    state = read_state(entry.owner)
+    if state is not None and state.at >= contents.start.started_at.timestamp():
+        contents.last_look = state.vitals
+        contents.note_peak(state.vitals.rss_bytes)  # Later than the last sample, maybe.
+        ended_at = max(ended_at, datetime.fromtimestamp(state.at, UTC))
     called = contents.called
     started_at = contents.start.started_at if called is None else called.started_at
     return _End(
@@ -180,7 +247,7 @@ def _cut_short(entry: Entry, contents: _Contents) -> _End:
         finished_at=max(ended_at, started_at),  # The clock of the file system may be a little behind.
         duration_ms=max((ended_at - started_at).total_seconds() * 1000, 0.0),
         collection_ms=None if called is None else called.collection_ms,
-        overlapped_task_ids=[] if contents.last_look is None else contents.last_look.overlapped_task_ids,
+        overlapped_task_ids=contents.beside,
     )
 
 
@@ -191,6 +258,8 @@ def artifact_kinds(bundle: Bundle) -> list[str]:
 
 def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:
     status, reason = _status(contents, declared.name)
+    if status in LIVE_STATUSES and contents.cut is not None and declared.name in contents.texts:
+        status, reason = ArtifactStatus.PARTIAL, f"{reason or ''} {contents.cut}".lstrip()
     opener = _content(entry, contents, declared.name) if status in LIVE_STATUSES else None
     if status in LIVE_STATUSES and opener is None and entry.size_bytes(checkpoint_kind(declared.name)):
         status, reason = ArtifactStatus.PARTIAL, reason or "The worker process died before it was saved."
@@ -216,15 +285,35 @@ def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]
 
 
 def _last_look(contents: _Contents) -> str:
-    return "" if contents.last_look is None else f" {contents.last_look.vitals.describe()}"
+    return "" if contents.last_look is None else f" {contents.last_look.describe()}"
 
 
 def _content(entry: Entry, contents: _Contents, name: str) -> Callable[[], BinaryIO] | None:
     if entry.size_bytes(name):
         return partial(entry.open, name)
-    if name in contents.texts:
+    if name not in contents.texts:
+        return None
+    if contents.are_held:
         return partial(io.BytesIO, "".join(contents.texts[name]).encode("utf-8", "replace"))
-    return None
+    return partial(_open_text, entry, name)
+
+
+def _open_text(entry: Entry, name: str) -> BinaryIO:
+    """Opens the text of an artifact, which is read from the entry piece by piece."""
+    return io.BufferedReader(PiecesFile(_pieces(entry, name)), PIECE_BYTES)
+
+
+def _pieces(entry: Entry, name: str) -> Iterator[bytes]:
+    gathered, length = list[str](), 0
+    for record in entry.records():
+        if record.get("to") != name or not isinstance(text := record.get("text"), str):
+            continue
+        gathered.append(text)
+        length += len(text)
+        if length >= PIECE_BYTES:
+            yield "".join(gathered).encode("utf-8", "replace")
+            gathered, length = [], 0
+    yield "".join(gathered).encode("utf-8", "replace")
 
 
 def _last_sign_of_life(entry: Entry) -> datetime:

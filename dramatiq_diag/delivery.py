@@ -18,6 +18,9 @@ from .store import Bundle, Store
 #: Runs published in one transaction.
 BATCH_SIZE = 100
 
+#: What the texts of such runs may take in memory together, in bytes; a batch with more is published in parts.
+_BATCH_BYTES = 1024**2
+
 
 @dataclass(kw_only=True)
 class Salvaged:
@@ -53,7 +56,22 @@ class Delivery:
           StoreError: When all of them are to be published again later.
         """
         refused: list[Entry] = []
-        read = [(entry, bundle) for entry in entries if (bundle := self._read(entry, refused)) is not None]
+        read: list[tuple[Entry, Bundle]] = []
+        held_bytes = 0
+        for entry in entries:
+            bundle = self._read(entry, refused)
+            if bundle is None:
+                continue
+            read.append((entry, bundle))
+            held_bytes += bundle.held_bytes
+            if held_bytes >= _BATCH_BYTES:
+                refused += self._publish(read)
+                read, held_bytes = [], 0
+        return refused + self._publish(read)
+
+    def _publish(self, read: Sequence[tuple[Entry, Bundle]]) -> list[Entry]:
+        """Publishes entries that were read, and removes them. As `deliver` otherwise."""
+        refused: list[Entry] = []
         if not read:
             return refused
         try:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from pydantic_core import to_json
 
-from .errors import SpoolError
+from .reading import contains, lines, read_up_to
 
 ENTRY_SUFFIX = "entry"
 
@@ -22,10 +22,23 @@ ENTRY_SUFFIX = "entry"
 #: nothing is written to the disk at once when it is closed, at least by ext4, and most entries do not live so long.
 EMPTY_BYTES = 1
 
-#: An entry larger than this is not one of ours, in bytes.
-_MAX_ENTRY_BYTES = 256 * 1024**2
+#: The most that the texts of one run may take in its entry, in bytes: what comes after that is left out.
+MAX_TEXT_BYTES = 256 * 1024**2
+
+#: The same for what is kept in memory of one run, because the disk does not take it.
+MAX_MEMORY_BYTES = 1024**2
+
+#: A line longer than this is left out when an entry is read, in bytes. A record of the log takes half of it at most.
+MAX_LINE_BYTES = 1024**2
+
+#: Of an entry longer than both together its beginning and its end are read, in bytes. Older versions wrote entries that
+#: were larger than `MAX_TEXT_BYTES`: 350 MiB for a task of 24 hours.
+_HEAD_BYTES = 512 * 1024**2
+_TAIL_BYTES = 1024**2
 
 Record = dict[str, Any]
+
+_TOO_LARGE: Record = {"cut": "Its entry in the spool was too large to be read as a whole."}
 
 
 def checkpoint_kind(kind: str) -> str:
@@ -53,6 +66,12 @@ class Entry:
         self._tried: tuple[int, bytes] | None = None
         "How many of the lines held back are being written, and what that is."
         self._unwritten: list[bytes] = []
+        self.memory_bytes = 0
+        "Bytes of it that are in memory alone, because the disk did not take them."
+        self.is_declined = False
+        "Whether it stays in memory, as the spool is full: no collector of its run is to start."
+        self._text_bytes = 0
+        self._is_cut = False
 
     def create(self) -> None:
         """Makes the file, and keeps it open for `append`."""
@@ -97,21 +116,38 @@ class Entry:
         Raises:
           TypeError, ValueError: When a record is not what JSON can hold.
         """
-        lines = [b"\n%b\n" % _encode(record) for record in records]
+        lines, is_cut = [], self._is_cut
+        for record in records:
+            line = b"\n%b\n" % _encode(record)
+            if "to" in record and not self._has_room(len(line)):
+                if is_cut:
+                    continue
+                line, is_cut = b"\n%b\n" % _encode(_cut_record(self._text_bytes > MAX_TEXT_BYTES)), True
+            lines.append(line)
         held = self._held
         if held is None:
             self._put(lines)
         else:
             held += lines
+        self._is_cut = is_cut
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Returns: Whether a text is to be written; the first one that is not has a record with the reason instead."""
+        self._text_bytes += size_bytes
+        return self._text_bytes <= MAX_TEXT_BYTES and self.memory_bytes + size_bytes <= MAX_MEMORY_BYTES
 
     def _put(self, lines: list[bytes]) -> None:
         data = b"".join(lines)
         try:
             if self._descriptor < 0 or os.write(self._descriptor, data) != len(data):
-                self._unwritten += lines
+                self._keep(lines)
         except OSError as error:
             self.error = error
-            self._unwritten += lines
+            self._keep(lines)
+
+    def _keep(self, lines: list[bytes]) -> None:
+        self._unwritten += lines
+        self.memory_bytes += sum(map(len, lines))
 
     def hold(self) -> None:
         """Holds back what is appended, until `write`: each write lets go of the GIL, and may wait to have it again."""
@@ -142,10 +178,12 @@ class Entry:
             self._put(held)
 
     def _contains(self, data: bytes) -> bool:
-        """Returns: Whether these lines are in the file."""
+        """Returns: Whether these lines are in the file, at its end."""
         try:
             with self.open(ENTRY_SUFFIX) as file:
-                return data in file.read(_MAX_ENTRY_BYTES)
+                # What other threads append before the second look is less than a line of the largest kind.
+                file.seek(max(file.seek(0, os.SEEK_END) - len(data) - MAX_LINE_BYTES, 0))
+                return contains(file, data)
         except OSError:
             return False
 
@@ -156,8 +194,9 @@ class Entry:
         descriptor, self._descriptor = self._descriptor, -1
         with open(descriptor, "rb") as file:
             if os.fstat(descriptor).st_nlink == 0:
-                file.seek(0)
-                self._unwritten.insert(0, file.read())
+                data = _read_ends(file)
+                self._unwritten.insert(0, data)
+                self.memory_bytes += len(data)
 
     @property
     def in_memory(self) -> bool:
@@ -168,13 +207,21 @@ class Entry:
         """Returns: Where the file of an artifact is to be written."""
         return Path(self._prefix + kind)
 
-    def write_file(self, kind: str, text: str) -> None:
-        """Writes a small file, whole or not at all; one that is there is replaced. Raises: OSError."""
+    def write_file(self, kind: str, text: str | Iterable[str]) -> None:
+        """Writes a file, whole or not at all; one that is there is replaced.
+
+        Parameters:
+          kind: Which file.
+          text: What goes into it, as one text or in pieces.
+
+        Raises:
+          OSError: When it cannot be written.
+        """
         temporary = f"{self._prefix}{kind.partition('.')[0]}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
-                file.write(text)
+                file.writelines([text] if isinstance(text, str) else text)
             os.rename(temporary, self._prefix + kind)
         except OSError:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -197,23 +244,26 @@ class Entry:
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
-    def records(self) -> list[Record]:
-        """Returns: The records that can be read; torn and foreign lines are passed over.
+    def records(self) -> Iterator[Record]:
+        """Yields the records that can be read; torn and foreign lines are passed over.
+
+        Where something else had to be left out comes a record `cut`, with the reason.
 
         Raises:
-          SpoolError: When the entry is too large to be one.
-          OSError: When it cannot be read.
+          OSError: When the entry cannot be read.
         """
         try:
             with self.open(ENTRY_SUFFIX) as file:
-                data = file.read(_MAX_ENTRY_BYTES + 1)
+                for line in _lines_of(file):
+                    if line is None:
+                        yield _TOO_LARGE
+                    elif line and isinstance(record := _parse(line), dict):
+                        yield record
         except (FileNotFoundError, NotADirectoryError):
             if not self._unwritten:
                 raise
-            data = b""
-        if len(data) > _MAX_ENTRY_BYTES:
-            raise SpoolError(f"{self.path(ENTRY_SUFFIX)} is too large for an entry.")
-        return _parse_lines(data + b"".join(self._unwritten))
+        for data in self._unwritten:
+            yield from (record for line in data.split(b"\n") if line and isinstance(record := _parse(line), dict))
 
     def remove(self, kinds: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""
@@ -240,9 +290,36 @@ def _text_of(value: object) -> str:
     raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
-def _parse_lines(data: bytes) -> list[Record]:
-    parsed = (_parse(line) for line in data.split(b"\n") if line)
-    return [record for record in parsed if isinstance(record, dict)]
+def _cut_record(is_large: bool) -> Record:
+    if is_large:
+        return {"cut": f"The spool keeps {MAX_TEXT_BYTES} bytes of the texts of a run; the rest was left out."}
+    kept = f"The disk took nothing more, and {MAX_MEMORY_BYTES} bytes of a run are kept in memory"
+    return {"cut": f"{kept}; the rest of its texts was left out."}
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
+    """Yields the lines of an entry; None where some were left out."""
+    size_bytes = os.fstat(file.fileno()).st_size
+    if size_bytes <= _HEAD_BYTES + _TAIL_BYTES:
+        yield from lines(file, MAX_LINE_BYTES, size_bytes)
+        return
+    yield from lines(file, MAX_LINE_BYTES, _HEAD_BYTES)
+    yield None
+    file.seek(size_bytes - _TAIL_BYTES)
+    file.readline(MAX_LINE_BYTES)  # The end of a line.
+    yield from lines(file, MAX_LINE_BYTES, _TAIL_BYTES)
+
+
+def _read_ends(file: BinaryIO) -> bytes:
+    """Returns: All lines of an entry, or the first and the last of a large one."""
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size_bytes <= MAX_MEMORY_BYTES:
+        return read_up_to(file, size_bytes)
+    half_bytes = MAX_MEMORY_BYTES // 2
+    head = read_up_to(file, half_bytes)
+    file.seek(size_bytes - half_bytes)
+    return b"\n".join((head, _encode(_cut_record(False)), read_up_to(file, half_bytes)))
 
 
 def _parse(line: bytes) -> Any:

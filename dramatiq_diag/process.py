@@ -41,7 +41,7 @@ from .switching import SwitchInterval
 from .ticker import Ticker
 from .trigger_texts import collectors_of, parse_triggers
 from .triggers import Triggers
-from .vitals import VitalsReader
+from .vitals import Vitals, VitalsReader
 
 #: Seconds that a boot that failed waits for the end of what it has started.
 _UNDO_TIMEOUT_S = 5.0
@@ -113,6 +113,7 @@ class Process:
         """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
         try:
             vitals = self._vitals.read()
+            self._write_state(vitals)
             for run in runs:
                 run.append_vitals(vitals)
             for run in runs:
@@ -120,6 +121,12 @@ class Process:
                     run.late.look(vitals.rss_bytes)
         except GUARDED as error:  # As when the task uses up all descriptors: this look is lost, not the later ones.
             self.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
+
+    def _write_state(self, vitals: Vitals) -> None:
+        try:
+            self.spool.write_state(time.time(), vitals)
+        except OSError as error:  # As when the disk is full; triggers go by the look all the same.
+            self.warn_once("state", error, "The state of the process could not be noted.")
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""

@@ -12,8 +12,9 @@ from uuid import UUID
 from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.engine import Engine
 
+from .adoption import VERSION_TABLE
 from .blobs import BlobStore
-from .database import VERSION_TABLE, check_schema, make_engine, translated
+from .database import check_schema, make_engine, translated
 from .errors import DiagnosticsError, StoreMismatchError
 from .models import Artifact, Base, StoreState, TaskRun
 from .retention import BATCH_SIZE, batched

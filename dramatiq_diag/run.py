@@ -15,7 +15,7 @@ from .entry import checkpoint_kind
 from .errors import GUARDED, HungError, SkippedError, UnavailableError
 from .models import ArtifactStatus, RunStatus
 from .rules import Facts
-from .run_records import end_record, start_record, text_of
+from .run_records import MAX_OVERLAPPED, cut_id, end_record, start_record, text_of
 from .tracebacks import Traceback, take_traceback, traceback_text
 from .vitals import Vitals
 
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from .selection import Choice
     from .triggers import Plan
 
-#: How many task ids a run remembers of those that ran beside it.
-_MAX_OVERLAPPED = 100
+#: A longer text goes into the entry in pieces, in characters: its lines are read one at a time.
+_MAX_TEXT_LENGTH = 64 * 1024
+
+#: The entry gets a peak that is larger than the one it has by this factor, so that a growing task leaves a bounded entry.
+_NOTED_GROWTH = 1.01
 
 #: Seconds that a step of a collector may take, where it is not a quick one.
 STEP_TIMEOUT_S = 2.0
@@ -78,6 +81,8 @@ class Run:
         "The CPU time of the thread when the function was called."
         self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
+        self._noted_overlapped = 0
+        "How many of them the entry has."
         self.sealed = False
         self.taken = False
         "Whether the sealer has it."
@@ -96,6 +101,8 @@ class Run:
         "The RSS when the function had ended; None before that."
         self._looked_rss_bytes = 0
         "The largest RSS of the looks in between. Each of the three is written by one thread alone."
+        self._noted_peak_bytes = 0
+        "The peak that the entry has."
         self._followers: list[Callable[[int], None]] = []
         self._traceback: Traceback | None = None
         self._recordings: list[tuple[Collector, Recording]] = []
@@ -170,7 +177,7 @@ class Run:
 
     def record(self, collector: Collector) -> Recording:
         """Makes a recording. Raises: SkippedError, or what the collector raises."""
-        if self.process.spool.full:
+        if self.process.spool.full or self.entry.is_declined:
             raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
         if collector in self.process.hung:
             raise SkippedError("It hung in another run of this process.")
@@ -313,26 +320,31 @@ class Run:
 
     def overlap(self, task_id: str) -> None:
         """Remembers the task of another run of the same process; it may be another run of the same task."""
-        if len(self.overlapped) < _MAX_OVERLAPPED:
-            self.overlapped[task_id] = None
+        if len(self.overlapped) < MAX_OVERLAPPED:
+            self.overlapped[cut_id(task_id)] = None
 
     def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
         """Appends to an artifact that is text by the line; it is in the spool when this returns."""
+        while len(text) > _MAX_TEXT_LENGTH:
+            self.entry.append({"to": collector.artifact_name, "text": text[:_MAX_TEXT_LENGTH]})
+            text = text[_MAX_TEXT_LENGTH:]
         record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None:
-            record["peak_rss_bytes"] = peak_rss_bytes
+            if peak_rss_bytes > self._noted_peak_bytes:
+                record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
         self.entry.append(record)
 
     def append_vitals(self, vitals: Vitals) -> None:
-        """Notes how the process stands while the run runs, and what ran beside it so far."""
+        """Looks at the RSS, and notes what has changed since the last time: the peak, and what began beside the run."""
         self.look(vitals.rss_bytes)
-        self.entry.append(
-            {
-                "vitals": vitals.model_dump(),
-                "overlapped_task_ids": list(self.overlapped),
-                "peak_rss_bytes": self.peak_rss_bytes,
-            }
-        )
+        peak_bytes = self.peak_rss_bytes or 0
+        if peak_bytes > self._noted_peak_bytes * _NOTED_GROWTH:
+            self.entry.append({"peak": peak_bytes})
+            self._noted_peak_bytes = peak_bytes
+        beside = list(self.overlapped)
+        if len(beside) > self._noted_overlapped:
+            self.entry.append({"beside": beside[self._noted_overlapped :]})
+            self._noted_overlapped = len(beside)
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
         """Says what became of an artifact, and why."""

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from .collectors.base import Collector
     from .run import Run
 
+#: How many task ids a run remembers of those that ran beside it, and where each is cut off, in characters.
+MAX_OVERLAPPED = 100
+MAX_ID_LENGTH = 200
+
+
+def cut_id(task_id: str) -> str:
+    """Returns: A task's id as it is noted in the runs beside it; the end of a long one is left out, and that shows."""
+    return task_id if len(task_id) <= MAX_ID_LENGTH else f"{task_id[: MAX_ID_LENGTH - 1]}…"
+
 
 def start_record(run: Run, declared: Sequence[Collector]) -> dict[str, Any]:
     """Returns: What there is to be known of a run when it begins, with the artifacts that it is to have."""

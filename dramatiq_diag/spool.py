@@ -1,6 +1,7 @@
 """Crash-safe local entries: what a run leaves while it runs, and who may publish it after its worker died.
 
     <spool>/<owner>/owner.lock              locked by the worker process for as long as it lives
+    <spool>/<owner>/owner.state             how the process stood a second ago at most, while it had runs
     <spool>/<owner>/<run id>.entry          JSON lines: the run's start, pieces of text artifacts, its end
     <spool>/<owner>/<run id>.<artifact>     the file of an artifact that is not text by the line
 
@@ -24,6 +25,8 @@ from dramatiq.logging import get_logger
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .errors import SpoolError
 from .settings import Settings
+from .state import STATE_FILE, StateFile
+from .vitals import Vitals
 
 LOCK_FILE = "owner.lock"
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -34,6 +37,10 @@ _FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.t
 READY_ENTRIES = 64
 _FEW_READY = READY_ENTRIES // 2
 _MAX_READY = 2 * READY_ENTRIES
+
+#: Bytes of a block, by which the system counts what it allots to a file; and those of its inode and name, about.
+_BLOCK_BYTES = 512
+_FILE_BYTES = 512
 
 #: Names of the directories that this process owns. Its record locks never stand in its own way, so it has to remember.
 _owned: set[str] = set()
@@ -56,6 +63,7 @@ class Spool:
         self.full = False
         "Whether the spool was found past its limit when it was last measured."
         self._lock_descriptor = -1
+        self._state: StateFile | None = None
 
     def open(self) -> None:
         """Makes this process's own directory and locks it.
@@ -91,6 +99,9 @@ class Spool:
             entry = self._ready.popleft()
             entry.close()
             entry.remove(())
+        if self._state is not None:
+            self._state.close()
+            self._state = None
         remove_owner(owner)
         os.close(self._lock_descriptor)
         _owned.discard(owner.name)
@@ -98,8 +109,13 @@ class Spool:
     def entry(self) -> Entry:
         """Returns: An entry for a new run, one made beforehand if there is one.
 
-        Without a usable spool it is kept in memory and published from there.
+        Without a usable spool it is kept in memory and published from there. So is one of a run that begins while the
+        spool is full: it has no file at all, and says of each artifact why there is none.
         """
+        if self.full:
+            entry = Entry(self.owner or self.root, uuid.uuid4())
+            entry.is_declined = True
+            return entry
         try:
             return self._ready.popleft()
         except IndexError:
@@ -127,10 +143,19 @@ class Spool:
         return entry
 
     def measure(self) -> int:
-        """Adds up the bytes in the spool and sets `full`. Returns: The bytes."""
-        size_bytes = sum(status.st_size for owner in self._owners() for _, _, status in _files(owner))
+        """Adds up what the files of runs take on the disk and sets `full`. Returns: The bytes."""
+        found = (file for owner in self._owners() for file in _files(owner))
+        size_bytes = sum(_disk_bytes(status) for _, kind, status in found if not _is_ready(kind, status))
         self.full = size_bytes > self.max_bytes
         return size_bytes
+
+    def write_state(self, at: float, vitals: Vitals) -> None:
+        """Notes for a salvager how this process stands, at a time in seconds since the epoch. Raises: OSError."""
+        if self.owner is None:
+            return
+        if self._state is None:
+            self._state = StateFile(self.owner)
+        self._state.write(at, vitals)
 
     def written_at(self, *owners: Path) -> list[float]:
         """Returns: When each entry of these owners, or of all, was last written to, in seconds since the epoch."""
@@ -222,6 +247,15 @@ def _is_used(kind: str, status: os.stat_result) -> bool:
     return kind == ENTRY_SUFFIX and status.st_size > EMPTY_BYTES
 
 
+def _is_ready(kind: str, status: os.stat_result) -> bool:
+    """Returns: Whether it is an entry that was only made beforehand; each process has a fixed number of them."""
+    return kind == ENTRY_SUFFIX and status.st_size <= EMPTY_BYTES
+
+
+def _disk_bytes(status: os.stat_result) -> int:
+    return status.st_blocks * _BLOCK_BYTES + _FILE_BYTES
+
+
 def _lock(owner: Path) -> int:
     """Takes the lock of an owner's directory. Returns: The descriptor that holds it. Raises: OSError."""
     import fcntl  # Where there is none no worker collects anything, and producers are to import this all the same.
@@ -260,7 +294,8 @@ def remove_owner(owner: Path) -> None:
         if run_id not in with_entry:
             (owner / f"{run_id}.{kind}").unlink(missing_ok=True)
     if not with_entry:
-        (owner / LOCK_FILE).unlink(missing_ok=True)
+        for name in (STATE_FILE, LOCK_FILE):
+            (owner / name).unlink(missing_ok=True)
         try:
             owner.rmdir()
         except OSError as error:

@@ -86,6 +86,8 @@ class Bundle:
 
     run: RunRecord
     artifacts: Sequence[ArtifactRecord]
+    held_bytes: int = 0
+    "About what its texts take in memory until it is published."
 
 
 def _clean(text: str | None, limit: int) -> str | None:

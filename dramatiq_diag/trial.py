@@ -26,6 +26,7 @@ from .middleware import Diagnostics
 from .records import artifacts_of, runs_of_task
 from .settings import Settings
 from .spool import LOCK_FILE
+from .state import STATE_FILE
 from .store import Store
 
 #: Longest wait for another thread, in seconds; what keeps the contract never waits it out.
@@ -156,9 +157,10 @@ def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
 
 
 def files_in_spool(settings: Settings) -> list[str]:
-    """Returns: The names of what stands in the spool, apart from the entries of runs and the lock of the worker."""
+    """Returns: The names of what stands in the spool, apart from the entries of runs and the worker's own files."""
     found = (path.name for path in settings.spool.glob("*/*"))
-    return sorted(name for name in found if name != LOCK_FILE and not name.endswith(f".{ENTRY_SUFFIX}"))
+    own = (LOCK_FILE, STATE_FILE)
+    return sorted(name for name in found if name not in own and not name.endswith(f".{ENTRY_SUFFIX}"))
 
 
 def traces(directory: Path) -> dict[str, Any]:

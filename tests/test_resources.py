@@ -139,6 +139,6 @@ def test_a_run_that_is_going_on_has_its_rows_in_the_spool(bench, settings):
     with bench(given) as tasks:
         tasks.actor(lambda: go_on.wait(60), actor_name="wait").send()
         run = eventually(lambda: next(iter(tasks.diagnostics.process.runs.values()), None), "it runs")
-        eventually(lambda: str(run.entry.records()).count("resources_profile") > 4, "rows are in the spool")
+        eventually(lambda: str(list(run.entry.records())).count("resources_profile") > 4, "rows are in the spool")
         go_on.set()
         tasks.finish()

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from spool_support import END, TEXT, dead_entry, start_record
 from sqlalchemy import update
 from support import FakeClock
-from test_spool import END, TEXT, dead_entry, start_record
 from test_store import bundle, run_record
 
 from dramatiq_diag import retention

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
-from test_spool import dead_entry, start_record
+from spool_support import dead_entry, start_record
 
 from dramatiq_diag import run as run_module
 from dramatiq_diag.bundle import read_bundle

@@ -45,7 +45,7 @@ print(json.dumps([hoard.send().message_id, wait.send().message_id]), flush=True)
 worker = dramatiq.Worker(broker, worker_threads=2)
 worker.start()
 spool = settings.spool
-while sum('"vitals"' in path.read_text() for path in spool.glob("*/*.entry")) < 2:
+while sum(path.read_text().count('"vitals"') for path in spool.glob("*/owner.state")) < 2:
     time.sleep(0.05)
 os.kill(os.getpid(), signal.SIGKILL)
 """

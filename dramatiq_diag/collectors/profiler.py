@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ..errors import SkippedError
 from ..run import Run
 from .base import Collector, Recording
-from .session import SessionDict, describe
+from .session import SessionDict, describe, json_of
 from .stacks import anchor_of, coroutine_function, root_of
 
 
@@ -48,7 +47,7 @@ class SessionRecording(Recording):
         self._write(self.collector.artifact_name)
 
     def _write(self, kind: str) -> None:
-        self.run.entry.write_file(kind, json.dumps(self._session(), separators=(",", ":")))
+        self.run.entry.write_file(kind, json_of(self._session()))
 
 
 class ProfilerRecording(SessionRecording):

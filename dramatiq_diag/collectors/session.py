@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+import json
 import sys
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType
 from typing import Any
 
@@ -17,6 +20,9 @@ _AWAIT = "[await]"
 _OTHER = _IDENTIFIER_SEP.join(("[other stacks]", "", "0"))
 
 _ATTRIBUTES = "\x01"
+
+#: What a frame takes while a profile is pruned, in bytes.
+_FRAME_BYTES = 4
 
 #: Calls in the tree of a stored profile: with more, the report would take megabytes and seconds.
 MAX_NODES = 5000
@@ -52,7 +58,8 @@ def session_of(
     Returns:
       The session as JSON.
     """
-    records = prune([([thread, *_describe_stack(stack, codes)], spent_s) for stack, spent_s in stacks])
+    described: dict[tuple[int, int], str] = {}  # A text for each frame of each stack would take a hundred megabytes.
+    records = prune([([thread, *_describe_stack(stack, codes, described)], spent_s) for stack, spent_s in stacks])
     records = records or [([thread, root], duration_s)]
     if not in_order:
         records.sort(key=lambda record: record[0])
@@ -77,21 +84,73 @@ def prune(records: list[FrameRecord]) -> list[FrameRecord]:
     Returns:
       The same records where there are few, with the same total time in any case.
     """
-    spent: dict[tuple[str, ...], float] = {}
-    paths = [tuple(frame.partition(_ATTRIBUTES)[0] for frame in stack) for stack, _ in records]
-    for path, (_, spent_s) in zip(paths, records, strict=True):
-        for depth in range(1, len(path) + 1):
-            spent[path[:depth]] = spent.get(path[:depth], 0.0) + spent_s
-    if len(spent) <= MAX_NODES:
+    paths = _paths([stack for stack, _ in records])
+    places = sorted(range(len(paths)), key=paths.__getitem__)
+    weights = array("d")
+    for place, nodes in _walk(paths, places):
+        weights.extend([0.0] * (nodes[-1] + 1 - len(weights)) if nodes else ())
+        for node in nodes:
+            weights[node] += records[place][1]
+    if len(weights) <= MAX_NODES:
         return records
-    lightest_s = sorted(spent.values(), reverse=True)[MAX_NODES]
+    lightest_s = heapq.nlargest(MAX_NODES + 1, weights)[-1]
+    kept_depths = [0] * len(records)
+    for place, nodes in _walk(paths, places):
+        kept_depths[place] = sum(weights[node] > lightest_s for node in nodes)
+    without_line = {frame: frame.partition(_LINE_NUMBER)[0] for stack, _ in records for frame in stack}
     merged: dict[tuple[str, ...], float] = {}
-    for path, (stack, spent_s) in zip(paths, records, strict=True):
-        kept = sum(spent[path[:depth]] > lightest_s for depth in range(1, len(path) + 1))
-        without_lines = (frame.partition(_LINE_NUMBER)[0] for frame in stack[:kept])
-        cut = (*without_lines, _OTHER) if kept < len(stack) else tuple(without_lines)
+    for kept, (stack, spent_s) in zip(kept_depths, records, strict=True):
+        cut = (*map(without_line.__getitem__, stack[:kept]), *([_OTHER] if kept < len(stack) else ()))
         merged[cut] = merged.get(cut, 0.0) + spent_s
     return [(list(stack), spent_s) for stack, spent_s in merged.items()]
+
+
+def _paths(stacks: Sequence[Sequence[str]]) -> list[bytes]:
+    """Returns: Each stack in four bytes a frame, without what is an attribute of a frame."""
+    numbers: dict[str, int] = {}
+    coded: dict[str, bytes] = {}
+    for stack in stacks:
+        for frame in stack:
+            if frame not in coded:
+                number = numbers.setdefault(frame.partition(_ATTRIBUTES)[0], len(numbers))
+                coded[frame] = number.to_bytes(_FRAME_BYTES)
+    return [b"".join(map(coded.__getitem__, stack)) for stack in stacks]
+
+
+def _walk(paths: Sequence[bytes], places: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+    """Goes through sorted paths as through a tree of calls, which is never made: it could be forty times as large.
+
+    Yields:
+      The place of each path, and the numbers of the calls that it is made of; those that begin alike share them.
+    """
+    before, nodes, count = b"", list[int](), 0
+    for place in places:
+        path = paths[place]
+        nodes = nodes[: _shared_depth(before, path)]
+        fresh = len(path) // _FRAME_BYTES - len(nodes)
+        nodes += range(count, count + fresh)
+        before, count = path, count + fresh
+        yield place, nodes
+
+
+def _shared_depth(path: bytes, other: bytes) -> int:
+    depth, deepest = 0, min(len(path), len(other))
+    while depth < deepest and path[depth : depth + _FRAME_BYTES] == other[depth : depth + _FRAME_BYTES]:
+        depth += _FRAME_BYTES
+    return depth // _FRAME_BYTES
+
+
+def json_of(session: SessionDict) -> Iterator[str]:
+    """Yields a session's JSON in pieces: as one text it would be in memory several times over."""
+    head = {name: value for name, value in session.items() if name != "frame_records"}
+    yield f'{_dumps(head)[:-1]},"frame_records":['
+    for number, record in enumerate(session["frame_records"]):
+        yield f"{',' if number else ''}{_dumps(record)}"
+    yield "]}"
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def describe_thread(name: str, thread_id: int) -> str:
@@ -107,11 +166,14 @@ def describe(code: CodeType, line: int | None = None) -> str:
     return identifier + attributes + ("" if line is None else f"{_LINE_NUMBER}{line}")
 
 
-def _describe_stack(stack: Stack, codes: Codes) -> Iterable[str]:
+def _describe_stack(stack: Stack, codes: Codes, described: dict[tuple[int, int], str]) -> Iterable[str]:
     for key, line in zip(stack[::2], stack[1::2], strict=True):
         if key == AWAIT:
             yield _AWAIT
         elif key == OTHER:
             yield _OTHER
+        elif (frame := described.get((key, line))) is not None:
+            yield frame
         else:
-            yield describe(codes[key], line)
+            described[key, line] = frame = describe(codes[key], line)
+            yield frame

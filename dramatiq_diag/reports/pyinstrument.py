@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from typing import Any, BinaryIO
 
 from ..errors import NotInstalledError
 from ..printable import printable
+from ..reading import read_up_to
 from .errors import ReportError
 
 #: The most that is read into memory to be rendered, in bytes.
@@ -69,9 +71,9 @@ def render_speedscope(path: str, target: BinaryIO) -> None:
 def read(path: str) -> Any:
     """Reads what is stored. Raises: ReportError when it is no JSON, or too large."""
     with open(path, "rb") as file:
-        stored = file.read(_MAX_STORED_BYTES + 1)
-    if len(stored) > _MAX_STORED_BYTES:
-        raise ReportError(f"What is stored has over {_MAX_STORED_BYTES} bytes, which is too much to be rendered.")
+        if os.fstat(file.fileno()).st_size > _MAX_STORED_BYTES:
+            raise ReportError(f"What is stored has over {_MAX_STORED_BYTES} bytes, which is too much to be rendered.")
+        stored = read_up_to(file, _MAX_STORED_BYTES)
     try:
         return json.loads(stored)
     except (ValueError, RecursionError) as error:
