@@ -23,9 +23,9 @@ from .collectors.base import UnavailableCollector
 from .collectors.plugins import GROUP
 from .entry import ENTRY_SUFFIX
 from .middleware import Diagnostics
+from .owner_lock import LOCK_FILE
 from .records import artifacts_of, runs_of_task
 from .settings import Settings
-from .spool import LOCK_FILE
 from .store import Store
 
 #: Longest wait for another thread, in seconds; what keeps the contract never waits it out.
