@@ -11,7 +11,20 @@ from pathlib import Path
 
 from .result import Result, table
 
-NAMES = ("hooks", "overhead", "publisher", "kept", "profile", "truth", "long", "stored", "lists", "reports", "outage")
+NAMES = (
+    "hooks",
+    "overhead",
+    "publisher",
+    "kept",
+    "profile",
+    "truth",
+    "long",
+    "stored",
+    "lists",
+    "reports",
+    "outage",
+    "salvage",
+)
 
 #: Is left out unless it is named: it takes an hour of its own.
 _ON_REQUEST = ("soak",)

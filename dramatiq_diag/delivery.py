@@ -21,6 +21,9 @@ from .store import Bundle, Store
 #: Runs published in one transaction.
 BATCH_SIZE = 100
 
+#: Runs of dead workers published in one transaction: the process's own runs wait for as long as that takes.
+SALVAGE_BATCH_SIZE = 25
+
 #: Errors of reading an entry that say nothing about the entry: it is read again later.
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 
@@ -130,9 +133,9 @@ class Delivery:
         """
         counts = Salvaged()
         for owner in self.spool.dead_owners():
-            for batch in self.spool.batches(owner, BATCH_SIZE, but=self.refused):
+            self.logger.debug("Salvaging what a dead worker left in %s.", owner)
+            for batch in self.spool.batches(owner, SALVAGE_BATCH_SIZE, but=self.refused):
                 if batch:
-                    self.logger.info("Salvaging %d runs that a dead worker left in %s.", len(batch), owner)
                     self.deliver(batch, counts.count)
                 yield counts
             self.spool.remove_owner(owner)

@@ -102,14 +102,14 @@ class Publisher:
                 self._wait_longer()
 
     def _take_turn(self) -> None:
-        """Sees to each duty for a moment, the runs of this process first; a fault ends the turn."""
+        """Does a bit of each duty, the runs of this process first. A fault ends the turn."""
         done = self._guarded(self._announce)
-        if done and self._is_due("schedule", _SCHEDULE_INTERVAL_S):
-            done = self._guarded(self._keep_schedule)
         if done:
             self._publish_backlog()
             done = not self._is_waiting() and self._guarded(self._salvage_further)
-        if done:  # Not before: a server may answer each question and take nothing.
+        if done and self._is_due("schedule", _SCHEDULE_INTERVAL_S):
+            done = self._guarded(self._keep_schedule)
+        if done:  # Only then is the store well: a read-only server answers each question and takes nothing.
             self._backoff_s = _BACKOFF_S[0]
 
     def _is_waiting(self) -> bool:

@@ -13,7 +13,7 @@ from spool_support import END, dead_entry, start_record
 from support import PATIENCE_S, eventually, finish
 
 from dramatiq_diag import spool_contents
-from dramatiq_diag.delivery import BATCH_SIZE, Delivery
+from dramatiq_diag.delivery import SALVAGE_BATCH_SIZE, Delivery
 from dramatiq_diag.spool import Spool
 from dramatiq_diag.store import Store
 
@@ -87,19 +87,19 @@ def test_listing_is_done_in_steps_as_well(settings, monkeypatch):
 
 
 def test_a_salvage_that_is_stopped_begins_nothing_more_and_leaves_the_rest(settings):
-    owner, ids = left_behind(settings().spool, 3 * BATCH_SIZE)
+    owner, ids = left_behind(settings().spool, 3 * SALVAGE_BATCH_SIZE)
     store = Taking()
 
     salvaged = Delivery(Spool(settings()), lambda: store).salvage(until=time.monotonic())
 
-    assert salvaged.recovered_runs == BATCH_SIZE
-    assert len(Spool(settings()).entries(owner, len(ids))) == 2 * BATCH_SIZE
+    assert salvaged.recovered_runs == SALVAGE_BATCH_SIZE
+    assert len(Spool(settings()).entries(owner, len(ids))) == 2 * SALVAGE_BATCH_SIZE
     assert list(Spool(settings()).dead_owners()) == [owner]
 
 
 def test_own_runs_are_published_between_the_steps_of_a_salvage(settings, bench, stored, monkeypatch):
     given = settings(task_diagnostics=["memory"])
-    _, left = left_behind(given.spool, 12 * BATCH_SIZE)
+    _, left = left_behind(given.spool, 30 * SALVAGE_BATCH_SIZE)
     original = Store.publish
     order: list[list[str]] = []
     own: list[str] = []
