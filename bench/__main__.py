@@ -24,6 +24,7 @@ NAMES = (
     "lists",
     "reports",
     "outage",
+    "salvage",
 )
 
 #: Is left out unless it is named: it takes an hour of its own.

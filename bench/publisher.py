@@ -60,11 +60,11 @@ def _rate(names: list[str], settings: dict[str, str]) -> float:
         actor = dramatiq.actor(lambda: None, actor_name="nothing", broker=broker)
         assert diagnostics.process is not None
         publisher = diagnostics.process.publisher
-        _one_message(broker, diagnostics, actor)
+        one_message(broker, diagnostics, actor)
         assert diagnostics.flush(30)
         publisher._not_before = time.monotonic() + 3600  # As while the database is away: runs are sealed and wait.
         for _ in range(_RUNS):
-            _one_message(broker, diagnostics, actor)
+            one_message(broker, diagnostics, actor)
         while len(publisher.backlog) < _RUNS:
             time.sleep(0.01)
         publisher._not_before, started = 0.0, time.perf_counter()
@@ -72,7 +72,7 @@ def _rate(names: list[str], settings: dict[str, str]) -> float:
         return _RUNS / (time.perf_counter() - started)
 
 
-def _one_message(broker: dramatiq.Broker, diagnostics: Diagnostics, actor: dramatiq.Actor[[], None]) -> str:
+def one_message(broker: dramatiq.Broker, diagnostics: Diagnostics, actor: dramatiq.Actor[[], None]) -> str:
     message = MessageProxy(actor.message())
     diagnostics.before_process_message(broker, message)
     actor()
@@ -90,7 +90,7 @@ def _visibility() -> Result:
         actor = dramatiq.actor(lambda: None, actor_name="nothing", broker=broker)
         client = TestClient(app)
         for _ in range(_VISIBLE):
-            task_id = _one_message(broker, diagnostics, actor)
+            task_id = one_message(broker, diagnostics, actor)
             ended = time.perf_counter()
             while client.simulate_get(f"/tasks/{task_id}/profile_artifacts/").status_code != 200:
                 time.sleep(0.005)

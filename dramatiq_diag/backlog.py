@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import islice
 
 from .entry import Entry
@@ -23,15 +22,18 @@ class Backlog:
 
     Parameters:
       spool: Where the entries are.
-      unsaved: The ids of runs whose entries are not whole yet.
+      unsaved: The ids of runs whose entries are not whole yet; `add` takes them off.
     """
 
-    def __init__(self, spool: Spool, unsaved: Container[uuid.UUID]) -> None:
+    def __init__(self, spool: Spool, unsaved: set[uuid.UUID]) -> None:
         self.dropped = 0
         "Entries that neither the disk nor the memory had room for."
+        self.lost = 0
+        "Entries that someone removed from the spool before they were published."
         self._spool = spool
         self._unsaved = unsaved
-        self._held: deque[Entry] = deque()
+        self._held: dict[uuid.UUID, Entry] = {}
+        "Run id -> entry, oldest first."
         self._held_bytes = 0
         "What those held have in memory because the disk did not take it."
         self._overflowed = False
@@ -51,11 +53,13 @@ class Backlog:
                 if not entry.in_memory and (self._overflowed or len(self._held) >= MAX_HELD):
                     self._overflowed = True
                 elif len(self._held) < 2 * MAX_HELD and self._held_bytes + entry.memory_bytes <= MAX_HELD_BYTES:
-                    self._held.append(entry)
+                    self._held[entry.run_id] = entry
                     self._held_bytes += entry.memory_bytes
                 else:
                     self.dropped += 1
                     self._done += 1
+                # Under the lock: `_find` must see each entry either as unsaved or as added, never as neither.
+                self._unsaved.discard(entry.run_id)
             self._news = True
             self._changed.notify_all()
 
@@ -74,7 +78,7 @@ class Backlog:
         with self._changed:
             return self._changed.wait_for(lambda: self._done >= count, timeout_s)
 
-    def oldest(self, count: int, *, but: Container[uuid.UUID]) -> list[Entry]:
+    def oldest(self, count: int, *, but: Iterable[uuid.UUID]) -> list[Entry]:
         """Returns: The next entries, which stay until they are `done`; when all are done, none.
 
         Parameters:
@@ -86,23 +90,25 @@ class Backlog:
         """
         with self._changed:
             if not self._held and self._overflowed:
-                self._find(but)
-            if not self._held:
-                self._done = self._added  # Someone may have removed what was in the spool.
-                self._changed.notify_all()
-            return list(islice(self._held, count))
+                self._find({*but, *tuple(self._unsaved)})  # Other threads change the set; `tuple` copies it at once.
+            return list(islice(self._held.values(), count))
 
     def _find(self, but: Container[uuid.UUID]) -> None:
-        """Holds the oldest that are in the spool. Nothing can be added meanwhile, and what is not yet is unsaved."""
-        if self._spool.owner is not None:
-            found = self._spool.entries(self._spool.owner, MAX_HELD, but=but)
-            self._held.extend(entry for entry in found if entry.run_id not in self._unsaved)
-            self._overflowed = len(found) == MAX_HELD and bool(self._held)
-
-    def done(self, count: int) -> None:
-        """Lets go of the oldest entries."""
-        with self._changed:
-            for _ in range(count):
-                self._held_bytes -= self._held.popleft().memory_bytes
-            self._done = min(self._done + count, self._added)
+        """Holds the oldest that are in the spool, and counts as lost what should be there and is not."""
+        owner = self._spool.owner
+        found = [] if owner is None else self._spool.entries(owner, MAX_HELD, but=but)
+        self._held = {entry.run_id: entry for entry in found}  # None of them was held, so no bytes were.
+        self._overflowed = len(found) == MAX_HELD
+        if not self._overflowed:
+            missing = max(len(self) - len(found), 0)
+            self.lost += missing
+            self._done += missing
             self._changed.notify_all()
+
+    def done(self, entry: Entry) -> None:
+        """Lets go of an entry."""
+        with self._changed:
+            if self._held.pop(entry.run_id, None) is not None:
+                self._held_bytes -= entry.memory_bytes
+                self._done += 1
+                self._changed.notify_all()

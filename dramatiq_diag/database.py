@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.logging import get_logger
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from . import adoption, vacuum
 from .adoption import VERSION_TABLE
-from .errors import NotInstalledError, SchemaError, StoreError, StoreUnavailableError
+from .errors import NotInstalledError, RunRefusedError, SchemaError, StoreError, StoreUnavailableError
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +34,9 @@ if TYPE_CHECKING:
 
 #: The revision that this version needs: the newest in `migrations/versions`.
 HEAD_REVISION = "0006"
+
+#: The class of PostgreSQL's SQLSTATEs for errors like a row that is too large for an index.
+_LIMITS_EXCEEDED = "54"
 
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
@@ -51,6 +61,8 @@ def make_engine(settings: Settings) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": _TIMEOUT_S})
         event.listen(engine, "connect", _configure_sqlite)
+        if url.database:
+            _follow_file(engine, os.path.abspath(url.database))
         return engine
     try:
         # At most one connection stays open while nothing needs it.
@@ -88,17 +100,62 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+def _follow_file(engine: Engine, path: str) -> None:
+    """Makes a new connection where the SQLite file is not the one that a connection was made to.
+
+    After an `rm -rf` of the data directory SQLite would write into the deleted file for ever, without an error.
+    """
+
+    def remember(_: Any, record: Any) -> None:
+        record.info["file"] = _file_id(path)
+
+    def compare(_: Any, record: Any, __: Any) -> None:
+        if record.info["file"] != _file_id(path):
+            get_logger(__name__).warning(
+                "The database file %s was removed or replaced while it was in use: what this process had stored in the "
+                "old one is gone from here. It goes on with a new connection.",
+                path,
+            )
+            raise DisconnectionError(f"{path} was removed or replaced.")
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", compare)
+
+
+def _file_id(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns driver errors into this package's, once, at the store's edge."""
+    """Turns driver errors into this package's, once, at the store's edge.
+
+    Only what the written data cause becomes a `RunRefusedError`. A server that is read-only, full, shutting down or
+    damaged says so in errors of any class, and takes the same data later.
+    """
     try:
         yield
-    except (ProgrammingError, OperationalError, InterfaceError, PoolTimeoutError) as error:
-        if _is_of_the_schema(error):
-            raise SchemaError(f"{SchemaError()} ({_first_line(error)})") from error
+    except DBAPIError as error:
+        raise _translation(error) from error
+    except StatementError as error:  # A value that cannot be made a parameter.
+        raise RunRefusedError(f"The database refused: {_first_line(error)}") from error
+    except PoolTimeoutError as error:
         raise StoreUnavailableError(f"The database cannot be used: {_first_line(error)}") from error
     except SQLAlchemyError as error:
-        raise StoreError(f"The database refused: {_first_line(error)}") from error
+        raise StoreError(f"The database could not be asked: {_first_line(error)}") from error
+
+
+def _translation(error: DBAPIError) -> StoreError:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if isinstance(error, (DataError, IntegrityError)) or state.startswith(_LIMITS_EXCEEDED):
+        return RunRefusedError(f"The database refused: {_first_line(error)}")
+    if _is_of_the_schema(error):
+        return SchemaError(f"{SchemaError()} ({_first_line(error)})")
+    return StoreUnavailableError(f"The database cannot be used: {_first_line(error)}")
 
 
 def _is_of_the_schema(error: Exception) -> bool:

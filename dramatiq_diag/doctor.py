@@ -18,8 +18,10 @@ from .collectors import load
 from .collectors.base import UnavailableCollector
 from .database import HEAD_REVISION, check_schema
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
+from .owner_lock import NO_LOCKS, try_lock
 from .settings import Settings
 from .spool import Spool
+from .spool_contents import remedy_for
 from .store import Store
 from .worker_actors import worker_standing
 
@@ -28,6 +30,9 @@ _OTHER_VARIABLES = ("DRAMATIQ_DIAG_DEMO_", "DRAMATIQ_DIAG_TEST_")
 
 #: A directory is writable if it takes so much: a full disk still takes empty files.
 _PROBE_BYTES = 65536
+
+#: Directories of the spool that are named where several have the same fault.
+_NAMED = 3
 
 #: Seconds after which an entry that nobody wrote to waits for the store: a run that runs writes to its own each second.
 _STUCK_S = 60.0
@@ -69,6 +74,7 @@ def examine(settings: Settings) -> list[Check]:
         _directory("data dir", settings.data_dir, Settings.variable("data_dir")),
         _directory("spool", settings.spool, Settings.variable("spool_dir")),
         _directory("blobs", settings.blob_dir, Settings.variable("blob_url")),
+        *_locks(settings),
         *_backlog(settings),
         *_store(settings),
     ]
@@ -97,7 +103,7 @@ def _collectors(settings: Settings) -> Iterator[Check]:
     if settings.off:
         yield _info(
             "selection",
-            "this environment selects nothing; a worker with it would collect nothing, and workers may have another one",
+            "this environment selects nothing; a worker would collect nothing with it, and may have another one",
             "If it is a worker's, set TASK_DIAGNOSTICS, for example to memory,pyinstrument.",
         )
     else:
@@ -170,15 +176,33 @@ def _directory(name: str, path: Path, variable: str) -> Check:
     return _ok(name, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
 
 
+def _locks(settings: Settings) -> Iterator[Check]:
+    """Looks whether the spool's file system has the locks that tell living workers from dead ones."""
+    try:
+        existing = next(parent for parent in (settings.spool, *settings.spool.parents) if parent.is_dir())
+        with tempfile.TemporaryFile(dir=existing, buffering=0) as file:
+            try_lock(file.fileno())
+    except OSError as error:
+        if error.errno in NO_LOCKS:  # `_directory` says the rest.
+            detail = f"{settings.spool} is on a file system without locks: {error.strerror}"
+            yield _finding("spool locks", detail, remedy_for(error))
+
+
+def _passed_over(spool: Spool) -> Iterator[Check]:
+    found: dict[str, list[str]] = {}
+    for path, error in spool.passed_over.items():
+        found.setdefault(remedy_for(error), []).append(f"{path}: {error.strerror or error}")
+    for remedy, paths in found.items():
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        yield _finding("unusable in the spool", f"{'; '.join(paths[:_NAMED])}{more}", remedy)
+
+
 def _backlog(settings: Settings) -> Iterator[Check]:
     spool = Spool(settings)
-    try:
-        size_bytes = spool.measure()
-        written_at = spool.written_at()
-        left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
-    except DiagnosticsError as error:
-        yield _finding("backlog", str(error), "Run this as the worker's user.")
-        return
+    size_bytes = spool.measure()
+    written_at = spool.written_at()
+    left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
+    yield from _passed_over(spool)
     text = f"{len(written_at)} runs, {size_bytes} bytes"
     if written_at:
         text += f", the oldest written to {time.time() - min(written_at):.0f} s ago"

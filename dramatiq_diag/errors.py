@@ -29,6 +29,10 @@ class StoreUnavailableError(StoreError):
     """The database or the blob directory cannot be reached; check it with `dramatiq-diag doctor`."""
 
 
+class RunRefusedError(StoreError):
+    """The database does not take the data of this run."""
+
+
 class SchemaError(StoreError):
     """The database's schema is not the one this version needs; run `dramatiq-diag migrate`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from .errors import StoreUnavailableError
 from .settings import Settings
 from .store import Store
 
@@ -31,13 +32,22 @@ class LazyStore:
             if self._store is None:
                 self._store = Store(self._settings)
             if not self._is_open:
-                self._store.open()
+                try:
+                    self._store.open()
+                except OSError as error:  # As when the process has no descriptor left.
+                    raise StoreUnavailableError(f"The store cannot be opened: {error}") from error
                 self._is_open = True
             return self._store
 
     def reopen(self) -> None:
-        """Has it opened again before its next use: after a fault, schema and disk may not be what they were."""
-        self._is_open = False
+        """Has it opened again before its next use: after a fault, schema and disk may not be what they were.
+
+        The connections are closed as well: after a failover they may lead to a server that is read-only from now on.
+        """
+        with self._lock:
+            self._is_open = False
+            if self._store is not None:
+                self._store.close()  # It connects again when it is used again.
 
     def close(self) -> None:
         """Ends the use by this thread, and with the last one's the connections."""

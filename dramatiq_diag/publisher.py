@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from dramatiq.logging import get_logger
 
 from .backlog import Backlog
-from .delivery import BATCH_SIZE, Delivery
+from .delivery import BATCH_SIZE, Delivery, Outcome, Salvaged
+from .entry import Entry
 from .errors import DiagnosticsError
 from .models import RunStatus
 from .run import Run
@@ -27,6 +28,9 @@ _TICK_S = 0.25
 _SALVAGE_INTERVAL_S = 3.0
 _SCHEDULE_INTERVAL_S = 5.0
 _ANNOUNCE_AFTER_S = 1.0
+
+#: The part of the time that salvages without a result may take: a directory of many refused entries is long to list.
+_SALVAGE_SHARE = 0.02
 
 _BACKOFF_S = (0.25, 10.0)
 _WARNING_INTERVAL_S = 60.0
@@ -51,6 +55,11 @@ class Publisher:
         self._announced: set[Run] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
+        self._salvaging: Generator[Salvaged, None, None] | None = None
+        "The salvage that is under way."
+        self._salvaged = Salvaged()
+        "What it has published so far."
+        self._salvage_began = 0.0
         self._stop_at: float | None = None
         self._not_before = 0.0
         self._backoff_s = _BACKOFF_S[0]
@@ -65,7 +74,7 @@ class Publisher:
     def flush(self, count: int, timeout_s: float) -> bool:
         """Waits until the first *count* runs of this process are published. Returns: Whether they are."""
         done = self.backlog.wait_until_done(count, timeout_s)
-        return done and not self._lost and not self.backlog.dropped
+        return done and not (self._lost or self.backlog.dropped or self.backlog.lost)
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what is possible within the time, then ends the thread."""
@@ -80,27 +89,33 @@ class Publisher:
     def _run(self) -> None:
         while True:
             try:
-                if not self._can_publish():
+                if not self._can_publish() and (self._salvaging is None or self._is_waiting()):
                     self.backlog.wait_for_news(_TICK_S)
                 if self._stop_at is not None:
                     self._finish(self._stop_at)
                     return
-                if time.monotonic() >= self._not_before:
-                    self._look_around()
-                    self._publish_backlog()
+                if not self._is_waiting():
+                    self._take_turn()
             except Exception:
                 self.logger.exception("The publisher met an unexpected error and goes on.")
                 self._wait_longer()
 
-    def _look_around(self) -> None:
-        self._guarded(self._announce)
-        if self._is_due("salvage", _SALVAGE_INTERVAL_S):
-            self._guarded(self._salvage)
-        if self._is_due("schedule", _SCHEDULE_INTERVAL_S):
-            self._guarded(self._keep_schedule)
+    def _take_turn(self) -> None:
+        """Does a bit of each duty, the runs of this process first. A fault ends the turn."""
+        done = self._guarded(self._announce)
+        if done:
+            self._publish_backlog()
+            done = not self._is_waiting() and self._guarded(self._salvage_further)
+        if done and self._is_due("schedule", _SCHEDULE_INTERVAL_S):
+            done = self._guarded(self._keep_schedule)
+        if done:  # Only then is the store well: a read-only server answers each question and takes nothing.
+            self._backoff_s = _BACKOFF_S[0]
+
+    def _is_waiting(self) -> bool:
+        return time.monotonic() < self._not_before
 
     def _can_publish(self) -> bool:
-        return bool(self.backlog) and time.monotonic() >= self._not_before
+        return bool(self.backlog) and not self._is_waiting()
 
     def _publish_backlog(self) -> None:
         """Publishes for a moment at most; the other duties come in between."""
@@ -113,9 +128,11 @@ class Publisher:
     def _publish(self) -> None:
         batch = self.backlog.oldest(BATCH_SIZE, but=self.delivery.refused)
         if batch:
-            if self.delivery.deliver(batch):
-                self._lost = True
-            self.backlog.done(len(batch))
+            self.delivery.deliver(batch, self._settled)
+
+    def _settled(self, entry: Entry, outcome: Outcome) -> None:
+        self._lost |= outcome is not Outcome.PUBLISHED
+        self.backlog.done(entry)
 
     def _announce(self) -> None:
         before = self.process.clock() - _ANNOUNCE_AFTER_S
@@ -125,10 +142,29 @@ class Publisher:
         self._store.opened().announce([_running(run) for run in fresh])
         self._announced |= fresh
 
-    def _salvage(self) -> None:
+    def _salvage_further(self) -> None:
+        """Takes one step of the salvage that is under way, or begins one when it is due."""
         if self.process.spool.owner is None:  # It cannot be used, which was said.
             return
-        self.delivery.salvage(until=self._stop_at)
+        if self._salvaging is None:
+            if not self._is_due("salvage", _SALVAGE_INTERVAL_S):
+                return
+            self._salvaging, self._salvaged = self.delivery.salvage_in_steps(), Salvaged()
+            self._salvage_began = time.monotonic()
+        with self.process.switch_interval.short(_SWITCH_INTERVAL_S):
+            salvaged = next(self._salvaging, None)
+        if salvaged is not None:
+            self._salvaged = salvaged
+            return
+        self._salvaging = None
+        if not self._salvaged.recovered_runs:
+            took_s = time.monotonic() - self._salvage_began
+            self._due["salvage"] = max(self._due["salvage"], self._salvage_began + took_s / _SALVAGE_SHARE)
+
+    def _salvage_until(self, stop_at: float) -> None:
+        if self.process.spool.owner is None:
+            return
+        self.delivery.salvage(until=stop_at)
 
     def _keep_schedule(self) -> None:
         if self.schedule is not None:
@@ -138,10 +174,12 @@ class Publisher:
         while self.backlog and time.monotonic() < stop_at:
             time.sleep(max(min(self._not_before, stop_at) - time.monotonic(), 0.0))
             self._publish_backlog()
+        if self._salvaging is not None:  # It holds a lock, and siblings may have died since it began.
+            self._salvaging.close()
         if self.backlog:
             self.logger.warning("%d runs wait in the spool for the next worker.", len(self.backlog))
         else:
-            self._guarded(self._salvage)
+            self._guarded(lambda: self._salvage_until(stop_at))
         self._store.close()
 
     def _is_due(self, what: str, interval_s: float) -> bool:
@@ -160,7 +198,6 @@ class Publisher:
             self._warn(error)
             self._wait_longer()
             return False
-        self._backoff_s = _BACKOFF_S[0]
         return True
 
     def _wait_longer(self) -> None:
@@ -172,7 +209,8 @@ class Publisher:
         if now - self._warned_at >= _WARNING_INTERVAL_S:
             self._warned_at = now
             dropped = f" {self.backlog.dropped} were dropped, as the disk took nothing." if self.backlog.dropped else ""
-            self.logger.warning("%s %d sealed runs wait in the spool.%s", error, len(self.backlog), dropped)
+            lost = f" {self.backlog.lost} were removed from it." if self.backlog.lost else ""
+            self.logger.warning("%s %d sealed runs wait in the spool.%s%s", error, len(self.backlog), lost, dropped)
 
 
 def _running(run: Run) -> RunRecord:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: A longer text goes into the entry in pieces, in characters: its lines are read one at a time.
 _MAX_TEXT_LENGTH = 64 * 1024
 
-#: The entry gets a peak that is larger than the one it has by this factor, so that a growing task leaves a bounded entry.
+#: The entry gets a peak that is larger than the one it has by this factor: a task that grows leaves a bounded entry.
 _NOTED_GROWTH = 1.01
 
 #: Seconds that a step of a collector may take, where it is not a quick one.
@@ -329,9 +329,8 @@ class Run:
             self.entry.append({"to": collector.artifact_name, "text": text[:_MAX_TEXT_LENGTH]})
             text = text[_MAX_TEXT_LENGTH:]
         record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
-        if peak_rss_bytes is not None:
-            if peak_rss_bytes > self._noted_peak_bytes:
-                record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
+        if peak_rss_bytes is not None and peak_rss_bytes > self._noted_peak_bytes:
+            record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
         self.entry.append(record)
 
     def append_vitals(self, vitals: Vitals) -> None:

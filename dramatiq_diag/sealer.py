@@ -103,7 +103,6 @@ class Sealer:
             except Exception:
                 self.logger.exception("Run %s could not be saved as a whole.", run.run_id)
         self.backlog.add([run.entry for run in runs])
-        self.process.unsaved.difference_update(run.run_id for run in runs)
         return None in taken
 
     def _is_first(self, run: Run) -> bool:
@@ -126,7 +125,7 @@ class Sealer:
                 spool.open()
             spool.measure()
             self.has_warned = False
-        except SpoolError as error:
+        except (SpoolError, OSError) as error:  # Runs are saved in any case: this comes before each time.
             if not self.has_warned:
                 self.logger.warning("%s Until then diagnostics are held in memory.", error)
                 self.has_warned = True

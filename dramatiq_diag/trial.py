@@ -23,9 +23,9 @@ from .collectors import COLLECTOR_NAMES, Collector, Recording
 from .collectors.base import UnavailableCollector
 from .entry import ENTRY_SUFFIX
 from .middleware import Diagnostics
+from .owner_lock import LOCK_FILE
 from .records import artifacts_of, runs_of_task
 from .settings import Settings
-from .spool import LOCK_FILE
 from .state import STATE_FILE
 from .store import Store
 

@@ -60,7 +60,7 @@ def emptied(backlog: Backlog, count: int = 2, but: Any = ()) -> list[uuid.UUID]:
         ids += [entry.run_id for entry in batch]
         for entry in batch:
             entry.remove(())
-        backlog.done(len(batch))
+            backlog.done(entry)
     return ids
 
 
@@ -90,7 +90,8 @@ def test_what_is_past_the_bound_is_found_again_in_the_spool(spool, backlog):
 def test_what_comes_while_the_spool_holds_older_ones_waits_behind_them(spool, backlog):
     entries = [written(spool, at) for at in range(3 * HELD)]
     backlog.add(entries[: 2 * HELD])
-    backlog.done(len(backlog.oldest(HELD, but=())))
+    for entry in backlog.oldest(HELD, but=()):
+        backlog.done(entry)
     for entry in entries[:HELD]:
         entry.remove(())
 
@@ -115,7 +116,8 @@ def test_entries_that_cannot_be_published_are_not_found_again(spool, backlog):
     entries = [written(spool, at) for at in range(2 * HELD)]
     backlog.add(entries)
     refused = {entries[0].run_id, entries[HELD].run_id}
-    backlog.done(len(backlog.oldest(HELD, but=refused)))
+    for entry in backlog.oldest(HELD, but=refused):
+        backlog.done(entry)
     for entry in entries[1:HELD]:
         entry.remove(())
 

@@ -15,7 +15,7 @@ from support import PATIENCE_S, eventually, finish
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.database import migrate
-from dramatiq_diag.errors import StoreError
+from dramatiq_diag.errors import RunRefusedError
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 from dramatiq_diag.store import Store
 
@@ -204,7 +204,7 @@ def test_one_poisonous_run_does_not_block_the_others(bench, settings, stored, mo
 
     def picky(store: Store, bundles: Any) -> None:
         if any(bundle.run.actor_name == "poison" for bundle in bundles):
-            raise StoreError("The database refused: no poison")
+            raise RunRefusedError("The database refused: no poison")
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", picky)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import stat
-import subprocess
-import sys
 import threading
 import uuid
 from pathlib import Path
 
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
-from spool_support import END, TEXT, dead_entry, start_record
+from spool_support import (
+    END,
+    KINDS,
+    TEXT,
+    dead_entry,
+    dead_owners_seen_by_another_process,
+    make_foreign,
+    start_record,
+)
 from support import PATIENCE_S, finish
 
 from dramatiq_diag.bundle import read_bundle
@@ -24,13 +29,6 @@ from dramatiq_diag.entry import ENTRY_SUFFIX, Entry
 from dramatiq_diag.errors import SpoolError
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 from dramatiq_diag.spool import READY_ENTRIES, Spool
-
-_LOOK = """
-import sys
-from dramatiq_diag import Settings
-from dramatiq_diag.spool import Spool
-print(sorted(owner.name for owner in Spool(Settings(data_dir=sys.argv[1])).dead_owners()))
-"""
 
 _FORK = """
 import os, sys, time
@@ -45,13 +43,6 @@ if os.fork() == 0:
 sys.stdin.readline()
 os._exit(0)
 """
-
-
-def dead_owners_seen_by_another_process(data_dir: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", _LOOK, str(data_dir)], capture_output=True, text=True, check=True, timeout=PATIENCE_S
-    )
-    return list(json.loads(done.stdout.replace("'", '"')))
 
 
 @pytest.fixture
@@ -326,28 +317,6 @@ def test_a_hostile_beginning_is_refused(settings, changes):
         read_bundle(entry)
 
 
-def _make(kind: str, path: Path, secret: Path) -> None:
-    if kind == "symlink":
-        path.symlink_to(secret)
-    elif kind == "dangling symlink":
-        path.symlink_to(secret.with_name("gone"))
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "directory":
-        path.mkdir()
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            cwd = Path.cwd()
-            os.chdir(path.parent)  # The name of a socket has a limit.
-            try:
-                listener.bind(path.name)
-            finally:
-                os.chdir(cwd)
-
-
-KINDS = ["symlink", "dangling symlink", "fifo", "directory", "socket"]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_artifact_that_is_no_regular_file_is_not_published(settings, bench, stored, tmp_path, kind):
     given = settings(task_diagnostics=["memory"])
@@ -355,7 +324,7 @@ def test_an_artifact_that_is_no_regular_file_is_not_published(settings, bench, s
     secret.write_text("root:x:0:0")
     run_id = uuid.uuid4()
     entry = dead_entry(given.spool, [start_record(run_id), END], run_id)
-    _make(kind, Path(entry.path("memory_profile")), secret)
+    make_foreign(kind, Path(entry.path("memory_profile")), secret)
 
     with bench(given) as tasks:
         task_id = tasks.run(lambda: None, actor_name="work")
@@ -375,7 +344,7 @@ def test_an_entry_that_is_no_regular_file_harms_nothing(settings, bench, stored,
     secret.write_text(json.dumps(start_record(run_id)))
     owner = given.spool / str(uuid.uuid4())
     owner.mkdir(parents=True)
-    _make(kind, owner / f"{run_id}.{ENTRY_SUFFIX}", secret)
+    make_foreign(kind, owner / f"{run_id}.{ENTRY_SUFFIX}", secret)
 
     with bench(given) as tasks:
         task_id = tasks.run(lambda: None, actor_name="work")

@@ -158,6 +158,52 @@ def test_a_database_server_that_is_restarted_gets_everything(
         server.cleanup()
 
 
+def test_a_server_that_is_read_only_for_a_while_refuses_no_run_and_gets_all_in_order(
+    bench, settings, stored, monkeypatch, caplog, postgres
+):
+    original = Store.publish
+    order: list[str] = []
+
+    def publish(store: Store, bundles: Any) -> None:
+        original(store, bundles)
+        order.extend(bundle.run.task_id for bundle in bundles)
+
+    monkeypatch.setattr(Store, "publish", publish)
+
+    @contextmanager
+    def read_only() -> Iterator[None]:
+        postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            postgres.execute("ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+
+    with postgres.database() as name:
+        given = settings(task_diagnostics=["memory"], database_url=postgres.url(name))
+        with bench(given) as tasks:
+            ids = run_through(tasks, read_only(), caplog)
+
+        assert "read-only" in warnings_of(caplog)[0]
+        assert order == ids
+        assert_whole(stored(given), ids)
+        assert list(given.spool.iterdir()) == []
+        stored(given).store.close()
+
+
+def test_a_server_that_answers_and_takes_nothing_is_tried_less_and_less(bench, settings, postgres):
+    with postgres.database() as name:
+        given = settings(task_diagnostics=["memory"], database_url=postgres.url(name), shutdown_timeout=0.1)
+        with bench(given) as tasks:
+            tasks.run(lambda: None, actor_name="before")
+            postgres.execute(
+                f"ALTER DATABASE {name} SET default_transaction_read_only = on",
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+            )
+            tasks.actor(lambda: None, actor_name="after").send()
+            publisher = tasks.diagnostics.process.publisher
+            eventually(lambda: publisher._backoff_s == publisher_module._BACKOFF_S[1], "the longest wait")
+
+
 def test_a_blob_directory_that_was_removed_is_used_again_once_someone_says_it_is_lost(
     bench, settings, stored, store_of, caplog
 ):

@@ -9,6 +9,7 @@ import click
 from ..delivery import Delivery
 from ..settings import Settings
 from ..spool import Spool
+from ..spool_contents import remedy_for
 from .output import echo_json
 from .store import opened_store
 
@@ -21,19 +22,22 @@ def recover(context: click.Context, *, as_json: bool) -> None:
 
     Workers do that by themselves, when they start and while they run; this is for a machine that has none any more.
     What belongs to a living worker is left alone, and two salvagers never publish a run twice. Exits 1 if an entry
-    could not be published; it stays where it is.
+    could not be published, or a directory of the spool could not be used; they stay where they are.
 
     \b
     Example:
       dramatiq-diag recover --json
     """
     settings = Settings()
+    spool = Spool(settings)
     with opened_store(settings) as store:
-        salvaged = Delivery(Spool(settings), lambda: store).salvage()
+        salvaged = Delivery(spool, lambda: store).salvage()
     if as_json:
         echo_json(asdict(salvaged))
     else:
         click.echo(f"Recovered {salvaged.recovered_runs} runs from {settings.spool}.")
         if salvaged.refused_runs:
             click.echo(f"{salvaged.refused_runs} entries could not be published and stay there.")
-    context.exit(1 if salvaged.refused_runs else 0)
+        for path, error in spool.passed_over.items():
+            click.echo(f"{path} was passed over: {error.strerror or error}. {remedy_for(error)}")
+    context.exit(1 if salvaged.refused_runs or spool.passed_over else 0)
