@@ -13,6 +13,7 @@ from dramatiq.logging import get_logger
 from .asking import OPTION
 from .collectors.base import Collector
 from .rules import duration_ms, size_bytes, split_texts
+from .tasklog import Warn
 
 if TYPE_CHECKING:
     from .selection import Choice
@@ -139,10 +140,11 @@ class Triggers:
     Parameters:
       settings: The triggers of actors that have none of their own.
       collectors: Name -> collector, for those that are allowed.
+      warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, settings: Settings, collectors: dict[str, Collector]) -> None:
-        self.logger = get_logger(__name__, type(self))
+    def __init__(self, settings: Settings, collectors: dict[str, Collector], warn: Warn | None = None) -> None:
+        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
         self._collectors = collectors
         self._engine = settings.pyinstrument_engine
         self._for_all = parse_triggers(settings.triggers)
@@ -181,7 +183,7 @@ class Triggers:
                 raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
             check_late(triggers, self._engine)
         except ValueError as error:
-            self.logger.warning(
+            self._log_warning(
                 "Actor %r: its option %s is ignored, and it has no triggers%s; allowed are %s.",
                 actor.actor_name,
                 TRIGGERS_OPTION,
