@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 from collections.abc import Callable
 
 from .errors import HungError
 
+#: Makes a call on a thread that no interrupt strikes.
+Handover = Callable[[Callable[[], object]], None]
 
-def call_bounded(call: Callable[[], None], timeout_s: float) -> None:
+
+def call_bounded(call: Callable[[], None], timeout_s: float, hand_over: Handover) -> None:
     """Makes a call on a thread of its own, and waits for it; a call that hangs is left to itself.
 
-    It runs on the threads of tasks, where an interrupt of Dramatiq's may strike after any call. `Thread.start` and
-    `Thread.join` would wait in a `threading.Condition`, whose lock may then stay held: so another thread starts the
-    thread, and a plain lock is waited for.
+    The threads of tasks do this, where an interrupt of Dramatiq's may strike after any call. A plain lock is waited
+    for: `Thread.start` and `Thread.join` wait in Python code that may leave a lock held. And another thread starts the
+    thread: CPython has the new one under the id of its starter for a moment, and an interrupt would go to the new one.
+
+    Parameters:
+      call: The call.
+      timeout_s: Seconds to wait at most.
+      hand_over: Starts the thread.
 
     Raises:
       HungError: When it has not returned after *timeout_s* seconds.
@@ -23,20 +30,22 @@ def call_bounded(call: Callable[[], None], timeout_s: float) -> None:
     raised: list[BaseException] = []
     done = threading.Lock()
 
-    def guarded(step: Callable[[], None]) -> None:
+    def start() -> None:
         try:
-            step()
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
+            threading.Thread(target=make, name="dramatiq_diag.bounded", daemon=True).start()
+        except RuntimeError as error:  # There are too many threads.
             raised.append(error)
             done.release()
 
     def make() -> None:
-        call()
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
+            raised.append(error)
         done.release()
 
     done.acquire()
-    thread = threading.Thread(target=guarded, args=(make,), name="dramatiq_diag.bounded", daemon=True)
-    _thread.start_new_thread(guarded, (thread.start,))
+    hand_over(start)
     is_done = done.acquire(timeout=timeout_s)
     if raised:
         raise raised[0]

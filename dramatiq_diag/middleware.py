@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -140,4 +141,4 @@ class Diagnostics(Middleware):
             except Interrupt as interrupt:
                 # A time limit that strikes in here was meant for a function that has already ended: without this
                 # middleware it would have been disarmed by now, so the task's outcome stays what it is.
-                self.logger.debug("%r struck after the task had ended.", interrupt)
+                process.log.say(logging.DEBUG, "%r struck after the task had ended.", interrupt)

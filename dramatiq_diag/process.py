@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -38,6 +37,7 @@ from .selection import NOTHING, Selection
 from .settings import Settings
 from .spool import Spool
 from .switching import SwitchInterval
+from .tasklog import TaskLog
 from .ticker import Ticker
 from .trigger_texts import collectors_of, parse_triggers
 from .triggers import Triggers
@@ -64,6 +64,7 @@ class Process:
         self.clock = clock
         self.hostname = socket.gethostname()
         self.pid = os.getpid()
+        self.log = TaskLog(self.logger)
         self.ticker = Ticker(clock) if ticker is None else ticker
         self.rss = RssReader()
         self.spool = Spool(settings)
@@ -72,9 +73,9 @@ class Process:
         self.coroutines = CoroutineWatch()
         names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)
         self.collectors = load((*names, *collectors_of(parse_triggers(settings.triggers))), settings)
-        self.selection = Selection(settings, self.collectors)
-        self.triggers = Triggers(settings, self.collectors)
-        self.judge = Judge(settings)
+        self.selection = Selection(settings, self.collectors, self.log.warn)
+        self.triggers = Triggers(settings, self.collectors, self.log.warn)
+        self.judge = Judge(settings, self.log.warn)
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
         self.hung: set[Collector] = set()
@@ -89,7 +90,6 @@ class Process:
         self.rss_watch = RssWatch(self)
         self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}
-        self._warned: set[Hashable] = set()
 
     def start(self) -> None:
         """Opens the spool and starts the threads; where one of these steps fails, those before it are undone."""
@@ -143,9 +143,11 @@ class Process:
         self.coroutines.close()
         self.rss.close()
         self.spool.close()
+        self.log.write()
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until everything sealed so far is published. Returns: Whether it is."""
+        self.log.write()
         return self.publisher.flush(self.sealer.submitted, timeout_s)
 
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
@@ -197,7 +199,5 @@ class Process:
         self.runs.pop(thread_id, None)
 
     def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
-        """Logs a warning with the error's traceback the first time; after that at debug level."""
-        level = logging.DEBUG if key in self._warned else logging.WARNING
-        self._warned.add(key)
-        self.logger.log(level, text, *values, exc_info=error)
+        """Logs a warning with the error's traceback the first time; after that at debug level. For any thread."""
+        self.log.warn_once(key, error, text, *values)

@@ -16,6 +16,7 @@ from .asking import KEEP_IF_OPTION
 from .quantiles import Durations
 from .setting_fields import ALLOWED_RULES, read_size
 from .statuses import RunStatus
+from .tasklog import Warn
 
 if TYPE_CHECKING:
     from .run import Run
@@ -137,10 +138,11 @@ class Judge:
 
     Parameters:
       settings: The rules of actors that have none of their own.
+      warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.logger = get_logger(__name__, type(self))
+    def __init__(self, settings: Settings, warn: Warn | None = None) -> None:
+        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
         self._for_all = parse_rules(settings.keep_if)
         self._by_actor: dict[str, tuple[Rule, ...]] = {}
         self._lock = threading.Lock()
@@ -183,7 +185,7 @@ class Judge:
         try:
             return parse_rules(actor.options[KEEP_IF_OPTION])
         except ValueError as error:
-            self.logger.warning(
+            self._log_warning(
                 "Actor %r: its option %s is ignored, and all its runs are kept%s; allowed are %s.",
                 actor.actor_name,
                 KEEP_IF_OPTION,

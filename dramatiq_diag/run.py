@@ -313,7 +313,7 @@ class Run:
         if collector in self.process.hung:
             raise HungError("It hung in another run of this process.")
         try:
-            call_bounded(step, STEP_TIMEOUT_S)
+            call_bounded(step, STEP_TIMEOUT_S, self.process.ticker.call_soon)
         except HungError:
             self.process.hung.add(collector)
             raise

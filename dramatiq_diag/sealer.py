@@ -75,6 +75,7 @@ class Sealer:
         stopping = False
         while not stopping:
             try:
+                self.process.log.write()
                 self._keep_spool()
                 stopping = self._save(self._take())
             except Exception:
@@ -96,6 +97,7 @@ class Sealer:
 
     def _save(self, taken: list[Run | None]) -> bool:
         """Returns: Whether that was the end."""
+        self.process.log.write()
         runs = [run for run in taken if run is not None and self._is_first(run)]
         for run in runs:
             try:

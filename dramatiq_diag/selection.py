@@ -18,6 +18,7 @@ from .collectors import Collector, Options, chosen, stand_in_for
 from .collectors.base import UnavailableCollector
 from .options import OptionsError, Request, judge_options, read_request, with_all
 from .settings import Settings
+from .tasklog import Warn
 
 if TYPE_CHECKING:
     from .held import HeldPermits
@@ -65,10 +66,11 @@ class Selection:
     Parameters:
       settings: What is collected for all, and what may be asked for.
       collectors: Name -> collector, in the order of starting.
+      warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, settings: Settings, collectors: Mapping[str, Collector]) -> None:
-        self.logger = get_logger(__name__, type(self))
+    def __init__(self, settings: Settings, collectors: Mapping[str, Collector], warn: Warn | None = None) -> None:
+        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
         self.collectors = collectors
         self._settings = settings
         self.for_all = frozenset(expand(settings.task_diagnostics))
@@ -210,7 +212,7 @@ class Selection:
     def _warn(self, actor_name: str, what: str, text: str) -> None:
         if (actor_name, what) not in self._warned:
             self._warned.add((actor_name, what))
-            self.logger.warning("Actor %r: %s.", actor_name, text)
+            self._log_warning("Actor %r: %s.", actor_name, text)
 
 
 def _limit_of(rate: float) -> int | None:

@@ -67,6 +67,7 @@ class Ticker:
         "A heap, which only the ticker's thread touches."
         self._purge_at = _MIN_PURGED
         self._added: deque[Timer] = deque()
+        self._soon: deque[Callable[[], object]] = deque()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sleeps_until = -math.inf
         "When the thread wakes up by itself; it looks at what was added before it sleeps."
@@ -87,6 +88,14 @@ class Ticker:
         if timer.due < self._sleeps_until or len(self._added) > _MAX_ADDED:
             self._wakes.put(None)
 
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Makes a call on the ticker's thread, once; right here where this is that thread."""
+        if threading.get_ident() == self._thread.ident:
+            call()
+            return
+        self._soon.append(call)
+        self._wakes.put(None)
+
     def stop(self) -> None:
         """Ends the thread and waits for it."""
         self._stopped = True
@@ -96,6 +105,8 @@ class Ticker:
 
     def turn(self) -> bool:
         """Calls the next timer if it is due. Returns: Whether there may be another one that is due."""
+        while self._soon:
+            self._guarded(self._soon.popleft())
         self._take_in()
         now = self._clock()
         if not self._timers or self._timers[0].due > now:
@@ -108,11 +119,17 @@ class Ticker:
         missed = int((now - timer.due) / timer.interval_s)
         timer.due += (missed + 1) * timer.interval_s
         heapq.heapreplace(self._timers, timer)
+        if not self._guarded(call):
+            timer.cancel()
+        return True
+
+    def _guarded(self, call: Callable[[], object]) -> bool:
+        """Returns: Whether the call did not raise."""
         try:
             call()
         except Exception:
-            timer.cancel()
             self.logger.warning("A timer failed and was ended.", exc_info=True)
+            return False
         return True
 
     def _take_in(self) -> None:
@@ -134,7 +151,9 @@ class Ticker:
     def _sleep(self) -> None:
         """Waits until a timer is due, or one is added that is due before that."""
         self._sleeps_until = self._timers[0].due if self._timers else math.inf
-        if not self._added:  # What is added from here on is compared with the moment that was just set.
+        if (
+            not self._added and not self._soon
+        ):  # What is added from here on is compared with the moment that was just set.
             timeout_s = None if self._sleeps_until == math.inf else max(self._sleeps_until - self._clock(), 0.0)
             with suppress(queue.Empty):
                 self._wakes.get(timeout=timeout_s)

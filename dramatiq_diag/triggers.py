@@ -13,6 +13,7 @@ from .asking import OPTION, TRIGGERS_OPTION
 from .collector_names import LATE_NAMES, STACKS
 from .collectors.base import Collector
 from .setting_fields import ALLOWED_TRIGGERS
+from .tasklog import Warn
 from .trigger_texts import (
     Trigger,
     check_late,
@@ -63,10 +64,11 @@ class Triggers:
     Parameters:
       settings: The triggers of actors that have none of their own.
       collectors: Name -> collector, for those that are allowed.
+      warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, settings: Settings, collectors: dict[str, Collector]) -> None:
-        self.logger = get_logger(__name__, type(self))
+    def __init__(self, settings: Settings, collectors: dict[str, Collector], warn: Warn | None = None) -> None:
+        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
         self._collectors = collectors
         self._engine = settings.pyinstrument_engine
         self._for_all = parse_triggers(settings.triggers)
@@ -105,7 +107,7 @@ class Triggers:
                 raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
             check_late(triggers, self._engine)
         except ValueError as error:
-            self.logger.warning(
+            self._log_warning(
                 "Actor %r: its option %s is ignored, and it has no triggers%s; allowed are %s.",
                 actor.actor_name,
                 TRIGGERS_OPTION,

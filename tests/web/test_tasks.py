@@ -46,6 +46,7 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
         exception_type="ValueError",
         exception_message="no <b>",
         overlapped_task_ids=["other"],
+        collection_ms=12.5,
     )
     assert site.get("/tasks/task-1/").json == {
         "task_id": "task-1",
@@ -60,6 +61,7 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
                 "started_at": "2026-01-02T03:04:05.678901Z",
                 "finished_at": "2026-01-02T03:04:09.678901Z",
                 "duration_ms": 4000.5,
+                "collection_ms": 12.5,
                 "peak_rss_bytes": 131072000,
                 "hostname": "worker-1",
                 "pid": 4711,
