@@ -31,7 +31,7 @@ from .result import Result, percentile
 
 _RUNS = int(os.environ.get("BENCH_RUNS", "1_000_000"))
 _BATCH = 10_000
-_ANSWERS = 2000
+_ANSWERS = int(os.environ.get("BENCH_ANSWERS", "2000"))
 _WRITE_INTERVAL_S = 0.05
 
 
