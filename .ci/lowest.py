@@ -5,11 +5,8 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-requirements = [
-    *project["dependencies"],
-    *(text for extra in project["optional-dependencies"].values() for text in extra),
-]
-for text in requirements:
+extras = project["optional-dependencies"].values()
+for text in (*project["dependencies"], *(text for extra in extras for text in extra)):
     if text.startswith(project["name"]):
         continue
     match = re.fullmatch(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<version>[\w.]+)", text)

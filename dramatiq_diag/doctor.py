@@ -103,7 +103,7 @@ def _collectors(settings: Settings) -> Iterator[Check]:
     if settings.off:
         yield _info(
             "selection",
-            "this environment selects nothing; a worker would collect nothing with it, and may have another one",
+            "this environment selects nothing, and a worker with it collects nothing; workers may have another",
             "If it is a worker's, set TASK_DIAGNOSTICS, for example to memory,pyinstrument.",
         )
     else:
@@ -251,9 +251,7 @@ def _workers(store: Store) -> Check:
     if last_seen_at is None:
         return _info("workers", "no worker with diagnostics has used this database lately")
     # They say it when they start and once an hour, so a moment ago is not to be expected.
-    return _ok(
-        "workers", f"with diagnostics on have {count} actors; they last said so at {last_seen_at:%Y-%m-%d %H:%M} UTC"
-    )
+    return _ok("workers", f"they have named {count} actors, the last of them at {last_seen_at:%Y-%m-%d %H:%M} UTC")
 
 
 def _identity(store: Store) -> Check:

@@ -13,6 +13,7 @@ import threading
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,11 +26,13 @@ from support import Postgres, Stored, eventually
 from dramatiq_diag import Settings, doctor
 from dramatiq_diag.cli import main
 from dramatiq_diag.spool import Spool
+from dramatiq_diag.store import Store
 from dramatiq_diag.web import create_app
+from dramatiq_diag.worker_actors import note_actors
 
 COMMANDS = (
     *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),
-    *("capture", "captures"),
+    *("capture", "captures", "uninstall"),
 )
 SCRIPT = "from dramatiq_diag.cli import main; main()"
 
@@ -481,6 +484,23 @@ def test_doctor_compares_schema_and_store_ids_of_a_store_in_use(command: Command
     (data_dir / "blobs" / ".store-id").write_text(f"{uuid.uuid4()}\n")
 
     assert checks_of(command("doctor", "--json"))["store id"]["status"] == "finding"
+
+
+def test_doctor_in_the_shell_of_the_web_part_says_what_workers_told_the_database(
+    command: Command, data_dir: Path
+) -> None:
+    # Given a store that no worker has used yet, and an environment that selects nothing
+    assert command("tasks").exit_code == 0
+    checks = checks_of(command("doctor", "--json"))
+    assert "workers may have another" in checks["selection"]["detail"]
+    assert checks["workers"]["status"] == "info"
+
+    # When a worker has said which actors it has, then that is told, whatever is selected here
+    with closing(Store(Settings(data_dir=data_dir))) as store, store.session() as session:
+        note_actors(session, {"resize": "default", "mail": "default"})
+    workers = checks_of(command("doctor", "--json"))["workers"]
+    assert workers["status"] == "ok"
+    assert workers["detail"].startswith("they have named 2 actors, the last of them at 20")
 
 
 def test_doctor_names_a_misspelt_variable_and_what_was_meant(command: Command) -> None:
