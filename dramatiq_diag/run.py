@@ -109,10 +109,11 @@ class Run:
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
-                    enter_error, self.enter_error = self.enter_error, None  # It holds frames, and they the recording.
-                    recording.entered(enter_error)
+                    recording.entered(self.enter_error)
+                    self.enter_error = None  # It holds frames, and they the recording.
             except GUARDED as error:
                 self._drop(collector)
+                self.enter_error = None
                 self.not_started(collector, error)
         self._look_at_rss()
         self.entry.write()
@@ -165,6 +166,7 @@ class Run:
             except GUARDED as error:
                 self._lost(collector, "stop", error)
             self._recordings.pop()
+        self.enter_error = None
         if not self.sealed:
             if exception is not None:
                 self._take_traceback(exception)

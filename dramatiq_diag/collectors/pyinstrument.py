@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ..entry import checkpoint_kind
 from ..errors import SkippedError, UnavailableError
+from ..interrupts import forget_interrupts, watch_interrupts
 from ..run import Run
 from ..settings import Settings
 from ..ticker import Timer
@@ -90,9 +91,11 @@ class PyinstrumentCollector(Collector):
     def open(self, process: Process) -> None:
         super().open(process)
         self.sampler = Sampler(self.settings.pyinstrument_interval, process.switch_interval)
+        watch_interrupts(process.profile_hook)  # For the engine `profiler`, which each request may ask for.
 
     def close(self) -> None:
         self.sampler.stop()
+        forget_interrupts(self.process.profile_hook)
 
 
 class _SamplerRecording(SessionRecording):
