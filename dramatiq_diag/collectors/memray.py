@@ -24,6 +24,7 @@ from ..settings import Settings
 from ..ticker import Timer
 from .base import Collector, Options, Recording
 from .stacks import coroutine_function
+from .thread_state import ProfileFunctionLook
 
 if TYPE_CHECKING:
     from ..process import Process
@@ -77,6 +78,7 @@ class MemrayCollector(Collector):
             ) from error
         self._memray = memray
         self._knows_greenlet = False
+        self.profile_function: ProfileFunctionLook | None = None
 
     def open(self, process: Process) -> None:
         super().open(process)
@@ -106,9 +108,11 @@ class MemrayCollector(Collector):
         pause = GarbagePause()
         pause.begin()
         try:
+            look = ProfileFunctionLook()
             with _silenced(), tracker:
-                pass
-            self._knows_greenlet = knows_greenlet
+                look.during()
+            look.after()
+            self._knows_greenlet, self.profile_function = knows_greenlet, look
         except RuntimeError as error:
             if not _is_refusal(error):  # Else the application has a Tracker: each run is told so.
                 raise
@@ -142,7 +146,6 @@ class _MemrayRecording(Recording):
         self.exiting: list[Any] = []
         self.settled = False
         self.refused = False
-        self.profile_function: Any = None
         self.timer = Timer(_LOOK_INTERVAL_S, self._look)
         self.started = 0.0
 
@@ -185,7 +188,6 @@ class _MemrayRecording(Recording):
             if self.refused:
                 raise SkippedError(f"The application itself uses memray: {error}") from error
             raise error
-        self.profile_function = sys.getprofile()
         self.started = time.perf_counter()
         if self.run.is_executing:
             _name_thread(TASK_THREAD, self.run.thread_id)
@@ -199,10 +201,14 @@ class _MemrayRecording(Recording):
         self.refused = self.refused or _is_refusal(self.run.enter_error)
         self.settled = True
         self.timer.cancel()
-        with self.lock:
-            if self.tracker is not None and self.profile_function not in (None, sys.getprofile()):
-                self.reason = _REPLACED
+        self._look_at_profile_function()
         self._end()
+
+    def _look_at_profile_function(self) -> None:
+        look = self.collector.profile_function
+        with self.lock:
+            if self.started and self.tracker is not None and look is not None and look.was_replaced():
+                self.reason = _REPLACED
 
     def end_early(self, reason: str) -> None:
         self.timer.cancel()

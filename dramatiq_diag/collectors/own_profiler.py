@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from typing import Any
 
 
@@ -29,18 +27,3 @@ def silence(profiler: Any) -> None:
     sampler: Any = get_stack_sampler()
     sampler.subscribers[:] = [subscriber for subscriber in sampler.subscribers if subscriber.target != target]
     sampler._update()  # Which removes the profile function where nobody is left.
-
-
-class ThreadProfile:
-    """The profile function of the thread that makes this, to be removed by another thread; for CPython 3.11."""
-
-    def __init__(self) -> None:
-        self._function = sys.getprofile()
-        "Kept alive: the thread may be within it while it is removed."
-        self._python = ctypes.PyDLL(None)
-        self._python.PyThreadState_Get.restype = ctypes.c_void_p
-        self._thread = ctypes.c_void_p(self._python.PyThreadState_Get())
-
-    def remove(self) -> None:
-        """Removes it; the thread must not have ended."""
-        self._python._PyEval_SetProfile(self._thread, None, None)

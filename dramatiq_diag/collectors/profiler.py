@@ -10,9 +10,10 @@ from typing import Any
 from ..errors import SkippedError
 from ..run import Run
 from .base import Collector, Recording
-from .own_profiler import ThreadProfile, is_heard, silence
+from .own_profiler import is_heard, silence
 from .session import SessionDict, describe
 from .stacks import anchor_of, coroutine_function, root_of
+from .thread_state import ThreadProfile
 
 
 class SessionRecording(Recording):
