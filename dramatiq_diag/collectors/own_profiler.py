@@ -5,6 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 
+def tolerant(profiler_class: Any) -> Any:
+    """Returns: A subclass of `pyinstrument.Profiler` that takes no harm from an interrupt in its start or its stop.
+
+    Where one strikes, samples come that pyinstrument's class does not expect, and it raises an error in the task.
+    """
+
+    class TolerantProfiler(profiler_class):  # type: ignore[misc]
+        def _sampler_saw_call_stack(self, *sample: Any) -> None:
+            if self.is_running:
+                super()._sampler_saw_call_stack(*sample)
+
+    return TolerantProfiler
+
+
 def is_heard(profiler: Any) -> bool:
     """Returns: Whether a `pyinstrument.Profiler` receives the samples of this thread."""
     from pyinstrument.stack_sampler import get_stack_sampler

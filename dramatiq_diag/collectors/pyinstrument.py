@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..ticker import Timer
 from ..triggers import CANNOT_JOIN
 from .base import Collector, Options, Recording
+from .own_profiler import tolerant
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler
 from .session import SessionDict, describe_thread, session_of
@@ -78,7 +79,7 @@ class PyinstrumentCollector(Collector):
             raise UnavailableError(
                 "Under gevent all greenlets share one thread, and a profile could not tell them apart."
             )
-        self._profiler_class = pyinstrument.Profiler
+        self._profiler_class = tolerant(pyinstrument.Profiler)
 
     def record(self, run: Run) -> Recording:
         engine, interval_s, start_after_s = run.options(self).resolved(self.settings)
