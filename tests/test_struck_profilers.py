@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import gc
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -49,7 +50,8 @@ class Striker:
 
     def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith(STRUCK_FILES) and code is not threading.setprofile.__code__:
+        is_wanted = code.co_filename.endswith(STRUCK_FILES) or code is threading.setprofile.__code__
+        if not is_wanted or code.co_flags & inspect.CO_GENERATOR:
             return None
         frame.f_trace_opcodes = True
         last = self._last.get(frame)

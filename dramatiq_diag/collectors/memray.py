@@ -6,15 +6,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.asyncio import get_event_loop_thread
 
-from ..bounded import call_bounded
 from ..errors import SkippedError, UnavailableError
 from ..frames import GarbagePause
 from ..hook import LOOP_THREAD, TASK_THREAD
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 #: Seconds between looks at the size of a capture.
 _LOOK_INTERVAL_S = 0.25
-
-#: Seconds that the first Tracker after an import of greenlet may take.
-_FIRST_TIMEOUT_S = 5.0
 
 #: What `_noting` leaves where it was not interrupted.
 _NOTES = 2
@@ -77,7 +74,6 @@ class MemrayCollector(Collector):
                 f"memray is not installed ({error}); install it with: pip install 'dramatiq_diag[memray]'"
             ) from error
         self._memray = memray
-        self._knows_greenlet = False
         self.profile_function: ProfileFunctionLook | None = None
 
     def open(self, process: Process) -> None:
@@ -91,19 +87,14 @@ class MemrayCollector(Collector):
     def record(self, run: Run) -> Recording:
         return _MemrayRecording(self, run, self._memray)
 
-    def prepare(self) -> None:
-        """Makes sure that the next Tracker does nothing for the first time. Runs on the task's thread."""
-        if "greenlet" in sys.modules and not self._knows_greenlet:
-            # A task imported it. No interrupt strikes a thread of our own.
-            call_bounded(self._start_and_stop, _FIRST_TIMEOUT_S)
-
     def _start_and_stop(self) -> None:
-        """Starts and stops a Tracker that writes no file.
+        """Starts and stops a Tracker that writes no file, before there are tasks.
 
-        Beside greenlet the first Tracker of a process prints a notice by the rich package, and memray ends the process
-        if an exception strikes in that, such as a time limit.
+        When memray meets greenlet for the first time (where a Tracker starts, or where greenlet is imported within
+        one), it prints a notice by the rich package. An exception in that, such as a time limit, ends the process.
         """
-        knows_greenlet = "greenlet" in sys.modules
+        with suppress(ImportError):
+            import_module("greenlet")
         tracker = self._memray.Tracker(destination=self._memray.FileDestination("/dev/null", overwrite=True))
         pause = GarbagePause()
         pause.begin()
@@ -112,7 +103,7 @@ class MemrayCollector(Collector):
             with _silenced(), tracker:
                 look.during()
             look.after()
-            self._knows_greenlet, self.profile_function = knows_greenlet, look
+            self.profile_function = look
         except RuntimeError as error:
             if not _is_refusal(error):  # Else the application has a Tracker: each run is told so.
                 raise
@@ -158,7 +149,6 @@ class _MemrayRecording(Recording):
         if refusal is not None:
             raise SkippedError(refusal)
         try:
-            self.collector.prepare()
             present = sys.getprofile()
             if present is not None and not callable(present):  # The Tracker could not set it again when it ends.
                 raise SkippedError(f"Another profiler is active on this thread: {present!r:.100}.")
