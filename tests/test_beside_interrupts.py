@@ -129,7 +129,7 @@ from dramatiq_diag import Diagnostics, Settings
 
 class Ended(Middleware):
     def after_process_message(self, broker, message, *, result=None, exception=None):
-        sys.stdout.write("ended\n" if exception is not None else "ran\n")
+        sys.stdout.write("ended " if exception is not None else "ran ")
 
 broker = StubBroker(middleware=[Ended(), TimeLimit(interval=20), AsyncIO()])
 broker.add_middleware(Diagnostics(Settings(task_diagnostics=["memray"], data_dir=sys.argv[1], cleanup_interval=0)))
