@@ -119,9 +119,10 @@ class ProfileHook:
             return self._refusal_of_interrupts()
 
     def _refusal_of_interrupts(self) -> str | None:
+        own_id = threading.get_ident()
         for thread_id, position in tuple(self._undelivered.items()):
-            # A thread that went on from where it was has received its interrupt.
-            if position is not None and position != _position(thread_id):
+            # A thread that went on from where it was has received its interrupt; this one did when it came here.
+            if thread_id == own_id or (position is not None and position != _position(thread_id)):
                 del self._undelivered[thread_id]
         return f"It was not started: {_STALLS}." if self._undelivered else None
 
