@@ -27,8 +27,8 @@ class GarbagePause:
     def end(self) -> None:
         """Ends; may be called again."""
         if self._was_enabled:
+            gc.enable()  # First: an interrupt between the two lines must not leave the collector off.
             self._was_enabled = False
-            gc.enable()
 
 
 def current_frames() -> dict[int, FrameType]:

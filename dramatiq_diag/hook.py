@@ -6,36 +6,66 @@ profilers share the hook among themselves, and a Tracker has it alone.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
-#: What a capture names the task's thread where it was begun on another one, which is its main thread then.
+from dramatiq.logging import get_logger
+
+from .frames import current_frames
+
+#: The name of the task's thread in a capture whose Tracker was started on another thread.
 TASK_THREAD = "dramatiq_diag.task"
+
+#: The name of the event loop's thread in the capture of an async actor.
+LOOP_THREAD = "dramatiq_diag.loop"
+
+#: Why a measurement ends, or does not begin, beside an interrupt; see `ProfileHook.interrupting`.
+_STALLS = (
+    "on CPython 3.11 a profile function stops all threads of the process while an interrupt (a time limit, an abort, "
+    "a shutdown) has been raised and its thread, in a blocking call, has not received it"
+)
+
+#: Seconds between attempts of a task that waits for the hook. A longer sleep would hold back the task's time limit.
+_POLL_S = 0.02
+
+#: Seconds that an interrupt waits at most for a measurement that is just being started.
+_SETTLE_TIMEOUT_S = 1.0
+
+
+class Holder(Protocol):
+    """A measurement that uses the hook."""
+
+    settled: bool
+    "Whether its start has ended: the profile function is set, or never will be."
+
+    def end_early(self, reason: str) -> None:
+        """Ends the measurement, from any thread; its artifact is partial for that reason."""
 
 
 class ProfileHook:
-    """Who uses the hook; a worker process has one.
-
-    The threads of tasks use it, so there is a plain lock and no `threading.Condition`: that keeps its lock for ever
-    where an interrupt of Dramatiq's strikes in its Python code.
-    """
+    """Who uses the hook; a worker process has one."""
 
     def __init__(self) -> None:
+        self.logger = get_logger(__name__, type(self))
         self._lock = threading.Lock()
-        self._waiting: deque[queue.SimpleQueue[None]] = deque()
-        "One for each thread that waits; whoever frees the hook puts something into all of them."
-        self._tracker: object = None
-        self._tracked_task: str | None = None
-        self._profiled: dict[int, str] = {}
+        self._tracker: tuple[Holder, str] | None = None
+        "The measurement that has the hook alone, and its task."
+        self._profiled: dict[int, tuple[Holder, str]] = {}
+        "Thread id -> the measurement that has that thread's hook, and its task."
+        self._undelivered: dict[int, tuple[int, int] | None] = {}
+        """Thread id -> where the thread was when an interrupt was raised in it; None until that is known.
 
-    def take(self, tracker: object, task_id: str, wait_s: float) -> str | None:
+        Filled on CPython 3.11 alone.
+        """
+
+    def take(self, tracker: Holder, task_id: str, wait_s: float) -> str | None:
         """Takes the hook for a Tracker, on all threads.
 
         Parameters:
-          tracker: Who takes it, and will release it.
+          tracker: The measurement; it releases the hook.
           task_id: The task that is tracked.
           wait_s: Seconds to wait for the present holder at most.
 
@@ -43,54 +73,97 @@ class ProfileHook:
           None when it is taken; otherwise why not, naming the task that holds it.
         """
         give_up_at = time.monotonic() + wait_s
-        while True:
-            refusal = self._try_to_take(tracker, task_id)
+        while (refusal := self._take(tracker, task_id)) is not None:
             left_s = give_up_at - time.monotonic()
-            if refusal is None or left_s <= 0:
-                return refusal
-            freed: queue.SimpleQueue[None] = queue.SimpleQueue()
-            self._waiting.append(freed)
-            if self._tracked_task is None and not self._profiled:  # It was freed just before, and nobody was told.
-                continue
-            with suppress(queue.Empty):
-                freed.get(timeout=left_s)
+            if left_s <= 0:
+                break
+            time.sleep(min(_POLL_S, left_s))
+        return refusal
 
-    def _try_to_take(self, tracker: object, task_id: str) -> str | None:
+    def _take(self, tracker: Holder, task_id: str) -> str | None:
         with self._lock:
-            if self._tracked_task is not None:
-                return f"The process's one memray Tracker was held by task {self._tracked_task}."
+            if self._tracker is not None:
+                return f"The process's one memray Tracker was held by task {self._tracker[1]}."
             if self._profiled:
-                holder = next(iter(self._profiled.values()))
+                _, holder = next(iter(self._profiled.values()))
                 return f"The interpreter's profile hook was held by pyinstrument's own profiler, for task {holder}."
-            self._tracker, self._tracked_task = tracker, task_id
+            if (refusal := self._refusal_of_interrupts()) is not None:
+                return refusal
+            self._tracker = tracker, task_id
             return None
 
-    def release(self, tracker: object) -> None:
+    def release(self, tracker: Holder) -> None:
         """Gives the hook back after a Tracker; does nothing where it was not taken."""
         with self._lock:
-            if self._tracker is tracker:
-                self._tracker = self._tracked_task = None
-        self._wake()
+            if self._tracker is not None and self._tracker[0] is tracker:
+                self._tracker = None
 
-    def share(self, task_id: str) -> str | None:
+    def share(self, profiler: Holder, task_id: str) -> str | None:
         """Takes this thread's hook for a profiler. Returns: None when it is taken; otherwise why not."""
         with self._lock:
-            if self._tracked_task is not None:
-                return f"memray held the interpreter's profile hook, for task {self._tracked_task}."
-            self._profiled[threading.get_ident()] = task_id
+            if self._tracker is not None:
+                return f"memray held the interpreter's profile hook, for task {self._tracker[1]}."
+            if (refusal := self._refusal_of_interrupts()) is not None:
+                return refusal
+            self._profiled[threading.get_ident()] = profiler, task_id
             return None
 
     def unshare(self) -> None:
         """Gives this thread's hook back after a profiler."""
         with self._lock:
             self._profiled.pop(threading.get_ident(), None)
-        self._wake()
 
-    def _wake(self) -> None:
-        """Lets all that wait try again; those that gave up are forgotten on the way."""
-        while self._waiting:
-            try:
-                waiting = self._waiting.popleft()
-            except IndexError:  # Another thread wakes them as well.
-                return
-            waiting.put(None)
+    def refusal_of_interrupts(self) -> str | None:
+        """Returns: Why no profile function may be set now, or None where one may be."""
+        with self._lock:
+            return self._refusal_of_interrupts()
+
+    def _refusal_of_interrupts(self) -> str | None:
+        own_id = threading.get_ident()
+        for thread_id, position in tuple(self._undelivered.items()):
+            # A thread that went on from where it was has received its interrupt; this one did when it came here.
+            if thread_id == own_id or (position is not None and position != _position(thread_id)):
+                del self._undelivered[thread_id]
+        return f"It was not started: {_STALLS}." if self._undelivered else None
+
+    @contextmanager
+    def interrupting(self, thread_id: int) -> Iterator[None]:
+        """Ends what uses the hook, then lets an interrupt be raised in a thread; for CPython 3.11.
+
+        There, a function entry with a profile function set is repeated for as long as any thread has an asynchronous
+        exception to receive. The thread that receives it does so a few instructions late, possibly within the
+        `__exit__` of a `threading.Condition`, whose lock then stays held.
+
+        Nothing takes the hook until the thread has received the interrupt.
+        """
+        with self._lock:
+            self._undelivered[thread_id] = None
+            holders = [holder for holder, _ in (*self._profiled.values(), *filter(None, [self._tracker]))]
+        for holder in holders:
+            self._end_early(holder)
+        try:
+            yield
+        finally:
+            with self._lock:
+                position = _position(thread_id)
+                if position is None:
+                    self._undelivered.pop(thread_id, None)
+                else:
+                    self._undelivered[thread_id] = position
+
+    def _end_early(self, holder: Holder) -> None:
+        give_up_at = time.monotonic() + _SETTLE_TIMEOUT_S
+        while not holder.settled and time.monotonic() < give_up_at:
+            time.sleep(0.001)
+        if not holder.settled:  # It looks for interrupts before it begins.
+            return
+        try:
+            holder.end_early(f"It was ended before an interrupt was raised: {_STALLS}.")
+        except Exception:
+            self.logger.warning("A measurement could not be ended before an interrupt.", exc_info=True)
+
+
+def _position(thread_id: int) -> tuple[int, int] | None:
+    """Returns: Where a thread is, for comparison; None where it has ended."""
+    frame = current_frames().get(thread_id)
+    return None if frame is None else (id(frame), frame.f_lasti)

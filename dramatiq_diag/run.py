@@ -161,10 +161,11 @@ class Run:
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
-                    enter_error, self.enter_error = self.enter_error, None  # It holds frames, and they the recording.
-                    recording.entered(enter_error)
+                    recording.entered(self.enter_error)
+                    self.enter_error = None  # It holds frames, and they the recording.
             except GUARDED as error:
                 self._drop(collector)
+                self.enter_error = None
                 self.not_started(collector, error)
         # For a run whose worker dies: it has no record of its end.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
@@ -222,6 +223,7 @@ class Run:
             except GUARDED as error:
                 self._lost(collector, "stop", error)
             self._recordings.pop()
+        self.enter_error = None
         if not self.sealed:
             if exception is not None:
                 self._take_traceback(exception)

@@ -19,7 +19,9 @@ from typing import Any
 
 import memray
 import psutil
+import pyinstrument
 import pytest
+from dramatiq.middleware import Middleware
 from pyinstrument.renderers import HTMLRenderer
 from pyinstrument.session import Session
 from support import PATIENCE_S, Stored, eventually
@@ -904,6 +906,46 @@ def test_a_task_that_uses_memray_itself_keeps_it(bench, settings, stored, tmp_pa
     assert "The application itself uses memray" in artifact.reason
     with memray.FileReader(tmp_path / "application.bin") as reader:
         assert reader.metadata.total_allocations > 0
+
+
+def test_a_capture_of_a_task_that_replaces_the_profile_function_is_partial_and_says_why(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+
+    def profile_itself() -> None:
+        sys.setprofile(lambda *_: None)
+        sys.setprofile(None)
+
+    with bench(given) as tasks:
+        ids = [tasks.run(fn) for fn in (profile_itself, mixed_work)]
+
+    replaced, whole = (stored(given).artifacts(task_id)["memray_profile"] for task_id in ids)
+    assert replaced.status == ArtifactStatus.PARTIAL
+    assert replaced.reason.startswith("The task replaced memray's profile function on its thread")
+    assert (whole.status, whole.reason) == (ArtifactStatus.STORED, None)
+
+
+def test_memray_is_declined_within_another_profiler_and_works_after_it(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+
+    class Profiled(Middleware):
+        """The application's own profiling of some tasks."""
+
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            self.profiler = pyinstrument.Profiler() if message.actor_name == "profiled" else None
+            if self.profiler is not None:
+                self.profiler.start()
+
+        def after_process_message(self, broker: Any, message: Any, **outcome: Any) -> None:
+            if self.profiler is not None:
+                self.profiler.stop()
+
+    with bench(given, Profiled()) as tasks:
+        ids = [tasks.run(mixed_work, actor_name=name) for name in ("profiled", "bare")]
+
+    profiled, bare = (stored(given).artifacts(task_id)["memray_profile"] for task_id in ids)
+    assert profiled.status == ArtifactStatus.SKIPPED
+    assert profiled.reason.startswith("Another profiler is active on this thread")
+    assert bare.status == ArtifactStatus.STORED
 
 
 # Killed.

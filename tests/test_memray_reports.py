@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE_S, finish
+from support import PATIENCE_S, eventually, finish
 
+import dramatiq_diag
 from dramatiq_diag.reports.downloads import form_of, open_download
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.forms import FORMS
@@ -120,6 +123,71 @@ def test_a_task_among_eight_has_its_own_allocations_and_the_process_those_of_all
             tree = report(reader, task_id, "tree")
             assert megabytes_of(tree, "hold") == pytest.approx(5 + chosen, rel=0.02)
             assert float(tree.split()[0]) == pytest.approx(5 + chosen, rel=0.02)
+
+
+async def hold_in_coroutine() -> None:
+    held = hold(20)
+    kept = await asyncio.gather(keep_in_task(), keep_in_task())
+    del held, kept
+
+
+async def keep_in_task() -> bytes:
+    return keep(3)
+
+
+def test_an_async_actor_s_own_thread_is_the_event_loop_s_and_said_to_be_shared(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+    with bench(given) as tasks:
+        task_id = tasks.run(hold_in_coroutine)
+
+    tree, summary = (report(stored(given), task_id, name) for name in ("tree", "summary"))
+    assert megabytes_of(tree, "hold_in_coroutine") == pytest.approx(20, rel=0.02)
+    assert megabytes_of(tree, "keep_in_task") == pytest.approx(6, rel=0.02)
+    shared = "of the event loop's thread, which all async actors of the process share"
+    assert tree.splitlines()[0].endswith(shared)
+    assert summary.splitlines()[0] == f"Allocations {shared}"
+    assert "event loop, shared by all async actors" in report(stored(given), task_id, "flamegraph")
+    calls = json.loads(report(stored(given), task_id, "calltree"))
+    assert calls["note"] == f"They are {shared}."
+    assert [call["function"] for call in calls["tree"]["children"]] == ["hold_in_coroutine", "keep_in_task"]
+
+
+def count_words() -> None:
+    words = Path(__file__).read_text().split()
+    assert len(set(words)) < len(words)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_no_report_of_a_small_task_has_anything_of_this_package_or_of_dramatiq_above_the_task(
+    bench, settings, stored, is_late
+):
+    # Given a task so small that most of what is held at its peak is held by the hooks and the threads of this package
+    given = settings(task_diagnostics=["memray", "memory", "logs", "pyinstrument"], memory_interval=0.1)
+    if is_late:
+        given = settings(task_diagnostics_on_request=["memray"], triggers="after 1ms: memray")
+
+    def work() -> None:
+        count_words()
+        if is_late:
+            run = next(iter(tasks.diagnostics.process.runs.values()))
+            eventually(lambda: run._recordings, "memray began")
+            count_words()
+
+    with bench(given) as tasks:
+        task_id = tasks.run(work)
+
+    package = str(Path(dramatiq_diag.__file__).parent)
+    path = str(stored(given).path(task_id, "memray_profile"))
+    for view in VIEWS:
+        target = io.BytesIO()
+        view.render(path, target)
+        page = target.getvalue().decode()
+        assert package not in page, view.name
+        assert "before_process_message" not in page, view.name
+        if not view.whole_process:
+            assert "process_message" not in page, view.name
+    calls = json.loads(report(stored(given), task_id, "calltree"))
+    assert {call["function"] for call in calls["tree"]["children"]} <= {"work", "count_words"}
 
 
 def test_the_process_view_has_the_other_threads(bench, settings, stored):

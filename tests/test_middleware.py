@@ -45,6 +45,10 @@ IS_IN_ORDER = hasattr(dramatiq.worker, "_WorkQueueItem")
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 ARTIFACT_NAMES = {"memory_profile", "pyinstrument_profile", "memray_profile"}
+#: What a run has in which an interrupt was raised; on CPython 3.11 memray ends before that.
+INTERRUPTED = dict.fromkeys(ARTIFACT_NAMES, ArtifactStatus.STORED) | (
+    {"memray_profile": ArtifactStatus.PARTIAL} if sys.version_info < (3, 12) else {}
+)
 
 
 def short_task() -> None:
@@ -481,6 +485,10 @@ def test_a_run_is_visible_as_running_after_a_second(bench, settings, stored):
 # Dramatiq's interrupts (they derive from BaseException) that strike while our own code runs.
 
 
+def statuses(artifacts: dict[str, Any]) -> dict[str, str]:
+    return {name: artifact.status for name, artifact in artifacts.items()}
+
+
 def strike(interrupt: type[Interrupt]) -> None:
     """Raises an interrupt on this thread the way TimeLimit and Shutdown do it."""
     raise_thread_exception(threading.get_ident(), interrupt)
@@ -511,7 +519,7 @@ def test_an_interrupt_while_a_run_is_ended_does_not_fail_the_task(bench, setting
     assert (calls, struck) == ([1], [1])
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.SUCCEEDED
-    assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+    assert statuses(stored(given).artifacts(task_id)) == INTERRUPTED
 
 
 @pytest.mark.parametrize("when", ["before", "after", "before and after"])
@@ -601,7 +609,7 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
     (run,) = stored(given).runs(task_id)
     assert (run.status, run.exception_type) == (RunStatus.SUCCEEDED, None)
     assert len(stops) == 2  # The limit struck in the hook, which then went on where it was.
-    assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+    assert statuses(stored(given).artifacts(task_id)) == INTERRUPTED
     eventually(lambda: "dramatiq_diag.bounded" not in {thread.name for thread in threading.enumerate()}, "its end")
 
 
@@ -666,7 +674,7 @@ def _tracker_struck(tracker: type, struck: list[int]) -> type:
     class Struck(tracker):  # type: ignore[misc]
         def __enter__(self) -> Any:
             entered = super().__enter__()
-            if not struck:
+            if not struck and threading.current_thread() is not threading.main_thread():
                 struck.append(1)
                 strike(TimeLimitExceeded)
             return entered
@@ -685,7 +693,7 @@ def test_a_task_over_its_time_limit_fails_as_it_would_without(bench, settings, s
 
     (run,) = stored(given).runs(task_id)
     assert (run.status, run.exception_type) == (RunStatus.FAILED, "TimeLimitExceeded")
-    assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+    assert statuses(stored(given).artifacts(task_id)) == INTERRUPTED
 
 
 def test_a_hook_that_fails_costs_the_run_and_not_the_task(bench, settings, monkeypatch, caplog):

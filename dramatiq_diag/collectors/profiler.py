@@ -9,8 +9,10 @@ from typing import Any
 from ..errors import SkippedError
 from ..run import Run
 from .base import Collector, Recording
+from .own_profiler import is_heard, silence
 from .session import SessionDict, describe, json_of
 from .stacks import anchor_of, coroutine_function, root_of
+from .thread_state import ThreadProfile
 
 
 class SessionRecording(Recording):
@@ -63,32 +65,49 @@ class ProfilerRecording(SessionRecording):
         super().__init__(collector, run)
         self.profiler = profiler
         self.hook = collector.process.profile_hook
+        self.settled = False
+        self.profile: ThreadProfile | None = None
         self.session: Any = None
 
     def start(self) -> None:
         if coroutine_function(self.run.actor) is not None:
             raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
-        refusal = self.hook.share(self.run.task_id)
+        refusal = self.hook.share(self, self.run.task_id)
         if refusal is not None:
             raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
         self._start_clocks()
         try:
             self.profiler.start()
         except Exception:
-            self.hook.unshare()
+            self._give_up()
             raise
+        if sys.version_info < (3, 12):
+            self.profile = ThreadProfile()
+        self.settled = True
+
+    def _give_up(self) -> None:
+        self.settled = True
+        silence(self.profiler)
+        self.hook.unshare()
+
+    def end_early(self, reason: str) -> None:
+        if self.profile is not None and self.reason is None:
+            self._stop_clocks()
+            self.profile.remove()
+            self.reason = reason
 
     def stop(self) -> None:
-        try:
-            if self.profiler.is_running:  # Not if it was stopped before, or an interrupt came first.
+        self.settled = True
+        # Not if it was stopped before, or an interrupt came first, or in the middle of it.
+        if self.session is None and self.profiler.is_running and is_heard(self.profiler):
+            if self.reason is None:
                 self._stop_clocks()
-                self.session = self.profiler.stop()
-        finally:
-            self.hook.unshare()
+            self.session = self.profiler.stop()
+        self._give_up()
 
     def _session(self) -> SessionDict:
         if self.session is None:
-            raise SkippedError("The run was interrupted before its profiler had started.")
+            raise SkippedError("The run was interrupted while its profiler was being started or stopped.")
         session: SessionDict = self.session.to_json()
         anchor = describe(anchor_of(self.run.actor)).partition("\x01")[0]
         seconds: dict[tuple[str, ...], float] = {}

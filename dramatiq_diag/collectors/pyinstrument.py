@@ -12,11 +12,13 @@ from pydantic import Field
 
 from ..entry import checkpoint_kind
 from ..errors import SkippedError, UnavailableError
+from ..interrupts import forget_interrupts, watch_interrupts
 from ..run import Run
 from ..setting_fields import CANNOT_JOIN
 from ..settings import Settings
 from ..ticker import Timer
 from .base import Collector, Options, Recording
+from .own_profiler import tolerant
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler
 from .session import SessionDict, describe_thread, session_of
@@ -76,7 +78,7 @@ class PyinstrumentCollector(Collector):
             raise UnavailableError(
                 "Under gevent all greenlets share one thread, and a profile could not tell them apart."
             )
-        self._profiler_class = pyinstrument.Profiler
+        self._profiler_class = tolerant(pyinstrument.Profiler)
 
     def record(self, run: Run) -> Recording:
         engine, interval_s, start_after_s = run.options(self).resolved(self.settings)
@@ -89,10 +91,12 @@ class PyinstrumentCollector(Collector):
     def open(self, process: Process) -> None:
         super().open(process)
         self.sampler = Sampler(self.settings.pyinstrument_interval, process.switch_interval)
+        watch_interrupts(process.profile_hook)  # For the engine `profiler`, which each request may ask for.
         self.sampler.start()
 
     def close(self) -> None:
         self.sampler.stop()
+        forget_interrupts(self.process.profile_hook)
 
 
 class _SamplerRecording(SessionRecording):

@@ -156,6 +156,7 @@ def _show_functions(title: str, tree: CallTree | Missing) -> None:
         return
     unit, whole = tree["unit"], tree["total"] or 1
     echo_heading(f"{title}: {figure(tree['total'], unit)}")
+    echo_reason(tree.get("note"))
     rows = [
         (
             figure(found["self"], unit),

@@ -6,9 +6,10 @@ import heapq
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from . import memray, pyinstrument
+from .capture_stacks import SHARED_THREAD
 
 #: Deeper calls count for the one at this depth.
 MAX_DEPTH = 200
@@ -44,6 +45,8 @@ class CallTree(TypedDict):
     "`ms` or `bytes`."
     total: float
     tree: Node
+    note: NotRequired[str]
+    "What a reader has to know of it, where there is something."
 
 
 class FunctionTotals(TypedDict):
@@ -154,12 +157,16 @@ def render_session(path: str, target: BinaryIO) -> None:
 
 def render_capture(path: str, target: BinaryIO) -> None:
     """Renders a capture to the JSON of what the task's own thread held at the peak, in bytes. As `View.render`."""
-    _write(tree_of(memray.peak_stacks(path, whole_process=False), "bytes"), target)
+    stacks, is_shared = memray.peak_stacks(path, whole_process=False)
+    tree = tree_of(stacks, "bytes")
+    if is_shared:
+        tree["note"] = f"They are {SHARED_THREAD}."
+    _write(tree, target)
 
 
 def render_whole_capture(path: str, target: BinaryIO) -> None:
     """Renders a capture to the JSON of what all threads held at the peak, in bytes. As `View.render`."""
-    _write(tree_of(memray.peak_stacks(path, whole_process=True), "bytes"), target)
+    _write(tree_of(memray.peak_stacks(path, whole_process=True)[0], "bytes"), target)
 
 
 def _write(tree: CallTree, target: BinaryIO) -> None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
-from ..hook import TASK_THREAD
 from ..printable import printable
+from .capture_stacks import PACKAGE_NAME, SHARED_THREAD, Call, CaptureThreads, is_own_code, shown_records
 from .errors import ReportError
 
 #: The largest allocations that a tree is made of, and the lines of a summary.
 _TREE_ALLOCATIONS = 200
 _SUMMARY_ROWS = 50
-#: Where Dramatiq calls the function of an actor.
-_ACTOR_FILE = os.path.join("dramatiq", "actor.py")
-#: The largest places that statistics name.
+#: The largest places that statistics name, and how many of this package are looked for and left out.
 _STATS_PLACES = 10
+_STATS_OWN_PLACES = 100
 #: A call whose allocations are a smaller part of all is left out of a tree.
 _TREE_SHARE = 0.01
 
@@ -91,46 +89,47 @@ def _errors() -> Iterator[None]:
         ) from error
 
 
-def _records(view: View, reader: Any) -> list[Any]:
-    """Returns: The allocation records of the view."""
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """What a view shows of a capture."""
+
+    records: Any
+    "A list of `ShownRecord`, which stand for memray's own."
+    native: bool
+    is_shared: bool
+    "Whether they are of a thread that other tasks run on as well."
+
+
+def _shown(view: View, reader: Any) -> _Shown:
     # Threads are only told apart in records that were not merged over them.
-    options = {"merge_threads": view.whole_process}
     if view.leaks:
-        records = reader.get_leaked_allocation_records(**options)
+        records = list(reader.get_leaked_allocation_records(merge_threads=False))
     else:
-        records = reader.get_high_watermark_allocation_records(**options)
-    records = list(records)
-    if view.whole_process:
-        return records
-    named = (record.tid for record in records if record.thread_name == TASK_THREAD)
-    own = next(named, reader.metadata.main_thread_id)
-    return [record for record in records if record.tid == own]
+        records = list(reader.get_high_watermark_allocation_records(merge_threads=False))
+    threads = CaptureThreads(records, reader.metadata.main_thread_id)
+    native, own = reader.metadata.has_native_traces, not view.whole_process
+    shown = list(shown_records(records, threads, native=native, own=own))
+    return _Shown(records=shown, native=native, is_shared=own and threads.is_shared)
 
 
-def peak_stacks(path: str, *, whole_process: bool) -> Iterator[tuple[list[tuple[str, str, int]], int]]:
-    """Yields what was held at the peak, in bytes, with each stack, the outermost call first.
+def peak_stacks(path: str, *, whole_process: bool) -> tuple[Iterator[tuple[list[Call], int]], bool]:
+    """Reads what was held at the peak.
 
     What stands above the actor's function, which is Dramatiq's, is left out. Raises as `View.render` does.
 
     Parameters:
       path: The capture.
       whole_process: Whether of all threads; otherwise of the one that the task ran on.
+
+    Returns:
+      The stacks, the outermost call first, each with its bytes; and whether that thread has other tasks as well.
     """
     with _errors():
         from memray import FileReader
 
         with FileReader(path) as reader:
-            native = reader.metadata.has_native_traces
-            for record in _records(View(report="tree", whole_process=whole_process), reader):
-                stack = [*(record.hybrid_stack_trace() if native else record.stack_trace())]
-                yield _below_actor(stack[::-1]), record.size
-
-
-def _below_actor(stack: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
-    for depth, (function, file, _) in enumerate(stack):
-        if function in ("__call__", "Actor.__call__") and file.endswith(_ACTOR_FILE):
-            return stack[depth + 1 :]
-    return stack
+            shown = _shown(View(report="tree", whole_process=whole_process), reader)
+    return ((record.stack_trace()[::-1], record.size) for record in shown.records), shown.is_shared
 
 
 def _html(view: View, path: str, out: TextIO) -> None:
@@ -140,10 +139,11 @@ def _html(view: View, path: str, out: TextIO) -> None:
 
     reporter_class: Any = FlameGraphReporter if view.report == "flamegraph" else TableReporter
     with FileReader(path) as reader:
+        shown = _shown(view, reader)
         reporter = reporter_class.from_snapshot(
-            _records(view, reader),
+            shown.records,
             memory_records=tuple(reader.get_memory_snapshots()),
-            native_traces=reader.metadata.has_native_traces,
+            native_traces=shown.native,
         )
         reporter.render(
             outfile=out,
@@ -160,11 +160,12 @@ def _tree(view: View, path: str, out: TextIO) -> None:
     from memray.reporters.tree import TreeReporter
 
     with FileReader(path) as reader:
-        native = reader.metadata.has_native_traces
+        shown = _shown(view, reader)
         root = TreeReporter.from_snapshot(
-            iter(_records(view, reader)), native_traces=native, biggest_allocs=_TREE_ALLOCATIONS
+            iter(shown.records), native_traces=shown.native, biggest_allocs=_TREE_ALLOCATIONS
         ).data
-    out.write(f"{_megabytes(root.value)} in {root.n_allocations} allocations\n")
+    of = f" {SHARED_THREAD}" if shown.is_shared else ""
+    out.write(f"{_megabytes(root.value)} in {root.n_allocations} allocations{of}\n")
     _write_branches(root, root.value, "", out)
 
 
@@ -185,10 +186,12 @@ def _summary(view: View, path: str, out: TextIO) -> None:
     from memray.reporters.summary import SummaryReporter
 
     with FileReader(path) as reader:
-        native = reader.metadata.has_native_traces
-        reporter = SummaryReporter.from_snapshot(_records(view, reader), native=native)
+        shown = _shown(view, reader)
+        reporter = SummaryReporter.from_snapshot(shown.records, native=shown.native)
     whole_bytes = max(reporter.current_memory_size, 1)
     by_size = sorted(reporter.snapshot_data.items(), key=lambda item: item[1].total_memory, reverse=True)
+    if shown.is_shared:
+        out.write(f"Allocations {SHARED_THREAD}\n")
     out.write(f"{'with calls':>14} {'share':>7} {'by itself':>14} {'allocations':>11}  function\n")
     for place, held in by_size[:_SUMMARY_ROWS]:
         figures = f"{_megabytes(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
@@ -201,8 +204,16 @@ def _stats(_: View, path: str, out: TextIO) -> None:
     from memray.reporters.stats import StatsReporter
 
     text = io.StringIO()
+    # More places than are shown, as those of this package are left out.
+    statistics = compute_statistics(path, num_largest=_STATS_PLACES + _STATS_OWN_PLACES)
+    for field in ("top_locations_by_size", "top_locations_by_count"):
+        places = [place for place in getattr(statistics, field) if not is_own_code(place[0][1])]
+        setattr(statistics, field, places[:_STATS_PLACES])
+    for field in ("top_modules_by_allocation_size", "top_modules_by_allocation_count"):
+        modules = [module for module in getattr(statistics, field) if module[0] != PACKAGE_NAME]
+        setattr(statistics, field, modules[:_STATS_PLACES])
     with contextlib.redirect_stdout(text):
-        StatsReporter(compute_statistics(path, num_largest=_STATS_PLACES), _STATS_PLACES).render()
+        StatsReporter(statistics, _STATS_PLACES).render()
     _write_lines(text.getvalue(), out)
 
 
