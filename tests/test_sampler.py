@@ -20,6 +20,7 @@ from dramatiq_diag import Settings
 from dramatiq_diag.collectors.sampler import MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
 from dramatiq_diag.collectors.wakeup import wake_promptly
 from dramatiq_diag.errors import SettingsError
+from dramatiq_diag.frames import Look
 from dramatiq_diag.models import ArtifactStatus
 from dramatiq_diag.switching import SwitchInterval
 
@@ -406,7 +407,11 @@ def test_code_that_no_stack_has_any_more_is_let_go_of():
         for number, code in enumerate(made):
             profile.codes[id(code)] = code
             profile.seconds[id(code), number] = 1e-6
-        profile.sample(profile.last_s + 1.0, {1: sys._current_frames()[thread.ident]}, None)
+        profile.thread_id = thread.ident or 0
+        look = Look()
+        asked = profile.ask(look, None)
+        look.take()
+        profile.sample(profile.last_s + 1.0, asked)
     finally:
         inner[1].set()
         thread.join()

@@ -114,4 +114,4 @@ def _describe_stack(stack: Stack, codes: Codes) -> Iterable[str]:
         elif key == OTHER:
             yield _OTHER
         else:
-            yield describe(codes[key], line)
+            yield describe(codes[key], line or None)
