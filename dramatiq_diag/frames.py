@@ -126,17 +126,7 @@ class Look:
 
     def take(self) -> None:
         """Fills the lists."""
-        was_enabled: list[bool] = []
-        steps = [*self._steps, _called(self._innermost.clear)]
-        if _ALLOCATION_COLLECTS:
-            before = map(was_enabled.append, _called(gc.isenabled))
-            steps = [before, _called(gc.disable), *steps, map(call, compress((gc.enable,), was_enabled))]
-        try:
-            deque(chain.from_iterable(steps), maxlen=0)
-        except BaseException:
-            if was_enabled == [True]:
-                gc.enable()
-            raise
+        _in_one_step([*self._steps, _called(self._innermost.clear)])
 
     def _filled(self, values: Iterator[Any]) -> list[Any]:
         filled: list[Any] = []
@@ -154,8 +144,24 @@ def has_frame(awaitable: Any) -> bool:
 
 
 def thread_ids() -> list[int]:
-    """Returns: The ids of all threads, without their frames having been held."""
-    return next(map(list, _called(sys._current_frames)))
+    """Returns: The ids of all threads; no frame is held for it, not even for a moment."""
+    ids: list[int] = []
+    _in_one_step([map(ids.extend, _called(sys._current_frames))])
+    return ids
+
+
+def _in_one_step(steps: list[Iterator[object]]) -> None:
+    """Runs iterators of C functions to their ends, one after the other, in one call."""
+    was_enabled: list[bool] = []
+    if _ALLOCATION_COLLECTS:
+        before = map(was_enabled.append, _called(gc.isenabled))
+        steps = [before, _called(gc.disable), *steps, map(cast(Any, call), compress((gc.enable,), was_enabled))]
+    try:
+        deque(chain.from_iterable(steps), maxlen=0)
+    except BaseException:
+        if was_enabled == [True]:
+            gc.enable()
+        raise
 
 
 def _called(function: Any) -> Iterator[Any]:

@@ -40,19 +40,6 @@ class SwitchInterval:
             if self._is_ours():
                 self._set(min(self._wanted.values(), default=None))
 
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Lets this thread keep the GIL for as long as Python's default is; for one that wants the interval short."""
-        set_s = self._set_s
-        if set_s is None or not self._is_ours():
-            yield
-            return
-        sys.setswitchinterval(_DEFAULT_S)
-        try:
-            yield
-        finally:
-            sys.setswitchinterval(set_s)
-
     def _is_ours(self) -> bool:
         """Returns: Whether the interval is what we set, or Python's default where we set none."""
         expected_s = _DEFAULT_S if self._set_s is None else self._set_s
