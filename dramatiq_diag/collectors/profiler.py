@@ -26,16 +26,21 @@ class SessionRecording(Recording):
         self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
         self.native_id = run.native_id
         self.start_time = self.started_s = self.cpu_started_s = 0.0
-        self.duration_s = self.cpu_time_s = 0.0
+        self.duration_s = 0.0
+        self.cpu_time_s: float | None = None
+        "The CPU time of the run's thread; None for an async actor, whose loop works for other tasks as well."
+        self.has_own_thread = coroutine_function(run.actor) is None
 
     def _start_clocks(self) -> None:
         self.start_time = time.time()
         self.started_s = time.perf_counter()
-        self.cpu_started_s = _cpu_s(self.native_id)
+        if self.has_own_thread and sys.platform == "linux":
+            self.cpu_started_s = _cpu_s(self.native_id)
 
     def _stop_clocks(self) -> None:
         self.duration_s = time.perf_counter() - self.started_s
-        self.cpu_time_s = _cpu_s(self.native_id) - self.cpu_started_s
+        if self.has_own_thread and sys.platform == "linux":
+            self.cpu_time_s = _cpu_s(self.native_id) - self.cpu_started_s
 
     def _session(self) -> SessionDict:
         raise NotImplementedError
@@ -107,9 +112,7 @@ class ProfilerRecording(SessionRecording):
 
 
 def _cpu_s(native_id: int) -> float:
-    """Returns: The CPU time of a thread in seconds, where the system tells that of another thread."""
-    if sys.platform != "linux":
-        return 0.0
+    """Returns: The CPU time of a thread in seconds; only Linux tells that of another thread."""
     # The kernel's id of a thread's clock. That of `time.pthread_getcpuclockid` is the same, and asking for it is not
     # safe once the thread has ended; this raises OSError then.
     return time.clock_gettime(~native_id << 3 | 6)

@@ -32,7 +32,7 @@ def session_of(
     in_order: bool,
     start_time: float,
     duration_s: float,
-    cpu_time_s: float,
+    cpu_time_s: float | None,
     interval_s: float,
     sample_count: int,
     thread: str,
@@ -45,6 +45,7 @@ def session_of(
       stacks: Each with its seconds; without one, the whole duration is the root's.
       in_order: Whether they are a timeline. Sums are sorted: equal beginnings have to stand together.
       start_time: Seconds since the epoch.
+      cpu_time_s: The CPU time of what was profiled; None where it is not known.
       thread: The description of the thread, by `describe_thread`.
       root: The description of the actor's function, by `describe`.
       target_description: What was profiled, for the report's head.
@@ -72,13 +73,15 @@ def session_of(
 
 
 def prune(records: list[FrameRecord]) -> list[FrameRecord]:
-    """Cuts a large profile down to its `MAX_NODES` heaviest calls, without their lines, and `OTHER` for what was below.
+    """Cuts a large profile down to its `MAX_NODES` heaviest calls and lines, and `OTHER` for what was below.
+
+    A line is that at which the last function of a stack is; those of the functions above it are left out then.
 
     Returns:
       The same records where there are few, with the same total time in any case.
     """
     spent: dict[tuple[str, ...], float] = {}
-    paths = [tuple(frame.partition(_ATTRIBUTES)[0] for frame in stack) for stack, _ in records]
+    paths = [_path(stack) for stack, _ in records]
     for path, (_, spent_s) in zip(paths, records, strict=True):
         for depth in range(1, len(path) + 1):
             spent[path[:depth]] = spent.get(path[:depth], 0.0) + spent_s
@@ -88,10 +91,26 @@ def prune(records: list[FrameRecord]) -> list[FrameRecord]:
     merged: dict[tuple[str, ...], float] = {}
     for path, (stack, spent_s) in zip(paths, records, strict=True):
         kept = sum(spent[path[:depth]] > lightest_s for depth in range(1, len(path) + 1))
-        without_lines = (frame.partition(_LINE_NUMBER)[0] for frame in stack[:kept])
-        cut = (*without_lines, _OTHER) if kept < len(stack) else tuple(without_lines)
+        cut = _cut(stack, kept)
         merged[cut] = merged.get(cut, 0.0) + spent_s
     return [(list(stack), spent_s) for stack, spent_s in merged.items()]
+
+
+def _path(stack: list[str]) -> tuple[str, ...]:
+    """Returns: The functions of a stack, and the line that the last one of them is at."""
+    line = next((line for frame in reversed(stack) if (line := frame.partition(_LINE_NUMBER)[2])), "")
+    return (*(frame.partition(_ATTRIBUTES)[0] for frame in stack), *([_LINE_NUMBER + line] if line else ()))
+
+
+def _cut(stack: list[str], kept: int) -> tuple[str, ...]:
+    """Returns: So many functions of a stack without their lines; the last line where that is kept as well."""
+    frames = [frame.partition(_LINE_NUMBER)[0] for frame in stack[:kept]]
+    if kept < len(stack):
+        return (*frames, _OTHER)
+    if kept > len(stack):
+        last = max(at for at, frame in enumerate(stack) if _LINE_NUMBER in frame)
+        frames[last] = stack[last]
+    return tuple(frames)
 
 
 def describe_thread(name: str, thread_id: int) -> str:
