@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -10,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import call_tree
 
 from dramatiq_diag.collectors.session import MAX_NODES, prune
-from dramatiq_diag.reports import pyinstrument
+from dramatiq_diag.reports import calltree, pyinstrument
 
 pytest.importorskip("pyinstrument")
 
@@ -34,12 +34,17 @@ def waits() -> None:
 
 
 async def waits_async() -> None:
-    import asyncio
-
     # The first await.
-    await asyncio.sleep(0.05)
+    await later(0.05)
     # The second await.
-    await asyncio.sleep(0.3)
+    await later(0.3)
+
+
+def later(seconds: float) -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.call_later(seconds, future.set_result, None)
+    return future
 
 
 def rendered(path: Path, data: bytes, render: Any) -> str:
@@ -64,9 +69,9 @@ def test_what_a_call_waits_for_is_named_by_its_line(bench, settings, stored, tmp
     assert re.search(rf"0\.[23]\d* line {line}  .*{re.escape(name)}:{line}\n", text), text
     page = rendered(tmp_path / "session.json", data, pyinstrument.render_session)
     assert f'"line {line}\\u0000' in page
-    [root] = call_tree(stored(given), task_id, KEY)["tree"]["children"]
-    leaf = root if task is waits else root["children"][0]
-    assert leaf["lines"] or root["lines"]
+    tree = json.loads(rendered(tmp_path / "session.json", data, calltree.render_session))
+    [found] = [found for found in calltree.functions(tree["tree"]) if found["function"] == task.__name__]
+    assert found["lines"][0][0] == line
 
 
 def test_the_call_of_a_c_function_is_named_by_its_line(bench, settings, stored, tmp_path):
