@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import sys
 import threading
@@ -18,7 +17,6 @@ from support import PATIENCE_S, Stored, eventually
 
 from dramatiq_diag import Settings
 from dramatiq_diag.collectors.sampler import MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
-from dramatiq_diag.collectors.wakeup import wake_promptly
 from dramatiq_diag.errors import SettingsError
 from dramatiq_diag.frames import Look
 from dramatiq_diag.models import ArtifactStatus
@@ -463,21 +461,3 @@ def test_an_interval_that_the_application_sets_meanwhile_stays():
         assert sys.getswitchinterval() == 0.02
     finally:
         sys.setswitchinterval(found)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the calls are Linux's")
-def test_waking_promptly_is_a_matter_of_its_own_thread():
-    libc, get_timer_slack = ctypes.CDLL(None), 30
-    seen: list[int] = []
-
-    def ask() -> None:
-        wake_promptly()
-        seen.append(libc.prctl(get_timer_slack))
-
-    before = libc.prctl(get_timer_slack)
-    thread = threading.Thread(target=ask)
-    thread.start()
-    thread.join()
-
-    assert seen == [1000]
-    assert libc.prctl(get_timer_slack) == before != 1000
