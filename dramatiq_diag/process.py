@@ -22,6 +22,8 @@ from .collectors import close_all, load, open_all
 from .collectors.base import Collector
 from .collectors.coroutines import CoroutineWatch
 from .errors import GUARDED, SpoolError
+from .forks import call_in_child, forget
+from .frames import GarbagePause
 from .hook import ProfileHook
 from .late import LOOK_INTERVAL_S, Late
 from .models import RunStatus
@@ -64,6 +66,8 @@ class Process:
         self.judge = Judge(settings)
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
+        self._inherited: dict[int, Run] = {}
+        "In a forked process, the runs of the one that it was forked from."
         self.hung: set[Collector] = set()
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
@@ -78,6 +82,7 @@ class Process:
 
     def start(self) -> None:
         """Opens the spool and starts the threads."""
+        call_in_child(self._end_in_child)
         open_all(self.collectors, self)
         try:
             self.spool.open()
@@ -87,6 +92,12 @@ class Process:
         self.sealer.start()
         self.publisher.start()
         self.capturing.start()
+
+    def _end_in_child(self) -> None:
+        """Leaves to a process that a task forks the interpreter's own settings, and to this one its runs."""
+        self._inherited, self.runs = self.runs, {}  # Kept: a Tracker that is let go of writes to the capture.
+        self.switch_interval.end_in_child()
+        GarbagePause.end_in_child()
 
     def _write_vitals(self) -> None:
         """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
@@ -106,6 +117,7 @@ class Process:
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
         stop_at = time.monotonic() + timeout_s
+        forget(self._end_in_child)
         self.capturing.stop()
         self.sealer.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))

@@ -40,6 +40,13 @@ class SwitchInterval:
             if self._is_ours():
                 self._set(min(self._wanted.values(), default=None))
 
+    def end_in_child(self) -> None:
+        """Gives a forked process Python's own interval back: the threads that want it short are not in it."""
+        self._lock = threading.Lock()
+        self._wanted.clear()
+        if self._is_ours():
+            self._set(None)
+
     def _is_ours(self) -> bool:
         """Returns: Whether the interval is what we set, or Python's default where we set none."""
         expected_s = _DEFAULT_S if self._set_s is None else self._set_s
