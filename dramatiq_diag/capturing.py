@@ -11,13 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dramatiq import Broker, Worker
-from dramatiq.logging import get_logger
 
 from . import permits
 from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
 from .lazy_store import LazyStore
+from .logs import get_logger
 from .permits import OpenCapture
 from .worker_actors import note_actors
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
-from dramatiq.logging import get_logger
 
 from .asking import Sender, depth_of, set_sender
 from .backlog import Backlog
@@ -26,6 +25,7 @@ from .forks import call_in_child, forget
 from .frames import GarbagePause
 from .hook import ProfileHook
 from .late import LOOK_INTERVAL_S, Late
+from .logs import get_logger
 from .models import RunStatus
 from .publisher import Publisher
 from .rss import RssReader

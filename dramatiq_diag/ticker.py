@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from dramatiq.logging import get_logger
+from .logs import get_logger
 
 
 class Timer:

@@ -8,9 +8,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dramatiq.logging import get_logger
-
 from ..errors import UnavailableError
+from ..logs import get_logger
 from .base import Collector, Options, Recording, UnavailableCollector
 from .plugins import discover, import_class, stand_in
 

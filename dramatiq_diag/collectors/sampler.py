@@ -10,9 +10,8 @@ from collections.abc import Coroutine
 from types import CodeType
 from typing import Any
 
-from dramatiq.logging import get_logger
-
 from ..frames import Look
+from ..logs import get_logger
 from ..switching import SwitchInterval
 from .stacks import OTHER, Codes, CoroutineStacks, Stack, ThreadStack
 from .wakeup import wake_promptly
