@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dramatiq.logging import get_logger
-
 from . import permits
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
+from .logs import get_logger
 from .permits import OpenCapture
 from .worker_actors import note_actors
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dramatiq import Actor, Broker
-from dramatiq.logging import get_logger
 
 from .asking import CLEANUP_ACTOR
 from .errors import DiagnosticsError
+from .logs import get_logger
 from .settings import Settings
 
 if TYPE_CHECKING:

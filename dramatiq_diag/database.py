@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dramatiq.logging import get_logger
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import (
     DataError,
@@ -27,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from . import adoption, vacuum
 from .adoption import VERSION_TABLE
 from .errors import NotInstalledError, RunRefusedError, SchemaError, StoreError, StoreUnavailableError
+from .logs import get_logger
 from .settings import Settings
 
 if TYPE_CHECKING:

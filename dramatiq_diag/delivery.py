@@ -10,11 +10,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dramatiq.logging import get_logger
-
 from .bundle import artifact_kinds, read_bundle
 from .entry import Entry
 from .errors import RunRefusedError, SpoolError
+from .logs import get_logger
 from .spool import Spool
 from .store import Bundle, Store
 

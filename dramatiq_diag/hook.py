@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from dramatiq.logging import get_logger
-
-from .frames import current_frames
+from .frames import Look
+from .logs import get_logger
 
 #: The name of the task's thread in a capture whose Tracker was started on another thread.
 TASK_THREAD = "dramatiq_diag.task"
@@ -33,6 +32,10 @@ _POLL_S = 0.02
 
 #: Seconds that an interrupt waits at most for a measurement that is just being started.
 _SETTLE_TIMEOUT_S = 1.0
+
+
+#: The id of a thread's innermost frame, and the line that it is at.
+Position = tuple[int, int | None]
 
 
 class Holder(Protocol):
@@ -55,7 +58,7 @@ class ProfileHook:
         "The measurement that has the hook alone, and its task."
         self._profiled: dict[int, tuple[Holder, str]] = {}
         "Thread id -> the measurement that has that thread's hook, and its task."
-        self._undelivered: dict[int, tuple[int, int] | None] = {}
+        self._undelivered: dict[int, Position | None] = {}
         """Thread id -> where the thread was when an interrupt was raised in it; None until that is known.
 
         Filled on CPython 3.11 alone.
@@ -163,7 +166,9 @@ class ProfileHook:
             self.logger.warning("A measurement could not be ended before an interrupt.", exc_info=True)
 
 
-def _position(thread_id: int) -> tuple[int, int] | None:
+def _position(thread_id: int) -> Position | None:
     """Returns: Where a thread is, for comparison; None where it has ended."""
-    frame = current_frames().get(thread_id)
-    return None if frame is None else (id(frame), frame.f_lasti)
+    look = Look()
+    frame_ids, places = look.thread_frame_ids(thread_id), look.thread(thread_id)
+    look.take()
+    return (frame_ids[0], places[0][1]) if frame_ids else None

@@ -13,7 +13,6 @@ from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
-from dramatiq.logging import get_logger
 
 from .asking import CLEANUP_ACTOR, Sender, depth_of, set_sender, task_id_of
 from .backlog import Backlog
@@ -23,9 +22,12 @@ from .collectors import close_all, load, open_all
 from .collectors.base import Collector
 from .collectors.coroutines import CoroutineWatch
 from .errors import GUARDED, SpoolError
+from .forks import call_in_child, forget
+from .frames import GarbagePause
 from .hook import ProfileHook
 from .late import Late
 from .lazy_store import LazyStore
+from .logs import get_logger
 from .models import RunStatus
 from .publisher import Publisher
 from .rss import RssReader
@@ -78,6 +80,8 @@ class Process:
         self.judge = Judge(settings, self.log.warn)
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
+        self._inherited: dict[int, Run] = {}
+        "In a forked process, the runs of the one that it was forked from."
         self.hung: set[Collector] = set()
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
@@ -94,6 +98,7 @@ class Process:
     def start(self) -> None:
         """Opens the spool and starts the threads; where one of these steps fails, those before it are undone."""
         with ExitStack() as undo:
+            call_in_child(self._end_in_child)
             undo.callback(self._close)
             open_all(self.collectors, self)
             try:
@@ -108,6 +113,12 @@ class Process:
             undo.callback(self.publisher.stop, _UNDO_TIMEOUT_S)
             self.capturing.start()
             undo.pop_all()
+
+    def _end_in_child(self) -> None:
+        """Leaves to a process that a task forks the interpreter's own settings, and to this one its runs."""
+        self._inherited, self.runs = self.runs, {}  # Kept: a Tracker that is let go of writes to the capture.
+        self.switch_interval.end_in_child()
+        GarbagePause.end_in_child()
 
     def write_vitals(self, runs: Sequence[Run]) -> None:
         """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
@@ -138,6 +149,7 @@ class Process:
         self._close()
 
     def _close(self) -> None:
+        forget(self._end_in_child)
         self.ticker.stop()
         close_all(self.collectors)
         self.coroutines.close()

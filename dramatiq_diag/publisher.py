@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from dramatiq.logging import get_logger
-
 from .backlog import Backlog
 from .delivery import BATCH_SIZE, Delivery, Outcome, Salvaged
 from .entry import Entry
 from .errors import DiagnosticsError
+from .logs import get_logger
 from .models import RunStatus
 from .run import Run
 from .store import RunRecord, Store

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
-from dramatiq.logging import get_logger
 from sqlalchemy import ColumnElement, Row, Select, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from .blobs import Found
 from .captures import delete_captures
+from .logs import get_logger
 from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, is_live
 from .spool import Spool
 from .store import Store

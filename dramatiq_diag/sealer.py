@@ -8,11 +8,10 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from dramatiq.logging import get_logger
-
 from .backlog import Backlog
 from .delivery import BATCH_SIZE
 from .errors import SpoolError
+from .logs import get_logger
 from .run import Run
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ import uuid
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
-from dramatiq.logging import get_logger
-
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .errors import SpoolError
+from .logs import get_logger
 from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
 from .state import STATE_FILE
 

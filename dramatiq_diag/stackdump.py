@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from .collectors.stacks import AWAIT, Codes, Stack, coroutine_stacks
-from .frames import current_frames
+from .collectors.stacks import AWAIT, Codes, CoroutineStacks, Stack
+from .frames import Look, Place, thread_ids
 
 if TYPE_CHECKING:
     from .run import Run
@@ -53,23 +52,18 @@ def _read(run: Run) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
     """Returns: Thread id -> its frames, outermost first; and those that the run's coroutine is in."""
     codes: Codes = {}
     coroutine, loop_thread_id = run.coroutine, run.process.coroutines.thread_id
-    # As for a sample: no thread is to run on while its frames are held, or their objects would die here.
-    with run.process.switch_interval.whole():
-        frames = current_frames()
-        try:
-            stacks = [] if coroutine is None else coroutine_stacks(coroutine, frames.get(loop_thread_id or 0), codes)
-            places = {thread_id: _places(frame) for thread_id, frame in frames.items()}
-        finally:
-            frames.clear()
+    look = Look()
+    upward = {thread_id: look.thread(thread_id) for thread_id in thread_ids()}
+    awaited = None if coroutine is None else CoroutineStacks(look, coroutine, loop_thread_id or 0)
+    look.take()
+    stacks = [] if awaited is None else awaited.read(codes)
+    places = {thread_id: _places(found) for thread_id, found in upward.items() if found}
     return places, [_places_of(stack, codes) for stack in stacks[:_MAX_DEPTH]]
 
 
-def _places(frame: FrameType | None) -> list[_Place]:
-    upward: list[_Place] = []
-    while frame is not None and len(upward) < _MAX_DEPTH:
-        upward.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname))
-        frame = frame.f_back
-    return upward[::-1]
+def _places(upward: Sequence[Place]) -> list[_Place]:
+    shown = upward[_MAX_DEPTH - 1 :: -1] if len(upward) >= _MAX_DEPTH else upward[::-1]
+    return [(code.co_filename, line or 0, code.co_qualname) for code, line in shown]
 
 
 def _places_of(stack: Stack, codes: Codes) -> list[_Place]:

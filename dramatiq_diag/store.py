@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
-from dramatiq.logging import get_logger
 from sqlalchemy import Engine, and_, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,6 +17,7 @@ from .blobs import BlobStore, RootId
 from .clock import Clock
 from .database import check_schema, make_engine, migrate, translated
 from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
+from .logs import get_logger
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun, is_live
 from .records import clean_text, task_key
 from .settings import Settings

@@ -40,18 +40,12 @@ class SwitchInterval:
             if self._is_ours():
                 self._set(min(self._wanted.values(), default=None))
 
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Lets this thread keep the GIL for as long as Python's default is; for one that wants the interval short."""
-        set_s = self._set_s
-        if set_s is None or not self._is_ours():
-            yield
-            return
-        sys.setswitchinterval(_DEFAULT_S)
-        try:
-            yield
-        finally:
-            sys.setswitchinterval(set_s)
+    def end_in_child(self) -> None:
+        """Gives a forked process Python's own interval back: the threads that want it short are not in it."""
+        self._lock = threading.Lock()
+        self._wanted.clear()
+        if self._is_ours():
+            self._set(None)
 
     def _is_ours(self) -> bool:
         """Returns: Whether the interval is what we set, or Python's default where we set none."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from dramatiq.logging import get_logger
+from .logs import get_logger
 
 #: Timers that were added and that the thread has not seen yet; with more it is woken.
 _MAX_ADDED = 1000

@@ -30,13 +30,16 @@ def take_traceback(error: BaseException) -> Traceback:
     """Takes what a text is made of; reads no source and keeps no frame. Raises: whatever the exception's parts raise.
 
     Note:
-      `str()` is called on the exception, and on those behind it.
+      `str()` is called on the exception, and on those behind it. The text has no carets below its lines: Python finds
+      their places by parsing each line into a syntax tree, and in some releases a task that does the same on another
+      thread fails then (python/cpython#106905).
     """
-    outermost = _shown(error.__traceback__)
+    stack = StackSummary.extract(walk_tb(_shown(error.__traceback__)), limit=-_MAX_FRAMES, lookup_lines=False)
     if _is_large(error):
-        stack = StackSummary.extract(walk_tb(outermost), limit=-_MAX_FRAMES, lookup_lines=False)
         return partial(_alone, stack, type(error).__qualname__)
-    taken = TracebackException(type(error), error, outermost, limit=-_MAX_FRAMES, lookup_lines=False, compact=True)
+    taken = TracebackException(type(error), error, None, limit=-_MAX_FRAMES, lookup_lines=False, compact=True)
+    taken.stack = stack
+    _forget_columns(taken)
     return taken.format
 
 
@@ -44,6 +47,16 @@ def traceback_text(traceback: Traceback) -> str:
     """Makes the text, reading the source. Raises: whatever the exception's parts raise."""
     text = "".join(_cut(line, _MAX_LINE) for line in traceback())
     return _cut(text.encode("utf-8", "backslashreplace").decode(), MAX_LENGTH)  # Not all that is text can be kept.
+
+
+def _forget_columns(taken: TracebackException) -> None:
+    behind: list[TracebackException | None] = [taken]
+    while behind:
+        each = behind.pop()
+        if each is not None:
+            for frame in each.stack:
+                frame.colno = frame.end_colno = None
+            behind += [each.__cause__, each.__context__, *(each.exceptions or ())]
 
 
 def _alone(stack: StackSummary, name: str) -> list[str]:

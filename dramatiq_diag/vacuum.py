@@ -6,10 +6,10 @@ import sqlite3
 import time
 from typing import Any
 
-from dramatiq.logging import get_logger
 from sqlalchemy import Engine
 
 from .errors import StoreUnavailableError
+from .logs import get_logger
 
 #: Pages that are given back at a time: other writers wait for so many.
 _PAGES = 256

@@ -86,10 +86,22 @@ def test_what_stands_above_the_actor_is_left_out_and_what_a_coroutine_awaits_is_
     )
 
     assert functions(tree["tree"]) == [
-        {"function": "Client.fetch", "file": "/srv/jobs.py", "total": 3000, "self": 3000},
-        {"function": "root", "file": "/srv/jobs.py", "total": 4500, "self": 1000},
-        {"function": "[other stacks]", "file": "", "total": 500, "self": 500},
+        {"function": "Client.fetch", "file": "/srv/jobs.py", "total": 3000, "self": 3000, "lines": []},
+        {"function": "root", "file": "/srv/jobs.py", "total": 4500, "self": 1000, "lines": []},
+        {"function": "[other stacks]", "file": "", "total": 500, "self": 500, "lines": []},
     ]
+
+
+def test_the_lines_at_which_a_function_took_most_by_itself_are_named(tmp_path):
+    stacks = [([frame("root") + "\1l5", frame("parse", 3) + f"\1l{line}"], seconds) for line, seconds in LINES]
+    tree = rendered(tmp_path, session(*stacks, ([frame("root") + "\1l6", frame("parse", 3) + "\1l14"], 1.5)))
+
+    parse, root = functions(tree["tree"])
+    assert (parse["function"], parse["lines"]) == ("parse", [(14, 2000), (12, 400), (13, 300)])
+    assert (root["function"], root["lines"]) == ("root", [])
+
+
+LINES = ((11, 0.2), (12, 0.4), (13, 0.3), (14, 0.5))
 
 
 def test_a_function_that_calls_itself_is_counted_once():
@@ -106,7 +118,7 @@ def test_very_deep_recursion_ends_at_the_depth_that_is_kept():
 
     assert max(depth for _, depth in nodes(document["tree"])) == calltree.MAX_DEPTH
     assert functions(json.loads(json.dumps(document))["tree"]) == [
-        {"function": "fib", "file": "/srv/jobs.py", "total": 7, "self": 7}
+        {"function": "fib", "file": "/srv/jobs.py", "total": 7, "self": 7, "lines": []}
     ]
 
 

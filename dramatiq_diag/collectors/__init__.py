@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dramatiq.logging import get_logger
-
 from ..collector_names import (
     ALL,
     BUILTIN,
@@ -20,6 +18,7 @@ from ..collector_names import (
     known_names,
 )
 from ..errors import UnavailableError
+from ..logs import get_logger
 from .base import Collector, Options, Recording, StandIn, UnavailableCollector
 from .plugins import import_class, stand_in
 

@@ -27,11 +27,15 @@ class SessionRecording(Recording):
         self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
         self.native_id = run.native_id
         self.start_time = self.started_s = self.cpu_started_s = 0.0
-        self.duration_s = self.cpu_time_s = 0.0
+        self.duration_s = 0.0
+        self.cpu_time_s: float | None = None
+        "The CPU time of the run's thread; None for an async actor, whose loop works for other tasks as well."
+        self.has_own_thread = coroutine_function(run.actor) is None
 
     def _start_clocks(self) -> None:
         self.started_s = self.run.clock()
-        self.cpu_started_s = _cpu_s(self.native_id)
+        if self.has_own_thread and sys.platform == "linux":
+            self.cpu_started_s = _cpu_s(self.native_id)
 
     def _stop_clocks(self) -> None:
         """Takes the times of the function alone: other collectors may start after this one, and stop before it."""
@@ -39,8 +43,9 @@ class SessionRecording(Recording):
         begun_s = max(self.started_s, run.started)
         self.start_time = run.started_at_s + begun_s - run.started
         self.duration_s = max((run.clock() if run.ended is None else run.ended) - begun_s, 0.0)
-        cpu_s = _cpu_s(self.native_id) if run.cpu_ended_s is None else run.cpu_ended_s
-        self.cpu_time_s = max(cpu_s - max(self.cpu_started_s, run.cpu_started_s), 0.0)
+        if self.has_own_thread and sys.platform == "linux":
+            cpu_s = _cpu_s(self.native_id) if run.cpu_ended_s is None else run.cpu_ended_s
+            self.cpu_time_s = max(cpu_s - max(self.cpu_started_s, run.cpu_started_s), 0.0)
 
     def _session(self) -> SessionDict:
         raise NotImplementedError
@@ -129,9 +134,7 @@ class ProfilerRecording(SessionRecording):
 
 
 def _cpu_s(native_id: int) -> float:
-    """Returns: The CPU time of a thread in seconds, where the system tells that of another thread."""
-    if sys.platform != "linux":
-        return 0.0
+    """Returns: The CPU time of a thread in seconds; only Linux tells that of another thread."""
     # The kernel's id of a thread's clock. That of `time.pthread_getcpuclockid` is the same, and asking for it is not
     # safe once the thread has ended; this raises OSError then.
     return time.clock_gettime(~native_id << 3 | 6)

@@ -22,7 +22,7 @@ from .own_profiler import tolerant
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler
 from .session import SessionDict, describe_thread, session_of
-from .stacks import anchor_of, coroutine_function
+from .stacks import anchor_of, coroutine_function, root_of
 
 if TYPE_CHECKING:
     from ..process import Process
@@ -122,7 +122,8 @@ class _SamplerRecording(SessionRecording):
         self.collector.process.ticker.add(self.timer)
 
     def _join(self) -> None:
-        self.profile = Profile(self.run.thread_id, anchor_of(self.run.actor), is_async=self.is_async)
+        actor = self.run.actor
+        self.profile = Profile(self.run.thread_id, anchor_of(actor), is_async=self.is_async, root=root_of(actor))
         self.profile.coroutine = self.coroutine
         self.profile.interval_s = self.interval_s
         self._start_clocks()

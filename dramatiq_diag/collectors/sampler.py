@@ -8,14 +8,13 @@ import random
 import threading
 import time
 from collections.abc import Coroutine
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
-from dramatiq.logging import get_logger
-
-from ..frames import current_frames
+from ..frames import Look
+from ..logs import get_logger
 from ..switching import SwitchInterval
-from .stacks import OTHER, Codes, Stack, coroutine_stacks, thread_stack
+from .stacks import OTHER, Codes, CoroutineStacks, Stack, ThreadStack
 from .wakeup import wake_promptly
 
 #: Distinct stacks that one profile may hold: with more, its lightest ones are folded.
@@ -25,8 +24,8 @@ MAX_STACKS = 10_000
 MAX_TIMELINE_FRAMES = 5000
 
 #: The switch interval while sampling is a few times what a sample takes, within these bounds, in seconds. The sampler
-#: waits that long for the GIL, and sees what the task does by then. It must not be shorter than a sample takes: who
-#: gave up the GIL asks for it again after this long, whatever is set then.
+#: waits that long for the GIL, and sees what the task does by then. It is no shorter than a sample takes: the thread
+#: that gave up the GIL asks for it again after this long, and the sampler would wait a second time.
 _SWITCH_INTERVAL_S = (0.0001, 0.0005)
 _SAMPLES_TO_SWITCH = 3
 
@@ -38,11 +37,13 @@ class Profile:
       thread_id: The thread that executes the run.
       anchor: The code that calls the actor's function.
       is_async: Whether the run is that of an async actor, which is sampled through its coroutine.
+      root: The code of the actor's function, if it has one.
     """
 
-    def __init__(self, thread_id: int, anchor: CodeType, *, is_async: bool) -> None:
+    def __init__(self, thread_id: int, anchor: CodeType, *, is_async: bool, root: CodeType | None = None) -> None:
         self.thread_id = thread_id
         self.anchor = anchor
+        self.root = root
         self.is_async = is_async
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known."
@@ -57,11 +58,19 @@ class Profile:
         self.last_s = time.perf_counter()
         self._timeline_frames = 0
 
-    def sample(self, due_s: float, frames: dict[int, FrameType], loop_thread_id: int | None) -> None:
+    def ask(self, look: Look, loop_thread_id: int | None) -> ThreadStack | CoroutineStacks | None:
+        """Returns: What can be read once the look is taken; None where there is nothing to look at."""
+        if not self.is_async:
+            return ThreadStack(look, self.thread_id, self.anchor, self.root)
+        if self.coroutine is None or loop_thread_id is None:
+            return None
+        return CoroutineStacks(look, self.coroutine, loop_thread_id)
+
+    def sample(self, due_s: float, asked: ThreadStack | CoroutineStacks | None) -> None:
         """Adds the time since the last sample to what is going on; where nothing is, the time is nobody's."""
         if due_s <= self.last_s:  # It was due before this profile began.
             return
-        stacks = self._stacks(frames, loop_thread_id)
+        stacks = [] if asked is None else asked.read(self.codes)
         spent_s = due_s - self.last_s
         self.last_s = due_s
         if stacks:
@@ -104,14 +113,6 @@ class Profile:
         """Lets go of the code objects that no stack has any more."""
         used = {key for stack in self.seconds for key in stack[::2]}
         self.codes = {key: code for key, code in self.codes.items() if key in used}
-
-    def _stacks(self, frames: dict[int, FrameType], loop_thread_id: int | None) -> list[Stack]:
-        if not self.is_async:
-            stack = thread_stack(frames.get(self.thread_id), self.anchor, self.codes)
-            return [] if stack is None else [stack]
-        if self.coroutine is None or loop_thread_id is None:
-            return []
-        return coroutine_stacks(self.coroutine, frames.get(loop_thread_id), self.codes)
 
 
 class Sampler:
@@ -211,14 +212,8 @@ class Sampler:
             took_s = 0.9 * took_s + 0.1 * min(clock() - now_s, longest_s)
 
     def _sample(self, due_s: float) -> None:
-        # No thread is to run on meanwhile: a frame that is held past its function's return keeps its objects alive, has
-        # them finalised on this thread, and has been seen to crash a Tracker that starts. This very frame is among
-        # them: without the clearing, a cycle would hold them all.
-        with self.switch_interval.whole():
-            profiles = self._profiles
-            frames = current_frames()
-            try:
-                for profile in profiles:
-                    profile.sample(due_s, frames, self.loop_thread_id)
-            finally:
-                frames.clear()
+        look = Look()
+        asked = [(profile, profile.ask(look, self.loop_thread_id)) for profile in self._profiles]
+        look.take()
+        for profile, stacks in asked:
+            profile.sample(due_s, stacks)

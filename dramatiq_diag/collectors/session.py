@@ -6,7 +6,7 @@ import heapq
 import json
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -38,7 +38,7 @@ def session_of(
     in_order: bool,
     start_time: float,
     duration_s: float,
-    cpu_time_s: float,
+    cpu_time_s: float | None,
     interval_s: float,
     sample_count: int,
     thread: str,
@@ -51,6 +51,7 @@ def session_of(
       stacks: Each with its seconds; without one, the whole duration is the root's.
       in_order: Whether they are a timeline. Sums are sorted: equal beginnings have to stand together.
       start_time: Seconds since the epoch.
+      cpu_time_s: The CPU time of what was profiled; None where it is not known.
       thread: The description of the thread, by `describe_thread`.
       root: The description of the actor's function, by `describe`.
       target_description: What was profiled, for the report's head.
@@ -79,7 +80,9 @@ def session_of(
 
 
 def prune(records: list[FrameRecord]) -> list[FrameRecord]:
-    """Cuts a large profile down to its `MAX_NODES` heaviest calls, without their lines, and `OTHER` for what was below.
+    """Cuts a large profile down to its `MAX_NODES` heaviest calls and lines, and `OTHER` for what was below.
+
+    A line is that at which the last function of a stack is; those of the functions above it are left out then.
 
     Returns:
       The same records where there are few, with the same total time in any case.
@@ -98,15 +101,16 @@ def prune(records: list[FrameRecord]) -> list[FrameRecord]:
     for place, nodes in _walk(paths, places):
         kept_depths[place] = sum(weights[node] > lightest_s for node in nodes)
     without_line = {frame: frame.partition(_LINE_NUMBER)[0] for stack, _ in records for frame in stack}
+    without_line[_OTHER] = _OTHER
     merged: dict[tuple[str, ...], float] = {}
     for kept, (stack, spent_s) in zip(kept_depths, records, strict=True):
-        cut = (*map(without_line.__getitem__, stack[:kept]), *([_OTHER] if kept < len(stack) else ()))
+        cut = _cut(stack, kept, without_line)
         merged[cut] = merged.get(cut, 0.0) + spent_s
     return [(list(stack), spent_s) for stack, spent_s in merged.items()]
 
 
 def _paths(stacks: Sequence[Sequence[str]]) -> list[bytes]:
-    """Returns: Each stack in four bytes a frame, without what is an attribute of a frame."""
+    """Returns: Each stack in four bytes a frame, without the attributes of its frames, and four for its last line."""
     numbers: dict[str, int] = {}
     coded: dict[str, bytes] = {}
     for stack in stacks:
@@ -114,7 +118,27 @@ def _paths(stacks: Sequence[Sequence[str]]) -> list[bytes]:
             if frame not in coded:
                 number = numbers.setdefault(frame.partition(_ATTRIBUTES)[0], len(numbers))
                 coded[frame] = number.to_bytes(_FRAME_BYTES)
-    return [b"".join(map(coded.__getitem__, stack)) for stack in stacks]
+    lines = (_last_line(stack) for stack in stacks)
+    ends = [b"" if line is None else numbers.setdefault(line, len(numbers)).to_bytes(_FRAME_BYTES) for line in lines]
+    return [b"".join((*map(coded.__getitem__, stack), end)) for stack, end in zip(stacks, ends, strict=True)]
+
+
+def _last_line(stack: Sequence[str]) -> str | None:
+    """Returns: The line that the innermost function with a line is at, as an attribute of its frame."""
+    found = (text for frame in reversed(stack) if (text := frame.partition(_LINE_NUMBER)[2]))
+    line = next(found, None)
+    return None if line is None else f"{_LINE_NUMBER}{line}"
+
+
+def _cut(stack: Sequence[str], kept: int, without_line: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns: So many functions of a stack without their lines; the last line where that is kept as well."""
+    frames = [without_line[frame] for frame in stack[:kept]]
+    if kept < len(stack):
+        return (*frames, _OTHER)
+    if kept > len(stack):
+        last = max(at for at, frame in enumerate(stack) if _LINE_NUMBER in frame)
+        frames[last] = stack[last]
+    return tuple(frames)
 
 
 def _walk(paths: Sequence[bytes], places: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
@@ -175,5 +199,5 @@ def _describe_stack(stack: Stack, codes: Codes, described: dict[tuple[int, int],
         elif (frame := described.get((key, line))) is not None:
             yield frame
         else:
-            described[key, line] = frame = describe(codes[key], line)
+            described[key, line] = frame = describe(codes[key], line or None)
             yield frame

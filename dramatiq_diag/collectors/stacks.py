@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
-from operator import attrgetter
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+import threading
+from collections.abc import Coroutine, Iterable
+from types import CodeType
 from typing import Any
 
 from dramatiq import Actor
 
-#: Root first: the id of a code object and the line in it, over and over. Ends with `AWAIT` while a coroutine awaits.
+from ..frames import MAX_AWAITING, Look, Place, has_frame
+
+#: Root first: the id of a code object and the line in it, 0 where it is not known, over and over. Ends with `AWAIT`
+#: while a coroutine awaits.
 #: Ids, as the hash of a code object is made of all its instructions each time.
 Stack = tuple[int, ...]
 
@@ -29,12 +32,11 @@ _MAX_DEPTH = 300
 #: Of tasks that are awaited at once, more than this are left out.
 _MAX_AWAITED = 20
 
-#: Type -> what gives its frame, and what it waits for.
-_SUSPENDED: dict[type, Callable[[Any], tuple[FrameType | None, Any]]] = {
-    CoroutineType: attrgetter("cr_frame", "cr_await"),
-    GeneratorType: attrgetter("gi_frame", "gi_yieldfrom"),
-    AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
-}
+#: How deep tasks that await tasks are followed.
+_MAX_LEVELS = 50
+
+#: The code of the outermost frame of each thread that Python starts.
+_BOTTOM: CodeType = threading.Thread._bootstrap.__code__  # type: ignore[attr-defined]
 
 
 def anchor_of(actor: Actor[..., Any]) -> CodeType:
@@ -54,66 +56,106 @@ def coroutine_function(actor: Actor[..., Any]) -> Any:
     return wrapped if inspect.iscoroutinefunction(wrapped) and not inspect.iscoroutinefunction(actor.fn) else None
 
 
-def thread_stack(frame: FrameType | None, anchor: CodeType, codes: Codes) -> Stack | None:
-    """Returns: The stack below the outermost call of the anchor, or None while that is not being called."""
-    upward: list[FrameType] = []
-    cut = None
-    while frame is not None:
-        if frame.f_code is anchor:
-            cut = len(upward)
-        upward.append(frame)
-        frame = frame.f_back
-    return tuple(_parts(upward[:cut], codes)) if cut else None
+class ThreadStack:
+    """The stack of a run on its own thread: what is below the outermost call of the anchor.
 
-
-def coroutine_stacks(coroutine: Coroutine[Any, Any, Any], loop_frame: FrameType | None, codes: Codes) -> list[Stack]:
-    """Returns: The stacks of a task's own coroutine, as it runs or as it awaits; none once it ended.
-
-    Several where it awaits several tasks at once, as with `asyncio.gather`: each of those that have not ended, or the
-    one of them that runs.
+    Parameters:
+      look: What is about to be taken.
+      thread_id: The thread.
+      anchor: The code that calls the actor's function.
+      root: The code of that function, if it has one.
     """
-    if coroutine.cr_frame is None:  # type: ignore[attr-defined]
-        return []
-    running: list[FrameType] = []
-    while loop_frame is not None:
-        running.append(loop_frame)
-        loop_frame = loop_frame.f_back
-    stacks = _follow(coroutine, (), running, codes)
-    return [stack for stack in stacks if stack[-2] != AWAIT] or stacks
+
+    def __init__(self, look: Look, thread_id: int, anchor: CodeType, root: CodeType | None) -> None:
+        self._places = look.thread(thread_id)
+        self._anchor = anchor
+        self._root = root
+
+    def read(self, codes: Codes) -> list[Stack]:
+        """Returns: The stack, or none while the anchor is not being called."""
+        places = self._places
+        cut = next((at for at in reversed(range(len(places))) if places[at][0] is self._anchor), None)
+        if cut is not None:
+            return [tuple(_parts(places[:cut], codes))] if cut else []
+        if not places or places[-1][0] is _BOTTOM:
+            return []
+        # It is in a greenlet: the frames of one do not lead back to what switched to it.
+        above: list[Place] = [] if self._root is None else [(self._root, 0)]
+        return [tuple(_parts([*places, *above], codes))]
 
 
-def _parts(upward: list[FrameType], codes: Codes) -> list[int]:
-    """Returns: The parts of a stack, root first, of frames that have the root last."""
+class CoroutineStacks:
+    """The stacks of a task's own coroutine, as it runs or as it awaits.
+
+    Parameters:
+      look: What is about to be taken.
+      coroutine: The coroutine.
+      loop_thread_id: The thread of its event loop.
+    """
+
+    def __init__(self, look: Look, coroutine: Coroutine[Any, Any, Any], loop_thread_id: int) -> None:
+        self._coroutine = coroutine
+        self._loop_thread_id = loop_thread_id
+        self._ask(look)
+
+    def _ask(self, look: Look) -> None:
+        self._links, self._chain = look.coroutine(self._coroutine)
+        self._running = look.thread(self._loop_thread_id)
+        self._running_ids = look.thread_frame_ids(self._loop_thread_id)
+
+    def read(self, codes: Codes) -> list[Stack]:
+        """Returns: The stacks; none once it ended.
+
+        Several where it awaits several tasks at once, as with `asyncio.gather`: each of those that have not ended, or
+        the one of them that runs.
+        """
+        stacks = self._follow(codes, _MAX_LEVELS)
+        return [stack for stack in stacks if stack[-2] != AWAIT] or stacks
+
+    def _follow(self, codes: Codes, levels: int) -> list[Stack]:
+        links, chain = self._links, self._chain
+        upward: list[Place] = []
+        for (place, frame_id, is_running), awaited in zip(links, chain[1:], strict=False):
+            if frame_id in self._running_ids:
+                return [self._stack(self._running[: self._running_ids.index(frame_id) + 1] + upward, codes)]
+            upward.insert(0, place)
+            # An asynchronous generator runs while it awaits, too.
+            if is_running and awaited is None:  # In a greenlet: its frames do not lead back to this one.
+                return [self._stack(self._running + upward, codes)]
+        if not links or len(links) == MAX_AWAITING or not levels:
+            return [self._stack(upward, codes)] if links else []
+        stack = self._stack(upward, codes)
+        below = [found for inner in _awaited(*chain[:-3:-1]) for found in self._below(inner, codes, levels - 1)]
+        if below and self._has_moved():
+            below = []
+        return [(stack + found)[: 2 * _MAX_DEPTH] for found in below] or [(*stack, AWAIT, 0)]
+
+    def _below(self, coroutine: Any, codes: Codes, levels: int) -> list[Stack]:
+        look = Look()
+        inner = CoroutineStacks(look, coroutine, self._loop_thread_id)
+        look.take()
+        return inner._follow(codes, levels)
+
+    def _has_moved(self) -> bool:
+        """Returns: Whether it went on since: what was found below it may be of a later moment."""
+        links, chain = self._links, self._chain
+        look = Look()
+        self._ask(look)
+        look.take()
+        return self._links != links or [id(each) for each in self._chain] != [id(each) for each in chain]
+
+    def _stack(self, upward: list[Place], codes: Codes) -> Stack:
+        return tuple(_parts(upward, codes))
+
+
+def _parts(upward: list[Place], codes: Codes) -> list[int]:
+    """Returns: The parts of a stack, root first, of places that have the root last."""
     parts: list[int] = []
-    for frame in upward[: -_MAX_DEPTH - 1 : -1]:
-        code = frame.f_code
+    for code, line in upward[: -_MAX_DEPTH - 1 : -1]:
         key = id(code)
         codes[key] = code
-        parts += (key, frame.f_lineno)
+        parts += (key, line or 0)
     return parts
-
-
-def _follow(awaitable: Any, above: Stack, running: list[FrameType], codes: Codes) -> list[Stack]:
-    stack, holder = list(above), None
-    while len(stack) < 2 * _MAX_DEPTH:
-        frame, following = _suspended(awaitable)
-        if frame is None:
-            break
-        if frame in running:
-            stack += _parts(running[: running.index(frame) + 1], codes)
-            return [tuple(stack[: 2 * _MAX_DEPTH])]
-        stack += _parts([frame], codes)
-        holder, awaitable = awaitable, following
-    else:
-        return [tuple(stack)]
-    followed = [_follow(inner, tuple(stack), running, codes) for inner in _awaited(awaitable, holder)]
-    return [found for stacks in followed for found in stacks] or [(*stack, AWAIT, 0)]
-
-
-def _suspended(awaitable: Any) -> tuple[FrameType | None, Any]:
-    """Returns: The frame of a coroutine, generator or asynchronous generator, and what it waits for."""
-    attributes = _SUSPENDED.get(type(awaitable))
-    return (None, None) if attributes is None else attributes(awaitable)
 
 
 def _awaited(awaitable: Any, holder: Any) -> list[Any]:
@@ -131,7 +173,7 @@ def _awaited(awaitable: Any, holder: Any) -> list[Any]:
     if future is not None:
         tasks = _only_tasks([future]) or _only_tasks(getattr(future, "_children", ())) or _tasks_of(holder)
         behind = [task.get_coro() for task in tasks if not task.done()]
-    return [inner for inner in behind[:_MAX_AWAITED] if _suspended(inner)[0] is not None]
+    return [inner for inner in behind[:_MAX_AWAITED] if has_frame(inner)]
 
 
 def _tasks_of(holder: Any) -> list[asyncio.Task[Any]]:

@@ -10,7 +10,7 @@ from ..documents import RunDocument, run_document
 from ..models import TaskRun
 from ..printable import printable
 from ..records import RankedRun, beside, children_of, parent_of
-from ..reports.calltree import CallTree, functions
+from ..reports.calltree import CallTree, FunctionTotals, functions
 from ..reports.memory import Sample
 from ..settings import Settings
 from ..units import duration
@@ -162,8 +162,13 @@ def _show_functions(title: str, tree: CallTree | Missing) -> None:
             figure(found["self"], unit),
             f"{100 * found['self'] / whole:.1f} %",
             figure(found["total"], unit),
-            f"{found['function']}  {found['file']}",
+            f"{found['function']}  {found['file']}{_line_of(found)}",
         )
         for found in functions(tree["tree"])[:_ROWS]
     ]
     echo_rows(("OWN", "SHARE", "WITH CALLS", "FUNCTION"), rows)
+
+
+def _line_of(found: FunctionTotals) -> str:
+    """Returns: The line at which a function took most by itself, as it follows the name of a file."""
+    return f":{found['lines'][0][0]}" if found["lines"] else ""

@@ -34,6 +34,8 @@ class Node(TypedDict):
     "What it took with its calls."
     self: float
     "Without; calls that are left out are not in it either."
+    lines: NotRequired[list[tuple[int, float]]]
+    "The lines at which it took most by itself, the first one most, and what it took there; older reports have none."
     children: list[Node]
     "What took most first."
 
@@ -58,33 +60,47 @@ class FunctionTotals(TypedDict):
     "With its calls; where it calls itself, that is counted once."
     self: float
     "Without."
+    lines: list[tuple[int, float]]
+    "The lines at which it took most by itself, as in `Node`."
+
+
+#: The lines of one call, or of one function, that are named.
+MAX_LINES = 3
+
+#: A stack, the outermost call first; what it took; and the line that the last call is at, if not that of its place.
+Stack = tuple[Iterable[Place], float] | tuple[Iterable[Place], float, int | None]
 
 
 class _Call:
-    __slots__ = ("alone", "calls", "place", "value")
+    __slots__ = ("alone", "calls", "lines", "place", "value")
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.value = 0.0
         self.alone = 0.0
+        self.lines: dict[int, float] = {}
         self.calls: dict[Place, _Call] = {}
 
 
-def tree_of(stacks: Iterable[tuple[Iterable[Place], float]], unit: str) -> CallTree:
+def tree_of(stacks: Iterable[Stack], unit: str) -> CallTree:
     """Makes a tree out of stacks, cut down to what a person can look at.
 
     Parameters:
-      stacks: The outermost call first, each with what it took.
+      stacks: The stacks.
       unit: Of that.
     """
     root = _Call(("", "", 0))
-    for stack, value in stacks:
+    for stack, value, *at in stacks:
         call = root
         call.value += value
-        for place in itertools.islice(stack, MAX_DEPTH):
+        places = list(stack)
+        for place in places[:MAX_DEPTH]:
             call = call.calls.setdefault(place, _Call(place))
             call.value += value
         call.alone += value
+        line = at[0] if at else call.place[2]
+        if line and len(places) <= MAX_DEPTH:
+            call.lines[line] = call.lines.get(line, 0.0) + value
     return {"unit": unit, "total": round(root.value, 3), "tree": _largest(root)}
 
 
@@ -110,23 +126,42 @@ def _largest(root: _Call) -> Node:
 def _node(call: _Call) -> Node:
     function, file, line = call.place
     value, alone = round(call.value, 3), round(call.alone, 3)
-    return {"function": function, "file": file, "line": line, "value": value, "self": alone, "children": []}
+    return {
+        "function": function,
+        "file": file,
+        "line": line,
+        "value": value,
+        "self": alone,
+        "lines": _largest_lines(call.lines),
+        "children": [],
+    }
+
+
+def _largest_lines(lines: dict[int, float]) -> list[tuple[int, float]]:
+    return [
+        (line, round(value, 3)) for line, value in heapq.nlargest(MAX_LINES, lines.items(), key=lambda item: item[1])
+    ]
 
 
 def functions(tree: Node) -> list[FunctionTotals]:
     """Returns: What each function of a tree took, by itself most first."""
     totals: dict[tuple[str, str], FunctionTotals] = {}
     active: dict[tuple[str, str], int] = {}
+    lines: dict[tuple[str, str], dict[int, float]] = {}
     for node, entered in _walk(tree):
         key = node["function"], node["file"]
         active[key] = active.get(key, 0) + (1 if entered else -1)
         if not entered:
             continue
-        found = totals.setdefault(key, {"function": key[0], "file": key[1], "total": 0.0, "self": 0.0})
+        found = totals.setdefault(key, {"function": key[0], "file": key[1], "total": 0.0, "self": 0.0, "lines": []})
         found["self"] += node["self"]
+        own = lines.setdefault(key, {})
+        for line, value in node.get("lines", ()):
+            own[line] = own.get(line, 0.0) + value
         if active[key] == 1:
             found["total"] += node["value"]
-    for found in totals.values():
+    for key, found in totals.items():
+        found["lines"] = _largest_lines(lines[key])
         found["self"], found["total"] = round(found["self"], 3), round(found["total"], 3)
     return sorted(totals.values(), key=lambda found: (-found["self"], -found["total"]))
 
@@ -173,7 +208,7 @@ def _write(tree: CallTree, target: BinaryIO) -> None:
     target.write(json.dumps(tree).encode())
 
 
-def _session_stacks(session: Any) -> Iterator[tuple[list[Place], float]]:
+def _session_stacks(session: Any) -> Iterator[Stack]:
     # What stands above the actor's function, as pyinstrument's own reports leave it out.
     above = [_identifier(frame) for frame in session["start_call_stack"][:-1]]
     for stack, spent_s in session["frame_records"]:
@@ -182,11 +217,18 @@ def _session_stacks(session: Any) -> Iterator[tuple[list[Place], float]]:
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if not spent_s >= 0 or spent_s == float("inf"):
             raise ValueError("A time is not one.")
-        yield [place for frame in stack[common:] if (place := _place(frame)) is not None], spent_s * 1000
+        below = [(place, frame) for frame in stack[common:] if (place := _place(frame)) is not None]
+        yield [place for place, _ in below], spent_s * 1000, line_of(below[-1][1]) if below else None
 
 
 def _identifier(frame: str) -> str:
     return frame.partition("\1")[0]
+
+
+def line_of(frame: str) -> int | None:
+    """Returns: The line that a frame's description says it is at, or None where it says none."""
+    _, _, rest = frame.partition("\1l")
+    return int(rest.partition("\1")[0]) if rest else None
 
 
 def _place(frame: str) -> Place | None:

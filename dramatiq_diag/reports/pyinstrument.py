@@ -37,6 +37,20 @@ document.head.appendChild = node => node.nodeName === "LINK" ? node : append.cal
 </script>"""
 
 
+# pyinstrument writes a CPU time of 0 where it is not known.
+_WITHOUT_CPU = """<script>
+addEventListener("load", () => {
+  for (const label of document.querySelectorAll("span")) {
+    if (label.textContent.startsWith("CPU ")) label.parentElement.style.display = "none";
+  }
+});
+</script>"""
+_NO_CPU_TIME = re.compile(r" CPU time: 0\.000$", re.MULTILINE)
+
+#: Ends the description of a frame, and begins the line that it is at.
+_AT_LINE = "\1l"
+
+
 def render_session(path: str, target: BinaryIO) -> None:
     """Renders a session to HTML.
 
@@ -52,14 +66,19 @@ def render_session(path: str, target: BinaryIO) -> None:
       ReportError: When it is not a session, or too large a one.
     """
     word = f"lt{secrets.token_hex(16)}"
-    page = _render(_without_markup(read(path), word), "HTMLRenderer")
-    page = page.replace("<head>", f"<head>{_SANDBOX}", 1)
+    session = read(path)
+    page = _render(_without_markup(session, word), "HTMLRenderer")
+    scripts = _SANDBOX if _knows_cpu_time(session) else _SANDBOX + _WITHOUT_CPU
+    page = page.replace("<head>", f"<head>{scripts}", 1)
     target.write(page.replace(word, r"\u003c").encode("utf-8", "replace"))
 
 
 def render_text(path: str, target: BinaryIO) -> None:
     """Renders a session to the tree that pyinstrument prints in a terminal. As `render_session` otherwise."""
-    text = _render(read(path), "ConsoleRenderer", unicode=True, color=False)
+    session = read(path)
+    text = _render(session, "ConsoleRenderer", unicode=True, color=False)
+    if not _knows_cpu_time(session):
+        text = _NO_CPU_TIME.sub("", text, count=1)
     target.write("\n".join(map(printable, text.split("\n"))).encode("utf-8", "replace"))
 
 
@@ -90,10 +109,33 @@ def _render(session: Any, renderer: str, **options: Any) -> str:
             "pip install 'dramatiq_diag[pyinstrument]'"
         ) from error
     try:
-        text: str = getattr(renderers, renderer)(**options).render(Session.from_json(session))
+        text: str = getattr(renderers, renderer)(**options).render(Session.from_json(_with_lines(session)))
     except Exception as error:
         raise damaged(error) from error
     return text
+
+
+def _knows_cpu_time(session: Any) -> bool:
+    return session["cpu_time"] is not None
+
+
+def _with_lines(session: Any) -> Any:
+    """Returns: A session with a call for each line at which a function worked or waited by itself.
+
+    pyinstrument shows where a function begins, and not where in it the time went.
+    """
+    return {**session, "frame_records": [[_with_line(stack), spent_s] for stack, spent_s in session["frame_records"]]}
+
+
+def _with_line(stack: list[str]) -> list[str]:
+    for at in range(len(stack) - 1, -1, -1):
+        description, _, rest = stack[at].partition(_AT_LINE)
+        if rest:
+            line = rest.partition("\1")[0]
+            _, _, place = description.partition("\1")[0].partition("\0")
+            called = "\0".join((f"line {line}", place.partition("\0")[0], line))
+            return [*stack[: at + 1], called, *stack[at + 1 :]]
+    return stack
 
 
 def damaged(error: Exception) -> ReportError:

@@ -1,0 +1,120 @@
+"""A time profile names lines, and a CPU time where it knows one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dramatiq_diag.collectors.session import MAX_NODES, prune
+from dramatiq_diag.reports import calltree, pyinstrument
+
+pytest.importorskip("pyinstrument")
+
+KEY = "pyinstrument_profile"
+
+
+def line_after(text: str) -> int:
+    """The line of this file that follows the one with a text."""
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    return lines.index(text) + 2
+
+
+def waits() -> None:
+    # The first call.
+    time.sleep(0.05)
+    # The second call.
+    time.sleep(0.3)
+
+
+async def waits_async() -> None:
+    # The first await.
+    await later(0.05)
+    # The second await.
+    await later(0.3)
+
+
+def later(seconds: float) -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.call_later(seconds, future.set_result, None)
+    return future
+
+
+def rendered(path: Path, data: bytes, render: Any) -> str:
+    path.write_bytes(data)
+    target = io.BytesIO()
+    render(str(path), target)
+    return target.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    ("task", "comment"), [(waits, "    # The second call."), (waits_async, "    # The second await.")]
+)
+def test_what_a_call_waits_for_is_named_by_its_line(bench, settings, stored, tmp_path, task, comment):
+    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001)
+    line, name = line_after(comment), Path(__file__).name
+
+    with bench(given) as tasks:
+        task_id = tasks.run(task)
+
+    data = stored(given).data(task_id, KEY)
+    text = rendered(tmp_path / "session.json", data, pyinstrument.render_text)
+    assert re.search(rf"0\.[23]\d* line {line}  .*{re.escape(name)}:{line}\n", text), text
+    page = rendered(tmp_path / "session.json", data, pyinstrument.render_session)
+    assert f'"line {line}\\u0000' in page
+    tree = json.loads(rendered(tmp_path / "session.json", data, calltree.render_session))
+    [found] = [found for found in calltree.functions(tree["tree"]) if found["function"] == task.__name__]
+    assert found["lines"][0][0] == line
+
+
+def test_the_call_of_a_c_function_is_named_by_its_line(bench, settings, stored, tmp_path):
+    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_engine="profiler", pyinstrument_interval=0.001)
+    line = line_after("    # The second call.")
+
+    with bench(given) as tasks:
+        task_id = tasks.run(waits)
+
+    text = rendered(tmp_path / "session.json", stored(given).data(task_id, KEY), pyinstrument.render_text)
+    assert re.search(rf"0\.3\d* line {line}  .*\n.*0\.3\d* sleep", text), text
+
+
+def test_a_large_profile_keeps_the_lines_that_took_most():
+    records = [([f"work\0jobs.py\x001\x01l{line}"], 1.0 + line) for line in range(MAX_NODES * 2)]
+    heaviest = [stack for stack, _ in records[-10:]]
+
+    pruned = prune(records)
+
+    assert len(pruned) <= MAX_NODES
+    assert sum(seconds for _, seconds in pruned) == sum(seconds for _, seconds in records)
+    assert all(stack in [kept for kept, _ in pruned] for stack in heaviest)
+    assert ["work\0jobs.py\x001"] in [kept for kept, _ in pruned]
+
+
+def test_a_profile_of_a_run_on_its_own_thread_says_its_cpu_time(bench, settings, stored, tmp_path):
+    given = settings(task_diagnostics=["pyinstrument"])
+
+    with bench(given) as tasks:
+        task_id = tasks.run(waits)
+
+    data = stored(given).data(task_id, KEY)
+    assert 0 < json.loads(data)["cpu_time"] < 0.3
+    assert " CPU time: 0.0" in rendered(tmp_path / "session.json", data, pyinstrument.render_text)
+
+
+def test_a_profile_of_an_async_actor_says_no_cpu_time(bench, settings, stored, tmp_path):
+    """Its own thread only waits, and its event loop works for others as well."""
+    given = settings(task_diagnostics=["pyinstrument"])
+
+    with bench(given) as tasks:
+        task_id = tasks.run(waits_async)
+
+    data = stored(given).data(task_id, KEY)
+    assert json.loads(data)["cpu_time"] is None
+    assert "CPU time" not in rendered(tmp_path / "session.json", data, pyinstrument.render_text)
