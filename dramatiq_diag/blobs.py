@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+from .private import make_directory
 
 _STORE_ID_FILE = ".store-id"
 _DAY = re.compile(r"[0-9]{8}")
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 #: What this module ever makes in a day's directory: a blob, a directory of forms rendered from it, or a temporary file.
 _OWN_NAME = re.compile(rf"(?P<id>{_UUID})(?P<rest>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
+#: The name of a blob in a row. Any other one is not ours, whoever wrote it there, and names no file.
+_BLOB_NAME = re.compile(rf"[0-9]{{8}}/{_UUID}")
+_FORM = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _RENDERED = ".rendered"
 _CHUNK_BYTES = 1 << 20
 
@@ -103,9 +107,10 @@ class BlobStore:
           write: Writes the form to a file; when it raises, nothing is kept.
 
         Raises:
+          BlobMissingError: When the name is not one of a blob.
           StoreUnavailableError: When the directory cannot be written.
         """
-        path = f"{name}{_RENDERED}/{form}"
+        path = _rendered_path(name, form)
         temporary = self._temporary(path)
         with self._replacing(temporary, path), open(self._create(temporary), "wb") as file:
             write(file)
@@ -164,13 +169,13 @@ class BlobStore:
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:  # A day's first blob, a blob's first form. `claim` alone makes a root.
-            self._see_root()
+            self.see_root()
             Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
 
     def sync(self, names: Iterable[str]) -> None:
         """Makes renames durable: one sync for each directory among the names, and one for the root."""
-        for day in {"", *(name.partition("/")[0] for name in names)}:
+        for day in {"", *(_own(name).partition("/")[0] for name in names)}:
             try:
                 descriptor = os.open(self.root / day, os.O_RDONLY | os.O_DIRECTORY)
                 try:
@@ -184,26 +189,27 @@ class BlobStore:
         """Opens a blob, or a form rendered from it.
 
         Raises:
-          BlobMissingError: When there is no such file.
+          BlobMissingError: When there is no such file, or the name is not one of a blob.
           StoreUnavailableError: When the whole root is away, or cannot be read.
         """
+        path = _own(name) if rendered is None else _rendered_path(name, rendered)
         try:
-            path = name if rendered is None else f"{name}{_RENDERED}/{rendered}"
             descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            self._see_root()
+            self.see_root()
             raise BlobMissingError from error
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
         return open(descriptor, "rb")
 
     def delete(self, names: list[str]) -> int:
-        """Unlinks blobs and what was rendered from them; a name that is already gone is passed over.
+        """Unlinks blobs and what was rendered from them; passes over what is already gone, or is not a blob's name.
 
         Returns:
           The bytes that were freed.
         """
-        return sum(self._unlink(name) + self._remove_rendered(name + _RENDERED) for name in names)
+        own = [name for name in names if _BLOB_NAME.fullmatch(name)]
+        return sum(self._unlink(name) + self._remove_rendered(name + _RENDERED) for name in own)
 
     def delete_found(self, found: list[Found]) -> int:
         """Unlinks files that a scan came upon. Returns: The bytes that were freed."""
@@ -237,11 +243,13 @@ class BlobStore:
         return size_bytes
 
     def size_bytes(self, name: str) -> int | None:
-        """Returns: The size of a blob, or None where there is no such file; raises like `open`."""
+        """Returns: The size of a blob, or None where there is none. Raises: StoreUnavailableError, as `open`."""
+        if not _BLOB_NAME.fullmatch(name):
+            return None
         try:
             return os.lstat(f"{self.root}/{name}").st_size
         except FileNotFoundError:
-            self._see_root()
+            self.see_root()
             return None
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
@@ -263,7 +271,7 @@ class BlobStore:
             try:
                 yield from self._scan_day(day)
             except FileNotFoundError:  # Another cleanup removed it, or the whole root has gone away.
-                self._see_root()
+                self.see_root()
 
     def _scan_day(self, day: str) -> Iterator[Found]:
         with os.scandir(self.root / day) as entries:
@@ -311,13 +319,13 @@ class BlobStore:
           StoreUnavailableError: When it is away.
           StoreMismatchError: When it is another store's.
         """
-        found = self._see_root()
+        found = self.see_root()
         if found != store_id:
             raise StoreMismatchError(
                 f"The blobs in {self.root} belong to store {found}, the database is {store_id}. {StoreMismatchError()}"
             )
 
-    def _see_root(self) -> uuid.UUID:
+    def see_root(self) -> uuid.UUID:
         """Returns: The id in the root. Raises: StoreUnavailableError."""
         found = self.store_id()
         if found is None:
@@ -333,7 +341,7 @@ class BlobStore:
             return
         temporary = self.root / f"{_STORE_ID_FILE}.{uuid.uuid4().hex}"
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.root)
             temporary.write_text(f"{store_id}\n", "ascii")
             try:
                 os.link(temporary, self.root / _STORE_ID_FILE)  # Fails where another process was faster.
@@ -343,6 +351,19 @@ class BlobStore:
                 temporary.unlink()
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+
+
+def _own(name: str) -> str:
+    """Returns: The name of a blob. Raises: BlobMissingError for any other one, as a path out of the root."""
+    if not _BLOB_NAME.fullmatch(name):
+        raise BlobMissingError
+    return name
+
+
+def _rendered_path(name: str, form: str) -> str:
+    if not _FORM.fullmatch(form):
+        raise BlobMissingError
+    return f"{_own(name)}{_RENDERED}/{form}"
 
 
 def _write_all(file: BinaryIO, chunk: bytes) -> int:

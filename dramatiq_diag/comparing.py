@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -27,6 +28,10 @@ PARTS = {
 }
 
 _MEGABYTE = 1024 * 1024
+
+#: A larger form is not loaded for a comparison, in bytes. Trees of ours keep 5,000 calls, which is about 2 MB.
+MAX_FORM_BYTES = 8 * _MEGABYTE
+
 #: Why there may be nothing to compare.
 UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
 
@@ -146,6 +151,10 @@ def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[A
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:
         with open_form(artifact, form) as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            if size_bytes > MAX_FORM_BYTES:
+                return None, f"{name} of run {which} is too large to be compared: {size_bytes // _MEGABYTE} MB."
+            file.seek(0)
             return json.load(file), None
     except UNREADABLE as error:
         return None, f"{name} of run {which}: {error}"

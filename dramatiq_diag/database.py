@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, S
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from .errors import NotInstalledError, SchemaError, StoreError, StoreUnavailableError
+from .private import make_directory, make_file
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def make_engine(settings: Settings) -> Engine:
     url = settings.database
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": _TIMEOUT_S})
+        event.listen(engine, "do_connect", _make_sqlite_file)
         event.listen(engine, "connect", _configure_sqlite)
         return engine
     try:
@@ -45,6 +47,14 @@ def make_engine(settings: Settings) -> Engine:
         raise NotInstalledError(
             f"The database's driver is not installed ({error}): pip install 'dramatiq_diag[postgres]'"
         ) from error
+
+
+def _make_sqlite_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
+    """Makes the file before SQLite does, which would let others read it; its journal gets the same mode."""
+    path = Path(arguments[0])
+    if "file:" not in arguments[0] and not path.exists():
+        with suppress(OSError):  # SQLite says next why it cannot be made.
+            make_file(path)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
@@ -110,7 +120,7 @@ def migrate(settings: Settings) -> str:
 def _make_directory(settings: Settings) -> None:
     if settings.migrates_itself:
         try:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(settings.data_dir)
         except OSError as error:
             raise StoreUnavailableError(f"The data directory {settings.data_dir} cannot be made: {error}") from error
 

@@ -18,6 +18,7 @@ from .collectors.base import UnavailableCollector
 from .collectors.plugins import discover
 from .database import HEAD_REVISION, check_schema
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
+from .locations import shown_url
 from .selection import expand
 from .settings import Settings
 from .spool import Spool
@@ -201,7 +202,7 @@ def _backlog(settings: Settings) -> Iterator[Check]:
 
 def _store(settings: Settings) -> Iterable[Check]:
     url = settings.database
-    shown = url.render_as_string(hide_password=True)
+    shown = shown_url(url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # Connecting would make it.
         if settings.migrates_itself:
             return [_ok("database", f"{shown} will be made when it is needed")]

@@ -31,6 +31,8 @@ Document = dict[str, Any]
 #: RFC 3339 in UTC with microseconds and a Z.
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 UuidText = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+#: What the server needs.
+Part = Literal["database", "blobs"]
 described = with_config(ConfigDict(use_attribute_docstrings=True))
 
 
@@ -129,6 +131,15 @@ class HealthDocument(TypedDict):
     """The server answers."""
 
     status: Literal["ok"]
+
+
+@described
+class ReadyDocument(TypedDict):
+    """Whether what the server needs answers."""
+
+    status: Literal["ok", "unavailable"]
+    failing: list[Part]
+    "What does not answer; empty where the status is `ok`."
 
 
 @described
@@ -245,14 +256,31 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[s
     }
 
 
-def actor_href(actor_name: str) -> str:
+class Href(str):
+    """A path of the web part, as it is where that is not mounted below another path."""
+
+    __slots__ = ()
+
+
+def actor_href(actor_name: str) -> Href:
     """Returns: The path of an actor."""
-    return f"/actors/{quote(actor_name, safe='', errors='replace')}/"
+    return Href(f"/actors/{quote(actor_name, safe='', errors='replace')}/")
 
 
-def task_href(task_id: str) -> str:
+def task_href(task_id: str) -> Href:
     """Returns: The path of a task; `profile_artifacts/` goes behind it."""
-    return f"/tasks/{quote(task_id, safe='', errors='replace')}/"
+    return Href(f"/tasks/{quote(task_id, safe='', errors='replace')}/")
+
+
+def mounted(document: Any, mount: str) -> Any:
+    """Returns: A document in which every path begins with the one that the web part is mounted at."""
+    if isinstance(document, Href):
+        return mount + document
+    if isinstance(document, dict):
+        return {name: mounted(value, mount) for name, value in document.items()}
+    if isinstance(document, list):
+        return [mounted(value, mount) for value in document]
+    return document
 
 
 def timestamp(moment: datetime) -> str:

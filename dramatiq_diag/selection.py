@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,9 @@ class Selection:
             request = read_request(wanted)
         except ValueError as error:
             self._warn(
-                actor_name, "option", f"the option {OPTION} of the {where} is {error} and is ignored: {wanted!r:.200}"
+                actor_name,
+                "option",
+                f"the option {OPTION} of the {where} is {error} and is ignored: {reprlib.repr(wanted):.200}",
             )
             return None
         if request.keys() <= self.allowed:

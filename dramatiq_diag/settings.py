@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,12 +12,15 @@ from sqlalchemy.engine import URL
 
 from .collectors import ALL, COLLECTOR_NAMES, NONE, collector_class, known_names
 from .errors import SettingsError
-from .locations import local_path, read_database_url
+from .locations import ANY_HOST, host_name, http_url, local_path, read_database_url
 from .rules import ALLOWED_RULES, parse_rules
 from .setting_fields import MAX_LOG_BYTES, NAMES, Names, field, interval, seconds, size
 from .triggers import ALLOWED_TRIGGERS, CANNOT_JOIN, check_late, collectors_of, parse_triggers, trigger_text
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
+
+#: Shorter secrets can be guessed, in characters.
+_MIN_SECRET_LENGTH = 16
 
 
 class Settings(BaseSettings):
@@ -65,7 +67,7 @@ class Settings(BaseSettings):
         le=100,
     )
     request_key: SecretStr | None = field(
-        None, "what an HTTP request has to bring to ask for diagnostics; without it all may", "at least 16 characters"
+        None, "what an HTTP request has to bring to ask for diagnostics; without it none may", "at least 16 characters"
     )
     data_dir: Path = field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory")
     database_url: str | None = field(
@@ -118,7 +120,14 @@ class Settings(BaseSettings):
         None, "signs download URLs; without it one is made and kept in the data dir", "at least 16 characters"
     )
     api_token: SecretStr | None = field(
-        None, "if set, every route but signed downloads and /healthz asks for it", "a text"
+        None,
+        "if set, every route but signed downloads, /healthz and /readyz asks for it",
+        "at least 16 characters",
+    )
+    allowed_hosts: Names = field(
+        (),
+        "further names that the web part answers under, besides localhost and the public URL's",
+        f"names of hosts without a port, comma separated, or {ANY_HOST} for all",
     )
     public_url: str | None = field(None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL")
 
@@ -128,7 +137,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError("\n".join(_explain(detail) for detail in error.errors())) from None
 
-    @field_validator("task_diagnostics", "task_diagnostics_on_request", "options_on_request", mode="before")
+    @field_validator(
+        "task_diagnostics", "task_diagnostics_on_request", "options_on_request", "allowed_hosts", mode="before"
+    )
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         names = value.split(",") if isinstance(value, str) else value
@@ -201,22 +212,25 @@ class Settings(BaseSettings):
             local_path(value)
         return value
 
-    @field_validator("secret_key", "request_key")
+    @field_validator("allowed_hosts")
     @classmethod
-    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and len(key.get_secret_value()) < 16:
-            raise ValueError
+    def _know_hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(host_name, names))
+
+    @field_validator("secret_key", "request_key", "api_token")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        length = 0 if key is None else len(key.get_secret_value())
+        if length == 0 and info.field_name == "api_token":
+            return None
+        if key is not None and length < _MIN_SECRET_LENGTH:
+            raise ValueError(f"it has {length} characters")
         return key
 
     @field_validator("public_url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-            raise ValueError
-        return value.rstrip("/")
+        return None if value is None else http_url(value)
 
     @property
     def off(self) -> bool:
@@ -283,7 +297,8 @@ def _explain(detail: Any) -> str:
     info = Settings.model_fields[field]
     extra = info.json_schema_extra
     allowed = extra["allowed"] if isinstance(extra, dict) else ""
-    secret = field in ("secret_key", "request_key", "api_token", "database_url")
+    # Passwords stand in URLs as well, and other settings may be given a value that is meant for one of these.
+    secret = field in ("secret_key", "request_key", "api_token", "database_url") or "@" in str(detail["input"])
     value = "the given value" if secret else f"{detail['input']!r:.200}"
     hint = f" ({detail['ctx']['error']})" if str(detail.get("ctx", {}).get("error", "")) else ""
     return f"{Settings.variable(field)}: {value} is not allowed{hint}; allowed: {allowed}."

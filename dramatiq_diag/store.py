@@ -131,14 +131,17 @@ class Store:
         )
 
     def open(self) -> None:
-        """Sees to it that the schema is right and the blob root is claimed; an SQLite file in the data dir is made.
-
-        A root that looks unused is not claimed for a database that knows of blobs: its disk may not be mounted.
+        """Opens the database, and claims a blob root that was never used.
 
         Raises:
           SchemaError: When the schema is not the one needed.
           StoreUnavailableError: When the database or the blob root cannot be used.
         """
+        self.open_database()
+        self.claim_blobs()
+
+    def open_database(self) -> None:
+        """Sees to it that the schema is right; an SQLite file in the data dir is made. Raises: as `open`."""
         try:
             check_schema(self.engine)
         except (SchemaError, StoreUnavailableError):  # The second while there is no data dir yet.
@@ -146,8 +149,17 @@ class Store:
                 raise
             migrate(self.settings)
         self._store_id = self.store_id()
+
+    def claim_blobs(self) -> None:
+        """Claims a blob root that was never used.
+
+        Not for a database that knows of blobs: the root's disk may not be mounted.
+
+        Raises:
+          StoreUnavailableError: When the database or the blob root cannot be used.
+        """
         if self.blobs.store_id() is None and not self._has_blobs():
-            self.blobs.claim(self._store_id)
+            self.blobs.claim(self.store_id())
 
     def close(self) -> None:
         """Closes the connections."""

@@ -70,7 +70,7 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
         f'#!/bin/sh\n: > {made.ids}/$$\nwhile [ ! -e {made.gate} ]; do sleep 0.02; done\nexec {sys.executable} "$@"\n'
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(rendering.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     return made
 
 
@@ -235,7 +235,7 @@ def test_a_missing_package_is_named_to_all(server, publish, monkeypatch, tmp_pat
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nprintf \"pip install 'dramatiq_diag[web]'\" >&2\nexit 4\n")
     script.chmod(0o700)
-    monkeypatch.setattr(rendering.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     artifact = publish()
 
     for _ in range(2):

@@ -10,6 +10,7 @@ import click
 
 from .. import check as checking
 from .. import database
+from ..locations import shown_url
 from ..retention import Cleanup
 from ..settings import Settings
 from ..store import Store
@@ -41,7 +42,7 @@ def migrate() -> None:
     """
     settings = Settings()
     revision = database.migrate(settings)
-    click.echo(f"{settings.database.render_as_string(hide_password=True)} is at revision {revision}.")
+    click.echo(f"{shown_url(settings.database)} is at revision {revision}.")
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import subprocess
-import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,10 +13,15 @@ from importlib.resources import files
 import falcon
 
 from ..errors import NotInstalledError
+from ..interpreter import python_command
+from ..reports.errors import ReportError
+from ..reports.rendering import environment
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 _OWN = {"style.css": "text/css; charset=utf-8", "pages.js": _JAVASCRIPT}
 _CHARTS = "charts.js"
+#: The charts' script takes a second to make.
+_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +73,14 @@ class StaticResource:
 
 def _charts_script() -> bytes:
     # In a process of its own: the JavaScript engine that makes it would stay in this one.
-    script = "import sys; from dramatiq_diag.reports import charts; sys.stdout.buffer.write(charts.bundle().encode())"
-    made = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, check=False)  # noqa: S603
+    command = python_command("dramatiq_diag.reports.charts:write_bundle")
+    with tempfile.TemporaryDirectory(prefix="dramatiq_diag-", ignore_cleanup_errors=True) as scratch:
+        try:
+            made = subprocess.run(  # noqa: S603
+                command, capture_output=True, check=False, cwd=scratch, env=environment(scratch), timeout=_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ReportError(f"The script of the charts was given up after {_TIMEOUT_S} s.") from error
     if made.returncode or not made.stdout:
         last_line = made.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise NotInstalledError(

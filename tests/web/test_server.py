@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_support import MEMORY, Site, memory_artifact, memray_artifact, path_of, profile_artifact
+from web_support import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, path_of, profile_artifact
 
 from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.documents import task_href
@@ -127,7 +127,7 @@ def test_others_are_not_let_in_without_a_token(tmp_path: Path, host: str, token:
         Server(Settings(data_dir=tmp_path, api_token=token), host, 0)
 
 
-@pytest.mark.parametrize("options", [{"token": "a-token"}, {"token": None, "insecure": True}])
+@pytest.mark.parametrize("options", [{"token": TOKEN}, {"token": None, "insecure": True}])
 def test_others_are_let_in_with_a_token_or_on_purpose(
     make_site: Callable[..., Site], start_server: Callable[..., Server], options: dict[str, Any]
 ) -> None:
