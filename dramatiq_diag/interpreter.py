@@ -9,6 +9,10 @@ from pathlib import Path
 
 from .errors import NotInstalledError
 
+#: What a child gets of the environment. The rest has the token and the password of the database, and a damaged capture
+#: may make the child that reads it do anything.
+_PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
+
 #: What a child runs: finds the packages of this process, behind its own, and then calls a function with its arguments.
 _START = (
     "import sys; sys.path += [path for path in sys.argv.pop(1).split('\\n') if path not in sys.path]; "
@@ -29,6 +33,12 @@ def python_command(function: str, *arguments: str) -> list[str]:
     """
     paths = "\n".join(path for path in sys.path if os.path.isabs(path))
     return [python_executable(), "-P", "-c", _START, paths, function, *arguments]
+
+
+def environment(scratch: str) -> dict[str, str]:
+    """Returns: The environment of a child process, with a directory of its own to write to."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**passed_on, "HOME": scratch, "TMPDIR": scratch}
 
 
 def python_executable() -> str:

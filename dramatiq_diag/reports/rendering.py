@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import tempfile
@@ -10,17 +9,13 @@ import threading
 from typing import BinaryIO
 
 from ..errors import NotInstalledError
-from ..interpreter import python_command
+from ..interpreter import environment, python_command
 from .errors import ReportError
 
 #: What a rendering may take; beyond that whoever asked gets an answer that says so. Memory is what the process writes
 #: to (RLIMIT_DATA), and limited on Linux alone.
 TIMEOUT_S = 300.0
 MAX_MEMORY_BYTES = 2 * 1024**3
-
-#: What the process gets of the environment. The rest has the token and the password of the database, and a damaged
-#: capture may make the process do anything.
-_PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
 
 #: How the process ends when it crashes.
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
@@ -87,15 +82,14 @@ class Rendering:
             if self._stopped:
                 raise _stopped()
             self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=source, stdout=target, stderr=subprocess.PIPE, cwd=scratch, env=environment(scratch)
+                command,
+                stdin=source,
+                stdout=target,
+                stderr=subprocess.PIPE,
+                cwd=scratch,
+                env=environment(scratch),
             )
             return self._process
-
-
-def environment(scratch: str) -> dict[str, str]:
-    """Returns: The environment of a process that renders, with a directory of its own to write to."""
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**passed_on, "HOME": scratch, "TMPDIR": scratch}
 
 
 def _stopped() -> ReportError:

@@ -13,9 +13,8 @@ from importlib.resources import files
 import falcon
 
 from ..errors import NotInstalledError
-from ..interpreter import python_command
+from ..interpreter import environment, python_command
 from ..reports.errors import ReportError
-from ..reports.rendering import environment
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 _OWN = {"style.css": "text/css; charset=utf-8", "pages.js": _JAVASCRIPT}
@@ -77,7 +76,12 @@ def _charts_script() -> bytes:
     with tempfile.TemporaryDirectory(prefix="dramatiq_diag-", ignore_cleanup_errors=True) as scratch:
         try:
             made = subprocess.run(  # noqa: S603
-                command, capture_output=True, check=False, cwd=scratch, env=environment(scratch), timeout=_TIMEOUT_S
+                command,
+                capture_output=True,
+                check=False,
+                cwd=scratch,
+                env=environment(scratch),
+                timeout=_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired as error:
             raise ReportError(f"The script of the charts was given up after {_TIMEOUT_S} s.") from error
