@@ -19,8 +19,10 @@ from .collectors.plugins import discover
 from .database import HEAD_REVISION, check_schema
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
 from .locations import shown_url
+from .private import open_to_others
 from .selection import expand
 from .settings import Settings
+from .signing import KEY_FILE
 from .spool import Spool
 from .store import Store
 
@@ -70,6 +72,7 @@ def examine(settings: Settings) -> list[Check]:
         _directory("data dir", settings.data_dir, Settings.variable("data_dir")),
         _directory("spool", settings.spool, Settings.variable("spool_dir")),
         _directory("blobs", settings.blob_dir, Settings.variable("blob_url")),
+        *_privacy(settings),
         *_backlog(settings),
         *_store(settings),
     ]
@@ -165,6 +168,26 @@ def _directory(name: str, path: Path, variable: str) -> Check:
     except OSError as error:
         return _finding(name, f"{path} cannot be written: {error.strerror or error}", remedy)
     return _ok(name, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
+
+
+def _privacy(settings: Settings) -> Iterator[Check]:
+    """Looks at owner and mode of what holds other people's data, and of the key that signs URLs."""
+    data_dir, url = settings.data_dir, settings.database
+    paths = [data_dir, settings.spool, settings.blob_dir, data_dir / KEY_FILE]
+    if url.get_backend_name() == "sqlite":
+        paths.append(Path(url.database or ""))
+    open_ones = 0
+    for path in dict.fromkeys(paths):
+        try:
+            fault = open_to_others(path.stat())
+        except OSError:  # It is not there yet, or other checks say what is wrong with it.
+            continue
+        if fault is not None:
+            open_ones += 1
+            chown = f"Run this as the owner of {path}, or change the owner."
+            yield _finding("privacy", f"{path}: {fault}", f"chmod go= {path}" if "mode" in fault else chown)
+    if not open_ones:
+        yield _ok("privacy", "only this user reaches the directories, the key and the database file")
 
 
 def _backlog(settings: Settings) -> Iterator[Check]:

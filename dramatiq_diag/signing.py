@@ -91,12 +91,15 @@ def _kept_key(data_dir: Path) -> bytes:
 
 def _read_private(path: Path) -> bytes:
     """Returns: What a file of this user alone has. Raises: StoreUnavailableError for one that others can reach."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
         fault = open_to_others(status) if stat.S_ISREG(status.st_mode) else "it is not a file"
         if fault is not None:
             raise StoreUnavailableError(
                 f"The key at {path} is not trusted, because {fault}: who knows it can sign URLs. Remove it, and "
                 f"a new one is made; or set {Settings.variable('secret_key')}."
             )
-        return file.read(_MAX_KEY_BYTES).strip()
+        return os.read(descriptor, _MAX_KEY_BYTES).strip()
+    finally:
+        os.close(descriptor)
