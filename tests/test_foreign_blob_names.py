@@ -1,4 +1,4 @@
-"""Names of blobs that are not ours, in a database that somebody else wrote to: no part of the package makes a path of one."""
+"""Names of blobs in the database that are not ours: no part of the package makes a path of one."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_blobs_know_no_such_file(store: Store, name: str, victim: Path) -> N
         with pytest.raises(BlobMissingError):
             read(name)
     with pytest.raises(BlobMissingError):
-        blobs.put_rendered(name, "html", lambda file: None)
+        blobs.put_rendered(name, "html", lambda _: None)
     with pytest.raises(BlobMissingError):
         blobs.sync([name])
     assert blobs.size_bytes(name) is None
