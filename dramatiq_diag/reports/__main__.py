@@ -25,24 +25,28 @@ _PR_SET_NO_NEW_PRIVS = 38
 def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     """Returns: The exit status."""
     _limit(int(max_memory_bytes))
+    try:
+        _render(stored_form, form)
+    except NotInstalledError as error:
+        sys.stderr.write(str(error))
+        return NOT_INSTALLED
+    except ReportError as error:
+        sys.stderr.write(str(error))
+        return REFUSED
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        sys.stderr.write(f"The report would have more than {_MAX_FILE_BYTES // 1024**2} MB.")
+        return REFUSED
+    return 0
+
+
+def _render(stored_form: str, form: str) -> None:
     renderer = FORMS[stored_form][form].render
     assert renderer is not None
     with open(os.dup(1), "wb") as target:
         os.dup2(2, 1)  # What a library prints is not part of the report.
-        try:
-            renderer("/dev/stdin", target)
-        except NotInstalledError as error:
-            sys.stderr.write(str(error))
-            return NOT_INSTALLED
-        except ReportError as error:
-            sys.stderr.write(str(error))
-            return REFUSED
-        except OSError as error:
-            if error.errno != errno.EFBIG:
-                raise
-            sys.stderr.write(f"The report would have more than {_MAX_FILE_BYTES // 1024**2} MB.")
-            return REFUSED
-    return 0
+        renderer("/dev/stdin", target)
 
 
 def _limit(size_bytes: int) -> None:
