@@ -120,6 +120,7 @@ class ResponseHeaders:
     ) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
+        resp.set_header("X-Frame-Options", "SAMEORIGIN")  # Its pages have frames with reports; others may have none.
         resp.set_header("Cross-Origin-Opener-Policy", "same-origin")
         resp.set_header("Cross-Origin-Resource-Policy", "same-origin")
         resp.append_header("Vary", "Accept")
