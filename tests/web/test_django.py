@@ -22,12 +22,14 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
+APPS = ("admin", "auth", "contenttypes", "messages", "sessions")
 settings.configure(
     SECRET_KEY="k" * 50,
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF="urls",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    INSTALLED_APPS=[f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "messages", "sessions")],
+    INSTALLED_APPS=[f"django.contrib.{name}" for name in APPS],
+    MIGRATION_MODULES={name: None for name in APPS},  # The tables are made at once.
     MIDDLEWARE=[
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.common.CommonMiddleware",
@@ -39,11 +41,10 @@ settings.configure(
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
 )
 django.setup()
-call_command("migrate", verbosity=0)
+call_command("migrate", run_syncdb=True, verbosity=0)
 from django.contrib.auth.models import User
 
-User.objects.create_user("staff", password="p", is_staff=True)
-User.objects.create_user("other", password="p")
+staff, other = User.objects.create(username="staff", is_staff=True), User.objects.create(username="other")
 
 
 def document(answer):
@@ -54,9 +55,9 @@ strict = {"HTTP_HOST": "localhost", "headers": {"Accept": "application/json"}}
 
 # Strangers and users who are not staff are sent to the login, whatever they ask for.
 client = Client(enforce_csrf_checks=True)
-for name in (None, "other"):
-    if name is not None:
-        assert client.login(username=name, password="p")
+for user in (None, other):
+    if user is not None:
+        client.force_login(user)
     for method in ("get", "post", "delete"):
         for path in ("/diagnostics/tasks/", "/diagnostics/runs/x/", "/diagnostics/healthz"):
             answer = getattr(client, method)(path, **strict)
@@ -64,7 +65,7 @@ for name in (None, "other"):
             assert "/admin/login/" in answer["Location"]
 
 # Staff get documents whose paths and URLs lead through Django, pages with frames of their own, and may change things.
-assert client.login(username="staff", password="p")
+client.force_login(staff)
 [run] = document(client.get("/diagnostics/tasks/", **strict))["runs"]
 assert run["href"] == "/diagnostics/tasks/a%2Fb/", run["href"]
 page = client.get(run["href"], HTTP_HOST="localhost", headers={"Accept": "text/html"})
@@ -77,10 +78,10 @@ assert url.path.startswith("/diagnostics/artifacts/"), url
 answer = client.get(f"{url.path}?{url.query}", **strict)
 assert b"".join(answer.streaming_content) == sys.argv[1].encode()
 assert document(client.put(f"/diagnostics/runs/{run['run_id']}/pin/", **strict))["pinned"] is True
-other = client.put(
+refused = client.put(
     f"/diagnostics/runs/{run['run_id']}/pin/", HTTP_HOST="localhost", headers={"Sec-Fetch-Site": "cross-site"}
 )
-assert other.status_code == 403
+assert refused.status_code == 403
 print("done")
 """
 
