@@ -15,12 +15,11 @@ import falcon
 from ..errors import NotInstalledError
 from ..interpreter import environment, python_command
 from ..reports.errors import ReportError
+from ..reports.rendering import TIMEOUT_S
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 _OWN = {"style.css": "text/css; charset=utf-8", "pages.js": _JAVASCRIPT}
 _CHARTS = "charts.js"
-#: The charts' script takes a second to make.
-_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +80,10 @@ def _charts_script() -> bytes:
                 check=False,
                 cwd=scratch,
                 env=environment(scratch),
-                timeout=_TIMEOUT_S,
+                timeout=TIMEOUT_S,
             )
         except subprocess.TimeoutExpired as error:
-            raise ReportError(f"The script of the charts was given up after {_TIMEOUT_S} s.") from error
+            raise ReportError(f"The script of the charts was given up after {TIMEOUT_S:g} s.") from error
     if made.returncode or not made.stdout:
         last_line = made.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise NotInstalledError(
