@@ -186,7 +186,7 @@ def run_document(ranked: RankedRun) -> RunDocument:
         "overlapped_task_ids": list(run.overlapped_task_ids),
         "pinned": run.pinned_at is not None,
         "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
-        "href": task_href(run.task_id),
+        "href": Href(task_href(run.task_id)),
     }
 
 
@@ -257,19 +257,19 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[s
 
 
 class Href(str):
-    """A path of the web part, as it is where that is not mounted below another path."""
+    """A path in a document, as it is where the web part is not mounted below another path."""
 
     __slots__ = ()
 
 
-def actor_href(actor_name: str) -> Href:
+def actor_href(actor_name: str) -> str:
     """Returns: The path of an actor."""
-    return Href(f"/actors/{quote(actor_name, safe='', errors='replace')}/")
+    return f"/actors/{quote(actor_name, safe='', errors='replace')}/"
 
 
-def task_href(task_id: str) -> Href:
+def task_href(task_id: str) -> str:
     """Returns: The path of a task; `profile_artifacts/` goes behind it."""
-    return Href(f"/tasks/{quote(task_id, safe='', errors='replace')}/")
+    return f"/tasks/{quote(task_id, safe='', errors='replace')}/"
 
 
 def mounted(document: Any, mount: str) -> Any:
