@@ -85,10 +85,10 @@ def _visibility() -> Result:
     delays_ms = []
     with (
         worker(task_diagnostics=["memory"]) as (broker, diagnostics),
-        closing(create_app(diagnostics.settings)) as app,
+        closing(create_app(diagnostics.settings, insecure=True)) as app,
     ):
         actor = dramatiq.actor(lambda: None, actor_name="nothing", broker=broker)
-        client = TestClient(app)
+        client = TestClient(app, headers={"Host": "localhost"})
         for _ in range(_VISIBLE):
             task_id = one_message(broker, diagnostics, actor)
             ended = time.perf_counter()

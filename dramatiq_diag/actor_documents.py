@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from .documents import RunDocument, Timestamp, actor_href, described, timestamp
+from .documents import Href, RunDocument, Timestamp, actor_href, described, timestamp
 from .history import ActorSummary, list_actors
 
 
@@ -59,5 +59,5 @@ def actor_document(summary: ActorSummary) -> ActorDocument:
         "median_duration_ms": summary.median_duration_ms,
         "p95_duration_ms": summary.p95_duration_ms,
         "max_peak_rss_bytes": summary.max_peak_rss_bytes,
-        "href": actor_href(summary.actor_name),
+        "href": Href(actor_href(summary.actor_name)),
     }

@@ -23,15 +23,16 @@ class DiagnosticsMiddleware:
 
     Parameters:
       app: The application behind it.
-      settings: The settings; those of the environment by default. They say what may be asked for.
+      settings: The settings; those of the environment by default. They say what may be asked for, and with which key.
+      open_to_all: Whether anybody may ask where no `request_key` is set; otherwise nobody may then.
 
     Raises:
       SettingsError: When the environment has a value that is not allowed.
     """
 
-    def __init__(self, app: AsgiApplication, settings: Settings | None = None) -> None:
+    def __init__(self, app: AsgiApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
         self._app = app
-        self._permission = Permission(Settings.load(settings))
+        self._permission = Permission(Settings.load(settings), open_to_all=open_to_all)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         verdict = None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
+from dramatiq.logging import get_logger
 
 if TYPE_CHECKING:
     from .options import Request
@@ -31,8 +33,15 @@ CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
 #: Options of messages alone: the run that sent it, how far it is from whoever asked, and the task that all began with.
 _PARENT, _DEPTH, _ROOT = "diagnostics_parent", "diagnostics_depth", "diagnostics_root"
 
-#: A longer id of a task is not passed on, in characters.
+#: A longer id of a task is not passed on, but its digest, in characters.
 _MAX_ROOT_LENGTH = 1000
+#: As many characters as a run's id has in any of its spellings.
+_MAX_RUN_ID_LENGTH = 45
+#: No setting passes anything on further than this.
+_MAX_DEPTH = 100
+
+_logger = get_logger(__name__)
+_warned: set[str] = set()
 
 
 # Not frozen: that takes eight times as long to make, and a share of 1 % has one made for each of the other 99.
@@ -102,16 +111,23 @@ def _pass_on(sender: Sender, options: dict[str, Any]) -> None:
 
 def parent_run_id(options: dict[str, Any]) -> UUID | None:
     """Returns: The run that sent a message; None where it says nothing, or nothing that can be one."""
-    try:
-        return UUID(options[_PARENT]) if _PARENT in options else None
-    except (ValueError, TypeError, AttributeError):
+    if _PARENT not in options:
         return None
+    found = options[_PARENT]
+    if isinstance(found, str) and len(found) <= _MAX_RUN_ID_LENGTH:
+        with suppress(ValueError):
+            return UUID(found)
+    _warn_once(_PARENT)
+    return None
 
 
 def depth_of(options: dict[str, Any]) -> int:
-    """Returns: How many tasks are between a message and whoever asked."""
+    """Returns: How many tasks are between a message and the request; too many where what it says cannot be."""
     found = options.get(_DEPTH, 0)
-    return found if isinstance(found, int) and found >= 0 else 0
+    if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MAX_DEPTH:
+        return found
+    _warn_once(_DEPTH)
+    return _MAX_DEPTH
 
 
 def task_id_of(message: Message[Any] | MessageProxy) -> str:
@@ -122,5 +138,17 @@ def task_id_of(message: Message[Any] | MessageProxy) -> str:
 
 def root_task_id(message: Message[Any] | MessageProxy) -> str:
     """Returns: The id of the task that all began with: the same for its retries, and for what it sent."""
-    found = message.options.get(_ROOT)
-    return found if isinstance(found, str) and len(found) <= _MAX_ROOT_LENGTH else task_id_of(message)
+    if _ROOT in message.options:
+        found = message.options[_ROOT]
+        if isinstance(found, str) and len(found) <= _MAX_ROOT_LENGTH:
+            return found
+        _warn_once(_ROOT)
+    own = task_id_of(message)
+    return own if len(own) <= _MAX_ROOT_LENGTH else sha256(own.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _warn_once(option: str) -> None:
+    """Says that an option of a message is ignored: whoever enqueues a message decides what is in it."""
+    if option not in _warned:
+        _warned.add(option)
+        _logger.warning("The option %s of a message is not one of ours and is ignored; later ones silently.", option)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+from .private import make_directory
 from .reading import PIECE_BYTES
 
 _STORE_ID_FILE = ".store-id"
@@ -23,6 +24,9 @@ _DAY = re.compile(r"[0-9]{8}")
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 #: What this module ever makes in a day's directory: a blob, a directory of forms rendered from it, or a temporary file.
 _OWN_NAME = re.compile(rf"(?P<id>{_UUID})(?P<rest>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
+#: The name of a blob in a row. Any other one is not ours, whoever wrote it there, and names no file.
+_BLOB_NAME = re.compile(rf"[0-9]{{8}}/{_UUID}")
+_FORM = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _RENDERED = ".rendered"
 
 
@@ -112,9 +116,10 @@ class BlobStore:
           write: Writes the form to a file; when it raises, nothing is kept.
 
         Raises:
+          BlobMissingError: When the name is not one of a blob.
           StoreUnavailableError: When the directory cannot be written.
         """
-        path = f"{name}{_RENDERED}/{form}"
+        path = _rendered_path(name, form)
         temporary = self._temporary(path)
         with self._replacing(temporary, path), open(self._create(temporary), "wb") as file:
             write(file)
@@ -173,13 +178,13 @@ class BlobStore:
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:  # A day's first blob, a blob's first form. `claim` alone makes a root.
-            self._see_root()
+            self.see_root()
             Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
 
     def sync(self, names: Iterable[str]) -> None:
         """Makes renames durable: one sync for each directory among the names, and one for the root."""
-        for day in {"", *(name.partition("/")[0] for name in names)}:
+        for day in {"", *(_own(name).partition("/")[0] for name in names)}:
             try:
                 descriptor = os.open(self.root / day, os.O_RDONLY | os.O_DIRECTORY)
                 try:
@@ -193,26 +198,27 @@ class BlobStore:
         """Opens a blob, or a form rendered from it.
 
         Raises:
-          BlobMissingError: When there is no such file.
+          BlobMissingError: When there is no such file, or the name is not one of a blob.
           StoreUnavailableError: When the whole root is away, or cannot be read.
         """
+        path = _own(name) if rendered is None else _rendered_path(name, rendered)
         try:
-            path = name if rendered is None else f"{name}{_RENDERED}/{rendered}"
             descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            self._see_root()
+            self.see_root()
             raise BlobMissingError from error
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
         return open(descriptor, "rb")
 
     def delete(self, names: list[str]) -> int:
-        """Unlinks blobs and what was rendered from them; a name that is already gone is passed over.
+        """Unlinks blobs and what was rendered from them; passes over what is already gone, or is not a blob's name.
 
         Returns:
           The bytes that were freed.
         """
-        return sum(self._unlink(name) + self._remove_rendered(name + _RENDERED) for name in names)
+        own = [name for name in names if _BLOB_NAME.fullmatch(name)]
+        return sum(self._unlink(name) + self._remove_rendered(name + _RENDERED) for name in own)
 
     def delete_found(self, found: list[Found]) -> int:
         """Unlinks files that a scan came upon. Returns: The bytes that were freed."""
@@ -246,11 +252,13 @@ class BlobStore:
         return size_bytes
 
     def size_bytes(self, name: str) -> int | None:
-        """Returns: The size of a blob, or None where there is no such file; raises like `open`."""
+        """Returns: The size of a blob, or None where there is none. Raises: StoreUnavailableError, as `open`."""
+        if not _BLOB_NAME.fullmatch(name):
+            return None
         try:
             return os.lstat(f"{self.root}/{name}").st_size
         except FileNotFoundError:
-            self._see_root()
+            self.see_root()
             return None
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be read: {error}") from error
@@ -272,7 +280,7 @@ class BlobStore:
             try:
                 yield from self._scan_day(day)
             except FileNotFoundError:  # Another cleanup removed it, or the whole root has gone away.
-                self._see_root()
+                self.see_root()
 
     def _scan_day(self, day: str) -> Iterator[Found]:
         with os.scandir(self.root / day) as entries:
@@ -339,7 +347,7 @@ class BlobStore:
           StoreUnavailableError: When it is away.
           StoreMismatchError: When it is another store's, or not the one that was claimed for this store.
         """
-        found = self._see_root()
+        found = self.see_root()
         if found.store_id != store_id:
             raise StoreMismatchError(
                 f"The blobs in {self.root} belong to store {found.store_id}, the database is {store_id}. "
@@ -351,7 +359,7 @@ class BlobStore:
                 "store; nothing was changed. Let DRAMATIQ_DIAG_BLOB_URL be the one directory that all workers share."
             )
 
-    def _see_root(self) -> RootId:
+    def see_root(self) -> RootId:
         """Returns: What the root carries. Raises: StoreUnavailableError."""
         found = self.read_id()
         if found is None:
@@ -373,7 +381,7 @@ class BlobStore:
             if next(self.scan(), None) is not None:
                 return None
             self._write_id(RootId(store_id=store_id, root_id=uuid.uuid4()))
-            found = self._see_root()  # Another process may have been faster.
+            found = self.see_root()  # Another process may have been faster.
         elif found == RootId(store_id=store_id, root_id=None):  # Of an early version.
             found = RootId(store_id=store_id, root_id=uuid.uuid4())
             self._write_id(found, replace=True)
@@ -383,7 +391,7 @@ class BlobStore:
         path = self.root / _STORE_ID_FILE
         temporary = self.root / f"{_STORE_ID_FILE}.{uuid.uuid4().hex}"
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.root)
             temporary.write_text(f"{identity.store_id}\n{identity.root_id}\n", "ascii")
             try:
                 if replace:
@@ -396,6 +404,19 @@ class BlobStore:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             raise StoreUnavailableError(f"The blob directory {self.root} cannot be written: {error}") from error
+
+
+def _own(name: str) -> str:
+    """Returns: The name of a blob. Raises: BlobMissingError for any other one, as a path out of the root."""
+    if not _BLOB_NAME.fullmatch(name):
+        raise BlobMissingError
+    return name
+
+
+def _rendered_path(name: str, form: str) -> str:
+    if not _FORM.fullmatch(form):
+        raise BlobMissingError
+    return f"{_own(name)}{_RENDERED}/{form}"
 
 
 def _write_all(file: BinaryIO, chunk: bytes) -> int:

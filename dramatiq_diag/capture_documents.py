@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from .captures import CaptureStanding, CaptureState, list_captures
-from .documents import Timestamp, UuidText, described, timestamp
+from .documents import Href, Timestamp, UuidText, described, timestamp
 from .worker_actors import is_known
 
 
@@ -64,8 +64,8 @@ def capture_document(standing: CaptureStanding) -> CaptureDocument:
         "created_at": timestamp(capture.created_at),
         "expires_at": timestamp(capture.expires_at),
         "ended_at": None if capture.ended_at is None else timestamp(capture.ended_at),
-        "href": f"/captures/{capture.capture_id}/",
-        "runs_href": f"/tasks/?capture={capture.capture_id}",
+        "href": Href(f"/captures/{capture.capture_id}/"),
+        "runs_href": Href(f"/tasks/?capture={capture.capture_id}"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from .models import LIVE_STATUSES, Artifact
 from .reports.calltree import CallTree
 from .reports.comparison import FunctionChange, compare_trees
 from .reports.errors import ReportError
+from .units import size
 
 #: Opens a form of an artifact, which may have to be rendered first.
 Opener = Callable[[Artifact, str], BinaryIO]
@@ -27,6 +29,10 @@ PARTS = {
 }
 
 _MEGABYTE = 1024 * 1024
+
+#: A larger form is not loaded for a comparison, in bytes. Trees of ours keep 5,000 calls, which is about 2 MB.
+MAX_FORM_BYTES = 8 * _MEGABYTE
+
 #: Why there may be nothing to compare.
 UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
 
@@ -146,6 +152,10 @@ def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[A
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:
         with open_form(artifact, form) as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            if size_bytes > MAX_FORM_BYTES:
+                return None, f"{name} of run {which} is too large to be compared: {size(size_bytes)}."
+            file.seek(0)
             return json.load(file), None
     except UNREADABLE as error:
         return None, f"{name} of run {which}: {error}"

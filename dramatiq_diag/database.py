@@ -8,7 +8,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from . import adoption, vacuum
 from .adoption import VERSION_TABLE
 from .errors import NotInstalledError, RunRefusedError, SchemaError, StoreError, StoreUnavailableError
 from .logs import get_logger
+from .private import make_directory, make_file
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def make_engine(settings: Settings) -> Engine:
     url = settings.database
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": _TIMEOUT_S})
+        event.listen(engine, "do_connect", _make_sqlite_file)
         event.listen(engine, "connect", _configure_sqlite)
         if url.database:
             _follow_file(engine, os.path.abspath(url.database))
@@ -91,6 +93,14 @@ def _limit_statements(connection: Connection) -> None:
     # Not as an option of the connection, which PgBouncer refuses, and not for longer than the transaction, as a pooler
     # gives the connection to others.
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+
+
+def _make_sqlite_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
+    """Makes the file before SQLite does, which would let others read it; its journal gets the same mode."""
+    path = Path(arguments[0])
+    if "file:" not in arguments[0] and not path.exists():
+        with suppress(OSError):  # SQLite says next why it cannot be made.
+            make_file(path)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
@@ -242,7 +252,7 @@ def _lock(connection: Connection) -> None:
 def _make_directory(settings: Settings) -> None:
     if settings.migrates_itself:
         try:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(settings.data_dir)
         except OSError as error:
             raise StoreUnavailableError(f"The data directory {settings.data_dir} cannot be made: {error}") from error
 

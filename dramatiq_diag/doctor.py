@@ -18,8 +18,11 @@ from .collectors import load
 from .collectors.base import UnavailableCollector
 from .database import HEAD_REVISION, check_schema
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
+from .locations import shown_url
 from .owner_lock import NO_LOCKS, try_lock
+from .private import open_to_others
 from .settings import Settings
+from .signing import KEY_FILE
 from .spool import Spool
 from .spool_contents import remedy_for
 from .store import Store
@@ -75,6 +78,7 @@ def examine(settings: Settings) -> list[Check]:
         _directory("spool", settings.spool, Settings.variable("spool_dir")),
         _directory("blobs", settings.blob_dir, Settings.variable("blob_url")),
         *_locks(settings),
+        *_privacy(settings),
         *_backlog(settings),
         *_store(settings),
     ]
@@ -197,6 +201,26 @@ def _passed_over(spool: Spool) -> Iterator[Check]:
         yield _finding("unusable in the spool", f"{'; '.join(paths[:_NAMED])}{more}", remedy)
 
 
+def _privacy(settings: Settings) -> Iterator[Check]:
+    """Looks at owner and mode of what holds other people's data, and of the key that signs URLs."""
+    data_dir, url = settings.data_dir, settings.database
+    paths = [data_dir, settings.spool, settings.blob_dir, data_dir / KEY_FILE]
+    if url.get_backend_name() == "sqlite":
+        paths.append(Path(url.database or ""))
+    open_ones = 0
+    for path in dict.fromkeys(paths):
+        try:
+            fault = open_to_others(path.stat())
+        except OSError:  # It is not there yet, or other checks say what is wrong with it.
+            continue
+        if fault is not None:
+            open_ones += 1
+            chown = f"Run this as the owner of {path}, or change the owner."
+            yield _finding("privacy", f"{path}: {fault}", f"chmod go= {path}" if "mode" in fault else chown)
+    if not open_ones:
+        yield _ok("privacy", "only this user reaches the directories, the key and the database file")
+
+
 def _backlog(settings: Settings) -> Iterator[Check]:
     spool = Spool(settings)
     size_bytes = spool.measure()
@@ -229,7 +253,7 @@ def _backlog(settings: Settings) -> Iterator[Check]:
 
 def _store(settings: Settings) -> Iterable[Check]:
     url = settings.database
-    shown = url.render_as_string(hide_password=True)
+    shown = shown_url(url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # Connecting would make it.
         if settings.migrates_itself:
             return [_ok("database", f"{shown} will be made when it is needed")]

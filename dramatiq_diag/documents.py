@@ -31,6 +31,8 @@ Document = dict[str, Any]
 #: RFC 3339 in UTC with microseconds and a Z.
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 UuidText = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+#: What the server needs.
+Part = Literal["database", "blobs"]
 described = with_config(ConfigDict(use_attribute_docstrings=True))
 
 
@@ -135,6 +137,15 @@ class HealthDocument(TypedDict):
 
 
 @described
+class ReadyDocument(TypedDict):
+    """Whether what the server needs answers."""
+
+    status: Literal["ok", "unavailable"]
+    failing: list[Part]
+    "What does not answer; empty where the status is `ok`."
+
+
+@described
 class ProgressDocument(TypedDict):
     """How far a rendering is; ask again after a second."""
 
@@ -179,7 +190,7 @@ def run_document(ranked: RankedRun) -> RunDocument:
         "overlapped_task_ids": list(run.overlapped_task_ids),
         "pinned": run.pinned_at is not None,
         "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
-        "href": task_href(run.task_id),
+        "href": Href(task_href(run.task_id)),
     }
 
 
@@ -256,6 +267,12 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[s
     }
 
 
+class Href(str):
+    """A path in a document, as it is where the web part is not mounted below another path."""
+
+    __slots__ = ()
+
+
 def actor_href(actor_name: str) -> str:
     """Returns: The path of an actor."""
     return f"/actors/{quote(actor_name, safe='', errors='replace')}/"
@@ -264,6 +281,17 @@ def actor_href(actor_name: str) -> str:
 def task_href(task_id: str) -> str:
     """Returns: The path of a task; `profile_artifacts/` goes behind it."""
     return f"/tasks/{quote(task_id, safe='', errors='replace')}/"
+
+
+def mounted(document: Any, mount: str) -> Any:
+    """Returns: A document in which every path begins with the one that the web part is mounted at."""
+    if isinstance(document, Href):
+        return mount + document
+    if isinstance(document, dict):
+        return {name: mounted(value, mount) for name, value in document.items()}
+    if isinstance(document, list):
+        return [mounted(value, mount) for value in document]
+    return document
 
 
 def timestamp(moment: datetime) -> str:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 #: Name of each collector that is asked for -> its options, as they were given.
 Request = Mapping[str, Mapping[str, Any]]
 
+#: How long a request may be as JSON, in characters, and how deeply nested: it rides along with every message that is
+#: sent further on, and whoever enqueues a message decides what is in it.
+_MAX_LENGTH = 4000
+_MAX_DEPTH = 6
+
 
 class OptionsError(DiagnosticsError, ValueError):
     """An option of a collector is not allowed."""
@@ -24,8 +29,10 @@ def read_request(value: Any) -> dict[str, dict[str, Any]]:
     """Reads what is asked for: a list of names, or a mapping of names to options; in a list each may be either.
 
     Raises:
-      ValueError: When it is neither.
+      ValueError: When it is neither, or too long.
     """
+    if _length(value) > _MAX_LENGTH:
+        raise ValueError("too long")
     parts = [value] if isinstance(value, Mapping) else value
     if not isinstance(parts, list | tuple | set | frozenset):
         raise ValueError("neither a list of names nor a mapping of names to options")
@@ -50,6 +57,21 @@ def with_all(request: Request, allowed: Container[str]) -> dict[str, Mapping[str
         raise ValueError(f"no list: {ALL} has no options, only the names that it stands for have")
     meant: dict[str, Mapping[str, Any]] = {name: {} for name in all_names() if name in allowed}
     return meant | {name: options for name, options in request.items() if name != ALL}
+
+
+def _length(value: Any, depth: int = 0) -> int:
+    """Returns: About how long a value is as JSON. Raises: ValueError for one that is nested too deeply."""
+    if isinstance(value, str):
+        return len(value) + 2
+    if isinstance(value, Mapping):
+        inner: Iterable[Any] = (*value.keys(), *value.values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = value
+    else:
+        return value.bit_length() // 3 + 1 if isinstance(value, int) else 1
+    if depth == _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return 2 + sum(_length(part, depth + 1) for part in inner)
 
 
 def request_value(request: Request) -> list[Any]:

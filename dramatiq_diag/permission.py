@@ -38,14 +38,17 @@ class Permission:
     """Judges the headers of requests.
 
     Parameters:
-      settings: What may be asked for, and the key if one is needed.
+      settings: What may be asked for, and the key.
+      open_to_all: Whether a request may ask without a key where none is set: anybody who reaches the application can
+        then start collectors, which cost the workers time and memory.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, open_to_all: bool = False) -> None:
         # Not what is installed here: the workers may have more than the machine that answers requests.
         self._allowed = frozenset(expand(settings.task_diagnostics_on_request, here=False))
         key = settings.request_key
         self._key = None if key is None else key.get_secret_value().encode()
+        self._open_to_all = open_to_all
 
     def judge(self, wanted: bytes | None, key: bytes | None) -> Verdict | None:
         """Judges a request.
@@ -59,6 +62,8 @@ class Permission:
         """
         if wanted is None or not wanted.strip():
             return None
+        if self._key is None and not self._open_to_all:
+            return Verdict(names=(), result="ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
         if self._key is not None and not hmac.compare_digest(key or b"", self._key):
             return Verdict(names=(), result=f"ignored: {KEY_HEADER} is not the right one")
         if len(wanted) > _MAX_LENGTH:

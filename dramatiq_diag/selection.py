@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,9 @@ class Selection:
             request = with_all(read_request(wanted), self.allowed)
         except ValueError as error:
             self._warn(
-                actor_name, "option", f"the option {OPTION} of the {where} is {error} and is ignored: {wanted!r:.200}"
+                actor_name,
+                "option",
+                f"the option {OPTION} of the {where} is {error} and is ignored: {reprlib.repr(wanted):.200}",
             )
             return None
         if not request.keys() <= self.allowed:

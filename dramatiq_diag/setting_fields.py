@@ -189,8 +189,9 @@ def token(value: Any) -> Secret:
 def key(value: Any) -> Secret:
     """Reads a secret that cannot be guessed."""
     found = token(value)
-    if len(found.get_secret_value()) < _MIN_KEY_LENGTH:
-        raise ValueError
+    length = len(found.get_secret_value())
+    if length < _MIN_KEY_LENGTH:
+        raise ValueError(f"it has {length} characters")
     return found
 
 
@@ -214,8 +215,9 @@ def directory(value: Any) -> Path:
 
 def explain(variable: str, setting: dataclasses.Field[Any], value: Any, error: ValueError) -> str:
     """Returns: One line that names the variable, the value and what is allowed."""
-    shown = "the given value" if setting.metadata["secret"] else f"{value!r:.200}"
-    hint = f" ({error})" if str(error) and not setting.metadata["secret"] else ""
+    # Passwords stand in URLs as well, and a setting may be given a value that is meant for another one.
+    shown = "the given value" if setting.metadata["secret"] or "@" in str(value) else f"{value!r:.200}"
+    hint = f" ({error})" if str(error) else ""
     return f"{variable}: {shown} is not allowed{hint}; allowed: {setting.metadata['allowed']}."
 
 

@@ -10,11 +10,10 @@ import os
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from .collector_names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, expand, known_names
 from .errors import SettingsError
-from .locations import check_database_url, local_path, read_database_url
+from .locations import ANY_HOST, check_database_url, host_name, http_url, local_path, read_database_url
 from .setting_fields import (
     ALLOWED_RULES,
     ALLOWED_TRIGGERS,
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
+
+#: Shorter secrets can be guessed, in characters.
+_MIN_SECRET_LENGTH = 16
 
 
 def _collectors(value: Any) -> tuple[str, ...]:
@@ -108,10 +110,16 @@ def _place(value: Any) -> str:
 
 
 def _web_address(value: Any) -> str:
-    parts = urlsplit(text(value))
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise ValueError
-    return text(value).rstrip("/")
+    return http_url(text(value))
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    return tuple(map(host_name, names(value)))
+
+
+def _key_or_nothing(value: Any) -> Secret | None:
+    """Reads a key; an empty one is none."""
+    return key(value) if token(value).get_secret_value() else None
 
 
 @dataclass(frozen=True, kw_only=True, init=False)
@@ -156,7 +164,7 @@ class Settings:
     )
     request_key: Secret | None = field(
         None,
-        "what an HTTP request has to bring to ask for diagnostics; without it all may",
+        "what an HTTP request has to bring to ask for diagnostics; without it none may",
         "at least 16 characters",
         key,
         secret=True,
@@ -224,7 +232,17 @@ class Settings:
         secret=True,
     )
     api_token: Secret | None = field(
-        None, "if set, every route but signed downloads and /healthz asks for it", "a text", token, secret=True
+        None,
+        "if set, every route but signed downloads, /healthz and /readyz asks for it",
+        "at least 16 characters",
+        _key_or_nothing,
+        secret=True,
+    )
+    allowed_hosts: tuple[str, ...] = field(
+        (),
+        "further names that the web part answers under, besides localhost and the public URL's",
+        f"names of hosts without a port, comma separated, or {ANY_HOST} for all",
+        _hosts,
     )
     public_url: str | None = field(
         None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL", _web_address

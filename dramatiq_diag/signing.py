@@ -6,14 +6,18 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 import time
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from .errors import StoreUnavailableError
+from .private import make_directory, make_file, open_to_others
 from .settings import Settings
 
-_KEY_FILE = "secret.key"
+#: The file in the data dir that has the key.
+KEY_FILE = "secret.key"
+_MAX_KEY_BYTES = 4096
 
 
 class Signer:
@@ -69,11 +73,12 @@ class Signer:
 
 
 def _kept_key(data_dir: Path) -> bytes:
-    path = data_dir / _KEY_FILE
+    path = data_dir / KEY_FILE
     try:
         if not path.exists():
-            _make_key(path)
-        key = path.read_bytes().strip()
+            make_directory(data_dir)
+            make_file(path, f"{secrets.token_hex(32)}\n".encode())
+        key = _read_private(path)
     except OSError as error:
         raise StoreUnavailableError(
             f"The key that signs URLs cannot be kept at {path}: {error.strerror}; "
@@ -84,14 +89,17 @@ def _kept_key(data_dir: Path) -> bytes:
     return key
 
 
-def _make_key(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+def _read_private(path: Path) -> bytes:
+    """Returns: What a file of this user alone has. Raises: StoreUnavailableError for one that others can reach."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.link(temporary, path)  # Whole at once, and only where no other process was faster.
-    except FileExistsError:
-        pass
+        status = os.fstat(descriptor)
+        fault = open_to_others(status) if stat.S_ISREG(status.st_mode) else "it is not a file"
+        if fault is not None:
+            raise StoreUnavailableError(
+                f"The key at {path} is not trusted, because {fault}: who knows it can sign URLs. Remove it, and "
+                f"a new one is made; or set {Settings.variable('secret_key')}."
+            )
+        return os.read(descriptor, _MAX_KEY_BYTES).strip()
     finally:
-        temporary.unlink()
+        os.close(descriptor)

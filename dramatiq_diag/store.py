@@ -139,21 +139,34 @@ class Store:
         )
 
     def open(self) -> None:
-        """Sees to it that the schema is right and the blob root is claimed; an SQLite file in the data dir is made.
-
-        A database has one root. One that looks unused is not claimed for a database that has one already, or that
-        knows of blobs: its disk may not be mounted.
+        """Opens the database, and claims the blob root.
 
         Raises:
           SchemaError: When the schema is not the one needed.
           StoreUnavailableError: When the database or the blob root cannot be used.
         """
+        self.open_database()
+        self.claim_blobs()
+
+    def open_database(self) -> None:
+        """Sees to it that the schema is right; an SQLite file in the data dir is made. Raises: as `open`."""
         try:
             check_schema(self.engine)
         except (SchemaError, StoreUnavailableError):  # The second while there is no data dir yet.
             if not self.settings.migrates_itself:
                 raise
             migrate(self.settings)
+        self._identity = self.identity()
+
+    def claim_blobs(self) -> None:
+        """Claims the blob root.
+
+        A database has one root. One that looks unused is not claimed for a database that has one already, or that
+        knows of blobs: its disk may not be mounted.
+
+        Raises:
+          StoreUnavailableError: When the database or the blob root cannot be used.
+        """
         self._identity = self.identity()
         if self._identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
             self.claim_root()

@@ -19,7 +19,8 @@ class DiagnosticsMiddleware:
 
     Parameters:
       app: The application behind it.
-      settings: The settings; those of the environment by default. They say what may be asked for.
+      settings: The settings; those of the environment by default. They say what may be asked for, and with which key.
+      open_to_all: Whether anybody may ask where no `request_key` is set; otherwise nobody may then.
 
     Raises:
       SettingsError: When the environment has a value that is not allowed.
@@ -28,9 +29,9 @@ class DiagnosticsMiddleware:
       Whoever enqueues from a thread of its own is not followed.
     """
 
-    def __init__(self, app: WSGIApplication, settings: Settings | None = None) -> None:
+    def __init__(self, app: WSGIApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
         self._app = app
-        self._permission = Permission(Settings.load(settings))
+        self._permission = Permission(Settings.load(settings), open_to_all=open_to_all)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         verdict = self._permission.judge(_header(environ, HEADER), _header(environ, KEY_HEADER))

@@ -280,7 +280,7 @@ def test_a_root_that_cannot_be_used_is_said(tmp_path, step):
     blobs = BlobStore(tmp_path / "a file" / "blobs")
     steps = {
         "put": lambda: put(blobs),
-        "open": lambda: _close(blobs.open("20260101/x")),
+        "open": lambda: _close(blobs.open(f"20260101/{uuid.uuid4()}")),
         "scan": lambda: list(blobs.scan()),
         "claim": lambda: blobs.claim(uuid.uuid4()),
     }

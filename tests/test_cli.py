@@ -85,8 +85,8 @@ def execute(data_dir: Path, bench: Any, settings: Any) -> Callable[..., str]:
 @pytest.fixture
 def web(data_dir: Path) -> Iterator[TestClient]:
     """The web app of the data dir."""
-    app = create_app()
-    yield TestClient(app)
+    app = create_app(insecure=True)
+    yield TestClient(app, headers={"Host": "localhost"})
     app.close()
 
 

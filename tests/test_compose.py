@@ -44,6 +44,30 @@ def test_every_service_has_a_health_check_and_waits_for_health(services: dict[st
         assert services[name]["depends_on"][waited_for] == {"condition": "service_healthy"}
 
 
+def test_the_worker_is_healthy_as_long_as_it_runs_whatever_the_database_does(services: dict[str, Any]) -> None:
+    kind, *command = services["worker"]["healthcheck"]["test"]
+    assert (kind, command[0]) == ("CMD", "python")
+    argument = services["worker"]["command"][3]
+    script = "import sys; print('runs', flush=True); sys.stdin.read()"
+
+    # Given a process with the argument of the worker, and neither a database nor settings
+    with subprocess.Popen(
+        [sys.executable, "-c", script, argument], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "runs\n"
+        done = subprocess.run([sys.executable, *command[1:]], check=False, capture_output=True)
+        worker.communicate()
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_health_check_asks_the_database(services: dict[str, Any]) -> None:
+    asking = ("doctor", "readyz", "check", "tasks", "migrate")
+    for name in ("worker", "web"):
+        assert not any(word in " ".join(services[name]["healthcheck"]["test"]) for word in asking)
+
+
 def test_worker_and_web_share_the_blobs_and_the_spool_outlives_the_worker(services: dict[str, Any]) -> None:
     mounts = {name: dict(volume.split(":") for volume in services[name]["volumes"]) for name in ("worker", "web")}
 

@@ -146,7 +146,7 @@ def test_the_demo_takes_the_settings_of_the_environment_but_not_its_store(
     monkeypatch.setenv("DRAMATIQ_DIAG_DATABASE_URL", "postgresql://me@db/production")
     monkeypatch.setenv("DRAMATIQ_DIAG_BLOB_URL", "/srv/production")
     monkeypatch.setenv("DRAMATIQ_DIAG_MEMORY_INTERVAL", "0.5")
-    monkeypatch.setenv("DRAMATIQ_DIAG_API_TOKEN", "token")
+    monkeypatch.setenv("DRAMATIQ_DIAG_API_TOKEN", "a-token-of-the-tests")
 
     settings = demo_settings()
 

@@ -49,7 +49,9 @@ def ask_falcon(app_settings: Settings, actor: Any, headers: dict[str, str]) -> A
 
     app = falcon.App()
     app.add_route("/", Resource())
-    return falcon.testing.TestClient(WsgiMiddleware(app, app_settings)).simulate_get("/", headers=headers)
+    return falcon.testing.TestClient(WsgiMiddleware(app, app_settings, open_to_all=True)).simulate_get(
+        "/", headers=headers
+    )
 
 
 def body(actor: Any) -> Iterator[bytes]:
@@ -66,7 +68,7 @@ def ask_flask(app_settings: Settings, actor: Any, headers: dict[str, str]) -> An
         actor.send()
         return flask.Response(body(actor))
 
-    app.wsgi_app = WsgiMiddleware(app.wsgi_app, app_settings)
+    app.wsgi_app = WsgiMiddleware(app.wsgi_app, app_settings, open_to_all=True)
     with app.test_client().get("/", headers=headers) as response:
         response.get_data()
         return response
@@ -77,7 +79,7 @@ def ask_fastapi(app_settings: Settings, actor: Any, headers: dict[str, str], pat
     from fastapi.testclient import TestClient
 
     app = FastAPI()
-    app.add_middleware(AsgiMiddleware, settings=app_settings)
+    app.add_middleware(AsgiMiddleware, settings=app_settings, open_to_all=True)
 
     @app.get("/")
     async def index() -> str:
@@ -118,7 +120,7 @@ def ask_django(app_settings: Settings, actor: Any, headers: dict[str, str]) -> A
         return StreamingHttpResponse(body(actor))
 
     with override_settings(ROOT_URLCONF=(path("", index),)):
-        client = falcon.testing.TestClient(WsgiMiddleware(get_wsgi_application(), app_settings))
+        client = falcon.testing.TestClient(WsgiMiddleware(get_wsgi_application(), app_settings, open_to_all=True))
         return client.simulate_get("/", headers=headers)
 
 
@@ -142,7 +144,9 @@ def ask_django_asgi(app_settings: Settings, actor: Any, headers: dict[str, str],
         return HttpResponse("done")
 
     with override_settings(ROOT_URLCONF=(path("", index), path("in-a-thread", in_a_thread))):
-        return TestClient(AsgiMiddleware(get_asgi_application(), app_settings)).get(url, headers=headers)
+        return TestClient(AsgiMiddleware(get_asgi_application(), app_settings, open_to_all=True)).get(
+            url, headers=headers
+        )
 
 
 def ask_django_asgi_thread(app_settings: Settings, actor: Any, headers: dict[str, str]) -> Any:
@@ -218,13 +222,48 @@ class TestFrameworks:
     ],
 )
 def test_a_header_asks_for_what_there_is_and_nothing_of_it_comes_back(wanted, names):
-    verdict = Permission(Settings(task_diagnostics_on_request=["memory"])).judge(wanted, None)
+    verdict = Permission(Settings(task_diagnostics_on_request=["memory"]), open_to_all=True).judge(wanted, None)
 
     assert (verdict and verdict.names) == names
     if verdict is not None:
         assert verdict.result.isascii()
         assert verdict.result.isprintable()
         assert len(verdict.result) < 100
+
+
+@pytest.mark.parametrize("key", [None, b"", b"x" * 16, KEY.encode()])
+def test_without_a_key_nobody_may_ask_unless_it_is_open_to_all(key):
+    given = Settings(task_diagnostics_on_request=["memory"])
+
+    verdict = Permission(given).judge(b"memory", key)
+
+    assert (verdict.names, verdict.result) == ((), "ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
+    assert Permission(given, open_to_all=True).judge(b"memory", key).names == ("memory",)
+    # And a key that is set is asked for, also where it is open to all
+    keyed = Settings(task_diagnostics_on_request=["memory"], request_key=KEY)
+    for open_to_all in (True, False):
+        expected = ("memory",) if key == KEY.encode() else ()
+        assert Permission(keyed, open_to_all=open_to_all).judge(b"memory", key).names == expected
+
+
+def test_neither_middleware_is_open_to_all_by_itself():
+    given = Settings(task_diagnostics_on_request=["memory"])
+    answer = falcon.testing.TestClient(WsgiMiddleware(falcon.App(), given)).simulate_get(
+        "/", headers={HEADER: "memory"}
+    )
+    results = [answer.headers[RESULT]]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(event: Any) -> None:
+        results.extend(value.decode() for _, value in event["headers"])
+
+    import asyncio
+
+    scope = {"type": "http", "headers": [(HEADER.lower().encode(), b"memory")]}
+    asyncio.run(AsgiMiddleware(app, given)(scope, None, send))
+    assert results == ["ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set"] * 2
 
 
 def test_what_is_no_request_passes_through(settings):
@@ -270,7 +309,7 @@ def test_all_is_what_workers_have_wherever_it_is_asked_for(monkeypatch):
     monkeypatch.setattr("dramatiq_diag.collector_names.find_spec", lambda _: None)  # Nothing is installed here.
     given = Settings(task_diagnostics_on_request=["all"])
 
-    verdict = Permission(given).judge(b"memray, pyinstrument, logs, debug-logs", None)
+    verdict = Permission(given, open_to_all=True).judge(b"memray, pyinstrument, logs, debug-logs", None)
 
     assert verdict.names == ("memray", "pyinstrument", "logs")
     assert set(allowed_names(given)) >= {"memray", "pyinstrument", "logs"}

@@ -22,7 +22,7 @@ from dramatiq_diag.models import Artifact, ArtifactStatus
 from dramatiq_diag.reports import rendering, renderings
 from dramatiq_diag.reports.downloads import form_of, open_download
 from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
-from dramatiq_diag.reports.renderings import RenderingInProgress, Renderings
+from dramatiq_diag.reports.renderings import MAX_WAITING, RenderingInProgress, Renderings
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 CSV = b"seconds,rss_bytes\n0.000,10485760\n2.000,20971520\n"
@@ -70,7 +70,7 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
         f'#!/bin/sh\n: > {made.ids}/$$\nwhile [ ! -e {made.gate} ]; do sleep 0.02; done\nexec {sys.executable} "$@"\n'
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(rendering.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     return made
 
 
@@ -147,9 +147,9 @@ def test_those_who_ask_for_the_same_form_share_one_process(server, publish, chil
     artifact = publish()
     children.shut()
 
-    # When eight more ask for it
-    with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(ask, server, artifact) for _ in range(8)]
+    # When as many ask for it as may wait
+    with ThreadPoolExecutor(MAX_WAITING) as pool:
+        answers = [pool.submit(ask, server, artifact) for _ in range(MAX_WAITING)]
         eventually(lambda: children.count, "the process starts")
         assert not is_waiting(server, artifact)
         children.open()
@@ -157,6 +157,26 @@ def test_those_who_ask_for_the_same_form_share_one_process(server, publish, chil
         # Then all get it from one process
         assert {answer.result() for answer in answers} == {CSV}
     assert children.count == 1
+
+
+def test_only_so_many_wait_and_the_next_one_is_told_at_once(server, publish, children):
+    # Given renderings that do not end yet, and as many that wait for them as may
+    artifact, other = publish(), publish(b"0.000\t1.000\n")
+    children.shut()
+    with ThreadPoolExecutor(MAX_WAITING) as pool:
+        answers = [pool.submit(ask, server, artifact) for _ in range(MAX_WAITING)]
+        eventually(lambda: server._free_waits._value == 0, "all of them wait")
+
+        # When two more ask, for the same and for another one, and would wait for a long time
+        # Then both are told how far it is, before anything was rendered
+        for asked in (artifact, other):
+            with pytest.raises(RenderingInProgress):
+                server.open(asked, form_of(asked, "csv"), PATIENCE_S)
+        children.open()
+        assert {answer.result() for answer in answers} == {CSV}
+
+    # And somebody may wait again
+    assert ask(server, other)
 
 
 def test_each_blob_and_each_form_is_a_rendering_of_its_own(server, publish, children):
@@ -235,7 +255,7 @@ def test_a_missing_package_is_named_to_all(server, publish, monkeypatch, tmp_pat
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nprintf \"pip install 'dramatiq_diag[web]'\" >&2\nexit 4\n")
     script.chmod(0o700)
-    monkeypatch.setattr(rendering.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     artifact = publish()
 
     for _ in range(2):

@@ -43,6 +43,7 @@ TABLE = [
     ("DRAMATIQ_DIAG_URL_TTL", "url_ttl", 3600),
     ("DRAMATIQ_DIAG_SECRET_KEY", "secret_key", None),
     ("DRAMATIQ_DIAG_API_TOKEN", "api_token", None),
+    ("DRAMATIQ_DIAG_ALLOWED_HOSTS", "allowed_hosts", ()),
     ("DRAMATIQ_DIAG_PUBLIC_URL", "public_url", None),
 ]
 
@@ -150,6 +151,7 @@ BAD = [
 
 FIELD_OF = {variable: field for variable, field, _ in TABLE}
 SECRET = "hunter2-hunter2"
+LONG_SECRET = f"{SECRET}-{SECRET}"
 
 
 def test_the_table_has_every_setting():
@@ -282,6 +284,9 @@ def test_a_misspelt_setting_is_refused_with_the_right_ones():
         ("database_url", f"mysql://user:{SECRET}@host/name"),
         ("database_url", f"postgresql://user:{SECRET}@host:port/name"),
         ("api_token", 17),
+        ("api_token", SECRET),
+        ("public_url", f"https://user:{SECRET}@diag.example"),
+        ("blob_url", f"s3://key:{SECRET}@bucket/prefix"),
     ],
 )
 def test_a_secret_is_not_in_the_message(field, value):
@@ -296,7 +301,10 @@ def test_a_secret_is_not_in_the_message(field, value):
 
 def test_a_secret_is_not_in_the_settings_text():
     given = Settings(
-        secret_key="s" * 16 + SECRET, api_token=SECRET, database_url=f"postgresql://user:{SECRET}@host/name"
+        secret_key=LONG_SECRET,
+        request_key=LONG_SECRET,
+        api_token=LONG_SECRET,
+        database_url=f"postgresql://user:{SECRET}@host/name?password={SECRET}",
     )
 
     assert SECRET not in repr(given)
@@ -356,4 +364,5 @@ def test_nothing_else_reads_the_environment():
         if ("os.environ" in path.read_text("utf-8") or "getenv" in path.read_text("utf-8"))
     ]
 
-    assert set(readers) <= {"settings.py", "demo/worker.py"}  # The demo tells its worker where the broker is.
+    # The demo tells its worker where the broker is; child processes are given a few variables.
+    assert set(readers) <= {"settings.py", "demo/worker.py", "interpreter.py"}

@@ -21,8 +21,9 @@ def serve(*, host: str, port: int, insecure: bool) -> None:
     """Serve the web page, the JSON and the downloads, until Ctrl-C.
 
     Another host than this machine's own needs DRAMATIQ_DIAG_API_TOKEN, which every request then has to bring. Behind a
-    proxy, set DRAMATIQ_DIAG_PUBLIC_URL. It reads the store that the workers write: give both the same
-    DRAMATIQ_DIAG_DATABASE_URL, DRAMATIQ_DIAG_BLOB_URL and DRAMATIQ_DIAG_DATA_DIR.
+    proxy, set DRAMATIQ_DIAG_PUBLIC_URL; other names that it answers under go to DRAMATIQ_DIAG_ALLOWED_HOSTS. It reads
+    the store that the workers write: give both the same DRAMATIQ_DIAG_DATABASE_URL, DRAMATIQ_DIAG_BLOB_URL and
+    DRAMATIQ_DIAG_DATA_DIR.
 
     \b
     Examples:

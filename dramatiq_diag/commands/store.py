@@ -11,6 +11,7 @@ import click
 
 from .. import check as checking
 from .. import database
+from ..locations import shown_url
 from ..retention import Cleanup
 from ..settings import Settings
 from ..store import Store
@@ -43,7 +44,7 @@ def migrate() -> None:
     """
     settings = Settings()
     revision = database.migrate(settings, partial(click.echo, err=True))
-    click.echo(f"{settings.database.render_as_string(hide_password=True)} is at revision {revision}.")
+    click.echo(f"{shown_url(settings.database)} is at revision {revision}.")
 
 
 @click.command()

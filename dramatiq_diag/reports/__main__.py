@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import sys
 
@@ -13,36 +15,61 @@ from .rendering import NOT_INSTALLED, REFUSED, TIMEOUT_S
 #: CPU seconds that it may take, all its threads together.
 _MAX_CPU_S = int(4 * TIMEOUT_S)
 
+#: How large a file may be that it writes, in bytes, and how many it may have open.
+_MAX_FILE_BYTES = 1024**3
+_MAX_FILES = 256
+
+_PR_SET_NO_NEW_PRIVS = 38
+
 
 def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     """Returns: The exit status."""
     _limit(int(max_memory_bytes))
+    try:
+        _render(stored_form, form)
+    except NotInstalledError as error:
+        sys.stderr.write(str(error))
+        return NOT_INSTALLED
+    except ReportError as error:
+        sys.stderr.write(str(error))
+        return REFUSED
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        sys.stderr.write(f"The report would have more than {_MAX_FILE_BYTES // 1024**2} MB.")
+        return REFUSED
+    return 0
+
+
+def _render(stored_form: str, form: str) -> None:
     renderer = FORMS[stored_form][form].render
     assert renderer is not None
     with open(os.dup(1), "wb") as target:
         os.dup2(2, 1)  # What a library prints is not part of the report.
-        try:
-            renderer("/dev/stdin", target)
-        except NotInstalledError as error:
-            sys.stderr.write(str(error))
-            return NOT_INSTALLED
-        except ReportError as error:
-            sys.stderr.write(str(error))
-            return REFUSED
-    return 0
+        renderer("/dev/stdin", target)
 
 
 def _limit(size_bytes: int) -> None:
-    if sys.platform != "linux":  # Others have no such limit, or do not keep to it.
+    """Gives up what it does not need: what is stored may be damaged on purpose, and its readers crash of that."""
+    if sys.platform != "linux":  # Others have no such limits, or do not keep to them.
         return
     import resource
 
     # Not the address space: V8, which draws the charts, reserves far more of that than it ever uses. CPU time is for
-    # when whoever started this, and keeps its time, is killed.
-    for limit, value in ((resource.RLIMIT_DATA, size_bytes), (resource.RLIMIT_CPU, _MAX_CPU_S)):
+    # when the server, which keeps the time, is killed.
+    limits = {
+        resource.RLIMIT_DATA: size_bytes,
+        resource.RLIMIT_CPU: _MAX_CPU_S,
+        resource.RLIMIT_FSIZE: _MAX_FILE_BYTES,
+        resource.RLIMIT_NOFILE: _MAX_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for limit, value in limits.items():
         highest = resource.getrlimit(limit)[1]
         lower = value if highest == resource.RLIM_INFINITY else min(value, highest)
         resource.setrlimit(limit, (lower, lower))
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))):
+        raise OSError(ctypes.get_errno(), "prctl failed")
 
 
 if __name__ == "__main__":

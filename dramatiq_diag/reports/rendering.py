@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
-import sys
+import tempfile
 import threading
 from typing import BinaryIO
 
 from ..errors import NotInstalledError
+from ..interpreter import environment, python_command
 from .errors import ReportError
 
 #: What a rendering may take; beyond that whoever asked gets an answer that says so. Memory is what the process writes
 #: to (RLIMIT_DATA), and limited on Linux alone.
 TIMEOUT_S = 300.0
 MAX_MEMORY_BYTES = 2 * 1024**3
+
+#: How the process ends when it crashes.
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
 
 #: Exit codes of the process, which says on stderr what is wrong.
 REFUSED = 3
@@ -46,8 +51,16 @@ class Rendering:
 
     def render(self, source: BinaryIO, target: BinaryIO, stored_form: str, form: str) -> None:
         """As the function `render`. Raises: ReportError also when it is stopped."""
-        command = [sys.executable, "-P", "-m", "dramatiq_diag.reports", stored_form, form, str(MAX_MEMORY_BYTES)]
-        with self._start(command, source, target) as process:
+        command = python_command("dramatiq_diag.reports.__main__:main", stored_form, form, str(MAX_MEMORY_BYTES))
+        with tempfile.TemporaryDirectory(prefix="dramatiq_diag-", ignore_cleanup_errors=True) as scratch:
+            status, said = self._run(command, scratch, source, target)
+        if self._stopped:
+            raise _stopped()
+        _judge(status, said)
+
+    def _run(self, command: list[str], scratch: str, source: BinaryIO, target: BinaryIO) -> tuple[int, str]:
+        """Returns: The exit status of the process, and what it said on stderr."""
+        with self._start(command, scratch, source, target) as process:
             try:
                 said = process.communicate(timeout=TIMEOUT_S)[1].decode("utf-8", "replace").strip()
             except subprocess.TimeoutExpired:
@@ -55,9 +68,7 @@ class Rendering:
                 raise ReportError(
                     f"The report was given up after {TIMEOUT_S:g} s; render it from the artifact itself."
                 ) from None
-        if self._stopped:
-            raise _stopped()
-        _judge(process.returncode, said)
+        return process.returncode, said
 
     def stop(self) -> None:
         """Kills the process; one that was not started yet never is."""
@@ -66,11 +77,18 @@ class Rendering:
             if self._process is not None:
                 self._process.kill()
 
-    def _start(self, command: list[str], source: BinaryIO, target: BinaryIO) -> subprocess.Popen[bytes]:
+    def _start(self, command: list[str], scratch: str, source: BinaryIO, target: BinaryIO) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped:
                 raise _stopped()
-            self._process = subprocess.Popen(command, stdin=source, stdout=target, stderr=subprocess.PIPE)  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=source,
+                stdout=target,
+                stderr=subprocess.PIPE,
+                cwd=scratch,
+                env=environment(scratch),
+            )
             return self._process
 
 
@@ -79,13 +97,20 @@ def _stopped() -> ReportError:
 
 
 def _judge(status: int, said: str) -> None:
+    """Raises: What the exit status of the process means, unless that is success."""
     if status == REFUSED:
         raise ReportError(said)
     if status == NOT_INSTALLED:
         raise NotInstalledError(said)
-    if status:
-        last_line = said.rpartition("\n")[2]
-        raise ReportError(
-            f"The report could not be made within {MAX_MEMORY_BYTES // 1024**2} MB of memory; render it from the "
-            f"artifact itself ({last_line or f'exit status {status}'})."
-        )
+    if status == 0:
+        return
+    last_line = said.rpartition("\n")[2] or f"exit status {status}"
+    if -status == signal.SIGXCPU:
+        raise ReportError("The report took too much CPU time; render it from the artifact itself.")
+    if -status in _CRASHES and "alloc" not in said and "memory" not in said.lower():
+        name = signal.Signals(-status).name
+        raise ReportError(f"The renderer crashed ({name}), so what is stored is probably damaged.")
+    raise ReportError(
+        f"The report could not be made within {MAX_MEMORY_BYTES // 1024**2} MB of memory; render it from the artifact "
+        f"itself ({last_line})."
+    )

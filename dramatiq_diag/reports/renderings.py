@@ -25,6 +25,9 @@ from .forms import Form
 MAX_RUNNING = 2
 MAX_JOBS = 32
 
+#: Callers that wait at a time. A server has twice as many threads, so that it goes on answering.
+MAX_WAITING = 4
+
 #: How long a failure is remembered, and a report that could not be kept, in seconds.
 REMEMBERED_S = 60.0
 
@@ -63,6 +66,7 @@ class Renderings:
         self._running: list[_Job] = []
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._free_waits = threading.BoundedSemaphore(MAX_WAITING)
 
     def open(self, artifact: Artifact, form: Form, wait_s: float) -> BinaryIO:
         """Opens a form: at once where it is stored or kept, and otherwise when it is rendered.
@@ -70,7 +74,7 @@ class Renderings:
         Parameters:
           artifact: One that is live.
           form: One of its forms.
-          wait_s: How long to wait for it, in seconds.
+          wait_s: How long to wait for it, in seconds; not at all where too many wait already.
 
         Raises:
           RenderingInProgress: When it is not ready by then; it goes on.
@@ -82,7 +86,7 @@ class Renderings:
         if file is not None:
             return file
         job = self._join(artifact, form)
-        if not job.ended.wait(wait_s):
+        if not self._wait(job, wait_s):
             raise job.progress(self._clock())
         return job.open_copy() or open_kept(self._blobs, artifact, form)
 
@@ -100,6 +104,15 @@ class Renderings:
         for job in self._jobs.values():
             job.forget()
         self._jobs.clear()
+
+    def _wait(self, job: _Job, wait_s: float) -> bool:
+        """Returns: Whether the job has ended."""
+        if job.ended.is_set() or not self._free_waits.acquire(blocking=False):
+            return job.ended.is_set()
+        try:
+            return job.ended.wait(wait_s)
+        finally:
+            self._free_waits.release()
 
     def _join(self, artifact: Artifact, form: Form) -> _Job:
         """Returns: The job that renders the form, a new one where there is none."""

@@ -4,32 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import NotInstalledError
+from ..errors import NotInstalledError, SettingsError
 from ..settings import Settings
 
 if TYPE_CHECKING:
     from .app import DiagnosticsApp
+    from .hosts import HostNames
 
 __all__ = ["create_app"]
 
 
-def create_app(settings: Settings | None = None) -> DiagnosticsApp:
+def create_app(settings: Settings | None = None, *, insecure: bool = False) -> DiagnosticsApp:
     """Makes the WSGI app; it reaches for database and files with its first request.
 
     Parameters:
       settings: The settings; those of the environment by default.
+      insecure: Whether it may go without an API token, because the application that it is mounted in has a login of its
+        own, or because only this machine reaches it.
 
     Returns:
-      A `falcon.App` with a `close()` that closes the database connections.
+      A `falcon.App` with a `close()` that closes the database connections. It answers under the names of the loopback
+      address, of the public URL, and those in `allowed_hosts`.
 
     Raises:
       NotInstalledError: When Falcon, or the database's driver, is missing.
-      SettingsError: When the environment has a value that is not allowed.
+      SettingsError: When the environment has a value that is not allowed, or there is no token.
     """
+    settings = Settings.load(settings)
+    from .hosts import known_hosts
+
+    app = make_app(settings, known_hosts(settings))
+    if settings.api_token is None and not insecure:
+        app.close()
+        raise SettingsError(
+            f"{Settings.variable('api_token')}: it is not set, and everybody who reaches this application could read "
+            "and delete all diagnostics; set it, or call create_app(insecure=True) where another login stands in front."
+        )
+    return app
+
+
+def make_app(settings: Settings, names: HostNames) -> DiagnosticsApp:
+    """Makes the app for a server that has seen to it who reaches it. Raises: NotInstalledError."""
     try:
         from .app import DiagnosticsApp
     except ImportError as error:
         raise NotInstalledError(
             f"The web part needs a package that is not installed ({error}): pip install 'dramatiq_diag[web]'"
         ) from error
-    return DiagnosticsApp(Settings.load(settings))
+    return DiagnosticsApp(settings, names)

@@ -9,11 +9,13 @@ import re
 from urllib.parse import urlsplit
 
 import falcon
+from dramatiq.logging import get_logger
 
 from ..setting_fields import Secret
+from .logins import FailedLogins
 
-#: What is open to all: downloads bring their own signature.
-_OPEN = re.compile(r"/healthz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
+#: What is open to all: downloads bring their own signature, and the state of the server has nothing to hide.
+_OPEN = re.compile(r"/healthz|/readyz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
 #: Methods that change nothing.
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _CHALLENGES = ('Bearer realm="dramatiq_diag"', 'Basic realm="dramatiq_diag", charset="UTF-8"')
@@ -23,11 +25,14 @@ class TokenAccess:
     """Asks every request for the token, one for an address that does not exist too.
 
     Parameters:
-      token: The token; None or an empty one lets everybody in.
+      token: The token; None lets everybody in.
+      failures: Counts wrong tokens.
     """
 
-    def __init__(self, token: Secret | None) -> None:
+    def __init__(self, token: Secret | None, failures: FailedLogins | None = None) -> None:
+        self._logger = get_logger(__name__, type(self))
         self._token = b"" if token is None else token.get_secret_value().encode()
+        self._failures = failures or FailedLogins()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         if not self._token or _OPEN.fullmatch(req.path):
@@ -38,8 +43,20 @@ class TokenAccess:
                 description="This needs the API token, as `Authorization: Bearer` or as the password of HTTP Basic.",
                 challenges=_CHALLENGES,
             )
+        wait_s = self._failures.wait_s(req.remote_addr)
+        if wait_s:  # Not even looked at, so that trying out tokens takes its time.
+            raise falcon.HTTPTooManyRequests(
+                description="Too many wrong API tokens came from this address; try again later.", retry_after=wait_s
+            )
         if not hmac.compare_digest(given, self._token):
-            raise falcon.HTTPUnauthorized(description="The API token is not the right one.", challenges=_CHALLENGES)
+            self._refuse(req)
+
+    def _refuse(self, req: falcon.Request) -> None:
+        unlogged = self._failures.add(req.remote_addr)
+        if unlogged is not None:
+            more = f", and {unlogged} more since the last such line" if unlogged else ""
+            self._logger.warning("A wrong API token came from %r%s.", req.remote_addr, more)
+        raise falcon.HTTPUnauthorized(description="The API token is not the right one.", challenges=_CHALLENGES)
 
 
 class SameSite:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import falcon
 
 from ..actor_documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document
 from ..capture_documents import captures_document, described_diagnostics
 from ..captures import allowed_names
-from ..documents import runs_document
+from ..documents import RunDocument, runs_document
 from ..history import summarize_actor
 from ..records import RunFilter
 from ..reports.charts import history_chart
@@ -78,7 +80,7 @@ class ActorResource:
                     actor=document["actor"],
                     runs=document["runs"],
                     next=document["next"],
-                    chart=history_chart(document["runs"]),
+                    chart=history_chart(document["runs"], href=partial(_run_url, self._backend.mount(req))),
                     sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
                     sparkline_size=(WIDTH, HEIGHT),
                     captures=captures_document(session, actor_name=name, limit=_SHOWN_CAPTURES)["captures"],
@@ -90,3 +92,7 @@ class ActorResource:
                 resp.media = document
 
     on_head = on_get
+
+
+def _run_url(mount: str, run: RunDocument) -> str:
+    return f"{mount}{run['href']}?attempt={run['attempt']}"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIEnvironment
+
 import falcon
 
+from ..documents import mounted
 from ..settings import Settings
 from .access import SameSite, TokenAccess
 from .actors import ActorListResource, ActorResource
@@ -11,7 +15,9 @@ from .backend import Backend
 from .captures import CaptureFormResource, CaptureListResource, CaptureResource
 from .comparison import CompareResource
 from .downloads import DownloadResource
-from .health import HealthResource
+from .gate import Gate, refuse
+from .health import HealthResource, ReadyResource
+from .hosts import HostNames
 from .keeping import FormResource, PinResource, RunResource
 from .openapi import OpenApiResource
 from .problems import Problems
@@ -25,15 +31,25 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
 
     Parameters:
       settings: The settings.
+      names: The names that it answers under.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(middleware=[TokenAccess(settings.api_token), SameSite(settings.public_url), ResponseHeaders()])
-        self.req_options.strip_url_path_trailing_slash = True
+    def __init__(self, settings: Settings, names: HostNames) -> None:
         self._backend = backend = Backend(settings)
+        super().__init__(
+            middleware=[
+                TokenAccess(settings.api_token),
+                SameSite(settings.public_url),
+                MountedPaths(backend),
+                ResponseHeaders(),
+            ]
+        )
+        self._gate = Gate(names)
+        self.req_options.strip_url_path_trailing_slash = True
         Problems(backend).install(self)
         routes = {
             "/healthz": HealthResource(),
+            "/readyz": ReadyResource(backend),
             "/tasks": TaskListResource(backend),
             "/tasks/{path:path}": TaskResource(backend),
             "/actors": ActorListResource(backend),
@@ -54,6 +70,13 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
         self.add_route("/static/{name}", StaticResource())
         self.add_route("/openapi.json", OpenApiResource(routes.values()))
 
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answers a request, as a WSGI application does."""
+        refusal = self._gate.refusal(environ)
+        if refusal is not None:
+            return refuse(environ, start_response, refusal)
+        return super().__call__(environ, start_response)
+
     def close(self) -> None:
         """Gives up what is being rendered, and closes the database connections; a further request opens new ones."""
         self._backend.close()
@@ -71,6 +94,24 @@ class StartResource:
     on_head = on_get
 
 
+class MountedPaths:
+    """Puts the path that the app is mounted at before the paths in documents.
+
+    Parameters:
+      backend: Knows that path.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        mount = self._backend.mount(req)
+        if mount and resp.media is not None:
+            resp.media = mounted(resp.media, mount)
+
+
 class ResponseHeaders:
     """What every answer says: it is not to be kept, guessed at, or told to others, unless it says otherwise itself."""
 
@@ -79,6 +120,9 @@ class ResponseHeaders:
     ) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
+        resp.set_header("X-Frame-Options", "SAMEORIGIN")  # Its pages have frames with reports; others may have none.
+        resp.set_header("Cross-Origin-Opener-Policy", "same-origin")
+        resp.set_header("Cross-Origin-Resource-Policy", "same-origin")
         resp.append_header("Vary", "Accept")
         if resp.get_header("Cache-Control") is None:
             resp.set_header("Cache-Control", "no-store")

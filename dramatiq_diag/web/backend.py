@@ -10,6 +10,7 @@ import falcon
 from sqlalchemy.orm import Session
 
 from ..blobs import BlobStore
+from ..errors import StoreError
 from ..reports.renderings import Renderings
 from ..settings import Settings
 from ..signing import Signer
@@ -78,7 +79,21 @@ class Backend:
         self._renderings.close()
         self._store.close()
 
+    def check_blobs(self) -> None:
+        """Sees to it that the blobs can be read. Raises: StoreError."""
+        self.store.claim_blobs()
+        self._store.blobs.verify(self._store.store_id())
+
+    def blobs_fault(self) -> str | None:
+        """Returns: Why no blob can be read now, in words; None where they can. The database is not asked."""
+        try:
+            self._store.blobs.see_root()
+        except StoreError as error:
+            return str(error)
+        return None
+
     def _open(self) -> None:
+        """Opens the database alone: without the blobs, pages and documents can still be answered."""
         if not self._opened:
-            self._store.open()
+            self._store.open_database()
             self._opened = True

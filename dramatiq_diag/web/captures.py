@@ -94,7 +94,11 @@ class CaptureListResource(_Resource):
         `unknown_actor` any other is fine, and noted.
         """
         body = read_json(req, CaptureBody)
-        made = self._create(body.actor_name, read_request(body.diagnostics), body.runs, body.for_s, body.unknown_actor)
+        try:
+            diagnostics = read_request(body.diagnostics)
+        except ValueError as error:
+            raise falcon.HTTPBadRequest(description=f"`diagnostics` is {error}.") from error
+        made = self._create(body.actor_name, diagnostics, body.runs, body.for_s, body.unknown_actor)
         with self._backend.session() as session:
             document = new_capture_document(session, made)
         resp.media = document

@@ -23,9 +23,9 @@ from .ranges import Slice, UnsatisfiableRangeError, parse_range
 #: A report is a page of its own: its scripts run, in an origin of their own, and reach nothing.
 _HTML_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
+    "img-src data:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-_OTHER_POLICY = "sandbox; default-src 'none'"
+_OTHER_POLICY = "sandbox; default-src 'none'; frame-ancestors 'self'"
 #: What a browser may show; it is told to save anything else.
 _SHOWN = ("text/html", "text/plain", "image/png")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")

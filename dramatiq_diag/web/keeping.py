@@ -12,9 +12,12 @@ from ..documents import RunDocument, run_document
 from ..records import RankedRun, find_run
 from ..store import Store
 from .backend import Backend
+from .bodies import read_form
 from .openapi import PAGE, PROBLEM, operation
 
 _ANSWERS = {200: RunDocument, 403: PROBLEM, 404: PROBLEM, 409: PROBLEM}
+
+_FORM_ANSWERS = {303: PAGE, **dict.fromkeys((400, 403, 404, 409, 413, 415), PROBLEM)}
 
 #: What a page can ask for -> what does it.
 _ACTIONS: dict[str, Callable[[Store, uuid.UUID], object]] = {
@@ -73,14 +76,13 @@ class PinResource(_Resource):
 class FormResource(_Resource):
     """What the buttons of a run's page send."""
 
-    @operation("post", "/runs/{run_id}/forms/{action}", answers={303: PAGE, 403: PROBLEM, 404: PROBLEM, 409: PROBLEM})
+    @operation("post", "/runs/{run_id}/forms/{action}", answers=_FORM_ANSWERS)
     def on_post(self, req: falcon.Request, resp: falcon.Response, run_id: str, action: str) -> None:
         """Do what a button of a run's page says; for pages, which bring the token of their form."""
         if action not in _ACTIONS:
             raise falcon.HTTPNotFound(description=f"There are {', '.join(_ACTIONS)}.")
-        form = req.get_media(default_when_empty={}) if req.content_type else {}
-        token = form.get("token") if isinstance(form, dict) else None
-        refusal = self._backend.signer.action_refusal(run_id, token if isinstance(token, str) else "")
+        token = read_form(req).get("token", [""])[0]
+        refusal = self._backend.signer.action_refusal(run_id, token)
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
         run = run_document(self._do(action, run_id))

@@ -123,9 +123,9 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 
 def _operation_object(described: Operation, schemas: Mapping[Any, Any]) -> dict[str, Any]:
-    answers = {**described.answers, 500: PROBLEM, 503: PROBLEM}
+    answers = {421: PROBLEM, 431: PROBLEM, 500: PROBLEM, 503: PROBLEM, **described.answers}
     if not described.open_to_all:
-        answers[401] = PROBLEM
+        answers |= {401: PROBLEM, 429: PROBLEM}
     summary, _, description = described.summary.partition("\n")
     return {
         "summary": summary,

@@ -13,7 +13,7 @@ import falcon
 from sqlalchemy.orm import Session
 
 from ..documents import ArtifactsDocument, RunDocument, run_document, runs_document, task_document
-from ..errors import BlobMissingError
+from ..errors import BlobMissingError, StoreUnavailableError
 from ..models import LIVE_STATUSES, Artifact, RunStatus
 from ..records import RunFilter, artifacts_of, beside, find_run
 from ..reports.memray import VIEWS
@@ -50,6 +50,7 @@ def show_run(
         others=artifacts,
         logs=_logs(backend, artifacts_of(session, [run_id])[run_id]),
         urls=document["urls"],
+        blobs_fault=backend.blobs_fault(),
         live_statuses=LIVE_STATUSES,
         neighbours=neighbours,
         parent=document["parent"],
@@ -93,7 +94,7 @@ def _logs(backend: Backend, artifacts: Sequence[Artifact]) -> dict[str, str]:
         if artifact.media_type != "text/plain" or artifact.name == "memory_profile" or not artifact.blob_name:
             continue
         if artifact.status in LIVE_STATUSES:
-            with suppress(BlobMissingError), backend.blobs.open(artifact.blob_name) as file:
+            with suppress(BlobMissingError, StoreUnavailableError), backend.blobs.open(artifact.blob_name) as file:
                 skipped_bytes = max(file.seek(0, os.SEEK_END) - _MAX_LOG_BYTES, 0)
                 file.seek(skipped_bytes)
                 text = file.read(_MAX_LOG_BYTES).decode("utf-8", "replace")

@@ -12,15 +12,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError
+from ..reports.renderings import MAX_WAITING
 from ..settings import Settings
-from . import create_app
-from .hosts import HostCheck, bracketed, is_loopback, known_names
+from . import make_app
+from .hosts import bracketed, hosts_of_server, is_loopback
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8321
 
-#: Requests that are worked on at a time; a long download does not count once it is being sent.
-_THREADS = 8
+#: Requests that are worked on at a time; a long download does not count once it is being sent. At most half of them
+#: wait for a rendering.
+_THREADS = 2 * MAX_WAITING
 
 #: What ends serving in good order.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -55,8 +57,7 @@ class Server:
         settings = Settings.load(settings)
         _refuse_open_door(settings, host, insecure=insecure)
         self._create_server = _waitress_factory()
-        self._app = create_app(settings)
-        self._wsgi = HostCheck(self._app, known_names(settings, host)) if is_loopback(host) else self._app
+        self._app = make_app(settings, hosts_of_server(settings, host))
         self._socket = _listen(host, port)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
@@ -76,7 +77,7 @@ class Server:
         # It warns of requests that come before its threads have settled, and of any short queue.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         waitress = self._create_server(
-            self._wsgi,
+            self._app,
             sockets=[self._socket],
             threads=_THREADS,
             ident=None,
@@ -155,8 +156,7 @@ def serve(
 
 
 def _refuse_open_door(settings: Settings, host: str, *, insecure: bool) -> None:
-    has_token = settings.api_token is not None and settings.api_token.get_secret_value()
-    if is_loopback(host) or has_token or insecure:
+    if is_loopback(host) or settings.api_token is not None or insecure:
         return
     raise SettingsError(
         f"{Settings.variable('api_token')}: it is not set, and everybody who reaches {host or 'all addresses'!r} could "

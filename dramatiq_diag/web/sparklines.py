@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
-from ..errors import BlobMissingError
+from ..errors import BlobMissingError, StoreUnavailableError
 from ..models import LIVE_STATUSES, Artifact
 from ..records import artifacts_of
 from ..reports.memory import sparkline_points
@@ -35,7 +35,7 @@ def _points(backend: Backend, artifact: Artifact) -> str | None:
     try:
         with backend.blobs.open(artifact.blob_name) as file:
             return polyline(sparkline_points(file, artifact.size_bytes or 0))
-    except BlobMissingError:  # A cleanup was just there, or `check` has something to say.
+    except (BlobMissingError, StoreUnavailableError):  # A cleanup was just there, or the blobs are away.
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import subprocess
-import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,6 +13,9 @@ from importlib.resources import files
 import falcon
 
 from ..errors import NotInstalledError
+from ..interpreter import environment, python_command
+from ..reports.errors import ReportError
+from ..reports.rendering import TIMEOUT_S
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 _OWN = {"style.css": "text/css; charset=utf-8", "pages.js": _JAVASCRIPT}
@@ -68,8 +71,19 @@ class StaticResource:
 
 def _charts_script() -> bytes:
     # In a process of its own: the JavaScript engine that makes it would stay in this one.
-    script = "import sys; from dramatiq_diag.reports import charts; sys.stdout.buffer.write(charts.bundle().encode())"
-    made = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, check=False)  # noqa: S603
+    command = python_command("dramatiq_diag.reports.charts:write_bundle")
+    with tempfile.TemporaryDirectory(prefix="dramatiq_diag-", ignore_cleanup_errors=True) as scratch:
+        try:
+            made = subprocess.run(  # noqa: S603
+                command,
+                capture_output=True,
+                check=False,
+                cwd=scratch,
+                env=environment(scratch),
+                timeout=TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ReportError(f"The script of the charts was given up after {TIMEOUT_S:g} s.") from error
     if made.returncode or not made.stdout:
         last_line = made.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise NotInstalledError(

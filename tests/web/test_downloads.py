@@ -37,13 +37,16 @@ def test_a_download_is_the_file_with_its_headers(site: Site, memory: str) -> Non
         "content-type": "text/plain; charset=utf-8",
         "content-length": str(len(MEMORY)),
         "content-disposition": 'inline; filename="memory.datum"',
-        "content-security-policy": "sandbox; default-src 'none'",
+        "content-security-policy": "sandbox; default-src 'none'; frame-ancestors 'self'",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
         "vary": "Accept",
         "accept-ranges": "bytes",
         "etag": f'"{hashlib.sha256(MEMORY).hexdigest()}"',
         "cache-control": "private, no-cache",
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
+        "x-frame-options": "SAMEORIGIN",
     }
 
 

@@ -46,8 +46,8 @@ def test_an_unexpected_error_is_logged_and_not_told(
 
 def test_a_database_of_another_version_is_unavailable_until_it_is_migrated(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", database_url=f"sqlite:///{tmp_path}/elsewhere.db")
-    app = create_app(settings)
-    client = TestClient(app)
+    app = create_app(settings, insecure=True)
+    client = TestClient(app, headers={"Host": "localhost"})
     assert "dramatiq-diag migrate" in assert_problem(client.simulate_get("/tasks/"), 503)
     assert client.simulate_get("/healthz").status_code == 200
     migrate(settings)
@@ -57,8 +57,8 @@ def test_a_database_of_another_version_is_unavailable_until_it_is_migrated(tmp_p
 
 def test_a_data_dir_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    app = create_app(Settings(data_dir=tmp_path / "file"))
-    client = TestClient(app)
+    app = create_app(Settings(data_dir=tmp_path / "file"), insecure=True)
+    client = TestClient(app, headers={"Host": "localhost"})
     assert str(tmp_path) in assert_problem(client.simulate_get("/tasks/"), 503)
     assert str(tmp_path) in assert_problem(client.simulate_get("/artifacts/x/y"), 503)
     assert client.simulate_get("/healthz").status_code == 200
@@ -68,8 +68,10 @@ def test_a_data_dir_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
 def test_a_database_out_of_reach_is_unavailable(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     url = f"postgresql://nobody@/nothing?host={tmp_path}"
-    app = create_app(Settings(data_dir=tmp_path / "data", database_url=url))
-    assert "database cannot be used" in assert_problem(TestClient(app).simulate_get("/tasks/"), 503)
+    app = create_app(Settings(data_dir=tmp_path / "data", database_url=url), insecure=True)
+    assert "database cannot be used" in assert_problem(
+        TestClient(app, headers={"Host": "localhost"}).simulate_get("/tasks/"), 503
+    )
     app.close()
 
 
@@ -115,8 +117,8 @@ def test_an_app_serves_again_after_it_was_closed(make_site: Callable[..., Site])
 
 def test_the_environment_gives_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(tmp_path / "from-environment"))
-    app = create_app()
-    assert TestClient(app).simulate_get("/tasks/").status_code == 200
+    app = create_app(insecure=True)
+    assert TestClient(app, headers={"Host": "localhost"}).simulate_get("/tasks/").status_code == 200
     app.close()
     store = Store(Settings(data_dir=tmp_path / "from-environment"))
     assert store.store_id()

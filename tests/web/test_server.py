@@ -12,10 +12,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from web_support import MEMORY, Site, memory_artifact, memray_artifact, path_of, profile_artifact
+from web_support import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, path_of, profile_artifact
 
 from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.documents import task_href
@@ -127,14 +126,31 @@ def test_others_are_not_let_in_without_a_token(tmp_path: Path, host: str, token:
         Server(Settings(data_dir=tmp_path, api_token=token), host, 0)
 
 
-@pytest.mark.parametrize("options", [{"token": "a-token"}, {"token": None, "insecure": True}])
-def test_others_are_let_in_with_a_token_or_on_purpose(
-    make_site: Callable[..., Site], start_server: Callable[..., Server], options: dict[str, Any]
+def test_others_are_let_in_with_a_token_under_any_name(
+    make_site: Callable[..., Site], start_server: Callable[..., Server]
 ) -> None:
-    site = make_site(api_token=options.pop("token"))
-    server = start_server(site.settings, host="0.0.0.0", **options)
+    server = start_server(make_site(api_token=TOKEN).settings, host="0.0.0.0")
     assert fetch(server, "/healthz", Host="diag.example")[0] == 200
-    assert fetch(server, "/tasks/", Host="diag.example")[0] == (200 if options else 401)
+    assert fetch(server, "/tasks/", Host="diag.example")[0] == 401
+    assert fetch(server, "/tasks/", Host="diag.example", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_others_are_let_in_with_a_token_under_the_names_that_are_set(
+    make_site: Callable[..., Site], start_server: Callable[..., Server]
+) -> None:
+    server = start_server(make_site(api_token=TOKEN, allowed_hosts=["diag.example"]).settings, host="0.0.0.0")
+    assert fetch(server, "/healthz", Host="diag.example")[0] == 200
+    assert fetch(server, "/healthz", Host="evil.example")[0] == 421
+
+
+def test_others_are_let_in_without_a_token_on_purpose_under_addresses_and_the_machines_name(
+    site: Site, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(site.settings, host="0.0.0.0", insecure=True)
+    for host in ("192.0.2.7:8321", "[2001:db8::7]", "localhost", socket.gethostname()):
+        assert fetch(server, "/tasks/", Host=host)[0] == 200
+    # A page of another site has neither as its name, whatever that points to
+    assert fetch(server, "/tasks/", Host="diag.example")[0] == 421
 
 
 def test_a_port_that_is_taken_is_a_clear_error(site: Site, server: Server) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
-from web_support import MEMORY, Site, assert_problem, memory_artifact, memray_artifact, path_of, profile_artifact
+from web_support import HOST, MEMORY, Site, assert_problem, memory_artifact, memray_artifact, path_of, profile_artifact
 
 from dramatiq_diag.documents import task_href
 from dramatiq_diag.models import ArtifactStatus, RunStatus
@@ -21,8 +21,8 @@ from dramatiq_diag.web import create_app
 def test_health_asks_nothing_of_the_store(tmp_path: Any) -> None:
     from dramatiq_diag import Settings
 
-    app = create_app(Settings(data_dir=tmp_path / "untouched"))
-    result = TestClient(app).simulate_get("/healthz")
+    app = create_app(Settings(data_dir=tmp_path / "untouched"), insecure=True)
+    result = TestClient(app, headers={"Host": "localhost"}).simulate_get("/healthz")
     assert (result.status_code, result.json) == (200, {"status": "ok"})
     assert not (tmp_path / "untouched").exists()
 
@@ -191,7 +191,7 @@ def test_any_string_is_a_task_id(site_on_any_database: Site, task_id: str) -> No
 def test_a_server_that_does_not_give_the_raw_uri_reaches_them_too(site: Site, task_id: str) -> None:
     site.publish(task_id, [memory_artifact()])
     for suffix, key in (("", "runs"), ("profile_artifacts/", "urls")):
-        environ = create_environ(f"/tasks/{quote(task_id, safe='')}/{suffix}")
+        environ = create_environ(f"/tasks/{quote(task_id, safe='')}/{suffix}", headers={"Host": HOST})
         del environ["RAW_URI"]
         answer = StartResponseMock()
         body = b"".join(site.app(environ, answer))
@@ -285,9 +285,10 @@ def test_a_bad_parameter_is_named(site_on_any_database: Site, name: str, value: 
         assert "running, succeeded, failed, skipped, interrupted" in detail
 
 
-def test_urls_begin_with_what_the_client_asked(site: Site) -> None:
+def test_urls_begin_with_what_the_client_asked(make_site: Callable[..., Site]) -> None:
+    site = make_site(allowed_hosts=["diag.example"])
     site.publish("task-1", [memory_artifact()])
-    urls = site.get("/tasks/task-1/profile_artifacts/", host="diag.example", protocol="https").json["urls"]
+    urls = site.get("/tasks/task-1/profile_artifacts/", protocol="https", headers={"Host": "diag.example"}).json["urls"]
     assert urls["memory_profile"].startswith("https://diag.example/artifacts/")
 
 
@@ -307,13 +308,15 @@ def test_it_works_mounted_in_another_wsgi_app(site: Site, mount: str) -> None:
         inner = environ | {"SCRIPT_NAME": prefix, "PATH_INFO": environ["PATH_INFO"][len(prefix) :]}
         return site.app(inner, start_response)
 
-    client = TestClient(outer)  # type: ignore[arg-type]
+    client = TestClient(outer, headers={"Host": HOST})  # type: ignore[arg-type]
     for task_id in ("task-1", "a/b", "profile_artifacts", "x/profile_artifacts"):
         site.publish(task_id, [memory_artifact()])
         href = mount + task_href(task_id)
-        assert client.simulate_get(href).json["task_id"] == task_id
+        document = client.simulate_get(href).json
+        assert document["task_id"] == task_id
+        assert [run["href"] for run in document["runs"]] == [href]
         url = client.simulate_get(f"{href}profile_artifacts/").json["urls"]["memory_profile"]
-        assert url.startswith(f"http://falconframework.org{mount}/artifacts/")
+        assert url.startswith(f"http://localhost{mount}/artifacts/")
         assert client.simulate_get(path_of(url)).content == MEMORY
 
 
@@ -326,7 +329,7 @@ def test_any_wsgi_server_can_serve_it(site: Site) -> None:
 
     path, _, query = site.publish_one(memory_artifact()).partition("?")
     out = io.BytesIO()
-    environ = create_environ(path, query_string=query, headers={"Range": "bytes=2-5"})
+    environ = create_environ(path, query_string=query, headers={"Range": "bytes=2-5", "Host": HOST})
     SimpleHandler(io.BytesIO(), out, io.StringIO(), environ).run(site.app)  # type: ignore[arg-type]
     head, _, body = out.getvalue().partition(b"\r\n\r\n")
     assert b"206 Partial Content" in head

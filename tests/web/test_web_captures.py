@@ -15,7 +15,7 @@ from falcon.testing import Result
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from test_openapi import CHECKS
-from web_support import Site, assert_problem, memory_artifact
+from web_support import TOKEN, Site, assert_problem, memory_artifact
 
 from dramatiq_diag.signing import Signer
 from dramatiq_diag.web.captures import form_subject
@@ -203,11 +203,11 @@ def test_another_sites_page_changes_nothing(able: Site, headers: dict[str, str])
 
 
 def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> None:
-    site = make_site(api_token="secret", task_diagnostics_on_request=["memory"])
+    site = make_site(api_token=TOKEN, task_diagnostics_on_request=["memory"])
     assert assert_problem(post(site, WANTED), 401)
     assert assert_problem(site.get("/captures/"), 401)
     assert assert_problem(submit(site, "start", diagnostics="memory", runs=1, minutes=1), 401)
-    assert post(site, WANTED | {"unknown_actor": True}, Authorization="Bearer secret").status_code == 201
+    assert post(site, WANTED | {"unknown_actor": True}, Authorization=f"Bearer {TOKEN}").status_code == 201
 
 
 @pytest.mark.filterwarnings("ignore")  # Of Schemathesis and of what it works with.

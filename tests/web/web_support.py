@@ -20,6 +20,9 @@ from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store, artifa
 from dramatiq_diag.web import create_app
 
 FIRST_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+#: The name that the app is asked under.
+HOST = "localhost"
+TOKEN = "a-token-of-the-tests"
 MEMORY = b"0.0 31.5\n2.0 120.25\n4.0 88.0\n"
 
 
@@ -72,8 +75,8 @@ class Site:
         self.settings = settings
         self.store = Store(settings)
         self.store.open()
-        self.app = create_app(settings)
-        self.client = TestClient(self.app)
+        self.app = create_app(settings, insecure=True)
+        self.client = TestClient(self.app, headers={"Host": HOST})
         self._published = 0
 
     def publish(self, task_id: str = "task-1", artifacts: Sequence[ArtifactRecord] = (), **fields: Any) -> uuid.UUID:

@@ -4,7 +4,7 @@ Names and ids that come from messages and programs are values of the data here, 
 of a field or of a title. The data are named, so a page may fill in its own.
 """
 
-from .drawing import Spec, bundle, config, library
+from .drawing import Spec, bundle, config, library, write_bundle
 from .flame import Box, flame_chart
 from .history import history_chart
 from .memory import Band, Sample, memory_chart
@@ -20,4 +20,5 @@ __all__ = [
     "history_chart",
     "library",
     "memory_chart",
+    "write_bundle",
 ]

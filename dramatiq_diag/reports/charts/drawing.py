@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ...errors import NotInstalledError
@@ -30,6 +31,11 @@ def bundle() -> str:
     """Returns: The JavaScript that draws charts in a page; it sets `window.vegaEmbed`. Raises: NotInstalledError."""
     script: str = library().javascript_bundle()
     return script
+
+
+def write_bundle() -> None:
+    """Writes that JavaScript to standard output; for a process of its own."""
+    sys.stdout.buffer.write(bundle().encode())
 
 
 def config(dark: bool) -> Spec:

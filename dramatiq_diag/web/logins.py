@@ -1,0 +1,60 @@
+"""Wrong API tokens: how many came from each address, and when the next one may be tried."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+#: Wrong tokens that an address may send at once, and the seconds in which it gets each of them back.
+MAX_FAILURES = 20
+REFILL_S = 3.0
+
+#: Addresses that are remembered; beyond that the one that failed longest ago is forgotten.
+_MAX_ADDRESSES = 1000
+
+#: Seconds between two lines of the log.
+_LOG_INTERVAL_S = 10.0
+
+
+class FailedLogins:
+    """Counts failures by address, in memory that is bounded and without a thread that waits.
+
+    Parameters:
+      clock: Gives seconds that only grow.
+
+    Note:
+      All that comes through one proxy has the address of the proxy.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Address -> when all of its failures will be forgiven. The one that failed last stands last.
+        self._forgiven_at_s: dict[str, float] = {}
+        self._logged_at_s = -math.inf
+        self._unlogged = 0
+
+    def wait_s(self, address: str) -> int:
+        """Returns: Whole seconds after which this address may try again; 0 where it may do so now."""
+        with self._lock:
+            over_s = self._forgiven_at_s.get(address, 0.0) - self._clock() - (MAX_FAILURES - 1) * REFILL_S
+        return max(math.ceil(over_s), 0)
+
+    def add(self, address: str) -> int | None:
+        """Counts a failure.
+
+        Returns:
+          None where it is too early for another line in the log; else how many failures had none since the last line.
+        """
+        with self._lock:
+            now_s = self._clock()
+            self._forgiven_at_s[address] = max(self._forgiven_at_s.pop(address, now_s), now_s) + REFILL_S
+            if len(self._forgiven_at_s) > _MAX_ADDRESSES:
+                del self._forgiven_at_s[next(iter(self._forgiven_at_s))]
+            if now_s - self._logged_at_s < _LOG_INTERVAL_S:
+                self._unlogged += 1
+                return None
+            unlogged, self._unlogged, self._logged_at_s = self._unlogged, 0, now_s
+            return unlogged

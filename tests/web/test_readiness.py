@@ -1,0 +1,105 @@
+"""Whether the server and what it needs answer, and what it still answers where the blobs are away."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from web_support import TOKEN, Site, assert_problem, memory_artifact, path_of, profile_artifact
+
+from dramatiq_diag import Settings
+from dramatiq_diag.web import create_app
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_it_is_ready_without_a_token_and_before_a_worker_ran(make_site: Callable[..., Site], token: str | None) -> None:
+    site = make_site(api_token=token)
+    result = site.get("/readyz")
+    assert (result.status_code, result.json) == (200, {"status": "ok", "failing": []})
+    assert site.get("/readyz/").status_code == 200
+    assert site.client.simulate_head("/readyz").status_code == 200
+
+
+def test_the_first_request_may_be_that(tmp_path: Path) -> None:
+    from falcon.testing import TestClient
+
+    app = create_app(Settings(data_dir=tmp_path / "data"), insecure=True)
+    assert TestClient(app, headers={"Host": "localhost"}).simulate_get("/readyz").json["status"] == "ok"
+    app.close()
+
+
+def test_a_database_that_is_away_is_named_alone_and_again_there_it_is_ready(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from falcon.testing import TestClient
+
+    from dramatiq_diag.store import Store
+
+    own = Settings(data_dir=tmp_path / "data")
+    store = Store(own)
+    store.open()
+    store.close()
+    away = own.data_dir / "diagnostics.db"
+    hidden = away.rename(tmp_path / "hidden.db")
+    away.mkdir()
+    app = create_app(own, insecure=True)
+    client = TestClient(app, headers={"Host": "localhost"})
+    result = client.simulate_get("/readyz")
+    assert (result.status_code, result.json) == (503, {"status": "unavailable", "failing": ["database"]})
+    assert "the database cannot be used" in caplog.text
+    assert str(tmp_path) not in result.text
+    assert client.simulate_get("/healthz").status_code == 200
+    away.rmdir()
+    hidden.rename(away)
+    assert client.simulate_get("/readyz").status_code == 200
+    app.close()
+
+
+@pytest.fixture
+def without_blobs(site: Site) -> Site:
+    """A site with runs, whose blobs went away."""
+    site.publish("task-1", [memory_artifact(), profile_artifact()])
+    site.store.blobs.root.rename(site.settings.data_dir / "not mounted")
+    return site
+
+
+def test_blobs_that_are_away_are_named(without_blobs: Site) -> None:
+    result = without_blobs.get("/readyz")
+    assert (result.status_code, result.json) == (503, {"status": "unavailable", "failing": ["blobs"]})
+
+
+def test_blobs_of_another_store_are_named(site: Site) -> None:
+    (site.store.blobs.root / ".store-id").write_text("8b00c56a-0f40-48bb-9e96-0123456789ab\n")
+    assert site.get("/readyz").json["failing"] == ["blobs"]
+
+
+def test_the_pages_are_there_and_say_so_beside_each_artifact(without_blobs: Site) -> None:
+    page = without_blobs.get("/tasks/task-1/", headers={"Host": "localhost", **HTML})
+    assert page.status_code == 200
+    assert page.text.count("cannot be read now") == 2
+    assert str(without_blobs.store.blobs.root) in page.text
+    for path in ("/tasks/", "/actors/crunch/", "/actors/"):
+        assert without_blobs.get(path, headers={"Host": "localhost", **HTML}).status_code == 200
+    urls = without_blobs.get("/tasks/task-1/profile_artifacts/").json["urls"]
+    assert "blob directory" in assert_problem(without_blobs.get(path_of(urls["memory_profile"])), 503)
+
+
+def test_nothing_is_said_of_blobs_that_are_there(site: Site) -> None:
+    site.publish("task-1", [memory_artifact()])
+    assert "cannot be read" not in site.get("/tasks/task-1/", headers={"Host": "localhost", **HTML}).text
+
+
+def test_an_app_whose_blobs_are_away_from_the_start_answers(without_blobs: Site) -> None:
+    from falcon.testing import TestClient
+
+    app = create_app(without_blobs.settings, insecure=True)
+    client = TestClient(app, headers={"Host": "localhost"})
+    assert len(client.simulate_get("/tasks/").json["runs"]) == 1
+    assert client.simulate_get("/tasks/task-1/", headers={"Host": "localhost", **HTML}).status_code == 200
+    assert not without_blobs.store.blobs.root.exists()
+    app.close()
+    shutil.rmtree(without_blobs.settings.data_dir / "not mounted")
