@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from .models import RunStatus, TaskRun
-from .records import clean_text
+from .values import clean_text
 from .worker_actors import worker_actor_names, worker_has
 
 #: The durations of so many runs of an actor count, the latest that have ended.

@@ -18,9 +18,9 @@ from .blobs import BlobStore
 from .database import check_schema, make_engine, migrate, translated
 from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun
-from .records import clean_text, task_key
 from .settings import Settings
 from .tracebacks import MAX_LENGTH
+from .values import clean_text, task_key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,18 @@ from typing import TypeVar
 
 import click
 
+from ..attempts import RankedRun, count_attempts
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact
 from ..printable import printable
-from ..records import RankedRun, artifacts_of, choose_run, runs_of_task
+from ..records import artifacts_of, traceback_of
 from ..reports.calltree import CallTree
 from ..reports.downloads import form_of, open_download
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
 from ..store import Store
 from ..units import duration, size
-from .output import never_collected
+from .choose import chosen_run
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: Columns of a curve.
@@ -42,6 +43,8 @@ class Figures:
     run: RankedRun
     attempts: int
     "How many runs the task has."
+    traceback: str | None
+    "Of the exception, where there was one."
     memory: list[Sample] | Missing
     "Seconds since the task began, and bytes; at least one."
     time: CallTree | Missing
@@ -51,15 +54,15 @@ class Figures:
 def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
     """Reads the figures of a run. Raises: DiagnosticsError when there is no such run."""
     with store.session() as session:
-        runs = runs_of_task(session, task_id)
-        chosen = choose_run(runs, attempt)
-        if chosen is None:
-            raise never_collected(task_id, attempt)
+        chosen = chosen_run(session, task_id, attempt)
+        attempts = count_attempts(session, chosen.run.task_id)
+        traceback = traceback_of(session, chosen.run.run_id)
         artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
     named = {artifact.name: artifact for artifact in artifacts}
     return Figures(
         run=chosen,
-        attempts=len(runs),
+        attempts=attempts,
+        traceback=traceback,
         memory=_read(named, "memory_profile", lambda artifact: _samples(store, artifact)),
         time=_read(named, "pyinstrument_profile", lambda artifact: _tree(store, artifact)),
         allocations=_read(named, "memray_profile", lambda artifact: _tree(store, artifact)),

@@ -12,12 +12,13 @@ import click
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact
 from ..printable import printable
-from ..records import artifacts_of, choose_run, runs_of_task
+from ..records import artifacts_of
 from ..reports.downloads import form_of, open_download
 from ..reports.forms import Form
 from ..settings import Settings
+from .choose import chosen_run
 from .download import copy, create
-from .output import attempt_option, never_collected
+from .output import attempt_option
 from .store import opened_store
 
 #: Kind of report -> the artifact that it is made of, the form that a terminal can show, and the one for a browser.
@@ -74,9 +75,7 @@ def report(
     format_name = format_name or (browser_form if in_browser else text_form)
     with opened_store(Settings()) as store:
         with store.session() as session:
-            run = choose_run(runs_of_task(session, task_id), attempt)
-            if run is None:
-                raise never_collected(task_id, attempt)
+            run = chosen_run(session, task_id, attempt)
             artifact = _find(artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
         form = form_of(artifact, format_name)
         if output is None and not in_browser:

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from ..attempts import RankedRun
 from ..documents import RunDocument, run_document
 from ..models import TaskRun
 from ..printable import printable
-from ..records import RankedRun, beside, children_of, parent_of
+from ..records import beside, children_of, parent_of
 from ..reports.calltree import CallTree, functions
 from ..reports.memory import Sample
 from ..settings import Settings
@@ -73,7 +74,7 @@ def _document(figures: Figures, others: list[RankedRun]) -> dict[str, Any]:
     return {
         "run": run_document(figures.run),
         "attempts": figures.attempts,
-        "traceback": figures.run.run.exception_traceback,
+        "traceback": figures.traceback,
         "beside": [run_document(other) for other in others],
         "memory": _memory_document(figures.memory),
         "time": _tree_document(figures.time),

@@ -111,6 +111,13 @@ class PageQuery(Query):
     "Where to go on: the `next` of the page before."
 
 
+class TaskQuery(PageQuery):
+    """Which part of a task's runs."""
+
+    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), BeforeValidator(_whole_number)] = _MAX_LIMIT
+    "Runs on a page."
+
+
 class RunsQuery(PageQuery):
     """Which runs, and in what order."""
 
