@@ -11,8 +11,9 @@ import click
 
 from ..attempts import RankedRun, count_attempts
 from ..errors import DiagnosticsError
-from ..models import LIVE_STATUSES, Artifact
+from ..models import LIVE_STATUSES, Artifact, ArtifactStatus
 from ..printable import printable
+from ..reasons import shared_reason
 from ..records import artifacts_of, traceback_of
 from ..reports.calltree import CallTree
 from ..reports.downloads import form_of, open_download
@@ -45,6 +46,10 @@ class Figures:
     "How many runs the task has."
     traceback: str | None
     "Of the exception, where there was one."
+    interruption: str | None
+    "Why the run was cut short; None for one that was not."
+    partial: Mapping[str, str]
+    "Name of each artifact that is incomplete -> the reason, where that is not the run's."
     memory: list[Sample] | Missing
     "Seconds since the task began, and bytes; at least one."
     time: CallTree | Missing
@@ -59,8 +64,12 @@ def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
         traceback = traceback_of(session, chosen.run.run_id)
         artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
     named = {artifact.name: artifact for artifact in artifacts}
+    interruption = shared_reason(chosen.run.status, (artifact.reason for artifact in artifacts))
+    incomplete = [artifact for artifact in artifacts if artifact.status == ArtifactStatus.PARTIAL]
     return Figures(
         run=chosen,
+        interruption=interruption,
+        partial={artifact.name: artifact.reason or "" for artifact in incomplete if artifact.reason != interruption},
         attempts=attempts,
         traceback=traceback,
         memory=_read(named, "memory_profile", lambda artifact: _samples(store, artifact)),

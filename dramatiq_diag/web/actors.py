@@ -15,7 +15,7 @@ from .backend import Backend
 from .captures import form_subject
 from .negotiation import wants_html
 from .openapi import PROBLEM, operation
-from .queries import PageQuery
+from .queries import ActorsQuery, PageQuery
 from .sparklines import HEIGHT, WIDTH, sparklines
 
 #: The latest captures that an actor's page shows.
@@ -28,14 +28,15 @@ class ActorListResource:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    @operation("get", "/actors/", answers={200: ActorsDocument})
+    @operation("get", "/actors/", query=ActorsQuery, answers={200: ActorsDocument, 400: PROBLEM})
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the actors, by name.
 
         Those that workers have are among them, also where no run of one is stored.
         """
+        query = ActorsQuery.read(req)
         with self._backend.session() as session:
-            document = actors_document(session)
+            document = actors_document(session, query.since)
         if wants_html(req):
             self._backend.pages.show(req, resp, "actors.html", self._backend.mount(req), actors=document["actors"])
         else:

@@ -161,6 +161,13 @@ class RunsQuery(PageQuery):
         )
 
 
+class ActorsQuery(Query):
+    """Which runs of the actors count."""
+
+    since: _Moment | None = None
+    "Only runs that started then or later; ISO 8601, in UTC where it has no zone."
+
+
 class CapturesQuery(Query):
     """Which captures."""
 
