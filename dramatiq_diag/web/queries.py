@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..models import RunStatus
 from ..records import RunFilter, Sort
+from .actor_chart import Range
 
 #: Runs on a page of a list.
 DEFAULT_LIMIT = 50
@@ -159,6 +160,13 @@ class RunsQuery(PageQuery):
             min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * _MEBIBYTE),
             capture_id=self.capture,
         )
+
+
+class ActorQuery(PageQuery):
+    """Which part of an actor's runs."""
+
+    range: Annotated[Range | None, BeforeValidator(_one_of(Range))] = None
+    "How far back the chart of the page reaches; it says nothing of the runs in the list."
 
 
 class ActorsQuery(Query):

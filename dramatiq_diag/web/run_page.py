@@ -16,6 +16,7 @@ from ..attempts import RankedRun, attempts_around, count_attempts
 from ..documents import ArtifactsDocument, RunDocument, run_document, runs_document
 from ..errors import BlobMissingError
 from ..models import LIVE_STATUSES, Artifact, RunStatus
+from ..reasons import shared_reason
 from ..records import RunFilter, artifacts_of, beside
 from ..reports.memray import VIEWS
 from .backend import Backend
@@ -47,6 +48,7 @@ def show_run(
         "run.html",
         backend.mount(req),
         run=run,
+        interruption=shared_reason(run["status"], (artifact["reason"] for artifact in document["artifacts"])),
         attempts=[run_document(attempt) for attempt in around],
         attempt_count=count_attempts(session, run["task_id"]),
         traceback=document["traceback"],
