@@ -22,9 +22,9 @@ from sqlalchemy import insert
 from dramatiq_diag import Settings
 from dramatiq_diag.database import migrate
 from dramatiq_diag.models import Artifact, ArtifactStatus, RunStatus, TaskRun
-from dramatiq_diag.records import task_key
 from dramatiq_diag.retention import Cleanup
 from dramatiq_diag.store import RunRecord, Store, artifact_id
+from dramatiq_diag.values import task_key
 from dramatiq_diag.web import create_app
 
 from .result import Result, percentile

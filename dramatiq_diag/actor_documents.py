@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
@@ -44,9 +46,14 @@ class ActorHistoryDocument(TypedDict):
     "The `cursor` of the next page; null on the last one."
 
 
-def actors_document(session: Session) -> ActorsDocument:
-    """Returns: The actors that something was collected for and those that workers have, by name."""
-    return {"actors": [actor_document(summary) for summary in list_actors(session)]}
+def actors_document(session: Session, since: datetime | None = None) -> ActorsDocument:
+    """Returns: The actors that something was collected for and those that workers have, by name.
+
+    Parameters:
+      session: The transaction.
+      since: Only runs that started then or later count.
+    """
+    return {"actors": [actor_document(summary) for summary in list_actors(session, since)]}
 
 
 def actor_document(summary: ActorSummary) -> ActorDocument:

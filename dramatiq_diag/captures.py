@@ -21,9 +21,9 @@ from .errors import DiagnosticsError
 from .models import Capture, CapturePermit
 from .options import Request, judge_options
 from .permits import MAX_OPEN, is_open
-from .records import clean_text
 from .settings import Settings
 from .store import Store
+from .values import clean_text
 from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
 
 #: What a capture may ask for.

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .commands.actors import actors
 from .commands.artifacts import artifacts
 from .commands.capture import capture, show_captures
 from .commands.compare import compare
@@ -58,6 +59,7 @@ def main() -> None:
     Examples:
       dramatiq-diag demo                      see it work, without a broker or a database
       dramatiq-diag tasks                     what was collected lately
+      dramatiq-diag actors                    how each actor has been doing
       dramatiq-diag show TASK_ID              one run: its memory, its time, its allocations
       dramatiq-diag compare TASK_A TASK_B     what got slower or larger
       dramatiq-diag artifacts TASK_ID         what was collected of one task
@@ -68,7 +70,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, serve, migrate, tasks, show, compare, artifacts, report),
+    *(demo, serve, migrate, tasks, actors, show, compare, artifacts, report),
     *(capture, show_captures),
     *(pin, unpin, delete, cleanup, recover, doctor, check, uninstall),
 ):

@@ -12,18 +12,9 @@ from pydantic import ConfigDict, Field, with_config
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
+from .attempts import RankedRun, list_attempts
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus
-from .records import (
-    RankedRun,
-    RunFilter,
-    Sort,
-    artifacts_of,
-    children_of,
-    choose_run,
-    list_runs,
-    parent_of,
-    runs_of_task,
-)
+from .records import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
 from .signing import Signer
 
 Document = dict[str, Any]
@@ -107,10 +98,12 @@ class RunsDocument(TypedDict):
 
 @described
 class TaskDocument(TypedDict):
-    """A task's runs, first attempt first."""
+    """A page of a task's runs, first attempt first."""
 
     task_id: str
     runs: list[RunDocument]
+    next: NotRequired[str]
+    "The `cursor` of the next page; absent on the last one."
 
 
 @described
@@ -225,25 +218,32 @@ def runs_document(
     return {"runs": [run_document(run) for run in runs], "next": following}
 
 
-def task_document(session: Session, task_id: str) -> TaskDocument | None:
-    """Returns: The runs of a task, first attempt first, or None for a task that nothing was collected for."""
-    runs = runs_of_task(session, task_id)
-    return {"task_id": task_id, "runs": [run_document(run) for run in runs]} if runs else None
+def task_document(session: Session, task_id: str, limit: int, cursor: str | None = None) -> TaskDocument | None:
+    """Reads a page of a task's runs, first attempt first.
 
+    Returns:
+      The page, or None for a task that nothing was collected for.
 
-def artifacts_document(
-    session: Session, task_id: str, attempt: int | None, signer: Signer, base_url: str
-) -> ArtifactsDocument | None:
-    """Returns: The artifacts of one run of a task with their URLs, or None where there is no such run."""
-    chosen = choose_run(runs_of_task(session, task_id), attempt)
-    if chosen is None:
+    Raises:
+      ValueError: When the cursor is not one of ours.
+    """
+    runs, following = list_attempts(session, task_id, limit, cursor)
+    if not runs and cursor is None:
         return None
+    document: TaskDocument = {"task_id": task_id, "runs": [run_document(run) for run in runs]}
+    if following is not None:
+        document["next"] = following
+    return document
+
+
+def artifacts_document(session: Session, chosen: RankedRun, signer: Signer, base_url: str) -> ArtifactsDocument:
+    """Returns: The artifacts of one run with their URLs."""
     artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
     parent = parent_of(session, chosen.run)
     return {
         "urls": urls(artifacts, signer, base_url),
         "run": run_document(chosen),
-        "traceback": chosen.run.exception_traceback,
+        "traceback": traceback_of(session, chosen.run.run_id),
         "artifacts": [artifact_document(artifact) for artifact in artifacts],
         "parent": None if parent is None else run_document(parent),
         "children": [run_document(child) for child in children_of(session, chosen.run.run_id)],

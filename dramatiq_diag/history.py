@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from .models import RunStatus, TaskRun
-from .records import clean_text
+from .values import clean_text
 from .worker_actors import worker_actor_names, worker_has
 
 #: The durations of so many runs of an actor count, the latest that have ended.
@@ -38,9 +38,15 @@ class ActorSummary:
     max_peak_rss_bytes: int | None
 
 
-def list_actors(session: Session) -> list[ActorSummary]:
-    """Returns: The actors of which a run is stored and those that workers have, by name."""
-    found = {row[0]: _summary(session, row) for row in session.execute(_counts()).all()}
+def list_actors(session: Session, since: datetime | None = None) -> list[ActorSummary]:
+    """Returns: The actors of which a run is stored and those that workers have, by name.
+
+    Parameters:
+      session: The transaction.
+      since: Only runs that started then or later count; aware.
+    """
+    counts = _counts() if since is None else _counts().where(TaskRun.started_at >= since)
+    found = {row[0]: _summary(session, row, since) for row in session.execute(counts).all()}
     found |= {name: _without_runs(name) for name in worker_actor_names(session) if name not in found}
     return [found[name] for name in sorted(found)]
 
@@ -63,9 +69,11 @@ def _counts() -> Select[str, int, int, datetime, int | None]:
     ).group_by(TaskRun.actor_name)
 
 
-def _summary(session: Session, row: Row[str, int, int, datetime, int | None]) -> ActorSummary:
+def _summary(
+    session: Session, row: Row[str, int, int, datetime, int | None], since: datetime | None = None
+) -> ActorSummary:
     actor_name, run_count, failed_count, last_started_at, max_peak_rss_bytes = row
-    durations_ms = _latest_durations_ms(session, actor_name)
+    durations_ms = _latest_durations_ms(session, actor_name, since)
     return ActorSummary(
         actor_name=actor_name,
         run_count=run_count,
@@ -89,13 +97,15 @@ def _without_runs(actor_name: str) -> ActorSummary:
     )
 
 
-def _latest_durations_ms(session: Session, actor_name: str) -> Sequence[float]:
+def _latest_durations_ms(session: Session, actor_name: str, since: datetime | None) -> Sequence[float]:
     query = (
         select(TaskRun.duration_ms)
         .where(TaskRun.actor_name == actor_name, TaskRun.duration_ms < math.inf)  # Those that run have none.
         .order_by(TaskRun.started_at.desc(), TaskRun.run_id.desc())
         .limit(LATEST_RUNS)
     )
+    if since is not None:
+        query = query.where(TaskRun.started_at >= since)
     found: Sequence[float | None] = session.execute(query).scalars().all()
     return [duration_ms for duration_ms in found if duration_ms is not None]
 

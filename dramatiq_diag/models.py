@@ -80,7 +80,7 @@ class TaskRun(Base):
 
     run_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     task_key: Mapped[str] = mapped_column(String(32))
-    "A digest of the task id, since any string is one and an index has a limit; see `records.task_key`."
+    "A digest of the task id, since any string is one and an index has a limit; see `values.task_key`."
     task_id: Mapped[str] = mapped_column(Text)
     "Dramatiq's message id, fit for display."
     actor_name: Mapped[str] = mapped_column(String(255))
@@ -98,8 +98,8 @@ class TaskRun(Base):
     pid: Mapped[int] = mapped_column(BigInteger)
     exception_type: Mapped[str | None] = mapped_column(String(255))
     exception_message: Mapped[str | None] = mapped_column(Text)
-    exception_traceback: Mapped[str | None] = mapped_column(Text)
-    "As Python prints it, cut where it is long."
+    exception_traceback: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
+    "As Python prints it, cut where it is long; read by `records.traceback_of` alone, as a list would load megabytes."
     overlapped_task_ids: Mapped[list[str]] = mapped_column(JSON)
     "Tasks that the same process ran meanwhile: RSS is the process's, so it is theirs too."
     pinned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import uuid
@@ -11,12 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from .attempts import RankedRun, ranked
 from .cursors import Sort as Sort
 from .cursors import read_cursor, write_cursor
-from .models import Artifact, RunStatus, TaskRun
+from .models import Artifact, TaskRun
+from .values import clean_text, task_key
 
 #: What each list is sorted by, largest first.
 _FIGURES: dict[Sort, InstrumentedAttribute[Any]] = {
@@ -39,15 +40,6 @@ _MAX_CHILDREN = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankedRun:
-    """A run, and which attempt at its task it is."""
-
-    run: TaskRun
-    attempt: int
-    "The rank of the run among the task's runs by start, from 1."
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunFilter:
     """Which runs to list; None leaves a field open."""
 
@@ -65,20 +57,6 @@ class RunFilter:
     min_peak_rss_bytes: int | None = None
     capture_id: uuid.UUID | None = None
     "Only runs that this capture asked for."
-
-
-def task_key(task_id: str) -> str:
-    """Returns: A digest of the task id, 32 characters: any string is a task id, and an index entry has a limit.
-
-    It is the digest of the text as it is kept, so that the href that is made from that text finds the task as well.
-    """
-    return hashlib.sha256(clean_text(task_id).encode()).hexdigest()[:32]
-
-
-def clean_text(value: str, limit: int | None = None) -> str:
-    """Returns: The text without what PostgreSQL or UTF-8 cannot hold, cut at *limit* characters."""
-    text = value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-    return text if limit is None or len(text) <= limit else text[: limit - 1] + "\u2026"
 
 
 def list_runs(
@@ -147,20 +125,15 @@ def children_of(session: Session, run_id: uuid.UUID) -> list[RankedRun]:
     return _ranked(session, sent.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_CHILDREN))
 
 
-def runs_of_task(session: Session, task_id: str) -> list[RankedRun]:
-    """Returns: The runs of a task, first attempt first; empty for an unknown task."""
-    query = select(TaskRun).where(TaskRun.task_key == task_key(task_id)).order_by(TaskRun.started_at, TaskRun.run_id)
-    runs = session.execute(query).scalars().all()
-    return [RankedRun(run=run, attempt=rank) for rank, run in enumerate(runs, 1)]
+def traceback_of(session: Session, run_id: uuid.UUID) -> str | None:
+    """Returns: The traceback of a run; rows are read without theirs, as one may have 64 KiB."""
+    return session.execute(select(TaskRun.exception_traceback).where(TaskRun.run_id == run_id)).scalar()
 
 
-def choose_run(runs: Sequence[RankedRun], attempt: int | None = None) -> RankedRun | None:
-    """Returns: The run of that attempt; without one the latest ended, or the running one if none has ended."""
-    if attempt is not None:
-        return next((run for run in runs if run.attempt == attempt), None)
-    ended = [run for run in runs if run.run.status != RunStatus.RUNNING]
-    latest = ended or runs
-    return latest[-1] if latest else None
+def task_ids_like(session: Session, beginning: str, limit: int) -> list[str]:
+    """Returns: The ids of tasks that begin with a text, in their order; case counts. It reads every run's id."""
+    query = select(TaskRun.task_id).where(_begins_with(beginning)).distinct().order_by(TaskRun.task_id).limit(limit)
+    return list(session.execute(query).scalars())
 
 
 def artifacts_of(session: Session, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, list[Artifact]]:
@@ -206,10 +179,16 @@ def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]
 
 def _has_task_id(session: Session, task_id: str) -> ColumnElement[bool]:
     exactly = TaskRun.task_key == task_key(task_id)
-    if session.execute(select(TaskRun.run_id).where(exactly).limit(1)).first() is not None:
+    # Ordered as the index of a task's runs is: without it PostgreSQL may read the whole table for a task of many runs.
+    some = select(TaskRun.run_id).where(exactly).order_by(TaskRun.started_at, TaskRun.run_id).limit(1)
+    if session.execute(some).first() is not None:
         return exactly
-    prefix = clean_text(task_id)
-    return func.substr(TaskRun.task_id, 1, len(prefix)) == prefix  # LIKE has wildcards, and SQLite's is blind to case.
+    return _begins_with(task_id)
+
+
+def _begins_with(beginning: str) -> ColumnElement[bool]:
+    prefix = clean_text(beginning)
+    return func.substr(TaskRun.task_id, 1, len(prefix)) == prefix  # LIKE has wildcards, and SQLite's ignores case.
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -221,22 +200,4 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _ranked(session: Session, page: Select[TaskRun]) -> list[RankedRun]:
-    """Runs a query. Returns: Its runs in its order; ranks are counted for these alone."""
-    runs = session.execute(page).scalars().all()
-    earlier = aliased(TaskRun)
-    attempt = (
-        select(func.count())
-        .where(
-            earlier.task_key == TaskRun.task_key,
-            or_(
-                earlier.started_at < TaskRun.started_at,
-                and_(earlier.started_at == TaskRun.started_at, earlier.run_id <= TaskRun.run_id),
-            ),
-        )
-        .correlate(TaskRun)
-        .scalar_subquery()
-    )
-    query = select(TaskRun.run_id, attempt).where(TaskRun.run_id.in_([run.run_id for run in runs]))
-    attempts = {run_id: attempt for run_id, attempt in session.execute(query)}  # noqa: C416 - rows are not pairs to mypy.
-    # One that a cleanup removed in between has no rank any more.
-    return [RankedRun(run=run, attempt=attempts.get(run.run_id, 1)) for run in runs]
+    return ranked(session, session.execute(page).scalars().all())

@@ -19,9 +19,9 @@ from .database import check_schema, make_engine, migrate, translated
 from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
 from .logs import get_logger
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun, is_live
-from .records import clean_text, task_key
 from .settings import Settings
 from .tracebacks import MAX_LENGTH
+from .values import clean_text, task_key
 
 #: A turn that was taken so many seconds from now was taken by a clock that was wrong.
 _WRONG_BY_S = 300.0

@@ -18,13 +18,14 @@ from dramatiq import Actor
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO
 
+from .attempts import list_attempts
 from .collector_names import GROUP
 from .collectors import COLLECTOR_NAMES, Collector, Recording
 from .collectors.base import UnavailableCollector
 from .entry import ENTRY_SUFFIX
 from .middleware import Diagnostics
 from .owner_lock import LOCK_FILE
-from .records import artifacts_of, runs_of_task
+from .records import artifacts_of
 from .settings import Settings
 from .state import STATE_FILE
 from .store import Store
@@ -137,7 +138,7 @@ def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
     """Returns: What the store has of a task."""
     store = Store(settings)
     with closing(store), store.session() as session:
-        (ranked,) = runs_of_task(session, task_id)
+        ((ranked,), _) = list_attempts(session, task_id, 2)
         found = {artifact.name: artifact for artifact in artifacts_of(session, [ranked.run.run_id])[ranked.run.run_id]}
         assert set(found) == {artifact_name}, f"the artifacts are {sorted(found)}: {[a.reason for a in found.values()]}"
         artifact = found[artifact_name]

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from .clock import Clock
 from .models import TaskRun, WorkerActor
-from .records import clean_text
+from .values import clean_text
 
 #: What a name has in the database.
 MAX_NAME_LENGTH = 255

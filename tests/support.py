@@ -19,13 +19,16 @@ import sqlalchemy
 from dramatiq import Broker, Message, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO, Middleware, Retries
+from sqlalchemy import select
+from sqlalchemy.orm import undefer
 
 from dramatiq_diag import Diagnostics, Settings, retention
+from dramatiq_diag.attempts import RankedRun, find_attempt, list_attempts
 from dramatiq_diag.check import Findings, check
 from dramatiq_diag.clock import Clock
 from dramatiq_diag.database import HEAD_REVISION, migrate
 from dramatiq_diag.models import Artifact, TaskRun
-from dramatiq_diag.records import RankedRun, RunFilter, artifacts_of, choose_run, list_runs, runs_of_task
+from dramatiq_diag.records import RunFilter, artifacts_of, list_runs
 from dramatiq_diag.store import Store
 
 #: Longest wait for something that happens in another thread or process, in seconds; no test waits it out.
@@ -151,7 +154,12 @@ class Stored:
 
     def ranked(self, task_id: str) -> list[RankedRun]:
         with self.store.session() as session:
-            return runs_of_task(session, task_id)
+            ranked, _ = list_attempts(session, task_id, 100_000)
+            with_text = select(TaskRun).where(TaskRun.run_id.in_([each.run.run_id for each in ranked]))
+            session.execute(
+                with_text.options(undefer(TaskRun.exception_traceback)).execution_options(populate_existing=True)
+            ).all()
+            return ranked
 
     def all_runs(self) -> list[TaskRun]:
         """Newest first."""
@@ -160,7 +168,7 @@ class Stored:
 
     def artifacts(self, task_id: str, attempt: int | None = None) -> dict[str, Artifact]:
         with self.store.session() as session:
-            chosen = choose_run(runs_of_task(session, task_id), attempt)
+            chosen = find_attempt(session, task_id, attempt)
             assert chosen is not None, f"no run of task {task_id!r} is stored"
             found = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
         return {artifact.name: artifact for artifact in found}

@@ -19,8 +19,9 @@ from dramatiq_diag.database import HEAD_REVISION, alembic_config, check_schema, 
 from dramatiq_diag.errors import SchemaError
 from dramatiq_diag.keeping import pin
 from dramatiq_diag.models import Artifact, Base, TaskRun
-from dramatiq_diag.records import artifacts_of, task_key
+from dramatiq_diag.records import artifacts_of
 from dramatiq_diag.store import Store
+from dramatiq_diag.values import task_key
 
 _MIGRATE = """
 import sys

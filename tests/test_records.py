@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import update
 from test_store import NOW, artifact_record, bundle, run_record
 
+from dramatiq_diag.attempts import find_attempt, list_attempts
 from dramatiq_diag.models import ArtifactStatus, RunStatus, TaskRun
 from dramatiq_diag.records import (
     RunFilter,
@@ -20,16 +21,13 @@ from dramatiq_diag.records import (
     artifacts_of,
     beside,
     children_of,
-    choose_run,
-    clean_text,
     find_artifact,
     find_run,
     list_runs,
     parent_of,
-    runs_of_task,
-    task_key,
 )
 from dramatiq_diag.store import artifact_id
+from dramatiq_diag.values import clean_text, task_key
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ def test_attempts_are_ranked_by_start(store):
     publish_task(store, "other", RunStatus.SUCCEEDED)
 
     with store.session() as session:
-        runs = runs_of_task(session, "task")
+        runs, _ = list_attempts(session, "task", 10)
         listed, _ = list_runs(session, RunFilter(), 10)
 
     assert [(run.run.run_id, run.attempt) for run in runs] == list(zip(run_ids, (1, 2, 3), strict=True))
@@ -64,7 +62,7 @@ def test_runs_that_start_in_the_same_microsecond_have_ranks_of_their_own(store):
     store.publish([bundle(run_record(task_id="task")) for _ in range(5)])
 
     with store.session() as session:
-        runs = runs_of_task(session, "task")
+        runs, _ = list_attempts(session, "task", 10)
         listed, _ = list_runs(session, RunFilter(), 10)
 
     assert [run.attempt for run in runs] == [1, 2, 3, 4, 5]
@@ -73,8 +71,8 @@ def test_runs_that_start_in_the_same_microsecond_have_ranks_of_their_own(store):
 
 def test_an_unknown_task_has_no_runs(store):
     with store.session() as session:
-        assert runs_of_task(session, "unknown") == []
-        assert choose_run([]) is None
+        assert list_attempts(session, "unknown", 10) == ([], None)
+        assert find_attempt(session, "unknown") is None
         assert find_artifact(session, uuid.uuid4()) is None
         assert artifacts_of(session, []) == {}
 
@@ -97,7 +95,7 @@ def test_without_an_attempt_the_latest_ended_run_is_chosen(store, statuses, atte
     publish_task(store, "task", *map(RunStatus, statuses))
 
     with store.session() as session:
-        run = choose_run(runs_of_task(session, "task"), attempt)
+        run = find_attempt(session, "task", attempt)
 
     assert (run and run.attempt) == chosen
 

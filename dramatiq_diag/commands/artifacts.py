@@ -15,8 +15,9 @@ from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
 from ..units import size
+from .choose import chosen_run
 from .download import choose_targets, download, downloadable
-from .output import attempt_option, bar, echo_json, echo_table, never_collected, run_row
+from .output import attempt_option, bar, echo_json, echo_table, run_row
 from .store import opened_store
 
 #: Where `dramatiq-diag serve` answers by default.
@@ -52,9 +53,8 @@ def artifacts(
     base_url = settings.public_url or _DEFAULT_BASE_URL
     with opened_store(settings) as store:
         with store.session() as session:
-            document = artifacts_document(session, task_id, attempt, Signer(settings), base_url)
-        if document is None:
-            raise never_collected(task_id, attempt)
+            run = chosen_run(session, task_id, attempt)
+            document = artifacts_document(session, run, Signer(settings), base_url)
         written = [] if directory is None else _download(store, document, directory)
     if as_json:
         echo_json(document)

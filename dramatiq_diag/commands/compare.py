@@ -7,14 +7,15 @@ import click
 from ..comparing import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
 from ..documents import run_document
 from ..printable import printable
-from ..records import artifacts_of, choose_run, runs_of_task
+from ..records import artifacts_of
 from ..reports.comparison import FunctionChange
 from ..reports.downloads import form_of, open_download
 from ..settings import Settings
 from ..store import Store
 from ..units import duration, size
+from .choose import chosen_run
 from .figures import change, echo_heading, echo_reason, echo_rows, figure, memory_words, sparklines
-from .output import echo_json, never_collected
+from .output import echo_json
 from .store import opened_store
 
 #: The functions that are named.
@@ -56,9 +57,7 @@ def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int |
 
 def _compared(store: Store, task_id: str, attempt: int | None) -> ComparedRun:
     with store.session() as session:
-        chosen = choose_run(runs_of_task(session, task_id), attempt)
-        if chosen is None:
-            raise never_collected(task_id, attempt)
+        chosen = chosen_run(session, task_id, attempt)
         artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
         return ComparedRun(run=run_document(chosen), artifacts={artifact.name: artifact for artifact in artifacts})
 

@@ -9,18 +9,20 @@ from typing import TypeVar
 
 import click
 
+from ..attempts import RankedRun, count_attempts
 from ..documents import absence
 from ..errors import DiagnosticsError
-from ..models import LIVE_STATUSES, Artifact
+from ..models import LIVE_STATUSES, Artifact, ArtifactStatus
 from ..printable import printable
-from ..records import RankedRun, artifacts_of, choose_run, runs_of_task
+from ..reasons import shared_reason
+from ..records import artifacts_of, traceback_of
 from ..reports.calltree import CallTree
 from ..reports.downloads import form_of, open_download
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
 from ..store import Store
 from ..units import duration, size
-from .output import never_collected
+from .choose import chosen_run
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: Columns of a curve.
@@ -43,6 +45,12 @@ class Figures:
     run: RankedRun
     attempts: int
     "How many runs the task has."
+    traceback: str | None
+    "Of the exception, where there was one."
+    interruption: str | None
+    "Why the run was cut short; None for one that was not."
+    partial: Mapping[str, str]
+    "Name of each artifact that is incomplete -> the reason, where that is not the run's."
     memory: list[Sample] | Missing
     "Seconds since the task began, and bytes; at least one."
     time: CallTree | Missing
@@ -52,15 +60,19 @@ class Figures:
 def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
     """Reads the figures of a run. Raises: DiagnosticsError when there is no such run."""
     with store.session() as session:
-        runs = runs_of_task(session, task_id)
-        chosen = choose_run(runs, attempt)
-        if chosen is None:
-            raise never_collected(task_id, attempt)
+        chosen = chosen_run(session, task_id, attempt)
+        attempts = count_attempts(session, chosen.run.task_id)
+        traceback = traceback_of(session, chosen.run.run_id)
         artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
     named = {artifact.name: artifact for artifact in artifacts}
+    interruption = shared_reason(chosen.run.status, (artifact.reason for artifact in artifacts))
+    incomplete = [artifact for artifact in artifacts if artifact.status == ArtifactStatus.PARTIAL]
     return Figures(
         run=chosen,
-        attempts=len(runs),
+        interruption=interruption,
+        partial={artifact.name: artifact.reason or "" for artifact in incomplete if artifact.reason != interruption},
+        attempts=attempts,
+        traceback=traceback,
         memory=_read(chosen, named, "memory_profile", lambda artifact: _samples(store, artifact)),
         time=_read(chosen, named, "pyinstrument_profile", lambda artifact: _tree(store, artifact)),
         allocations=_read(chosen, named, "memray_profile", lambda artifact: _tree(store, artifact)),

@@ -7,13 +7,15 @@ import sys
 import click
 
 from .. import keeping
+from ..attempts import RankedRun
 from ..models import LIVE_STATUSES
 from ..printable import printable
-from ..records import RankedRun, artifacts_of, choose_run, runs_of_task
+from ..records import artifacts_of
 from ..settings import Settings
 from ..store import Store
 from ..units import size
-from .output import attempt_option, never_collected
+from .choose import exact_run
+from .output import attempt_option
 from .store import opened_store
 
 
@@ -98,10 +100,7 @@ def _at_terminal() -> bool:
 def _chosen(store: Store, task_id: str, attempt: int | None) -> RankedRun:
     """Returns: The run that is meant. Raises: DiagnosticsError where there is none."""
     with store.session() as session:
-        run = choose_run(runs_of_task(session, task_id), attempt)
-    if run is None:
-        raise never_collected(task_id, attempt)
-    return run
+        return exact_run(session, task_id, attempt)
 
 
 def _name(run: RankedRun, *, capital: bool = False) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from ..documents import RunDocument
-from ..errors import DiagnosticsError
 from ..printable import printable
 from ..units import duration, size
 
@@ -32,12 +31,6 @@ def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def never_collected(task_id: str, attempt: int | None) -> DiagnosticsError:
-    """Returns: What says that there is no such run."""
-    which = "" if attempt is None else f"attempt {attempt} of "
-    return DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
 
 
 def run_row(run: RunDocument) -> list[str]:

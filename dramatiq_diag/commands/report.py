@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -13,19 +14,23 @@ from ..documents import absence
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact, TaskRun
 from ..printable import printable
-from ..records import artifacts_of, choose_run, runs_of_task
+from ..records import artifacts_of
 from ..reports.downloads import form_of, open_download
 from ..reports.forms import Form
 from ..settings import Settings
+from .choose import chosen_run
 from .download import copy, create
-from .output import attempt_option, never_collected
+from .output import attempt_option
 from .store import opened_store
 
-#: Kind of report -> the artifact that it is made of, the form that a terminal can show, and the one for a browser.
-_KINDS = {
+#: Kind of report -> the artifact that it is made of, the form that a terminal can show, and the one for a browser; None
+#: for a file that is shown as it is stored.
+_KINDS: dict[str, tuple[str, str | None, str | None]] = {
     "time": ("pyinstrument_profile", "text", "html"),
     "allocations": ("memray_profile", "tree", "flamegraph"),
     "memory": ("memory_profile", "csv", "html"),
+    "logs": ("task_logs", None, None),
+    "resources": ("resources_profile", None, None),
 }
 
 _NO_TEXT = ("image/png", "application/octet-stream")
@@ -60,7 +65,10 @@ def report(
     `memory` is the memory of the process over time: `csv` for a spreadsheet, `html` for a browser, `svg` and `png` as
     pictures, `datum` is what is stored, for gnuplot.
 
-    `calltree` of the first two, and `chart` of the last, are JSON for programs.
+    `logs` is what the task logged, `resources` a table of the processor time, context switches, I/O, open files and
+    threads of its process. Both are stored as they are shown.
+
+    `calltree` of the first two, and `chart` of `memory`, are JSON for programs.
 
     \b
     Examples:
@@ -68,6 +76,7 @@ def report(
       dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 time --format html -o profile.html
       dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 allocations --format flamegraph -o flamegraph.html
       dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 memory --open
+      dramatiq-diag report 4c1d7ad2 logs
     """
     if in_browser and output is not None:
         raise click.UsageError("--open writes into a file of its own; it does not go with --output.")
@@ -75,9 +84,7 @@ def report(
     format_name = format_name or (browser_form if in_browser else text_form)
     with opened_store(Settings()) as store:
         with store.session() as session:
-            run = choose_run(runs_of_task(session, task_id), attempt)
-            if run is None:
-                raise never_collected(task_id, attempt)
+            run = chosen_run(session, task_id, attempt)
             artifact = _find(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
         form = form_of(artifact, format_name)
         if output is None and not in_browser:
@@ -100,11 +107,20 @@ def _find(run: TaskRun, artifacts: list[Artifact], name: str) -> Artifact:
 
 def _write(source: BinaryIO, output: Path | None) -> None:
     if output is None:
-        copy(source, sys.stdout.buffer)
+        if sys.stdout.isatty():
+            _write_to_terminal(source)
+        else:
+            copy(source, sys.stdout.buffer)
         return
     with create(output) as file:
         copy(source, file)
     click.echo(f"Wrote {output}", err=True)
+
+
+def _write_to_terminal(source: BinaryIO) -> None:
+    """Prints a text without what could steer the terminal; a log holds whatever the task was given."""
+    for line in io.TextIOWrapper(source, "utf-8", "replace"):
+        click.echo(printable(line.rstrip("\n").expandtabs()))
 
 
 def _refuse_terminal(form: Form) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from ..attempts import RankedRun
 from ..documents import RunDocument, run_document
 from ..models import TaskRun
 from ..printable import printable
-from ..records import RankedRun, beside, children_of, parent_of
+from ..records import beside, children_of, parent_of
 from ..reports.calltree import CallTree, FunctionTotals, functions
 from ..reports.memory import Sample
 from ..settings import Settings
@@ -60,20 +61,24 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
         tree = {"parent": parent and run_document(parent), "children": [run_document(child) for child in children]}
         echo_json(_document(figures, others) | tree)
         return
-    _show_run(run_document(figures.run), figures.attempts)
+    _show_run(run_document(figures.run), figures.attempts, figures.interruption)
     _show_tree(figures.run.run, parent, children)
     _show_beside(figures.run.run, others)
     echo_heading("Memory of the process")
     _show_memory(figures.memory)
+    echo_reason(figures.partial.get("memory_profile"))
     _show_functions("Time", figures.time)
+    echo_reason(figures.partial.get("pyinstrument_profile"))
     _show_functions("Allocations of the task's own thread at the peak", figures.allocations)
+    echo_reason(figures.partial.get("memray_profile"))
 
 
 def _document(figures: Figures, others: list[RankedRun]) -> dict[str, Any]:
     return {
         "run": run_document(figures.run),
         "attempts": figures.attempts,
-        "traceback": figures.run.run.exception_traceback,
+        "interruption": figures.interruption,
+        "traceback": figures.traceback,
         "beside": [run_document(other) for other in others],
         "memory": _memory_document(figures.memory),
         "time": _tree_document(figures.time),
@@ -99,7 +104,7 @@ def _tree_document(tree: CallTree | Missing) -> dict[str, Any]:
     return {"unit": tree["unit"], "total": tree["total"], "functions": functions(tree["tree"])[:_ROWS]}
 
 
-def _show_run(run: RunDocument, attempts: int) -> None:
+def _show_run(run: RunDocument, attempts: int, interruption: str | None) -> None:
     click.echo(f"Task {printable(run['task_id'])}: {printable(run['actor_name'])}")
     took = "" if run["duration_ms"] is None else f" after {duration(run['duration_ms'])}"
     click.echo(f"  attempt {run['attempt']} of {attempts}: {run['status']}{took}")
@@ -107,6 +112,7 @@ def _show_run(run: RunDocument, attempts: int) -> None:
         click.echo(f"  its collectors took another {duration(run['collection_ms'])} of the task's thread")
     click.echo(f"  started {run['started_at'][:19].replace('T', ' ')} UTC, queue {printable(run['queue_name'])}")
     click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
+    echo_reason(interruption)
     if run["exception"] is not None:
         click.echo(f"  raised {printable(run['exception']['type'])}: {printable(run['exception']['message'])}")
 

@@ -12,11 +12,11 @@ from typing import Any
 from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
+from ..attempts import list_attempts
 from ..collectors import ALL
 from ..documents import Document, run_document, urls_of_runs
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics
-from ..records import runs_of_task
 from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
@@ -105,7 +105,7 @@ class Demo:
     def _documents(self, task_id: str) -> list[Document]:
         store = Store(self.settings)
         with closing(store), store.session() as session:
-            ranked = runs_of_task(session, task_id)
+            ranked, _ = list_attempts(session, task_id, 100)
             run_ids = [run.run.run_id for run in ranked]
             urls = urls_of_runs(session, run_ids, Signer(self.settings), self.base_url)
             return [{**run_document(run), "urls": urls[str(run.run.run_id)]} for run in ranked]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import falcon
 
 from ..actor_documents import ActorHistoryDocument, ActorsDocument, actor_document, actors_document
@@ -12,12 +10,12 @@ from ..captures import allowed_names
 from ..documents import RunDocument, runs_document
 from ..history import summarize_actor
 from ..records import RunFilter
-from ..reports.charts import history_chart
+from .actor_chart import Range, actor_chart
 from .backend import Backend
 from .captures import form_subject
 from .negotiation import wants_html
 from .openapi import PROBLEM, operation
-from .queries import PageQuery
+from .queries import ActorQuery, ActorsQuery
 from .sparklines import HEIGHT, WIDTH, sparklines
 
 #: The latest captures that an actor's page shows.
@@ -30,14 +28,15 @@ class ActorListResource:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    @operation("get", "/actors/", answers={200: ActorsDocument})
+    @operation("get", "/actors/", query=ActorsQuery, answers={200: ActorsDocument, 400: PROBLEM})
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the actors, by name.
 
         Those that workers have are among them, also where no run of one is stored.
         """
+        query = ActorsQuery.read(req)
         with self._backend.session() as session:
-            document = actors_document(session)
+            document = actors_document(session, query.since)
         if wants_html(req):
             self._backend.pages.show(req, resp, "actors.html", self._backend.mount(req), actors=document["actors"])
         else:
@@ -53,11 +52,11 @@ class ActorResource:
         self._backend = backend
 
     @operation(
-        "get", "/actors/{name}/", query=PageQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}
+        "get", "/actors/{name}/", query=ActorQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Get an actor's figures and its runs, newest first."""
-        query = PageQuery.read(req)
+        query = ActorQuery.read(req)
         with self._backend.session() as session:
             summary = summarize_actor(session, name)
             if summary is None:
@@ -80,7 +79,8 @@ class ActorResource:
                     actor=document["actor"],
                     runs=document["runs"],
                     next=document["next"],
-                    chart=history_chart(document["runs"], href=partial(_run_url, self._backend.mount(req))),
+                    chart=actor_chart(session, name, query.range, self._backend.mount(req)),
+                    ranges=list(Range),
                     sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
                     sparkline_size=(WIDTH, HEIGHT),
                     captures=captures_document(session, actor_name=name, limit=_SHOWN_CAPTURES)["captures"],

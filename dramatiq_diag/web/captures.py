@@ -14,6 +14,7 @@ from ..capture_documents import (
     NewCaptureDocument,
     capture_document,
     captures_document,
+    described_diagnostics,
     new_capture_document,
 )
 from ..captures import CaptureStanding
@@ -21,6 +22,7 @@ from ..documents import actor_href
 from ..options import OptionsError, Request, read_request, with_options
 from .backend import Backend
 from .bodies import CaptureBody, read_form, read_json
+from .negotiation import wants_html
 from .openapi import PAGE, PROBLEM, operation
 from .queries import CapturesQuery
 
@@ -76,7 +78,18 @@ class CaptureListResource(_Resource):
         """List the captures, newest first."""
         query = CapturesQuery.read(req)
         with self._backend.session() as session:
-            resp.media = captures_document(session, actor_name=query.actor, limit=query.limit)
+            document = captures_document(session, actor_name=query.actor, limit=query.limit)
+        if wants_html(req):
+            self._backend.pages.show(
+                req,
+                resp,
+                "all_captures.html",
+                self._backend.mount(req),
+                captures=document["captures"],
+                described_diagnostics=described_diagnostics,
+            )
+        else:
+            resp.media = document
 
     on_head = on_get
 

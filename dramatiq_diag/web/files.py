@@ -61,13 +61,14 @@ class ArtifactFiles:
           falcon.HTTPGone: When there is no file.
         """
         with ExitStack() as opened:
-            file = opened.enter_context(self._open(artifact, form, wait_s))
+            file = opened.enter_context(self.open(artifact, form, wait_s))
             offsets = self._describe(req, resp, artifact, form, file)
             if offsets is not None:
                 resp.stream = Slice(file, offsets)
                 opened.pop_all()
 
-    def _open(self, artifact: Artifact, form: Form, wait_s: float) -> BinaryIO:
+    def open(self, artifact: Artifact, form: Form, wait_s: float) -> BinaryIO:
+        """Opens a form of an artifact. Raises as `answer` does."""
         try:
             return self._backend.renderings.open(artifact, form, wait_s)
         except BlobMissingError as error:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import falcon
 
 from .. import keeping
+from ..attempts import RankedRun
 from ..documents import RunDocument, run_document
-from ..records import RankedRun, find_run
+from ..records import find_run
 from ..store import Store
 from .backend import Backend
 from .bodies import read_form

@@ -16,6 +16,21 @@ from .sparklines import HEIGHT, WIDTH, sparklines
 _MAX_RUNNING = 20
 
 
+#: Parameter -> how a filter that is in use is called.
+_LABELS = {
+    "actor": "Actor",
+    "queue": "Queue",
+    "status": "Status",
+    "task_id": "Task id",
+    "since": "Since",
+    "until": "Until",
+    "min_duration_s": "Seconds, at least",
+    "max_duration_s": "Seconds, at most",
+    "min_peak_rss_mib": "Peak RSS in MiB, at least",
+    "capture": "Capture",
+}
+
+
 def show_runs(
     backend: Backend,
     session: Session,
@@ -39,6 +54,7 @@ def show_runs(
         backend.mount(req),
         query=query,
         given={name: req.get_param(name) or "" for name in type(query).model_fields},
+        chips=_chips(req),
         statuses=list(RunStatus),
         sorts=list(Sort),
         running=running,
@@ -47,3 +63,10 @@ def show_runs(
         sparklines=sparklines(backend, session, [run["run_id"] for run in shown]),
         sparkline_size=(WIDTH, HEIGHT),
     )
+
+
+def _chips(req: falcon.Request) -> list[dict[str, str]]:
+    """Returns: The filters in use: name of the parameter, and a text."""
+    return [
+        {"name": name, "text": f"{label}: {value}"} for name, label in _LABELS.items() if (value := req.get_param(name))
+    ]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..models import RunStatus
 from ..records import RunFilter, Sort
+from .actor_chart import Range
 
 #: Runs on a page of a list.
 DEFAULT_LIMIT = 50
@@ -111,6 +112,13 @@ class PageQuery(Query):
     "Where to go on: the `next` of the page before."
 
 
+class TaskQuery(PageQuery):
+    """Which part of a task's runs."""
+
+    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), BeforeValidator(_whole_number)] = _MAX_LIMIT
+    "Runs on a page."
+
+
 class RunsQuery(PageQuery):
     """Which runs, and in what order."""
 
@@ -152,6 +160,20 @@ class RunsQuery(PageQuery):
             min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * _MEBIBYTE),
             capture_id=self.capture,
         )
+
+
+class ActorQuery(PageQuery):
+    """Which part of an actor's runs."""
+
+    range: Annotated[Range | None, BeforeValidator(_one_of(Range))] = None
+    "How far back the chart of the page reaches; it says nothing of the runs in the list."
+
+
+class ActorsQuery(Query):
+    """Which runs of the actors count."""
+
+    since: _Moment | None = None
+    "Only runs that started then or later; ISO 8601, in UTC where it has no zone."
 
 
 class CapturesQuery(Query):

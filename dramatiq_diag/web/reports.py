@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import falcon
 
+from ..models import Artifact
 from ..reports.downloads import form_of
 from ..reports.errors import UnknownFormatError
+from ..reports.forms import Form
 from ..reports.renderings import RenderingInProgress
 from .backend import Backend
 from .files import ArtifactFiles, refuse_removed
+from .negotiation import wants_html
 from .openapi import FILE, PROBLEM, PROGRESS, operation
 from .progress import answer_progress
+
+#: The most of a text that a page shows; the file has all.
+_MAX_TEXT_BYTES = 1024 * 1024
+_TEXT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
 #: Seconds that a request waits for its report before it is told how far that is.
 _WAIT_S = 2.0
@@ -39,8 +46,21 @@ class ReportResource:
         except UnknownFormatError as error:
             raise falcon.HTTPNotFound(description=str(error)) from error
         try:
-            self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
+            if form.media_type == "text/plain" and form.render is not None and wants_html(req):
+                self._show_text(req, resp, artifact, form)
+            else:
+                self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
         except RenderingInProgress as progress:
             answer_progress(self._backend, req, resp, progress)
 
     on_head = on_get
+
+    def _show_text(self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form) -> None:
+        """Answers a browser with a page of the text: shown as plain text, it would break long paths in the middle."""
+        with self._files.open(artifact, form, _WAIT_S) as file:
+            text = file.read(_MAX_TEXT_BYTES)
+            is_cut = bool(file.read(1))
+        values = {"title": form.filename, "text": text.decode("utf-8", "replace"), "is_cut": is_cut}
+        self._backend.pages.show(req, resp, "text.html", self._backend.mount(req), **values)
+        resp.set_header("Content-Security-Policy", _TEXT_POLICY)
+        resp.set_header("Vary", "Accept")

@@ -12,26 +12,34 @@ from typing import Any
 import falcon
 from sqlalchemy.orm import Session
 
-from ..documents import ArtifactsDocument, RunDocument, run_document, runs_document, task_document
+from ..attempts import RankedRun, attempts_around, count_attempts
+from ..documents import ArtifactsDocument, RunDocument, run_document, runs_document
 from ..errors import BlobMissingError, StoreUnavailableError
 from ..models import LIVE_STATUSES, Artifact, RunStatus
-from ..records import RunFilter, artifacts_of, beside, find_run
+from ..reasons import shared_reason
+from ..records import RunFilter, artifacts_of, beside
 from ..reports.memray import VIEWS
 from .backend import Backend
+
+#: So many attempts before and after the shown one have a link each; of the others the first and the last.
+_ATTEMPTS_AROUND = 5
 
 #: The most bytes of a log that its page shows; the file has all.
 _MAX_LOG_BYTES = 64 * 1024
 
 
 def show_run(
-    backend: Backend, session: Session, req: falcon.Request, resp: falcon.Response, document: ArtifactsDocument
+    backend: Backend,
+    session: Session,
+    req: falcon.Request,
+    resp: falcon.Response,
+    ranked: RankedRun,
+    document: ArtifactsDocument,
 ) -> None:
     """Answers with the page: what happened, and a picture of each artifact or the reason why there is none."""
     run = document["run"]
     run_id = uuid.UUID(run["run_id"])
-    task, ranked = task_document(session, run["task_id"]), find_run(session, run_id)
-    assert task is not None
-    assert ranked is not None
+    around = attempts_around(session, run["task_id"], run["attempt"], _ATTEMPTS_AROUND)
     neighbours = [run_document(neighbour) for neighbour in beside(session, ranked.run)]
     artifacts = {artifact["name"]: artifact for artifact in document["artifacts"]}
     backend.pages.show(
@@ -40,7 +48,9 @@ def show_run(
         "run.html",
         backend.mount(req),
         run=run,
-        attempts=task["runs"],
+        interruption=shared_reason(run["status"], (artifact["reason"] for artifact in document["artifacts"])),
+        attempts=[run_document(attempt) for attempt in around],
+        attempt_count=count_attempts(session, run["task_id"]),
         traceback=document["traceback"],
         artifacts=document["artifacts"],
         memory=artifacts.pop("memory_profile", None),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import falcon
 from sqlalchemy.orm import Session
 
+from ..attempts import find_attempt
 from ..documents import ArtifactsDocument, RunsDocument, TaskDocument, artifacts_document, runs_document, task_document
 from .backend import Backend
 from .list_page import show_runs
 from .negotiation import wants_html
 from .openapi import PROBLEM, operation
-from .queries import AttemptQuery, RunsQuery
+from .queries import AttemptQuery, RunsQuery, TaskQuery
 from .run_page import show_run
 from .urls import TaskPath, task_path
 
@@ -58,15 +59,21 @@ class TaskResource:
         if wanted.wants_artifacts or wants_html(req):
             self._answer_artifacts(req, resp, wanted)
         else:
-            self._answer_task(resp, wanted)
+            self._answer_task(req, resp, wanted)
 
     on_head = on_get
 
-    @operation("get", "/tasks/{task_id}/", answers={200: TaskDocument, 404: PROBLEM})
-    def _answer_task(self, resp: falcon.Response, wanted: TaskPath) -> None:
+    @operation("get", "/tasks/{task_id}/", query=TaskQuery, answers={200: TaskDocument, 400: PROBLEM, 404: PROBLEM})
+    def _answer_task(self, req: falcon.Request, resp: falcon.Response, wanted: TaskPath) -> None:
         """List the runs of a task, first attempt first."""
+        query = TaskQuery.read(req)
         with self._backend.session() as session:
-            document = task_document(session, wanted.task_id)
+            try:
+                document = task_document(session, wanted.task_id, query.limit, query.cursor)
+            except ValueError as error:
+                raise falcon.HTTPBadRequest(
+                    description="`cursor` is not one that this task's runs gave as `next`."
+                ) from error
         if document is None:
             raise falcon.HTTPNotFound(description=_NEVER)
         resp.media = document
@@ -82,14 +89,15 @@ class TaskResource:
         attempt = AttemptQuery.read(req).attempt
         signer, base_url = self._backend.signer, self._backend.base_url(req)
         with self._backend.session() as session:
-            document = artifacts_document(session, wanted.task_id, attempt, signer, base_url)
-            if document is None:
+            chosen = find_attempt(session, wanted.task_id, attempt)
+            if chosen is None:
                 raise falcon.HTTPNotFound(
                     description=_NEVER
                     if attempt is None
                     else f"Nothing was ever collected for attempt {attempt} of this task."
                 )
+            document = artifacts_document(session, chosen, signer, base_url)
             if wants_html(req):
-                show_run(self._backend, session, req, resp, document)
+                show_run(self._backend, session, req, resp, chosen, document)
             else:
                 resp.media = document

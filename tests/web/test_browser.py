@@ -96,11 +96,13 @@ def test_a_person_finds_the_run_and_sees_where_memory_and_time_went(
     page.goto("/tasks/")
     assert page.locator("tbody tr").count() == 3
     assert page.locator("svg.sparkline polyline").count() == 3
+    page.get_by_text("Filter", exact=True).click()
     page.get_by_label("Status").select_option("succeeded")
     page.get_by_label("First").select_option("slowest")
     page.get_by_role("button", name="Show").click()
     page.wait_for_url(re.compile("sort=slowest"))
     assert page.locator("tbody tr").count() == 2
+    assert page.locator(".chip").all_inner_texts() == ["Status: succeeded \u00d7"]
 
     # When the slowest run is opened.
     page.locator("tbody tr").first.get_by_role("link").first.click()
@@ -154,6 +156,7 @@ def test_two_runs_are_compared_from_the_actors_page(
     rows.nth(2).locator("input[name=a]").check()
     rows.nth(1).locator("input[name=b]").check()
     page.get_by_role("button", name="Compare B with A").click()
+    page.set_viewport_size({"width": 360, "height": 740})
     for chart in ("memory", "time", "allocations"):
         page.locator(f"#{chart}[data-shown]").wait_for()
     assert "A" in page.locator("#memory").inner_text()
@@ -161,6 +164,7 @@ def test_two_runs_are_compared_from_the_actors_page(
     assert "grow" in slower.first.inner_text() or "sleep" in slower.first.inner_text()
     assert page.locator("section:has(#time) .more").count() > 0
     assert "hold_page" in page.locator("section:has(#allocations)").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_run_is_pinned_and_deleted_by_its_buttons(
@@ -207,7 +211,7 @@ def test_it_fits_a_phone_and_a_desk_in_light_and_dark(
     measured: Settings, start_server: Callable[..., Server], open_pages: Callable[..., Any], scheme: str, width: int
 ) -> None:
     page = open_pages(start_server(measured), color_scheme=scheme, viewport={"width": width, "height": 800})
-    for path in ("/tasks/", "/actors/", "/actors/grow/"):
+    for path in ("/tasks/", "/tasks/?status=failed&actor=grow", "/actors/", "/actors/grow/", "/captures/"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.goto("/tasks/")
@@ -235,15 +239,22 @@ def test_what_runs_now_is_shown_while_it_runs(
         release.wait(PATIENCE_MS / 1000)
 
     with bench(given) as tasks:
-        page = open_pages(start_server(given))
+        page_server = start_server(given)
+        page = open_pages(page_server)
         page.goto("/tasks/")
         assert page.locator("#running li").count() == 0
         tasks.actor(crawl).send()
         page.locator("#running li").wait_for()
+        list_beside = open_pages(page_server)
+        list_beside.goto("/tasks/")
+        list_beside.locator("#running li").wait_for()
         page.get_by_role("link", name="crawl").click()
         page.get_by_text("so far").wait_for()
         release.set()
         page.locator("#memory[data-shown]").wait_for()
+        # The list beside it shows the run below as soon as it is no longer running.
+        list_beside.locator("#runs tbody tr").get_by_text("succeeded").wait_for()
+        assert list_beside.locator("#running li").count() == 0
         tasks.finish()
 
 

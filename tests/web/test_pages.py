@@ -194,7 +194,7 @@ def test_what_runs_now_is_on_top(site: Site) -> None:
     assert "Running now" in page.text
     assert page.text.index("crawl") < page.text.index("crunch")
     assert page.text.count("crawl") == 1
-    assert [section["id"] for section in page.all("section") if "data-live" in section] == ["running"]
+    assert [section["id"] for section in page.all("section") if "data-live" in section] == ["running", "runs"]
 
     of_run = page_of(site, "/tasks/under-way/")
     assert "so far" in of_run.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -334,3 +335,28 @@ def test_any_wsgi_server_can_serve_it(site: Site) -> None:
     head, _, body = out.getvalue().partition(b"\r\n\r\n")
     assert b"206 Partial Content" in head
     assert body == MEMORY[2:6]
+
+
+def test_the_runs_of_a_task_come_in_pages(site: Site) -> None:
+    run_ids = [str(site.publish(status=RunStatus.FAILED)) for _ in range(5)]
+
+    first = site.get("/tasks/task-1/?limit=2").json
+    second = site.get(f"/tasks/task-1/?limit=2&cursor={first['next']}").json
+    third = site.get(f"/tasks/task-1/?limit=2&cursor={second['next']}").json
+
+    pages = (first, second, third)
+    assert [run["run_id"] for page in pages for run in page["runs"]] == run_ids
+    assert [run["attempt"] for page in pages for run in page["runs"]] == [1, 2, 3, 4, 5]
+    assert "next" not in third
+    assert "cursor" in assert_problem(site.get("/tasks/task-1/?cursor=nonsense"), 400)
+
+
+def test_the_page_of_a_task_with_many_attempts_links_to_the_first_the_last_and_those_around(site: Site) -> None:
+    for _ in range(40):
+        site.publish(status=RunStatus.FAILED)
+
+    page = site.get("/tasks/task-1/?attempt=20", headers={"Accept": "text/html"}).text
+
+    links = [int(number) for number in re.findall(r'href="/tasks/task-1/\?attempt=(\d+)"', page.split("</nav>")[-2])]
+    assert sorted(set(links)) == [1, *range(15, 26), 40]
+    assert "20 of 40" in page

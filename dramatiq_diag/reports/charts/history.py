@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ...units import duration, size
@@ -26,6 +27,8 @@ _MEGABYTE = 1024 * 1024
 def history_chart(
     runs: Iterable[RunDocument],
     *,
+    since: datetime | None = None,
+    until: datetime | None = None,
     width: int = 640,
     height: int = 160,
     href: Callable[[RunDocument], str] = lambda run: run["href"],
@@ -34,6 +37,8 @@ def history_chart(
 
     Parameters:
       runs: Those that have not ended are left out of the upper half.
+      since: Where the axis of time begins; aware. Without both ends it reaches from the first to the last run.
+      until: Where it ends.
       width: In pixels; Vega-Lite fits no stacked charts to their container. A page sets it by `view.width`.
       height: Of each half, in pixels.
       href: Gives the address that a click on a run opens.
@@ -41,23 +46,41 @@ def history_chart(
     Returns:
       A specification with the data `runs`.
     """
+    domain = None if since is None or until is None else [_vega_moment(since), _vega_moment(until)]
     return {
         "$schema": SCHEMA,
         "datasets": {"runs": [_row(run, href(run)) for run in runs]},
         "data": {"name": "runs"},
         "vconcat": [
-            _half("duration_s", "Duration (s)", width, height, axis_title=None),
-            _half("peak_mb", "Peak memory (MiB)", width, height, axis_title="Started (UTC)"),
+            _half("duration_s", "Duration (s)", width, height, None, domain),
+            _half("peak_mb", "Peak memory (MiB)", width, height, "Started (UTC)", domain),
         ],
         "resolve": {"scale": {"color": "shared", "shape": "shared"}},
     }
 
 
-def _half(field: str, title: str, width: int, height: int, axis_title: str | None) -> Spec:
+def _vega_moment(moment: datetime) -> Spec:
+    """Returns: A moment as Vega-Lite takes it for the end of a scale; it reads neither texts nor numbers there."""
+    in_utc = moment.astimezone(UTC)
+    return {
+        "year": in_utc.year,
+        "month": in_utc.month,
+        "date": in_utc.day,
+        "hours": in_utc.hour,
+        "minutes": in_utc.minute,
+        "seconds": in_utc.second,
+        "utc": True,
+    }
+
+
+def _half(field: str, title: str, width: int, height: int, axis_title: str | None, domain: list[Spec] | None) -> Spec:
     scale = {"domain": [*_COLOURS], "range": [*_COLOURS.values()]}
     shapes = {"domain": scale["domain"], "range": _SHAPES}
     status: Spec = {"field": "status", "type": "nominal", "legend": {"title": None, "orient": "top"}}
-    x = {"field": "started_at", "type": "temporal", "title": axis_title, "scale": {"type": "utc", "padding": 10}}
+    scale_of_time: Spec = {"type": "utc", "padding": 10}
+    if domain is not None:
+        scale_of_time = {"type": "utc", "domain": domain, "nice": False}
+    x = {"field": "started_at", "type": "temporal", "title": axis_title, "scale": scale_of_time}
     fields = ("task", "attempt", "status", "started", "duration", "peak")
     return {
         "width": width,

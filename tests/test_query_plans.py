@@ -1,0 +1,285 @@
+"""Every query that lists, finds or counts uses an index, on both databases with 200,000 runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session
+
+from dramatiq_diag import Settings
+from dramatiq_diag.attempts import attempts_around, count_attempts, find_attempt, list_attempts
+from dramatiq_diag.captures import find_capture, list_captures
+from dramatiq_diag.history import list_actors, summarize_actor
+from dramatiq_diag.models import Artifact, RunStatus, TaskRun
+from dramatiq_diag.records import (
+    RunFilter,
+    Sort,
+    artifacts_of,
+    beside,
+    children_of,
+    find_run,
+    list_runs,
+    parent_of,
+    traceback_of,
+)
+from dramatiq_diag.store import Store
+from dramatiq_diag.values import task_key
+from dramatiq_diag.worker_actors import close_names, is_known
+
+RUNS = 200_000
+#: So many of the runs are attempts at one task.
+ATTEMPTS = 50_000
+PERIODIC = "periodic"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+RUN_ID = uuid.UUID(int=4000)
+COLUMNS = (
+    "run_id, task_key, task_id, actor_name, queue_name, status, started_at, finished_at, duration_ms, peak_rss_bytes, "
+    "hostname, pid, overlapped_task_ids, parent_run_id"
+)
+
+#: Each row `n` of a series becomes a run; a quarter of them are attempts at the periodic task.
+SQLITE_RUNS = f"""
+WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {RUNS})
+INSERT INTO {TaskRun.__tablename__} ({COLUMNS})
+SELECT printf('%032x', n),
+  CASE WHEN n % 4 = 0 THEN :key ELSE printf('%032x', n * 7919 % {RUNS}) END,
+  CASE WHEN n % 4 = 0 THEN '{PERIODIC}' ELSE 'task-' || n END,
+  'actor_' || (n % 50), CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'default' END,
+  CASE WHEN n % 500 = 0 THEN 'interrupted' WHEN n % 30 = 0 THEN 'failed' ELSE 'succeeded' END,
+  strftime('%Y-%m-%d %H:%M:%f', '2026-01-01', '+' || n || ' seconds') || '000',
+  strftime('%Y-%m-%d %H:%M:%f', '2026-01-01', '+' || (n + 1) || ' seconds') || '000',
+  n * 7919 % 100000, CASE WHEN n % 10 > 0 THEN 100000000 + n * 7919 % 900000000 END,
+  'host_' || (n % 8), n % 100, '[]', CASE WHEN n % 100 = 0 THEN printf('%032x', n / 100) END
+FROM series
+"""
+POSTGRESQL_RUNS = f"""
+INSERT INTO {TaskRun.__tablename__} ({COLUMNS})
+SELECT lpad(to_hex(n), 32, '0')::uuid,
+  CASE WHEN n %% 4 = 0 THEN %(key)s ELSE lpad(to_hex(n::bigint * 7919 %% {RUNS}), 32, '0') END,
+  CASE WHEN n %% 4 = 0 THEN '{PERIODIC}' ELSE 'task-' || n END,
+  'actor_' || (n %% 50), CASE WHEN n %% 1000 = 0 THEN 'rare' ELSE 'default' END,
+  CASE WHEN n %% 500 = 0 THEN 'interrupted' WHEN n %% 30 = 0 THEN 'failed' ELSE 'succeeded' END,
+  timestamptz '2026-01-01 00:00:00+00' + n * interval '1 second',
+  timestamptz '2026-01-01 00:00:01+00' + n * interval '1 second',
+  n::bigint * 7919 %% 100000, CASE WHEN n %% 10 > 0 THEN 100000000 + n::bigint * 7919 %% 900000000 END,
+  'host_' || (n %% 8), n %% 100, '[]', CASE WHEN n %% 100 = 0 THEN lpad(to_hex(n / 100), 32, '0')::uuid END
+FROM generate_series(1, {RUNS}) AS n
+"""
+SQLITE_ARTIFACTS = f"""
+INSERT INTO {Artifact.__tablename__}
+  (artifact_id, run_id, name, status, filename, media_type, blob_name, size_bytes, sha256, published_at)
+SELECT run_id, run_id, 'memory_profile', 'stored', 'memory.datum', 'text/plain', run_id, 7, '', started_at
+FROM {TaskRun.__tablename__}
+"""
+POSTGRESQL_ARTIFACTS = SQLITE_ARTIFACTS.replace("'text/plain', run_id,", "'text/plain', run_id::text,")
+
+Query = Callable[[Session], Any]
+
+
+def of_page(wanted: RunFilter, sort: Sort = Sort.NEWEST) -> Query:
+    """Reads the first page and the one after it."""
+
+    def read(session: Session) -> None:
+        _, cursor = list_runs(session, wanted, 50, None, sort)
+        if cursor is not None:
+            list_runs(session, wanted, 50, cursor, sort)
+
+    return read
+
+
+def attempts(session: Session) -> None:
+    _, cursor = list_attempts(session, PERIODIC, 50)
+    list_attempts(session, PERIODIC, 50, cursor)
+
+
+def around(session: Session) -> None:
+    run = find_run(session, RUN_ID)
+    assert run is not None
+    beside(session, run.run)
+    parent_of(session, run.run)
+    children_of(session, RUN_ID)
+    traceback_of(session, RUN_ID)
+    artifacts_of(session, [RUN_ID])
+
+
+QUERIES: dict[str, Query] = {
+    "all": of_page(RunFilter()),
+    "slowest": of_page(RunFilter(), Sort.SLOWEST),
+    "most memory": of_page(RunFilter(), Sort.MEMORY),
+    "actor": of_page(RunFilter(actor_name="actor_7")),
+    "queue": of_page(RunFilter(queue_name="rare")),
+    "failed": of_page(RunFilter(status=RunStatus.FAILED)),
+    "interrupted": of_page(RunFilter(status=RunStatus.INTERRUPTED)),
+    "running, none": of_page(RunFilter(status=RunStatus.RUNNING)),
+    "task": of_page(RunFilter(task_id="task-77")),
+    "periodic task": of_page(RunFilter(task_id=PERIODIC)),
+    "beginning of an id": of_page(RunFilter(task_id="task-7")),
+    "since": of_page(RunFilter(started_since=START + timedelta(seconds=RUNS - 100))),
+    "until": of_page(RunFilter(started_before=START + timedelta(seconds=1000))),
+    "between": of_page(RunFilter(started_since=START + timedelta(days=1), started_before=START + timedelta(days=1.1))),
+    "slow": of_page(RunFilter(min_duration_ms=99_000)),
+    "quick": of_page(RunFilter(max_duration_ms=10)),
+    "large": of_page(RunFilter(min_peak_rss_bytes=999_000_000)),
+    "captured, none": of_page(RunFilter(capture_id=uuid.UUID(int=5))),
+    "latest attempt": lambda session: find_attempt(session, PERIODIC),
+    "an attempt": lambda session: find_attempt(session, PERIODIC, ATTEMPTS // 2),
+    "attempts": attempts,
+    "number of attempts": lambda session: count_attempts(session, PERIODIC),
+    "attempts around one": lambda session: attempts_around(session, PERIODIC, 30_000, 5),
+    "page of a run": around,
+    "actors": list_actors,
+    "an actor": lambda session: summarize_actor(session, "actor_7"),
+    "captures": list_captures,
+    "open captures": lambda session: list_captures(session, actor_name="actor_7", only_open=True),
+    "a capture": lambda session: find_capture(session, uuid.UUID(int=5)),
+    "known actor": lambda session: is_known(session, "actor_7"),
+    "close names": lambda session: close_names(session, "actor"),
+}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def full_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store with 200,000 runs, with an artifact each; the tests of this module only read it."""
+    directory = tmp_path_factory.mktemp("full")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DRAMATIQ_DIAG_DATABASE_URL", "DRAMATIQ_DIAG_BLOB_URL"):
+            patch.delenv(name, raising=False)
+        if request.param == "sqlite":
+            store = Store(Settings(data_dir=directory))
+            store.open()
+            yield from _filled(store, SQLITE_RUNS, SQLITE_ARTIFACTS, "ANALYZE")
+        else:
+            server = request.getfixturevalue("postgres")
+            with server.database() as name:
+                store = Store(Settings(data_dir=directory, database_url=server.url(name)))
+                store.open()
+                yield from _filled(store, POSTGRESQL_RUNS, POSTGRESQL_ARTIFACTS, "VACUUM ANALYZE")
+    shutil.rmtree(directory)
+
+
+def _filled(store: Store, runs: str, artifacts: str, analyze: str) -> Iterator[Store]:
+    indexes = [*TaskRun.__table__.indexes, *Artifact.__table__.indexes]
+    with store.engine.begin() as connection:
+        for index in indexes:
+            index.drop(connection)
+        connection.exec_driver_sql(runs, {"key": task_key(PERIODIC)})
+        connection.exec_driver_sql(artifacts)
+        for index in indexes:  # To build them at once takes a tenth of the time.
+            index.create(connection)
+    # SQLite has no statistics in use, so there the planner is asked without; PostgreSQL analyzes by itself.
+    if store.engine.dialect.name == "postgresql":
+        with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(analyze)
+    yield store
+    store.close()
+
+
+@contextmanager
+def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
+    """Yields the list that every statement is put into with its parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if not statement.startswith(("PRAGMA", "SET ", "EXPLAIN")):
+            seen.append((statement, parameters))
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(store.engine, "before_cursor_execute", note)
+
+
+def plan(session: Session, statement: str, parameters: Any) -> list[str]:
+    """Returns: The steps of the plan that read a table."""
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+        return [row[3] for row in rows]
+    (document,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).one()
+    return list(_nodes((document if isinstance(document, list) else json.loads(document))[0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[str]:
+    yield f"{node['Node Type']} {node.get('Relation Name', '')} {node.get('Index Name', '')}".strip()
+    for child in node.get("Plans", []):
+        yield from _nodes(child)
+
+
+def reads_whole_table(step: str) -> bool:
+    """Returns: Whether a step reads every row of a large table from its heap."""
+    tables = (TaskRun.__tablename__, Artifact.__tablename__)
+    if step.startswith("Seq Scan"):
+        return step.split()[2] in tables
+    return step.startswith("SCAN") and " USING " not in step and step.split()[1].rstrip("_0123456789") in tables
+
+
+#: Counts every run of every actor, so PostgreSQL may prefer the table to the index that has all columns.
+READS_EVERY_RUN = "actors"
+
+
+@pytest.mark.parametrize("name", [name for name in QUERIES if name != READS_EVERY_RUN])
+def test_no_query_reads_a_whole_table(full_store: Store, name: str) -> None:
+    with statements(full_store) as seen, full_store.session() as session:
+        QUERIES[name](session)
+        asked = list(seen)
+        plans = {statement: plan(session, statement, parameters) for statement, parameters in asked}
+
+    assert plans
+    assert {statement: steps for statement, steps in plans.items() if any(map(reads_whole_table, steps))} == {}
+
+
+def test_the_guard_sees_a_query_that_reads_a_whole_table(full_store: Store) -> None:
+    query = select(TaskRun.run_id).where(TaskRun.hostname == "host_3", TaskRun.pid == 3)
+    with statements(full_store) as seen, full_store.session() as session:
+        session.execute(query).all()
+        ((statement, parameters),) = list(seen)
+        steps = plan(session, statement, parameters)
+
+    assert any(map(reads_whole_table, steps))
+
+
+@pytest.mark.parametrize(
+    "name",
+    # At most 1,000 runs have the same capture, so these may be sorted.
+    [name for name, query in QUERIES.items() if query.__name__ == "read" and not name.startswith("captured")],
+)
+def test_no_list_is_sorted(full_store: Store, name: str) -> None:
+    with statements(full_store) as seen, full_store.session() as session:
+        QUERIES[name](session)
+        lists = [found for found in seen if "LIMIT" in found[0] and "ORDER BY" in found[0]]
+        plans = [plan(session, statement, parameters) for statement, parameters in lists]
+
+    assert plans
+    assert [steps for steps in plans if _is_sorted(steps)] == []
+
+
+def _is_sorted(steps: list[str]) -> bool:
+    """Returns: Whether rows are sorted; not where PostgreSQL sorts the few rows that another index has found."""
+    found = any(step.startswith("Bitmap Index Scan") for step in steps)
+    return "USE TEMP B-TREE FOR ORDER BY" in steps or ("Sort" in steps and not found)
+
+
+def test_the_ranks_of_a_page_are_counted_in_one_pass(full_store: Store) -> None:
+    # Given the last 1,000 attempts of 50,000
+    newest = RunFilter(task_id=PERIODIC)
+
+    # When they are listed
+    with statements(full_store) as seen, full_store.session() as session:
+        runs, _ = list_runs(session, newest, 1000)
+        steps = [plan(session, statement, parameters) for statement, parameters in seen]
+
+    # Then each rank is right, and each run is counted once: from the attempt before it on
+    assert [run.attempt for run in runs] == list(range(ATTEMPTS, ATTEMPTS - 1000, -1))
+    counting = [step for step in steps[-1] if "task_key" in step and "task_runs_1" in step]
+    if full_store.engine.dialect.name == "sqlite":
+        (step,) = counting
+        assert "(task_key=? AND (started_at,run_id)>(?,?) AND " in step
+    else:
+        assert [step for step in steps[-1] if step.startswith("Index Only Scan")] != []
