@@ -132,6 +132,30 @@ def _follow_file(engine: Engine, path: str) -> None:
     event.listen(engine, "checkout", compare)
 
 
+def renewable(engine: Engine) -> Callable[[], None]:
+    """Returns: A function after whose call no connection that was open is used again, also one that is in use now.
+
+    To dispose of the pool would not do: a connection that another thread uses meanwhile goes back into the old pool, and
+    stays open in it.
+    """
+    generation = 0
+
+    def remember(_: Any, record: Any) -> None:
+        record.info["generation"] = generation
+
+    def compare(_: Any, record: Any, __: Any) -> None:
+        if record.info["generation"] != generation:
+            raise DisconnectionError("The connection is from before a fault.")
+
+    def renew() -> None:
+        nonlocal generation
+        generation += 1
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", compare)
+    return renew
+
+
 def _file_id(path: str) -> tuple[int, int] | None:
     try:
         status = os.stat(path)

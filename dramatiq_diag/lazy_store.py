@@ -42,12 +42,12 @@ class LazyStore:
     def reopen(self) -> None:
         """Has it opened again before its next use: after a fault, schema and disk may not be what they were.
 
-        The connections are closed as well: after a failover they may lead to a server that is read-only from now on.
+        Its connections are made anew as well: after a failover they may lead to a server that is read-only from now on.
         """
         with self._lock:
             self._is_open = False
             if self._store is not None:
-                self._store.close()  # It connects again when it is used again.
+                self._store.renew_connections()
 
     def close(self) -> None:
         """Ends the use by this thread, and with the last one's the connections."""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from .blobs import BlobStore, RootId
 from .clock import Clock
-from .database import check_schema, make_engine, migrate, translated
+from .database import check_schema, make_engine, migrate, renewable, translated
 from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
 from .logs import get_logger
 from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun, is_live
@@ -118,6 +118,8 @@ class Store:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
         self.engine: Engine = make_engine(settings)
+        self.renew_connections = renewable(self.engine)
+        "Lets no connection be used again that is open now."
         self.blobs = BlobStore(settings.blob_dir)
         self._identity: RootId | None = None
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
