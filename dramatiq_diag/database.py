@@ -135,8 +135,8 @@ def _follow_file(engine: Engine, path: str) -> None:
 def renewable(engine: Engine) -> Callable[[], None]:
     """Returns: A function after whose call no connection that was open is used again, also one that is in use now.
 
-    To dispose of the pool would not do: a connection that another thread uses meanwhile goes back into the old pool, and
-    stays open in it.
+    To dispose of the pool would not do: a connection that another thread uses meanwhile goes back into the old pool,
+    and stays open in it.
     """
     generation = 0
 
