@@ -8,13 +8,13 @@ from typing import Annotated
 import psutil
 from pydantic import BaseModel, Field, NonNegativeInt
 
+from .units import size
+
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 #: Has the number of processes that the kernel killed for lack of memory, its own or a cgroup's, since it booted.
 _VMSTAT = Path("/proc/vmstat")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-_MEGABYTE = 1024 * 1024
 
 #: From here on what is used of a limit looks like the reason of an end.
 _SHORT_OF_MEMORY = 0.9
@@ -41,11 +41,11 @@ class Vitals(BaseModel):
         Called soon after the end and on the same machine, it tells whether the kernel has killed processes since.
         """
         text = (
-            f"At the last look its RSS was {_megabytes(self.rss_bytes)}, and the machine had "
-            f"{_megabytes(self.available_bytes)} of {_megabytes(self.total_bytes)} available"
+            f"At the last look its RSS was {size(self.rss_bytes)}, and the machine had "
+            f"{size(self.available_bytes)} of {size(self.total_bytes)} available"
         )
         if self.cgroup_bytes is not None and self.cgroup_limit_bytes is not None:
-            text += f", its cgroup used {_megabytes(self.cgroup_bytes)} of {_megabytes(self.cgroup_limit_bytes)}"
+            text += f", its cgroup used {size(self.cgroup_bytes)} of {size(self.cgroup_limit_bytes)}"
         kills = self._oom_kills_since()
         if kills:
             text += f"; since then the kernel has killed {kills} of the machine's processes for lack of memory"
@@ -130,7 +130,3 @@ def _boot_id() -> str | None:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:  # Not Linux.
         return None
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / _MEGABYTE:.1f} MB"

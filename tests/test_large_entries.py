@@ -191,7 +191,7 @@ def test_an_entry_of_an_older_version_is_salvaged_with_its_last_look(settings, s
     (run,) = stored(given).all_runs()
     assert (run.status, run.peak_rss_bytes) == (RunStatus.INTERRUPTED, 5 * 1024**3)
     assert len(run.overlapped_task_ids) == 100
-    assert "At the last look its RSS was 5120.0 MB" in stored(given).artifacts("task-1")["memory_profile"].reason
+    assert "At the last look its RSS was 5.0 GiB" in stored(given).artifacts("task-1")["memory_profile"].reason
 
 
 # Batches.

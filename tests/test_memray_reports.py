@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -261,3 +262,19 @@ def test_rendering_goes_to_any_file(capture):
     next(view for view in VIEWS if view.name == "tree").render(path, target)
 
     assert target.getvalue().decode() == report(reader, task_id, "tree")
+
+
+@pytest.mark.parametrize("name", ["flamegraph", "table"])
+def test_a_page_counts_in_the_units_of_everything_else(capture, name):
+    page = report(*capture, name)
+
+    assert '"MiB"' in page
+    assert '"MB"' not in page
+
+
+@pytest.mark.parametrize("name", ["tree", "summary", "stats-process"])
+def test_a_text_counts_in_the_units_of_everything_else(capture, name):
+    text = report(*capture, name)
+
+    assert re.search(r"\d\.\d MiB", text)
+    assert not re.search(r"\d ?[kMG]B", text)

@@ -95,7 +95,7 @@ def test_a_report_beyond_the_limit_of_a_file_is_a_clear_error(tmp_path: Path) ->
     with (tmp_path / "target").open("wb") as target:
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, input=log, stdout=target, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (REFUSED, b"The report would have more than 1 MB.")
+    assert (done.returncode, done.stderr) == (REFUSED, b"The report would have more than 1 MiB.")
 
 
 @pytest.mark.parametrize("name", ["SEGV", "ABRT", "BUS", "FPE", "ILL"])
@@ -109,9 +109,9 @@ def test_a_crash_is_said_to_be_one(interpreter: Callable[[str], None], name: str
     ("line", "said"),
     [
         ("kill -XCPU $$", "too much CPU time"),
-        ("kill -KILL $$", "within 2048 MB of memory.*exit status -9"),
-        ("echo MemoryError >&2; exit 1", r"within 2048 MB of memory.*\(MemoryError\)"),
-        ("echo std::bad_alloc >&2; kill -ABRT $$", r"within 2048 MB of memory.*bad_alloc"),
+        ("kill -KILL $$", "within 2048 MiB of memory.*exit status -9"),
+        ("echo MemoryError >&2; exit 1", r"within 2048 MiB of memory.*\(MemoryError\)"),
+        ("echo std::bad_alloc >&2; kill -ABRT $$", r"within 2048 MiB of memory.*bad_alloc"),
     ],
 )
 def test_a_limit_is_named(interpreter: Callable[[str], None], line: str, said: str) -> None:

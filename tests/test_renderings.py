@@ -357,5 +357,5 @@ def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(server, publish, m
     monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", limit_bytes)
     artifact = publish(b"".join(b"%d.000\t10.000\n" % second for second in range(200_000)))
 
-    with pytest.raises(ReportError, match=f"within {limit_bytes // 1024**2} MB of memory"):
+    with pytest.raises(ReportError, match=f"within {limit_bytes // 1024**2} MiB of memory"):
         ask(server, artifact, form)

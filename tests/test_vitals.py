@@ -14,6 +14,7 @@ from dramatiq_diag import vitals
 from dramatiq_diag.delivery import Delivery
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 from dramatiq_diag.spool import Spool
+from dramatiq_diag.units import size
 from dramatiq_diag.vitals import Vitals, VitalsReader
 
 MEGABYTE = 1024 * 1024
@@ -72,7 +73,7 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
         "The worker process died while the task ran; this is what it left. At the last look its RSS was "
         in memory.reason
     )
-    assert f" of {psutil.virtual_memory().total / MEGABYTE:.1f} MB available" in memory.reason
+    assert f" of {size(psutil.virtual_memory().total)} available" in memory.reason
 
 
 def vitals_of(**changes: int) -> Vitals:
@@ -82,7 +83,7 @@ def vitals_of(**changes: int) -> Vitals:
 
 def test_plenty_of_memory_is_no_reason():
     assert vitals_of().describe() == (
-        "At the last look its RSS was 800.0 MB, and the machine had 3000.0 MB of 4000.0 MB available."
+        "At the last look its RSS was 800.0 MiB, and the machine had 2.9 GiB of 3.9 GiB available."
     )
 
 
@@ -122,7 +123,7 @@ def test_the_kernels_count_of_oom_kills_is_evidence(tmp_path, monkeypatch, then,
 def test_a_cgroup_far_from_its_limit_is_told_and_no_reason():
     text = vitals_of(cgroup_bytes=400 * MEGABYTE, cgroup_limit_bytes=1000 * MEGABYTE).describe()
 
-    assert text.endswith(", its cgroup used 400.0 MB of 1000.0 MB.")
+    assert text.endswith(", its cgroup used 400.0 MiB of 1000.0 MiB.")
 
 
 @pytest.mark.parametrize(

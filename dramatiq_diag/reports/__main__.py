@@ -36,7 +36,7 @@ def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
-        sys.stderr.write(f"The report would have more than {_MAX_FILE_BYTES // 1024**2} MB.")
+        sys.stderr.write(f"The report would have more than {_MAX_FILE_BYTES // 1024**2} MiB.")
         return REFUSED
     return 0
 

@@ -6,12 +6,15 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
 from ..printable import printable
+from ..units import size
 from .capture_stacks import PACKAGE_NAME, SHARED_THREAD, Call, CaptureThreads, is_own_code, shown_records
 from .errors import ReportError
+from .memray_units import in_binary_units
 
 #: The largest allocations that a tree is made of, and the lines of a summary.
 _TREE_ALLOCATIONS = 200
@@ -145,14 +148,16 @@ def _html(view: View, path: str, out: TextIO) -> None:
             memory_records=tuple(reader.get_memory_snapshots()),
             native_traces=shown.native,
         )
+        page = io.StringIO()
         reporter.render(
-            outfile=out,
+            outfile=page,
             metadata=reader.metadata,
             show_memory_leaks=view.leaks,
             merge_threads=True,
             inverted=False,
             no_web=True,  # The scripts are in the page, and none is asked of another host.
         )
+    out.write(in_binary_units(page.getvalue()))
 
 
 def _tree(view: View, path: str, out: TextIO) -> None:
@@ -165,7 +170,7 @@ def _tree(view: View, path: str, out: TextIO) -> None:
             iter(shown.records), native_traces=shown.native, biggest_allocs=_TREE_ALLOCATIONS
         ).data
     of = f" {SHARED_THREAD}" if shown.is_shared else ""
-    out.write(f"{_megabytes(root.value)} in {root.n_allocations} allocations{of}\n")
+    out.write(f"{size(root.value)} in {root.n_allocations} allocations{of}\n")
     _write_branches(root, root.value, "", out)
 
 
@@ -175,9 +180,7 @@ def _write_branches(node: Any, whole_bytes: int, indent: str, out: TextIO) -> No
     for branch in shown:
         last = branch is shown[-1]
         function, file, line = branch.location
-        out.write(
-            f"{indent}{'└─ ' if last else '├─ '}{_megabytes(branch.value)} {printable(f'{function}  {file}:{line}')}\n"
-        )
+        out.write(f"{indent}{'└─ ' if last else '├─ '}{size(branch.value)} {printable(f'{function}  {file}:{line}')}\n")
         _write_branches(branch, whole_bytes, indent + ("   " if last else "│  "), out)
 
 
@@ -194,16 +197,17 @@ def _summary(view: View, path: str, out: TextIO) -> None:
         out.write(f"Allocations {SHARED_THREAD}\n")
     out.write(f"{'with calls':>14} {'share':>7} {'by itself':>14} {'allocations':>11}  function\n")
     for place, held in by_size[:_SUMMARY_ROWS]:
-        figures = f"{_megabytes(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
-        figures += f" {_megabytes(held.own_memory):>14} {held.n_allocations:>11}"
+        figures = f"{size(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
+        figures += f" {size(held.own_memory):>14} {held.n_allocations:>11}"
         out.write(f"{figures}  {printable(f'{place.function}  {place.file}')}\n")
 
 
 def _stats(_: View, path: str, out: TextIO) -> None:
     from memray._memray import compute_statistics
-    from memray.reporters.stats import StatsReporter
 
+    reporter_module: Any = import_module("memray.reporters.stats")
     text = io.StringIO()
+    reporter_module.size_fmt = size  # In this process, which renders one report.
     # More places than are shown, as those of this package are left out.
     statistics = compute_statistics(path, num_largest=_STATS_PLACES + _STATS_OWN_PLACES)
     for field in ("top_locations_by_size", "top_locations_by_count"):
@@ -213,7 +217,7 @@ def _stats(_: View, path: str, out: TextIO) -> None:
         modules = [module for module in getattr(statistics, field) if module[0] != PACKAGE_NAME]
         setattr(statistics, field, modules[:_STATS_PLACES])
     with contextlib.redirect_stdout(text):
-        StatsReporter(statistics, _STATS_PLACES).render()
+        reporter_module.StatsReporter(statistics, _STATS_PLACES).render()
     _write_lines(text.getvalue(), out)
 
 
@@ -228,7 +232,3 @@ _REPORTS: dict[str, Callable[[View, str, TextIO], None]] = {
 
 def _write_lines(text: str, out: TextIO) -> None:
     out.writelines(f"{printable(line.expandtabs(4).rstrip())}\n" for line in text.rstrip().split("\n"))
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1024**2:.3f} MB"

@@ -111,6 +111,6 @@ def _judge(status: int, said: str) -> None:
         name = signal.Signals(-status).name
         raise ReportError(f"The renderer crashed ({name}), so what is stored is probably damaged.")
     raise ReportError(
-        f"The report could not be made within {MAX_MEMORY_BYTES // 1024**2} MB of memory; render it from the artifact "
+        f"The report could not be made within {MAX_MEMORY_BYTES // 1024**2} MiB of memory; render it from the artifact "
         f"itself ({last_line})."
     )

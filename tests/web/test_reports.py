@@ -207,4 +207,4 @@ def test_a_rendering_that_takes_too_long_is_given_up(site: Site, monkeypatch: py
 def test_a_rendering_that_takes_too_much_memory_is_a_clear_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", 16 * 1024**2)
     path = site.publish_one(profile_artifact())
-    assert "within 16 MB of memory" in assert_problem(site.get(path), 500)
+    assert "within 16 MiB of memory" in assert_problem(site.get(path), 500)
