@@ -128,7 +128,7 @@ class Diagnostics(Middleware):
 
     def _is_first_of(self, broker: Broker) -> bool:
         """Returns: Whether no other one was added to the broker before; two would measure each other."""
-        first = next(middleware for middleware in broker.middleware if isinstance(middleware, Diagnostics))
+        first = next((middleware for middleware in broker.middleware if isinstance(middleware, Diagnostics)), self)
         if first is not self:
             self.logger.error("The broker has Diagnostics twice: the first works, and this one does not.")
         return first is self

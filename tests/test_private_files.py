@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_key_that_others_can_reach_is_not_trusted(settings: Settings, mode: in
     expected = rf"{key} is not trusted, because its mode is {mode:04o}.*DRAMATIQ_DIAG_SECRET_KEY"
     with pytest.raises(StoreUnavailableError, match=expected):
         Signer(settings)
-    assert Signer(settings.model_copy(update={"secret_key": Settings(secret_key="k" * 16).secret_key}))
+    assert Signer(replace(settings, secret_key="k" * 16))
 
 
 @as_root
