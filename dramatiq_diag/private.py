@@ -12,9 +12,13 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory with mode 0700, and those above it that are missing; one that is there stays as it is."""
+    """Makes a directory with mode 0700, and those above it that are missing; one that is there stays as it is.
+
+    Raises:
+      OSError: When it cannot be made, or is no directory.
+    """
     for directory in (*reversed(path.parents), path):
-        if not directory.exists():
+        if not directory.is_dir():
             directory.mkdir(mode=0o700, exist_ok=True)
 
 

@@ -47,8 +47,10 @@ def bundle(**changes: Any) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def raising(postgres: Postgres) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A database, and what lets a trigger in it raise an error of that state at each run."""
+def raising(
+    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[dict[str, str], Callable[[str], None]]]:
+    """Settings of a store, and what lets a trigger in its database raise an error of that state at each run."""
     with postgres.database() as name:
         url = postgres.url(name)
         import psycopg
@@ -63,35 +65,35 @@ def raising(postgres: Postgres) -> Iterator[tuple[str, Callable[[str], None]]]:
                 body = f"BEGIN RAISE EXCEPTION ''as if'' USING ERRCODE = ''{state}''; END"
                 connection.execute(f"CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
 
-            yield url, set_state
+            yield {"database_url": url, "blob_url": str(tmp_path_factory.mktemp("blobs"))}, set_state
 
 
 @pytest.mark.parametrize("state", OF_THE_RUN)
 def test_postgresql_refuses_a_run_for_its_data(raising, settings, store_of, state):
-    url, set_state = raising
+    store_settings, set_state = raising
     set_state(state)
 
     with pytest.raises(RunRefusedError, match="as if"):
-        store_of(settings(database_url=url)).publish([bundle()])
+        store_of(settings(**store_settings)).publish([bundle()])
 
 
 @pytest.mark.parametrize("state", OF_THE_SERVER)
 def test_postgresql_in_trouble_refuses_no_run(raising, settings, store_of, state):
-    url, set_state = raising
+    store_settings, set_state = raising
     set_state(state)
 
     with pytest.raises(StoreError, match="as if") as caught:
-        store_of(settings(database_url=url)).publish([bundle()])
+        store_of(settings(**store_settings)).publish([bundle()])
 
     assert not isinstance(caught.value, RunRefusedError)
 
 
 def test_a_missing_grant_is_not_taken_for_a_missing_schema(raising, settings, store_of):
-    url, set_state = raising
+    store_settings, set_state = raising
     set_state("42501")
 
     with pytest.raises(StoreUnavailableError, match="as if"):
-        store_of(settings(database_url=url)).publish([bundle()])
+        store_of(settings(**store_settings)).publish([bundle()])
 
 
 def test_a_number_that_no_database_takes_is_held_against_the_run(settings, store_of, database_url):

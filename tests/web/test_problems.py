@@ -80,7 +80,7 @@ def test_tables_that_vanish_are_told(site: Site) -> None:
 
     assert site.get("/tasks/").status_code == 200
     with site.store.session() as session:
-        session.execute(text("DROP TABLE artifacts"))
+        session.execute(text("DROP TABLE dramatiq_diag_artifacts"))
         session.execute(text("DROP TABLE dramatiq_diag_task_runs"))
     assert "dramatiq-diag migrate" in assert_problem(site.get("/tasks/"), 503)
 
