@@ -244,9 +244,9 @@ def test_a_dropped_run_leaves_no_file_behind(bench, settings, stored, monkeypatc
     left: list[list[Path]] = []
     deliver = Delivery.deliver
 
-    def look_then_deliver(delivery: Delivery, entries: Any) -> Any:
+    def look_then_deliver(delivery: Delivery, entries: Any, settled: Any) -> Any:
         left.append([path for entry in entries for path in given.spool.rglob(f"{entry.run_id}.*")])
-        return deliver(delivery, entries)
+        return deliver(delivery, entries, settled)
 
     monkeypatch.setattr(Delivery, "deliver", look_then_deliver)
 

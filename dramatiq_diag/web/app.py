@@ -122,7 +122,9 @@ class ResponseHeaders:
         resp.set_header("Referrer-Policy", "no-referrer")
         resp.set_header("X-Frame-Options", "SAMEORIGIN")  # Its pages have frames with reports; others may have none.
         resp.set_header("Cross-Origin-Opener-Policy", "same-origin")
-        resp.set_header("Cross-Origin-Resource-Policy", "same-origin")
+        # A frame in a sandbox has no origin, and its pages need the styles; these are the same for everybody.
+        is_static = req.path.startswith("/static/")
+        resp.set_header("Cross-Origin-Resource-Policy", "cross-origin" if is_static else "same-origin")
         resp.append_header("Vary", "Accept")
         if resp.get_header("Cache-Control") is None:
             resp.set_header("Cache-Control", "no-store")
