@@ -108,7 +108,7 @@ def test_what_is_dropped_is_said_once_for_each_actor(bench, settings, caplog):
         first = tasks.actor(lambda: None, actor_name="first")
         second = tasks.actor(lambda: None, actor_name="second", diagnostics=["memray"])
         for _ in range(3):
-            first.send_with_options(diagnostics=["memory", "memray", "x" * 5000])
+            first.send_with_options(diagnostics=["memory", "memray", "x" * 3000])
             second.send()
         tasks.finish()
 
