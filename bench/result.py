@@ -18,7 +18,8 @@ class Result:
     "The median, with its spread where there is one."
     reference: str = ""
     "The same without this package, or with the way of the reference."
-    met: bool
+    met: bool | None
+    "None where what was measured is smaller than what the budget is for."
 
     def row(self) -> dict[str, Any]:
         """Returns: The fields, for the JSON."""
@@ -29,7 +30,7 @@ def table(results: Sequence[Result]) -> str:
     """Returns: A Markdown table."""
     lines = ["| what | budget | measured | reference | |", "|---|---|---|---|---|"]
     for result in results:
-        verdict = "met" if result.met else "**missed**"
+        verdict = {True: "met", False: "**missed**", None: "not judged"}[result.met]
         lines.append(f"| {result.what} | {result.budget} | {result.measured} | {result.reference} | {verdict} |")
     return "\n".join(lines)
 

@@ -13,11 +13,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from falcon.testing import TestClient
-from sqlalchemy import insert
+from sqlalchemy import Connection
 
 from dramatiq_diag import Settings
 from dramatiq_diag.database import migrate
@@ -33,6 +32,9 @@ _RUNS = int(os.environ.get("BENCH_RUNS", "1_000_000"))
 _BATCH = 10_000
 _ANSWERS = int(os.environ.get("BENCH_ANSWERS", "2000"))
 _WRITE_INTERVAL_S = 0.05
+
+#: The budgets are for so many runs; with fewer there is no verdict.
+_BUDGET_RUNS = 1_000_000
 
 
 def run() -> Iterator[Result]:
@@ -65,56 +67,77 @@ def _measure(database: str, settings: Settings) -> Iterator[Result]:
     store.close()
 
 
+def _run_id(number: int) -> uuid.UUID:
+    return uuid.UUID(int=number + 1)
+
+
 def _task_id(number: int) -> str:
-    return str(uuid.UUID(int=number + 1))
+    return str(_run_id(number))
 
 
 def _fill(store: Store) -> None:
     """Writes runs that expired an hour ago, each with one small blob."""
     moment = datetime.now(UTC) - timedelta(hours=1)
-    day = f"{moment:%Y%m%d}"
-    directory = Path(store.blobs.root) / day
+    directory = store.blobs.root / f"{moment:%Y%m%d}"
     directory.mkdir(parents=True, exist_ok=True)
     for start in range(0, _RUNS, _BATCH):
-        runs: list[dict[str, Any]] = []
-        artifacts: list[dict[str, Any]] = []
-        for number in range(start, start + _BATCH):
-            run_id = uuid.UUID(int=number + 1)
-            key = artifact_id(run_id, "memory_profile")
-            runs.append(_run_row(run_id, _task_id(number), moment + timedelta(milliseconds=number)))
-            artifacts.append(_artifact_row(key, run_id, f"{day}/{key}", moment))
+        numbers = range(start, min(start + _BATCH, _RUNS))
+        keys = [artifact_id(_run_id(number), "memory_profile") for number in numbers]
+        for key in keys:
             descriptor = os.open(f"{directory}/{key}", os.O_WRONLY | os.O_CREAT, 0o600)
             os.write(descriptor, b"# s\tMB\n")
             os.close(descriptor)
-        with store.session() as session:
-            session.connection().execute(insert(TaskRun), runs)
-            session.connection().execute(insert(Artifact), artifacts)
+        runs = [_run_row(number, _text(moment + timedelta(milliseconds=number))) for number in numbers]
+        blobs = [f"{directory.name}/{key}" for key in keys]
+        artifacts = [_artifact_row(*values, _text(moment)) for values in zip(keys, numbers, blobs, strict=True)]
+        with store.engine.begin() as connection:
+            _insert(connection, TaskRun.__tablename__, runs)
+            _insert(connection, Artifact.__tablename__, artifacts)
 
 
-def _run_row(run_id: uuid.UUID, task_id: str, moment: datetime) -> dict[str, Any]:
+def _text(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _insert(connection: Connection, table: str, rows: list[dict[str, Any]]) -> None:
+    """Inserts rows of values that both databases read alike, as fast as each can."""
+    columns = ", ".join(rows[0])
+    cursor: Any = connection.connection.cursor()
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(rows[0]))
+        statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+        cursor.executemany(statement, (tuple(row.values()) for row in rows))
+        return
+    cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+    with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(tuple(row.values()))
+
+
+def _run_row(number: int, moment: str) -> dict[str, Any]:
     return {
-        "run_id": run_id,
-        "task_key": task_key(task_id),
-        "task_id": task_id,
+        "run_id": _run_id(number).hex,
+        "task_key": task_key(_task_id(number)),
+        "task_id": _task_id(number),
         "actor_name": "actor",
         "queue_name": "default",
-        "status": RunStatus.SUCCEEDED,
+        "status": RunStatus.SUCCEEDED.value,
         "started_at": moment,
         "finished_at": moment,
         "duration_ms": 1.0,
         "peak_rss_bytes": 1,
         "hostname": "host",
         "pid": 1,
-        "overlapped_task_ids": [],
+        "overlapped_task_ids": "[]",
     }
 
 
-def _artifact_row(key: uuid.UUID, run_id: uuid.UUID, blob_name: str, moment: datetime) -> dict[str, Any]:
+def _artifact_row(key: uuid.UUID, number: int, blob_name: str, moment: str) -> dict[str, Any]:
     return {
-        "artifact_id": key,
-        "run_id": run_id,
+        "artifact_id": key.hex,
+        "run_id": _run_id(number).hex,
         "name": "memory_profile",
-        "status": ArtifactStatus.STORED,
+        "status": ArtifactStatus.STORED.value,
         "filename": "memory.datum",
         "media_type": "text/plain",
         "blob_name": blob_name,
@@ -123,6 +146,10 @@ def _artifact_row(key: uuid.UUID, run_id: uuid.UUID, blob_name: str, moment: dat
         "published_at": moment,
         "expires_at": moment,
     }
+
+
+def _verdict(met: bool) -> bool | None:
+    return met if _RUNS >= _BUDGET_RUNS else None
 
 
 def _answer(database: str, settings: Settings) -> Result:
@@ -137,10 +164,10 @@ def _answer(database: str, settings: Settings) -> Result:
         assert answer.status_code == 200
     p99_ms = percentile(spent_ms, 99)
     return Result(
-        what=f"`profile_artifacts` with a million runs in {database}",
+        what=f"`profile_artifacts` with {_RUNS:,} runs in {database}",
         budget="p99 5 ms",
         measured=f"{statistics.median(spent_ms):.2f} ms, p99 {p99_ms:.2f} ms",
-        met=p99_ms <= 5,
+        met=_verdict(p99_ms <= 5),
     )
 
 
@@ -157,14 +184,14 @@ def _cleanup(database: str, store: Store) -> Iterator[Result]:
     writer.join()
     grown_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mib
     assert counts.expired_artifacts == _RUNS
-    what = f"cleanup of a million artifacts in {database}"
-    yield Result(what=what, budget="180 s", measured=f"{spent_s:.0f} s", met=spent_s <= 180)
-    yield Result(what="its memory", budget="flat", measured=f"{grown_mib:+.0f} MB", met=grown_mib < 32)
+    what = f"cleanup of {_RUNS:,} expired artifacts in {database}"
+    yield Result(what=what, budget="180 s", measured=f"{spent_s:.0f} s", met=_verdict(spent_s <= 180))
+    yield Result(what="its memory", budget="flat", measured=f"{grown_mib:+.0f} MB", met=_verdict(grown_mib < 32))
     yield Result(
         what="another writer meanwhile",
         budget="100 ms",
         measured=f"p99 {percentile(waits_ms, 99):.0f} ms, longest {max(waits_ms):.0f} ms",
-        met=max(waits_ms) <= 100,
+        met=_verdict(max(waits_ms) <= 100),
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from .blobs import Found
 from .clock import Clock
 from .errors import BlobMissingError
-from .models import Artifact, ArtifactStatus, is_live
+from .models import Artifact, ArtifactStatus, checked_per_row, is_live
 from .retention import BATCH_SIZE, batched, delete_orphans, orphaned
 from .store import Store
 
@@ -81,7 +81,7 @@ def check(
 def _live_artifacts(store: Store) -> Iterator[Artifact]:
     last: uuid.UUID | None = None
     while True:
-        query = select(Artifact).where(is_live(Artifact.status)).order_by(Artifact.artifact_id)
+        query = select(Artifact).where(checked_per_row(is_live(Artifact.status))).order_by(Artifact.artifact_id)
         if last is not None:
             query = query.where(Artifact.artifact_id > last)
         with store.session() as session:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from sqlalchemy import ColumnElement, Row, Select, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from .blobs import Found
 from .captures import delete_captures
 from .logs import get_logger
-from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, is_live
+from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, checked_per_row, is_live
 from .spool import Spool
 from .store import Store
 from .vacuum import give_back
@@ -24,6 +24,17 @@ from .worker_actors import delete_worker_actors
 
 #: Rows or files handled at a time: small enough that no other writer waits for long.
 BATCH_SIZE = 200
+
+#: Artifacts that expire in one transaction: while their files are unlinked, other writers have the database.
+EXPIRY_BATCH_SIZE = 500
+
+#: Rows whose ids are read at a time. One search for what is old serves many batches, as without statistics PostgreSQL
+#: reads and sorts all that is old for each.
+_CHUNK_SIZE = 10_000
+
+#: SQLite's writers look whether the database is free at intervals; in the first 0.1 s of their wait these are no longer
+#: than so many seconds.
+_LOOK_INTERVAL_S = 0.025
 
 #: Captures handled at a time, as each may have a thousand permits.
 _CAPTURE_BATCH_SIZE = 10
@@ -35,6 +46,7 @@ _RUNNING_KEPT_S = 30 * 86400.0
 _ACTORS_KEPT_S = 86400.0
 
 _T = TypeVar("_T")
+_Columns = TypeVarTuple("_Columns")
 
 
 @dataclass(kw_only=True)
@@ -100,32 +112,36 @@ class Cleanup:
 
     def _expire(self) -> None:
         if self.dry_run:
-            query = select(func.count(), func.coalesce(func.sum(Artifact.size_bytes), 0)).where(*self._due())
+            total = select(func.count(), func.coalesce(func.sum(Artifact.size_bytes), 0)).where(*self._due())
             with self.store.session() as session:
-                count, size = session.execute(query).one()
+                count, size = session.execute(total).one()
             self._count(expired_artifacts=count, removed_blobs=count, freed_bytes=int(size or 0))
             return
         reason = f"Removed by the cleanup at {self.now:%Y-%m-%d %H:%M:%S} UTC, after its protection time."
+        query = select(Artifact.expires_at, Artifact.artifact_id).where(*self._due()).order_by(Artifact.expires_at)
+        chunk = self._read(query)
+        while chunk:
+            for batch in batched(chunk, EXPIRY_BATCH_SIZE):
+                self._expire_batch([artifact_id for _, artifact_id in batch], reason)
+            # PostgreSQL keeps the index entries of expired rows until a vacuum; the next chunk begins after them.
+            chunk = self._read(query.where(Artifact.expires_at >= chunk[-1][0]))
+
+    def _expire_batch(self, artifact_ids: Sequence[uuid.UUID], reason: str) -> None:
         expire = (
             update(Artifact)
+            # The conditions are asked again: a run may just have been pinned.
+            .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*self._due()))
             .values(status=ArtifactStatus.EXPIRED, reason=reason)
             .returning(Artifact.blob_name)
             .execution_options(synchronize_session=False)
         )
-        while True:
-            with self.store.session() as session:
-                due = select(Artifact.artifact_id).where(*self._due()).limit(BATCH_SIZE)
-                batch = session.execute(due).scalars().all()
-                started_s = time.perf_counter()
-                # What is due is asked again: a run may just have been pinned.
-                expired = session.execute(expire.where(Artifact.artifact_id.in_(batch), *self._due()))
-                names = [name for (name,) in expired if name is not None]
-            held_s = time.perf_counter() - started_s
-            if not batch:
-                return
-            freed = self.store.blobs.delete(names)  # After the commit: a row never points at what is gone.
-            self._count(expired_artifacts=len(names), removed_blobs=len(names), freed_bytes=freed)
-            time.sleep(held_s)  # SQLite's other writers look for their turn now and then; half of the time is theirs.
+        started_s = time.perf_counter()
+        with self.store.session() as session:
+            names = [name for (name,) in session.execute(expire) if name is not None]
+        committed_s = time.perf_counter()
+        freed = self.store.blobs.delete(names)  # After the commit: a row never points at what is gone.
+        self._count(expired_artifacts=len(names), removed_blobs=len(names), freed_bytes=freed)
+        _let_others_write(started_s, committed_s)
 
     def _due(self) -> tuple[ColumnElement[bool], ...]:
         return is_live(Artifact.status), Artifact.expires_at <= self.now
@@ -153,22 +169,25 @@ class Cleanup:
                 self._count(removed_runs=session.execute(select(func.count(TaskRun.run_id)).where(*old)).scalar_one())
             return
         order = TaskRun.started_at, TaskRun.run_id
-        query = select(*order).where(*old).order_by(*order).limit(BATCH_SIZE)
-        batch = self._remove_batch(query, old)
-        while batch:  # Each batch begins after the one before, so that no run that stays is looked at twice.
-            batch = self._remove_batch(query.where(tuple_(*order) > tuple_(*batch[-1])), old)
+        query = select(*order).where(*old).order_by(*order)
+        chunk = self._read(query)
+        while chunk:  # Each chunk begins after the one before, so that no run that stays is looked at twice.
+            for batch in batched(chunk, BATCH_SIZE):
+                self._remove_batch([run_id for _, run_id in batch], old)
+            chunk = self._read(query.where(tuple_(*order) > tuple_(*chunk[-1])))
 
-    def _remove_batch(
-        self, query: Select[datetime, uuid.UUID], old: Sequence[ColumnElement[bool]]
-    ) -> Sequence[Row[datetime, uuid.UUID]]:
+    def _remove_batch(self, run_ids: Sequence[uuid.UUID], old: Sequence[ColumnElement[bool]]) -> None:
+        remove = delete(TaskRun).where(TaskRun.run_id.in_(run_ids), checked_per_row(*old))
+        started_s = time.perf_counter()
         with self.store.session() as session:
-            batch = session.execute(query).all()
-            started_s = time.perf_counter()
-            session.execute(delete(TaskRun).where(TaskRun.run_id.in_([run_id for _, run_id in batch]), *old))
-        held_s = time.perf_counter() - started_s
-        self._count(removed_runs=len(batch))
-        time.sleep(held_s)
-        return batch
+            removed = session.execute(remove.execution_options(synchronize_session=False))
+        committed_s = time.perf_counter()
+        self._count(removed_runs=removed.rowcount)  # type: ignore[attr-defined]
+        _let_others_write(started_s, committed_s)
+
+    def _read(self, query: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
+        with self.store.session() as session:
+            return session.execute(query.limit(_CHUNK_SIZE)).all()
 
     def _old_runs(self) -> tuple[ColumnElement[bool], ...]:
         """Returns: The conditions of runs whose rows go.
@@ -221,10 +240,15 @@ class Cleanup:
             self.on_batch(self.counts)
 
 
+def _let_others_write(started_s: float, committed_s: float) -> None:
+    """Waits until other writers have had the database for as long as the batch had it, and for one look at least."""
+    time.sleep(max(0.0, committed_s + max(committed_s - started_s, _LOOK_INTERVAL_S) - time.perf_counter()))
+
+
 def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:
     """Returns: Those files that no live artifact's row speaks for."""
     query = select(Artifact.blob_name).where(
-        Artifact.artifact_id.in_({found.artifact_id for found in batch}), is_live(Artifact.status)
+        Artifact.artifact_id.in_({found.artifact_id for found in batch}), checked_per_row(is_live(Artifact.status))
     )
     live = set(session.execute(query).scalars())
     return [found for found in batch if not (found.blob_of in live and (found.is_blob or found.is_rendered))]

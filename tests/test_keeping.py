@@ -173,7 +173,7 @@ def is_waited_for(store) -> bool:
 
 
 def test_a_cleanup_goes_on_after_a_batch_that_was_pinned_under_its_hands(store, clock, monkeypatch):
-    monkeypatch.setattr(retention, "BATCH_SIZE", 1)
+    monkeypatch.setattr(retention, "EXPIRY_BATCH_SIZE", 1)
     store.publish([bundle() for _ in range(3)])
     clock.ahead = 2 * HOUR
 

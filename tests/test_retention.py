@@ -191,6 +191,7 @@ def test_a_run_whose_worker_is_gone_for_good_does_not_run_for_ever(store, given,
 
 def test_more_than_a_batch_is_done_with_progress(store, given, stored, clock, monkeypatch):
     monkeypatch.setattr(retention, "BATCH_SIZE", 10)
+    monkeypatch.setattr(retention, "EXPIRY_BATCH_SIZE", 10)
     publish(store, 35)
     clock.ahead = 3 * HOUR
     seen: list[int] = []
