@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tracemalloc
 from typing import Any
 
 from simulation import Simulation, simulated
 
+from dramatiq_diag.rss import RssReader
 from dramatiq_diag.vitals import VitalsReader
 
 DAY_S = 24 * 3600
 #: Timers that are due more often are called that often: what a look leaves behind does not depend on it.
 _STEP_S = 1.0
 MEGABYTE = 1024 * 1024
+#: For so many seconds each byte is traced.
+_TRACED_S = 6 * 3600
+#: The mean size of what Python keeps for an object, for what is counted instead of traced.
+_BLOCK_BYTES = 64
 
 
 def counts_of(simulation: Simulation) -> dict[str, int]:
@@ -28,6 +34,13 @@ def counts_of(simulation: Simulation) -> dict[str, int]:
         "submitted": len(process.sealer._submitted),
         "descriptors": len(os.listdir("/proc/self/fd")) - len(process.spool._ready),
     }
+
+
+def allocated_blocks(simulation: Simulation) -> int:
+    """Returns: How many objects there are, by Python's own allocator; asking costs nothing while the time passes."""
+    simulation.flush()
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 def pass_days(simulation: Simulation, seconds: float, others: int) -> None:
@@ -46,33 +59,34 @@ def pass_days(simulation: Simulation, seconds: float, others: int) -> None:
 
 def test_a_task_of_a_day_beside_a_hundred_others_stays_small(settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory", "logs"], triggers="after 48h: stacks; rss>1000GiB: stacks")
-    state: Any = VitalsReader().read()  # Reading it anew each second of a day would take most of the test.
+    state: Any = VitalsReader().read()  # Reading these anew each second of a day would take most of the test.
     monkeypatch.setattr(VitalsReader, "read", lambda _: state)
+    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: state.rss_bytes)
 
     with simulated(given) as simulation:
         long = simulation.begin(simulation.actor("long"))
         # Given an hour, after which all that is made once is there
         pass_days(simulation, 3600, 5)
-        simulation.flush()
-        gc.collect()
-        before = counts_of(simulation)
+        blocks_before, before = allocated_blocks(simulation), counts_of(simulation)
+        # When six hours pass while each byte is traced, which takes twice the time, and then the rest of the day
         tracemalloc.start()
         try:
-            # When the rest of the day passes
-            pass_days(simulation, DAY_S - 3600, 95)
+            pass_days(simulation, _TRACED_S, 27)
             simulation.flush()
             gc.collect()
             grown_bytes, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        after = counts_of(simulation)
+        pass_days(simulation, DAY_S - 3600 - _TRACED_S, 68)
+        blocks_after, after = allocated_blocks(simulation), counts_of(simulation)
         files = given.spool.glob(f"*/{long.run_id}.*")
         entry_bytes = sum(file.stat().st_size for file in files)
         simulation.end(long)
         simulation.flush()
 
     assert after == before
-    assert grown_bytes < MEGABYTE
+    assert grown_bytes < MEGABYTE * _TRACED_S / DAY_S
+    assert blocks_after - blocks_before < MEGABYTE / _BLOCK_BYTES
     assert entry_bytes < 4 * MEGABYTE
     (run,) = stored(given).runs(long.task_id)
     assert run.duration_ms > (DAY_S - 10) * 1000

@@ -19,7 +19,12 @@ _HANGS_AFTER_S = 600
 @pytest.mark.parametrize(
     ("count", "values"),
     [
-        (750, {"task_diagnostics": ["memory", "logs", "resources", "pyinstrument"]}),
+        (250, {"task_diagnostics": ["memory", "logs", "resources", "pyinstrument", "memray"]}),
+        # memray and pyinstrument's own profiler exclude each other.
+        (
+            500,
+            {"task_diagnostics": ["memory", "logs", "resources", "pyinstrument"], "pyinstrument_engine": "profiler"},
+        ),
         (
             250,
             {
@@ -60,7 +65,7 @@ def test_an_interrupt_at_any_instruction_of_the_hooks_costs_its_own_run_at_most(
     artifacts = reader.artifacts(found["whole"])
     told = {name: (artifact.status, artifact.reason) for name, artifact in artifacts.items()}
     assert set(told.values()) == {(ArtifactStatus.STORED, None)}
-    assert len(artifacts) >= 3
+    assert len(artifacts) >= max(3, len(values["task_diagnostics"]))
     assert json.loads(reader.data(found["whole"], "pyinstrument_profile"))["sample_count"] > 0
     assert len(reader.data(found["whole"], "memory_profile").splitlines()) >= 4
     # And nothing is left behind
