@@ -409,7 +409,10 @@ def test_the_memory_log_has_the_interval_that_was_set(bench, settings, stored):
     with bench(given) as tasks:
         task_id = tasks.run(spin, 0.02)
 
-    assert len(_rows(stored(given).data(task_id, "memory_profile").decode())) == 2
+    # Then there are a sample at each end, and of those in between the early ones alone: the interval is two seconds
+    rows = _rows(stored(given).data(task_id, "memory_profile").decode())
+    early = [moment_s for moment_s in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6) if moment_s <= rows[-1][0]]
+    assert 2 <= len(rows) <= 2 + len(early)
 
 
 def test_rss_rises_with_what_is_held_and_falls_with_what_is_freed(bench, settings, stored):
@@ -735,7 +738,7 @@ def test_a_large_profile_is_cut_down_to_its_heaviest_calls():
     calls = {tuple(stack[:depth]) for stack, _ in pruned for depth in range(1, len(stack) + 1)}
     assert len(calls) <= MAX_NODES + 50 + 1  # Each caller may have one bucket, and so may the root.
     assert sum(spent for _, spent in pruned) == pytest.approx(sum(spent for _, spent in records))
-    assert (["thread", "root", "heavy\x01cClass"], 100.0) in pruned
+    assert (["thread", "root", "heavy\x01cClass\x01l7"], 100.0) in pruned
 
 
 def test_a_small_profile_is_stored_as_it_is():

@@ -124,6 +124,7 @@ def test_what_is_held_in_memory_is_bounded_in_bytes(settings, monkeypatch):
     # Then as many are kept as there is room for, the others are counted, and what was published makes room
     assert backlog.oldest(100, but=()) == entries[:3]
     assert backlog.dropped == 17
-    backlog.done(2)
+    for entry in entries[:2]:
+        backlog.done(entry)
     backlog.add(entries[10:])
     assert backlog.oldest(100, but=()) == [entries[2], *entries[10:12]]
