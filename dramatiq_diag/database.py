@@ -336,6 +336,19 @@ def _revision(connection: Connection) -> str | None:
     return revision
 
 
+def is_read_only(engine: Engine) -> bool:
+    """Returns: Whether a PostgreSQL server refuses to write, as during a failover; False for SQLite, a file of ours.
+
+    Raises:
+      StoreUnavailableError: When the database cannot be reached.
+    """
+    if engine.dialect.name != "postgresql":
+        return False
+    with translated(), engine.connect() as connection:
+        state: str = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
+        return state == "on"
+
+
 def alembic_config() -> Config:
     """Returns: Alembic's configuration with the migrations that came with this package."""
     from alembic.config import Config

@@ -16,7 +16,7 @@ from pathlib import Path
 from .collector_names import ALL, COLLECTOR_NAMES, discover, expand, installed
 from .collectors import load
 from .collectors.base import UnavailableCollector
-from .database import HEAD_REVISION, check_schema
+from .database import HEAD_REVISION, check_schema, is_read_only
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
 from .locations import shown_url
 from .owner_lock import NO_LOCKS, try_lock
@@ -261,6 +261,9 @@ def _store(settings: Settings) -> Iterable[Check]:
     try:
         with closing(Store(settings)) as store:
             check_schema(store.engine)
+            if is_read_only(store.engine):
+                detail = f"{shown} takes nothing at the moment: it is read-only"
+                return [_finding("database", detail, "Ended runs wait in the spool until it takes them.")]
             return [_ok("database", f"{shown} is at revision {HEAD_REVISION}"), _identity(store), _workers(store)]
     except NotInstalledError as error:
         return [_finding("database", f"{shown} cannot be reached without its driver", str(error))]

@@ -209,7 +209,8 @@ class Publisher:
             self._warned_at = now
             dropped = f" {self.backlog.dropped} were dropped, as the disk took nothing." if self.backlog.dropped else ""
             lost = f" {self.backlog.lost} were removed from it." if self.backlog.lost else ""
-            self.logger.warning("%s %d sealed runs wait in the spool.%s%s", error, len(self.backlog), lost, dropped)
+            text = str(error) if str(error).endswith(".") else f"{error}."
+            self.logger.warning("%s %d sealed runs wait in the spool.%s%s", text, len(self.backlog), lost, dropped)
 
 
 def _running(run: Run) -> RunRecord:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,8 +59,14 @@ def test_the_beginning_of_an_id_is_enough_where_one_task_has_it(command: Command
     found = command(name, "4c1", *kind)
 
     assert found.exit_code == 0
-    assert command(name, "4c1d-first", *kind).stdout == found.stdout
+    exact = command(name, "4c1d-first", *kind)
+    assert _without_signatures(exact.stdout) == _without_signatures(found.stdout)
     assert command(name, "nothing", *kind).stderr == "Error: Nothing was ever collected for task 'nothing'.\n"
+
+
+def _without_signatures(text: str) -> str:
+    """Returns: A text without the parts of URLs that are others each second."""
+    return re.sub(r"\?expires=\S+", "", text)
 
 
 def test_the_beginning_of_several_ids_names_the_tasks(command: Command, store: Store) -> None:

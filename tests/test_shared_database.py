@@ -16,6 +16,7 @@ from sqlalchemy import inspect, text
 from test_store import bundle, run_record
 
 from dramatiq_diag.database import HEAD_REVISION, alembic_config, check_schema, make_engine, migrate
+from dramatiq_diag.doctor import Status, examine
 from dramatiq_diag.errors import SchemaError, StoreUnavailableError
 from dramatiq_diag.models import Base
 
@@ -329,3 +330,14 @@ def test_a_migration_that_fails_changes_nothing(url, settings, monkeypatch):
         migrate(settings(database_url=url))
 
     assert tables(url) == before
+
+
+def test_the_doctor_sees_that_postgresql_is_read_only(settings, postgres):
+    with postgres.database() as name:
+        given = settings(database_url=postgres.url(name))
+        assert [check.status for check in examine(given) if check.name == "database"] == [Status.OK]
+        postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+
+        (found,) = [check for check in examine(given) if check.name == "database"]
+
+    assert (found.status, "read-only" in found.detail) == (Status.FINDING, True)

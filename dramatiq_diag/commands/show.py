@@ -114,7 +114,8 @@ def _show_run(run: RunDocument, attempts: int, interruption: str | None) -> None
     click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
     echo_reason(interruption)
     if run["exception"] is not None:
-        click.echo(f"  raised {printable(run['exception']['type'])}: {printable(run['exception']['message'])}")
+        raised = ": ".join(filter(None, (run["exception"]["type"], run["exception"]["message"])))
+        click.echo(f"  raised {printable(raised)}")
 
 
 def _show_tree(run: TaskRun, parent: RankedRun | None, children: list[RankedRun]) -> None:

@@ -205,6 +205,6 @@ def test_a_rendering_that_takes_too_long_is_given_up(site: Site, monkeypatch: py
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 def test_a_rendering_that_takes_too_much_memory_is_a_clear_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", 16 * 1024**2)
+    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", 4 * 1024**2)
     path = site.publish_one(profile_artifact())
-    assert "within 16 MiB of memory" in assert_problem(site.get(path), 500)
+    assert "within 4 MiB of memory" in assert_problem(site.get(path), 500)
