@@ -36,6 +36,7 @@ from support import (
 )
 
 from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.asking import set_sender
 from dramatiq_diag.database import migrate
 from dramatiq_diag.store import Store
 
@@ -138,6 +139,9 @@ def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     """Fails a test that leaves a thread, a tracker, a profile function, a switch interval or an open file of ours."""
     switch_interval_s = sys.getswitchinterval()
     yield
+    set_sender(
+        None
+    )  # A test that simulates a worker is a task's thread itself, and the next one sends no children of it.
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")] == []
     assert sys.getprofile() is None
     assert threading.getprofile() is None

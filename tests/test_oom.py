@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,8 @@ def test_a_task_that_is_killed_for_its_memory_leaves_all_three(bench, settings, 
             # The memory curve goes up to the end
             rows = stored(given).data(task_id, "memory_profile").decode().splitlines()[1:]
             curve = [float(row.split("\t")[1]) for row in rows]
-            assert curve == sorted(curve)
+            falls = [before - after for before, after in pairwise(curve)]
+            assert max(falls) < 1  # The kernel may take back a page of a file in between.
             assert curve[-1] - curve[0] > 0.6 * (_LIMIT_BYTES / _MEGABYTE - curve[0])
             # The time profile has the function, and the memray report its line
             session = json.loads(stored(given).data(task_id, "pyinstrument_profile"))

@@ -123,7 +123,13 @@ class _SamplerRecording(SessionRecording):
 
     def _join(self) -> None:
         actor = self.run.actor
-        self.profile = Profile(self.run.thread_id, anchor_of(actor), is_async=self.is_async, root=root_of(actor))
+        self.profile = Profile(
+            self.run.thread_id,
+            anchor_of(actor),
+            is_async=self.is_async,
+            root=root_of(actor),
+            called=lambda: self.run.started,
+        )
         self.profile.coroutine = self.coroutine
         self.profile.interval_s = self.interval_s
         self._start_clocks()

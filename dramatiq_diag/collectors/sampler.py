@@ -7,7 +7,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import CodeType
 from typing import Any
 
@@ -38,9 +38,18 @@ class Profile:
       anchor: The code that calls the actor's function.
       is_async: Whether the run is that of an async actor, which is sampled through its coroutine.
       root: The code of the actor's function, if it has one.
+      called: Gives the time of the call of the function, by `time.perf_counter`; time before that is not charged.
     """
 
-    def __init__(self, thread_id: int, anchor: CodeType, *, is_async: bool, root: CodeType | None = None) -> None:
+    def __init__(
+        self,
+        thread_id: int,
+        anchor: CodeType,
+        *,
+        is_async: bool,
+        root: CodeType | None = None,
+        called: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.thread_id = thread_id
         self.anchor = anchor
         self.root = root
@@ -55,6 +64,7 @@ class Profile:
         self.timeline: list[tuple[Stack, float]] | None = []
         "Stacks in their order, with seconds; None once it is too long to be kept."
         self.sample_count = 0
+        self.called = called
         self.last_s = time.perf_counter()
         self._timeline_frames = 0
 
@@ -71,7 +81,7 @@ class Profile:
         if due_s <= self.last_s:  # It was due before this profile began.
             return
         stacks = [] if asked is None else asked.read(self.codes)
-        spent_s = due_s - self.last_s
+        spent_s = max(due_s - max(self.last_s, self.called()), 0.0)
         self.last_s = due_s
         if stacks:
             self.sample_count += 1
