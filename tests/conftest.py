@@ -139,9 +139,8 @@ def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     """Fails a test that leaves a thread, a tracker, a profile function, a switch interval or an open file of ours."""
     switch_interval_s = sys.getswitchinterval()
     yield
-    set_sender(
-        None
-    )  # A test that simulates a worker is a task's thread itself, and the next one sends no children of it.
+    # A test that simulates a worker is a task's thread: the messages of the next test are not sent by its run.
+    set_sender(None)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")] == []
     assert sys.getprofile() is None
     assert threading.getprofile() is None
