@@ -152,8 +152,9 @@ class Capturing:
         self.held.missed = False
         with self._store.opened().session() as session:
             captures = [capture for capture in permits.open_captures(session) if self._is_for_here(capture)]
+        # Given back, as a capture may only have ended for this process: the last worker with its actor stops.
         for capture_id in self._mine.keys() - {capture.capture_id for capture in captures}:
-            self.held.withdraw(self._mine.pop(capture_id))
+            self._give_back(self._mine[capture_id])
         self.held.watch({capture.actor_name for capture in captures})
         self.process.selection.captures = self.held if captures else None
         for capture in captures:
