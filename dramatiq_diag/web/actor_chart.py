@@ -27,6 +27,7 @@ class Range(enum.StrEnum):
     DAY = "24h"
     WEEK = "7d"
     MONTH = "30d"
+    ALL = "all"
 
 
 _LENGTHS = {
@@ -55,12 +56,12 @@ def actor_chart(session: Session, actor_name: str, chosen: Range | None, mount: 
     Parameters:
       session: The transaction.
       actor_name: The actor.
-      chosen: The range; None for the shortest that has enough runs, or the longest if none has.
+      chosen: The range; None for the shortest that has enough runs, or all runs if none has.
       mount: The path that the app is mounted at, without a slash at its end.
     """
     now = datetime.now(UTC)
-    given = chosen or next((range_ for range_ in Range if _has_enough(session, actor_name, now, range_)), Range.MONTH)
-    since = now - _LENGTHS[given]
+    given = chosen or next((range_ for range_ in _LENGTHS if _has_enough(session, actor_name, now, range_)), Range.ALL)
+    since = None if given is Range.ALL else now - _LENGTHS[given]
     page = runs_document(session, RunFilter(actor_name=actor_name, started_since=since), _MAX_DRAWN, None)
 
     def href(run: RunDocument) -> str:
