@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from .asking import asking_for
-from .permission import HEADER, KEY_HEADER, RESULT_HEADER, Permission
+from .permission import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
 from .settings import Settings
 
 Message = MutableMapping[str, Any]
@@ -32,26 +32,28 @@ class DiagnosticsMiddleware:
 
     def __init__(self, app: AsgiApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
         self._app = app
-        self._permission = Permission(Settings.load(settings), open_to_all=open_to_all)
+        settings = Settings.load(settings)
+        key = None if settings.request_key is None else settings.request_key.get_secret_value()
+        self._policy = HeaderPolicy(settings.task_diagnostics_on_request, key, open_to_all=open_to_all)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        verdict = None
+        decision = None
         if scope["type"] == "http":
-            verdict = self._permission.judge(_header(scope, HEADER), _header(scope, KEY_HEADER))
-        if verdict is None:
+            decision = self._policy.decide(_header(scope, HEADER), _header(scope, KEY_HEADER))
+        if decision is None:
             await self._app(scope, receive, send)
             return
-        result = (RESULT_HEADER.lower().encode(), verdict.result.encode())
+        result = (RESULT_HEADER.lower().encode(), decision.result.encode())
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), result]}
             await send(message)
 
-        if not verdict.names:
+        if not decision.names:
             await self._app(scope, receive, tell)
             return
-        with asking_for(verdict.names):
+        with asking_for(decision.names):
             await self._app(scope, receive, tell)
 
 

@@ -8,13 +8,13 @@ import threading
 from dramatiq import Broker, Worker
 
 from .asking import CLEANUP_ACTOR
-from .cleanup import Schedule, register_cleanup
-from .process import Process
+from .cleanup_schedule import Schedule, declare_cleanup
+from .process import WorkerProcess
 from .settings import Settings
 
 
 class Workers:
-    """The workers of this process, which share one `Process`; made when the first of them boots.
+    """The workers of this process, which share one `WorkerProcess`; made when the first of them boots.
 
     Parameters:
       settings: The settings.
@@ -25,12 +25,12 @@ class Workers:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         "For `join` and `leave`; two workers may be started or stopped by two threads."
-        self._process: Process | None = None
+        self._process: WorkerProcess | None = None
         self._schedule: Schedule | None = None
         self._members: tuple[tuple[Broker, Worker], ...] = ()
         "Replaced as a whole: the publisher and the captures look at it from their threads."
 
-    def join(self, broker: Broker, worker: Worker) -> Process:
+    def join(self, broker: Broker, worker: Worker) -> WorkerProcess:
         """Takes in a worker that boots.
 
         Returns:
@@ -39,7 +39,7 @@ class Workers:
         """
         if (broker, worker) not in self._members:
             self._members = (*self._members, (broker, worker))
-        register_cleanup(broker)
+        declare_cleanup(broker, self.settings)
         if self._process is None:
             self._process = self._started()
         self._process.selection.look_at(broker.actors.values())
@@ -78,12 +78,9 @@ class Workers:
             if actor.actor_name != CLEANUP_ACTOR and _has(broker, worker, actor.actor_name)
         }
 
-    def _started(self) -> Process:
-        process = Process(self.settings)
+    def _started(self) -> WorkerProcess:
         self._schedule = Schedule(self.settings, self.listener) if self.settings.cleanup_interval else None
-        process.publisher.schedule = self._schedule
-        process.capturing.can_run = self.can_run
-        process.capturing.actors = self.actors
+        process = WorkerProcess(self.settings, self, self._schedule)
         for broker, _ in self._members:
             process.selection.look_at(broker.actors.values())
         process.start()

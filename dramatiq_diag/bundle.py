@@ -11,8 +11,8 @@ from typing import Annotated, BinaryIO
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError
 
-from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN
-from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record, checkpoint_kind
+from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, checkpoint_name
+from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record
 from .errors import SpoolError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .reading import PIECE_BYTES, PiecesFile
@@ -253,7 +253,7 @@ def _cut_short(entry: Entry, contents: _Contents) -> _End:
 
 def artifact_kinds(bundle: Bundle) -> list[str]:
     """Returns: The kinds of files that the entry of this bundle may have."""
-    return [kind for artifact in bundle.artifacts for kind in (artifact.name, checkpoint_kind(artifact.name))]
+    return [kind for artifact in bundle.artifacts for kind in (artifact.name, checkpoint_name(artifact.name))]
 
 
 def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:
@@ -261,9 +261,9 @@ def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> Artifac
     if status in LIVE_STATUSES and contents.cut is not None and declared.name in contents.texts:
         status, reason = ArtifactStatus.PARTIAL, f"{reason or ''} {contents.cut}".lstrip()
     opener = _content(entry, contents, declared.name) if status in LIVE_STATUSES else None
-    if status in LIVE_STATUSES and opener is None and entry.size_bytes(checkpoint_kind(declared.name)):
+    if status in LIVE_STATUSES and opener is None and entry.size_bytes(checkpoint_name(declared.name)):
         status, reason = ArtifactStatus.PARTIAL, reason or "The worker process died before it was saved."
-        opener = partial(entry.open, checkpoint_kind(declared.name))
+        opener = partial(entry.open, checkpoint_name(declared.name))
     if status in LIVE_STATUSES and opener is None:
         status = ArtifactStatus.FAILED
         nothing = "The worker process died before there was anything of this."

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from .asking import CLEANUP_ACTOR
 from .clock import Clock
 from .collector_names import ALL, expand
-from .collectors import collector_class
+from .collectors.registry import collector_class
 from .errors import DiagnosticsError
 from .models import Capture, CapturePermit
 from .options import Request, judge_options

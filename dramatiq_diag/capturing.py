@@ -8,17 +8,15 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from . import permits
 from .errors import DiagnosticsError
 from .held import HeldPermits, Permit
+from .lazy_store import LazyStore
 from .logs import get_logger
 from .permits import OpenCapture
+from .selection import Selection
 from .worker_actors import note_actors
-
-if TYPE_CHECKING:
-    from .process import Process
 
 #: Seconds between looks at which captures are open; one query each.
 POLL_INTERVAL_S = 2.5
@@ -44,17 +42,24 @@ class Capturing:
       lease ends: then the capture has its artifacts and those of the other.
 
     Parameters:
-      process: The worker process.
+      store: The store.
+      selection: The selection of the process, which is given the captures that are open.
+      can_run: Returns whether this process runs an actor of that name.
+      actors: Returns the actors that this process runs, each with its queue.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(
+        self,
+        store: LazyStore,
+        selection: Selection,
+        can_run: Callable[[str], bool],
+        actors: Callable[[], Mapping[str, str]],
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.process = process
         self.held = HeldPermits()
-        self.can_run: Callable[[str], bool] = bool
-        "Whether this process runs an actor of that name; set at the boot."
-        self.actors: Callable[[], Mapping[str, str]] = dict
-        "The actors that this process runs, each with its queue; set at the boot."
+        self._selection = selection
+        self._can_run = can_run
+        self._actors = actors
         self._holder = uuid.uuid4()
         self._mine: dict[uuid.UUID, Permit] = {}
         "Capture -> the permit that this process has of it and has not told to be used."
@@ -66,7 +71,7 @@ class Capturing:
         self._noted: Mapping[str, str] = {}
         "The actors that this process last said it has."
         self._note_due = 0.0
-        self._store = process.store
+        self._store = store
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.captures", daemon=True)
 
     def start(self) -> None:
@@ -141,7 +146,7 @@ class Capturing:
 
     def _note_actors(self) -> None:
         """Says which actors this process has: when it starts, when there are others, and now and then."""
-        actors, now = self.actors(), time.monotonic()
+        actors, now = self._actors(), time.monotonic()
         if actors != self._noted or now >= self._note_due:
             with self._store.opened().session() as session:
                 note_actors(session, actors)
@@ -156,14 +161,14 @@ class Capturing:
         for capture_id in self._mine.keys() - {capture.capture_id for capture in captures}:
             self._give_back(self._mine[capture_id])
         self.held.watch({capture.actor_name for capture in captures})
-        self.process.selection.captures = self.held if captures else None
+        self._selection.captures = self.held if captures else None
         for capture in captures:
             self._see_to(capture)
 
     def _is_for_here(self, capture: OpenCapture) -> bool:
-        if not self.can_run(capture.actor_name):
+        if not self._can_run(capture.actor_name):
             return False
-        refusal = self.process.selection.refusal(capture.diagnostics)
+        refusal = self._selection.refusal(capture.diagnostics)
         if refusal is not None and capture.capture_id not in self._warned:
             self._warned.add(capture.capture_id)
             text = "Capture %s of actor %r is left to other workers: %s"
@@ -218,7 +223,7 @@ class Capturing:
                 permits.give_back(session, permit.capture.capture_id, permit.number, self._holder)
 
     def _finish(self) -> None:
-        self.process.selection.captures = None
+        self._selection.captures = None
         try:
             self._hear(0.0)
             if not self._failing:

@@ -21,6 +21,12 @@ STACKS = "stacks"
 #: The collectors that can begin on another thread, in the middle of a run, in the order of starting.
 LATE_NAMES = ("memray", "memory", "pyinstrument")
 
+#: The reason why pyinstrument's own engine cannot start in the middle of a run.
+CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
+
+#: The largest limit of a run's log, in bytes. The log is part of the run's entry in the spool, which has a limit too.
+MAX_LOG_BYTES = 64 * 1024**2
+
 #: The entry point group of other packages: each entry point's name is that of a collector, and its object the class.
 GROUP = "dramatiq_diag.collectors"
 

@@ -16,7 +16,7 @@ from .models import LIVE_STATUSES, Artifact
 from .reports.calltree import CallTree
 from .reports.comparison import FunctionChange, compare_trees
 from .reports.errors import ReportError
-from .units import size
+from .text import format_size
 
 #: Opens a form of an artifact, which may have to be rendered first.
 Opener = Callable[[Artifact, str], BinaryIO]
@@ -154,7 +154,7 @@ def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[A
         with open_form(artifact, form) as file:
             size_bytes = file.seek(0, os.SEEK_END)
             if size_bytes > MAX_FORM_BYTES:
-                return None, f"{name} of run {which} is too large to be compared: {size(size_bytes)}."
+                return None, f"{name} of run {which} is too large to be compared: {format_size(size_bytes)}."
             file.seek(0)
             return json.load(file), None
     except UNREADABLE as error:

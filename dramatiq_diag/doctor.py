@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .collector_names import ALL, COLLECTOR_NAMES, discover, expand, installed
-from .collectors import load
 from .collectors.base import UnavailableCollector
+from .collectors.registry import load
 from .database import HEAD_REVISION, check_schema, is_read_only
 from .errors import DiagnosticsError, NotInstalledError, StoreMismatchError
 from .locations import shown_url

@@ -41,11 +41,6 @@ Record = dict[str, Any]
 _TOO_LARGE: Record = {"cut": "Its entry in the spool was too large to be read as a whole."}
 
 
-def checkpoint_kind(kind: str) -> str:
-    """Returns: The kind of the file that stands in for an artifact's until that is saved."""
-    return f"{kind}.part"
-
-
 class Entry:
     """One run's entry: appended to while the run runs, read when it is published, then removed.
 

@@ -13,9 +13,9 @@ from .collector_names import STACKS
 from .collectors.base import Collector, Recording
 from .collectors.stacks import coroutine_function
 from .errors import GUARDED
-from .models import ArtifactStatus
 from .run import Run
 from .stackdump import dump_stacks
+from .statuses import ArtifactStatus
 from .ticker import Timer
 from .trigger_texts import Trigger
 from .triggers import Plan
@@ -54,14 +54,14 @@ class Late:
                     timer = Timer(max(trigger.after_s, 0.001), lambda: None)
                     timer.call = partial(self._ring, timer, trigger)
                     self._timers.append(timer)
-                    self.run.process.ticker.add(timer)
+                    self.run.services.ticker.add(timer)
         except GUARDED as error:
             self._warn(error)
 
     def _follow_coroutine(self) -> None:
         loop_thread = get_event_loop_thread()
         if loop_thread is not None:
-            self.run.process.coroutines.expect(loop_thread, self._found_coroutine)
+            self.run.services.coroutines.expect(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.run.coroutine = coroutine
@@ -78,20 +78,20 @@ class Late:
             begun = dict(self._begun)
         self.run.coroutine = None
         if coroutine_function(self.run.actor) is not None:
-            self.run.process.coroutines.forget()
+            self.run.services.coroutines.forget()
         for collector in self.plan.collectors:
             if collector.name not in begun:
                 self._not_begun(collector)
             elif not begun[collector.name]:
                 reason = "The run ended while its trigger was starting it."
-                self.run.append_outcome(collector, ArtifactStatus.SKIPPED, reason)
+                self.run.recordings.append_outcome(collector, ArtifactStatus.SKIPPED, reason)
         if self.plan.log is not None and self.plan.log_is_own and not self._wrote_stacks:
             self._not_begun(self.plan.log)
 
     def _not_begun(self, collector: Collector) -> None:
         conditions = self.plan.conditions(collector.name)
         reason = f"Its trigger did not fire: {conditions}."
-        self.run.append_outcome(collector, ArtifactStatus.SKIPPED, reason)
+        self.run.recordings.append_outcome(collector, ArtifactStatus.SKIPPED, reason)
 
     # The rest runs on the ticker's thread.
 
@@ -113,7 +113,7 @@ class Late:
             self._warn(error)
 
     def _warn(self, error: BaseException) -> None:
-        self.run.process.warn_once(("trigger", type(error)), error, "A trigger was lost.")
+        self.run.services.warn_once(("trigger", type(error)), error, "A trigger was lost.")
 
     def _fire(self, trigger: Trigger) -> None:
         if self._ended or trigger not in self._waiting:  # The look may have come first.
@@ -126,7 +126,9 @@ class Late:
                 self._begin(collector)
 
     def _write_stacks(self, log: Collector, trigger: Trigger) -> None:
-        text = dump_stacks(self.run, trigger.condition)
+        run = self.run
+        occasion = f"{run.elapsed_s:.3f} s after the start of the task ({trigger.condition})"
+        text = dump_stacks(run.thread_id, run.coroutine, run.services.coroutines.thread_id, occasion)
         with self._lock:
             if not self._ended:
                 self.run.append_text(log, text)
@@ -141,22 +143,22 @@ class Late:
         recording: Recording | None = None
         failure: BaseException | None = None
         try:
-            recording = self.run.record(collector)
+            recording = self.run.recordings.record(self.run, collector)
             self._start(collector, recording)
         except GUARDED as error:
             failure = error
         with self._lock:
             self._begun[collector.name] = True
             if not self._ended and failure is not None:
-                self.run.not_started(collector, failure)
+                self.run.recordings.not_started(collector, failure)
             elif not self._ended and recording is not None:
-                self.run.join(collector, recording)
+                self.run.recordings.join(collector, recording)
                 return
         if recording is not None:
             self._take_back(collector, recording)
 
     def _start(self, collector: Collector, recording: Recording) -> None:
-        self.run.call(collector, recording, recording.start)
+        self.run.recordings.call(collector, recording, recording.start)
         if recording.enter is not None:
             raised: Exception | None = None
             try:
@@ -168,7 +170,7 @@ class Late:
     def _take_back(self, collector: Collector, recording: Recording) -> None:
         """Ends what was started in part, or too late."""
         try:
-            self.run.call(collector, recording, recording.stop)
+            self.run.recordings.call(collector, recording, recording.stop)
         finally:
-            self.run.call(collector, recording, recording.discard)
-            self.run.remove_files(collector)
+            self.run.recordings.call(collector, recording, recording.discard)
+            self.run.recordings.remove_files(collector)

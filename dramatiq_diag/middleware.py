@@ -19,7 +19,7 @@ from .statuses import RunStatus
 
 if TYPE_CHECKING:
     from .booting import Workers
-    from .process import Process
+    from .process import WorkerProcess
 
 
 class Diagnostics(Middleware):
@@ -41,7 +41,7 @@ class Diagnostics(Middleware):
     def __init__(self, settings: Settings | None = None) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = Settings.load(settings)
-        self.process: Process | None = None
+        self.process: WorkerProcess | None = None
         "What this worker process has; None outside a worker, and while nothing can be selected."
 
     @property
@@ -84,7 +84,7 @@ class Diagnostics(Middleware):
             try:
                 enter()  # Right here; see `Recording.enter`.
             except Exception as error:  # noqa: BLE001 - the recording decides.
-                run.enter_error = error
+                run.recordings.enter_error = error
 
     def after_process_message(
         self,
@@ -133,7 +133,7 @@ class Diagnostics(Middleware):
             self.logger.error("The broker has Diagnostics twice: the first works, and this one does not.")
         return first is self
 
-    def _end(self, process: Process, status: RunStatus, exception: BaseException | None = None) -> None:
+    def _end(self, process: WorkerProcess, status: RunStatus, exception: BaseException | None = None) -> None:
         while True:
             try:
                 process.end(status, exception)

@@ -10,7 +10,7 @@ from .collector_names import ALL, all_names
 from .errors import DiagnosticsError
 
 if TYPE_CHECKING:
-    from .collectors import Collector, Options
+    from .collectors.base import Collector, Options
 
 #: Name of each collector that is asked for -> its options, as they were given.
 Request = Mapping[str, Mapping[str, Any]]

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 
 from .collector_names import ALL, all_names, expand
-from .settings import Settings
 
 #: The headers of a request, and the one that says what became of it.
 HEADER = "X-Task-Diagnostics"
@@ -25,7 +24,7 @@ _MAX_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class HeaderDecision:
     """What became of a request for diagnostics."""
 
     names: tuple[str, ...]
@@ -34,24 +33,24 @@ class Verdict:
     "For the response header: out of the request it has names alone, of letters, digits, dashes and underscores."
 
 
-class Permission:
+class HeaderPolicy:
     """Judges the headers of requests.
 
     Parameters:
-      settings: What may be asked for, and the key.
+      on_request: The names that may be asked for.
+      key: The key that a request must bring; None where none is set.
       open_to_all: Whether a request may ask without a key where none is set: anybody who reaches the application can
         then start collectors, which cost the workers time and memory.
     """
 
-    def __init__(self, settings: Settings, *, open_to_all: bool = False) -> None:
+    def __init__(self, on_request: tuple[str, ...], key: str | None, *, open_to_all: bool = False) -> None:
         # Not what is installed here: the workers may have more than the machine that answers requests.
-        self._allowed = frozenset(expand(settings.task_diagnostics_on_request, here=False))
-        key = settings.request_key
-        self._key = None if key is None else key.get_secret_value().encode()
+        self._allowed = frozenset(expand(on_request, here=False))
+        self._key = None if key is None else key.encode()
         self._open_to_all = open_to_all
 
-    def judge(self, wanted: bytes | None, key: bytes | None) -> Verdict | None:
-        """Judges a request.
+    def decide(self, wanted: bytes | None, key: bytes | None) -> HeaderDecision | None:
+        """Decides about a request.
 
         Parameters:
           wanted: What its header has, names separated by commas.
@@ -63,11 +62,11 @@ class Permission:
         if wanted is None or not wanted.strip():
             return None
         if self._key is None and not self._open_to_all:
-            return Verdict(names=(), result="ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
+            return HeaderDecision(names=(), result="ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
         if self._key is not None and not hmac.compare_digest(key or b"", self._key):
-            return Verdict(names=(), result=f"ignored: {KEY_HEADER} is not the right one")
+            return HeaderDecision(names=(), result=f"ignored: {KEY_HEADER} is not the right one")
         if len(wanted) > _MAX_LENGTH:
-            return Verdict(names=(), result=f"ignored: more than {_MAX_LENGTH} characters")
+            return HeaderDecision(names=(), result=f"ignored: more than {_MAX_LENGTH} characters")
         names = dict.fromkeys(name.strip() for name in wanted.decode("latin-1").split(",") if name.strip())
         meant = {name: None for name in all_names(here=False) if name in self._allowed} if ALL in names else {}
         accepted = tuple(meant | {name: None for name in names if name in self._allowed})
@@ -75,7 +74,7 @@ class Permission:
         texts = [f"accepted: {', '.join(accepted)}"] if accepted else []
         if ignored:
             texts.append(f"ignored: {_listed(ignored)}, which TASK_DIAGNOSTICS_ON_REQUEST does not have")
-        return Verdict(names=accepted, result="; ".join(texts))
+        return HeaderDecision(names=accepted, result="; ".join(texts))
 
 
 def _listed(names: list[str]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
@@ -18,27 +16,25 @@ from .asking import CLEANUP_ACTOR, Sender, depth_of, set_sender, task_id_of
 from .backlog import Backlog
 from .capturing import Capturing
 from .collector_names import expand
-from .collectors import close_all, load, open_all
 from .collectors.base import Collector
-from .collectors.coroutines import CoroutineWatch
+from .collectors.registry import close_all, load, open_all
+from .collectors.services import Services
 from .errors import GUARDED, SpoolError
 from .forks import call_in_child, forget
 from .frames import GarbagePause
-from .hook import ProfileHook
+from .keep_policy import KeepPolicy
 from .late import Late
 from .lazy_store import LazyStore
 from .logs import get_logger
-from .models import RunStatus
 from .publisher import Publisher
-from .rss import RssReader
 from .rsswatch import RssWatch
-from .rules import Judge
 from .run import Run
-from .sealer import Sealer
+from .sealer import RunSaver
 from .selection import NOTHING, Selection
 from .settings import Settings
 from .spool import Spool
-from .switching import SwitchInterval
+from .statuses import RunStatus
+from .store import Store
 from .tasklog import TaskLog
 from .ticker import Ticker
 from .trigger_texts import collectors_of, parse_triggers
@@ -49,49 +45,67 @@ from .vitals import Vitals, VitalsReader
 _UNDO_TIMEOUT_S = 5.0
 
 
-class Process:
-    """The collectors, the spool and the threads of this process, and its running runs.
+class HostedActors(Protocol):
+    """The actors that the workers of this process execute."""
+
+    def can_run(self, actor_name: str) -> bool:
+        """Returns: Whether one of the workers executes an actor of that name."""
+
+    def actors(self) -> Mapping[str, str]:
+        """Returns: The actors, each with its queue."""
+
+
+class WorkerProcess:
+    """The collectors, the spool, the threads and the running runs of one worker process.
 
     Parameters:
       settings: The settings.
-      clock: What the times of runs are measured by, in seconds; it must not go back.
-      ticker: Calls what happens at intervals; without it one by that clock, with a thread.
+      hosted: The actors that the process executes.
+      keep_schedule: Enqueues the cleanup when it is due; the publisher calls it every few seconds.
+      clock: The clock that times of runs are measured by, in seconds; it must not go back.
+      ticker: Calls functions at intervals; by default one by that clock, with a thread.
     """
 
     def __init__(
-        self, settings: Settings, *, clock: Callable[[], float] = time.perf_counter, ticker: Ticker | None = None
+        self,
+        settings: Settings,
+        hosted: HostedActors,
+        keep_schedule: Callable[[Store], None] | None = None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        ticker: Ticker | None = None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
-        self.clock = clock
-        self.hostname = socket.gethostname()
-        self.pid = os.getpid()
         self.log = TaskLog(self.logger)
-        self.ticker = Ticker(clock) if ticker is None else ticker
-        self.rss = RssReader()
+        self.services = Services(log=self.log, clock=clock, ticker=Ticker(clock) if ticker is None else ticker)
         self.spool = Spool(settings)
-        self.profile_hook = ProfileHook()
-        self.switch_interval = SwitchInterval()
-        self.coroutines = CoroutineWatch()
         names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)
         self.collectors = load((*names, *collectors_of(parse_triggers(settings.triggers))), settings)
-        self.selection = Selection(settings, self.collectors, self.log.warn)
-        self.triggers = Triggers(settings, self.collectors, self.log.warn)
-        self.judge = Judge(settings, self.log.warn)
+        self.selection = Selection(
+            self.collectors,
+            settings.task_diagnostics,
+            settings.task_diagnostics_on_request,
+            options_on_request=settings.options_on_request,
+            sample_rate=settings.sample_rate,
+            warn=self.log.warn,
+        )
+        self._triggers = Triggers(self.collectors, settings.triggers, settings.pyinstrument_engine, self.log.warn)
+        self._keep_policy = KeepPolicy(settings.keep_if, self.log.warn)
         self.runs: dict[int, Run] = {}
         "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
         self._inherited: dict[int, Run] = {}
         "In a forked process, the runs of the one that it was forked from."
-        self.hung: set[Collector] = set()
+        self.stuck: set[Collector] = set()
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
-        "The ids of runs whose entries are not whole yet."
-        self.store = LazyStore(settings, users=2)  # The publisher, and the captures.
+        "The ids of runs whose entries are not complete yet."
+        store = LazyStore(settings, users=2)  # The publisher, and the captures.
         backlog = Backlog(self.spool, self.unsaved)
-        self.sealer = Sealer(self, backlog)
-        self.publisher = Publisher(self, backlog)
-        self.capturing = Capturing(self)
-        self.rss_watch = RssWatch(self)
+        self.saver = RunSaver(self.spool, backlog, self.log)
+        self.publisher = Publisher(self.services, self.spool, backlog, store, self.runs, keep_schedule)
+        self.captures = Capturing(store, self.selection, hosted.can_run, hosted.actors)
+        self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
         self._vitals = VitalsReader()
         self._messages: dict[int, MessageProxy] = {}
 
@@ -100,28 +114,29 @@ class Process:
         with ExitStack() as undo:
             call_in_child(self._end_in_child)
             undo.callback(self._close)
-            open_all(self.collectors, self)
+            open_all(self.collectors, self.services)
             try:
                 self.spool.open()
             except SpoolError as error:
                 self.logger.error("%s Until then diagnostics are held in memory.", error)
-                self.sealer.has_warned = True
-            self.ticker.start()
-            self.sealer.start()
-            undo.callback(self.sealer.stop, _UNDO_TIMEOUT_S)
+                self.saver.has_warned = True
+            self.services.ticker.start()
+            self.saver.start()
+            undo.callback(self.saver.stop, _UNDO_TIMEOUT_S)
             self.publisher.start()
             undo.callback(self.publisher.stop, _UNDO_TIMEOUT_S)
-            self.capturing.start()
+            self.captures.start()
             undo.pop_all()
 
     def _end_in_child(self) -> None:
         """Leaves to a process that a task forks the interpreter's own settings, and to this one its runs."""
-        self._inherited, self.runs = self.runs, {}  # Kept: a Tracker that is let go of writes to the capture.
-        self.switch_interval.end_in_child()
+        self._inherited.update(self.runs)  # Kept: a Tracker whose reference is dropped writes to the capture.
+        self.runs.clear()
+        self.services.switch_interval.end_in_child()
         GarbagePause.end_in_child()
 
-    def write_vitals(self, runs: Sequence[Run]) -> None:
-        """Leaves in the spool how it stands, for whoever salvages it if this process ends suddenly; fires triggers."""
+    def _look_further(self, runs: Sequence[Run]) -> None:
+        """Writes the memory state of the process, so that a sudden death can be explained. Then fires triggers."""
         try:
             vitals = self._vitals.read()
             self._write_state(vitals)
@@ -131,36 +146,36 @@ class Process:
                 if run.late is not None:
                     run.late.look(vitals.rss_bytes)
         except GUARDED as error:  # As when the task uses up all descriptors: this look is lost, not the later ones.
-            self.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
+            self.services.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
 
     def _write_state(self, vitals: Vitals) -> None:
         try:
             self.spool.write_state(time.time(), vitals)
         except OSError as error:  # As when the disk is full; triggers go by the look all the same.
-            self.warn_once("state", error, "The state of the process could not be noted.")
+            self.services.warn_once("state", error, "The state of the process could not be noted.")
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
         stop_at = time.monotonic() + timeout_s
-        self.capturing.stop()
-        self.sealer.stop(timeout_s)
+        self.captures.stop()
+        self.saver.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
-        self.capturing.join(max(stop_at - time.monotonic(), 1.0))
+        self.captures.join(max(stop_at - time.monotonic(), 1.0))
         self._close()
 
     def _close(self) -> None:
         forget(self._end_in_child)
-        self.ticker.stop()
+        self.services.ticker.stop()
         close_all(self.collectors)
-        self.coroutines.close()
-        self.rss.close()
+        self.services.coroutines.close()
+        self.services.rss.close()
         self.spool.close()
         self.log.write()
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until everything sealed so far is published. Returns: Whether it is."""
         self.log.write()
-        return self.publisher.flush(self.sealer.submitted, timeout_s)
+        return self.publisher.flush(self.saver.submitted, timeout_s)
 
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
         """Makes the run of a message, to be started. Returns: The run, or None where nothing is selected."""
@@ -176,18 +191,27 @@ class Process:
                     run.overlap(task_id)
         inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of what an idle hook costs.
         choice = self.selection(broker, inner)
-        plan = None if choice is NOTHING else self.triggers.plan(broker, inner, choice)
+        plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
             set_sender(Sender(inner, True) if self.selection.samples else None)
             return None
-        # Whatever interrupts this from here on, the run is known, and ended by `end`.
-        run = self.runs[thread_id] = Run(self, message, broker.get_actor(message.actor_name), choice, plan)
+        # The run is registered now: if an interrupt strikes below, `end` still finds and ends it.
+        run = self.runs[thread_id] = Run(
+            self.services,
+            self.spool,
+            self._keep_policy,
+            self.stuck,
+            message,
+            broker.get_actor(message.actor_name),
+            choice,
+            () if plan is None else plan.declared,
+        )
         self.unsaved.add(run.run_id)
-        self.rss_watch.wake()
+        self._rss_watch.wake()
         run.late = None if plan is None else Late(run, plan)
         set_sender(self._sender(inner, run))
         if choice.capture_id is not None:
-            self.capturing.held.used(run.run_id)
+            self.captures.held.used(run.run_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(task_id_of(other))
@@ -207,9 +231,5 @@ class Process:
             return
         if not run.sealed:
             run.stop(status, exception)
-        self.sealer.submit(run)
+        self.saver.submit(run)
         self.runs.pop(thread_id, None)
-
-    def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
-        """Logs a warning with the error's traceback the first time; after that at debug level. For any thread."""
-        self.log.warn_once(key, error, text, *values)

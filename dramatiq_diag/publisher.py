@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Mapping
 
 from .backlog import Backlog
+from .collectors.services import Services
 from .delivery import BATCH_SIZE, Delivery, Outcome, Salvaged
 from .entry import Entry
 from .errors import DiagnosticsError
+from .lazy_store import LazyStore
 from .logs import get_logger
-from .models import RunStatus
 from .run import Run
+from .spool import Spool
+from .statuses import RunStatus
 from .store import RunRecord, Store
-
-if TYPE_CHECKING:
-    from .process import Process
 
 #: The switch interval while runs are published, in seconds: a task that comes back from a system call waits that long.
 _SWITCH_INTERVAL_S = 0.0005
@@ -39,18 +38,31 @@ class Publisher:
     """Publishes saved runs, shows running ones, salvages what dead siblings left, and keeps the schedule.
 
     Parameters:
-      process: The worker process.
+      services: The clock and the switch interval of the process.
+      spool: The spool of the process.
       backlog: The entries to be published.
+      store: The store.
+      runs: Thread id -> the diagnosed run on it.
+      keep_schedule: Enqueues the cleanup when it is due; called every few seconds.
     """
 
-    def __init__(self, process: Process, backlog: Backlog) -> None:
+    def __init__(
+        self,
+        services: Services,
+        spool: Spool,
+        backlog: Backlog,
+        store: LazyStore,
+        runs: Mapping[int, Run],
+        keep_schedule: Callable[[Store], None] | None = None,
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.process = process
         self.backlog = backlog
-        self.schedule: Callable[[Store], None] | None = None
-        "Enqueues the cleanup when it is due; set by the middleware."
-        self._store = process.store
-        self.delivery = Delivery(process.spool, self._store.opened)
+        self.delivery = Delivery(spool, store.opened)
+        self._services = services
+        self._spool = spool
+        self._store = store
+        self._runs = runs
+        self._keep_schedule_of_cleanup = keep_schedule
         self._announced: set[Run] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
@@ -120,7 +132,7 @@ class Publisher:
         """Publishes for a moment at most; the other duties come in between."""
         if self._can_publish():
             until = time.monotonic() + _TICK_S
-            with self.process.switch_interval.short(_SWITCH_INTERVAL_S):
+            with self._services.switch_interval.short(_SWITCH_INTERVAL_S):
                 while self._can_publish() and time.monotonic() < until:
                     self._guarded(self._publish)
 
@@ -134,8 +146,8 @@ class Publisher:
         self.backlog.done(entry)
 
     def _announce(self) -> None:
-        before = self.process.clock() - _ANNOUNCE_AFTER_S
-        running = {run for run in tuple(self.process.runs.values()) if run.started < before}
+        before = self._services.clock() - _ANNOUNCE_AFTER_S
+        running = {run for run in tuple(self._runs.values()) if run.started < before}
         self._announced &= running
         fresh = running - self._announced
         self._store.opened().announce([_running(run) for run in fresh])
@@ -143,14 +155,14 @@ class Publisher:
 
     def _salvage_further(self) -> None:
         """Takes one step of the salvage that is under way, or begins one when it is due."""
-        if self.process.spool.owner is None:  # It cannot be used, which was said.
+        if self._spool.owner is None:  # It cannot be used, which was said.
             return
         if self._salvaging is None:
             if not self._is_due("salvage", _SALVAGE_INTERVAL_S):
                 return
             self._salvaging, self._salvaged = self.delivery.salvage_in_steps(), Salvaged()
             self._salvage_began = time.monotonic()
-        with self.process.switch_interval.short(_SWITCH_INTERVAL_S):
+        with self._services.switch_interval.short(_SWITCH_INTERVAL_S):
             salvaged = next(self._salvaging, None)
         if salvaged is not None:
             self._salvaged = salvaged
@@ -161,13 +173,13 @@ class Publisher:
             self._due["salvage"] = max(self._due["salvage"], self._salvage_began + took_s / _SALVAGE_SHARE)
 
     def _salvage_until(self, stop_at: float) -> None:
-        if self.process.spool.owner is None:
+        if self._spool.owner is None:
             return
         self.delivery.salvage(until=stop_at)
 
     def _keep_schedule(self) -> None:
-        if self.schedule is not None:
-            self.schedule(self._store.opened())
+        if self._keep_schedule_of_cleanup is not None:
+            self._keep_schedule_of_cleanup(self._store.opened())
 
     def _finish(self, stop_at: float) -> None:
         while self.backlog and time.monotonic() < stop_at:
@@ -214,15 +226,4 @@ class Publisher:
 
 
 def _running(run: Run) -> RunRecord:
-    return RunRecord(
-        run_id=run.run_id,
-        task_id=run.task_id,
-        actor_name=run.actor_name,
-        queue_name=run.queue_name,
-        status=RunStatus.RUNNING,
-        started_at=run.started_at,
-        hostname=run.process.hostname,
-        pid=run.process.pid,
-        parent_run_id=run.choice.parent_run_id,
-        capture_id=run.choice.capture_id,
-    )
+    return RunRecord(**run.identity, status=RunStatus.RUNNING, started_at=run.started_at)

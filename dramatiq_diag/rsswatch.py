@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
+from .collectors.services import Services
 from .errors import GUARDED
 from .late import LOOK_INTERVAL_S
+from .run import Run
 from .ticker import Timer
-
-if TYPE_CHECKING:
-    from .process import Process
-    from .run import Run
 
 #: Seconds between looks; one costs about 15 us, and serves all runs.
 RSS_INTERVAL_S = 0.05
@@ -26,11 +24,17 @@ class RssWatch:
     """One timer that looks at the RSS for all runs of a process; there is none while nothing is diagnosed.
 
     Parameters:
-      process: The worker process.
+      services: The ticker, the clock and the RSS reader of the process.
+      runs: Thread id -> the diagnosed run on it.
+      look_further: Called with the runs every `LOOK_INTERVAL_S` seconds, on the ticker's thread.
     """
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
+    def __init__(
+        self, services: Services, runs: Mapping[int, Run], look_further: Callable[[tuple[Run, ...]], None]
+    ) -> None:
+        self._services = services
+        self._runs = runs
+        self._look_further = look_further
         self._lock = threading.Lock()
         self._timer: Timer | None = None
         self._idle_looks = 0
@@ -45,11 +49,11 @@ class RssWatch:
         with self._lock:
             if self._timer is None:
                 self._idle_looks = 0
-                self._note_state_at = self.process.clock() + LOOK_INTERVAL_S
+                self._note_state_at = self._services.clock() + LOOK_INTERVAL_S
                 timer = Timer(RSS_INTERVAL_S, _nothing)
                 timer.call = partial(self._look, timer)
                 # An interrupt may strike between these two: the timer then ends itself, and the next run adds another.
-                self.process.ticker.add(timer)
+                self._services.ticker.add(timer)
                 self._timer = timer
 
     # The rest runs on the ticker's thread.
@@ -57,7 +61,7 @@ class RssWatch:
     def _look(self, timer: Timer) -> None:
         with self._lock:
             is_ours = timer is self._timer
-        runs = tuple(self.process.runs.values())
+        runs = tuple(self._runs.values())
         self._idle_looks = 0 if runs else self._idle_looks + 1
         if not is_ours or self._idle_looks > _IDLE_LOOKS:
             self._end(timer)
@@ -69,19 +73,19 @@ class RssWatch:
         with self._lock:
             if self._timer is timer:
                 self._timer = None
-        if self.process.runs:  # One that began just before saw the timer, and left it at that.
+        if self._runs:  # One that began just before saw the timer, and left it at that.
             self.wake()
 
     def _show(self, runs: tuple[Run, ...]) -> None:
         try:
-            rss_bytes = self.process.rss.rss_bytes()
+            rss_bytes = self._services.rss.rss_bytes()
             for run in runs:
                 run.look(rss_bytes)
         except GUARDED as error:  # As when a task uses up all descriptors: this look is lost, not the later ones.
-            self.process.warn_once(("rss", type(error)), error, "The RSS could not be looked at.")
-        if (now := self.process.clock()) >= self._note_state_at:
+            self._services.warn_once(("rss", type(error)), error, "The RSS could not be looked at.")
+        if (now := self._services.clock()) >= self._note_state_at:
             self._note_state_at = now + LOOK_INTERVAL_S
-            self.process.write_vitals(runs)
+            self._look_further(runs)
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""One run: start, stop, seal. Each collector is guarded on its own: one that breaks costs itself and nothing else."""
+"""One run: an attempt to execute a task, from the moment it is taken up until its entry is complete."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .asking import task_id_of
-from .bounded import call_bounded
-from .collectors.base import Collector, Recording
-from .entry import checkpoint_kind
-from .errors import GUARDED, HungError, SkippedError, UnavailableError
-from .models import ArtifactStatus, RunStatus
-from .rules import Facts
-from .run_records import MAX_OVERLAPPED, cut_id, end_record, start_record, text_of
+from .collectors.base import Collector
+from .collectors.services import Services
+from .errors import GUARDED
+from .keep_policy import KeepPolicy
+from .keep_rules import Facts
+from .recordings import Recordings
+from .run_records import MAX_OVERLAPPED, RunIdentity, cut_id, end_record, start_record
+from .selection import Choice
+from .spool import Spool
+from .statuses import ArtifactStatus, RunStatus
 from .tracebacks import Traceback, take_traceback, traceback_text
 from .vitals import Vitals
 
@@ -23,47 +26,53 @@ if TYPE_CHECKING:
     from dramatiq import Actor
     from dramatiq.broker import MessageProxy
 
-    from .late import Late
-    from .process import Process
-    from .selection import Choice
-    from .triggers import Plan
-
-#: A longer text goes into the entry in pieces, in characters: its lines are read one at a time.
+#: A longer text goes into the entry in pieces of this length, in characters: its lines are read one at a time.
 _MAX_TEXT_LENGTH = 64 * 1024
 
-#: The entry gets a peak that is larger than the one it has by this factor: a task that grows leaves a bounded entry.
+#: The entry gets a peak that is larger than the last one by this factor, so that a task that grows has a small entry.
 _NOTED_GROWTH = 1.01
 
-#: Seconds that a step of a collector may take, where it is not a quick one.
-STEP_TIMEOUT_S = 2.0
+
+class LateStarts(Protocol):
+    """What may start in the middle of a run; see `late.Late`."""
+
+    def arm(self) -> None: ...
+    def look(self, rss_bytes: int) -> None: ...
+    def end(self) -> None: ...
 
 
 class Run:
-    """One attempt to execute a task, while it is being executed.
+    """One attempt to execute a task.
 
     Parameters:
-      process: The worker process.
+      services: The parts that the runs of the process share.
+      spool: The spool of the process.
+      keep_policy: Decides whether its artifacts are kept.
+      stuck: The collectors of the process one of whose steps did not return.
       message: Dramatiq's message.
       actor: The actor that is called.
-      choice: What was selected.
-      plan: What may begin while it runs.
+      choice: The collectors that were selected.
+      late: The collectors that may start in the middle of the run.
     """
 
     def __init__(
         self,
-        process: Process,
+        services: Services,
+        spool: Spool,
+        keep_policy: KeepPolicy,
+        stuck: set[Collector],
         message: MessageProxy,
         actor: Actor[..., Any],
         choice: Choice,
-        plan: Plan | None = None,
+        late: Sequence[Collector] = (),
     ) -> None:
-        self.process = process
+        self.services = services
         self.choice = choice
-        self.collectors = choice.collectors
         self.actor = actor
-        self.clock = process.clock
-        self.made = process.clock()
-        self.entry = process.spool.entry()
+        self.clock = services.clock
+        self.made = services.clock()
+        self.entry = spool.entry()
+        self.recordings = Recordings(services, spool, self.entry, choice, stuck)
         self.run_id = self.entry.run_id
         self.task_id = task_id_of(message)
         self.actor_name: str = message.actor_name
@@ -76,42 +85,55 @@ class Run:
         self.started = self.made
         "The same by `clock`."
         self.ended: float | None = None
-        "When its function had ended, by `clock`; None before that."
+        "When its function had returned, by `clock`; None before that."
         self.cpu_started_s = time.thread_time()
         "The CPU time of the thread when the function was called."
         self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
-        self._noted_overlapped = 0
-        "How many of them the entry has."
+        "The ids of tasks that the process executed meanwhile."
         self.sealed = False
+        "Whether its entry has the end of the run."
         self.taken = False
-        "Whether the sealer has it."
-        self.enter_error: Exception | None = None
+        "Whether the saver has it."
         self.is_executing = False
         "Whether its function has been called: what begins now begins late, and on another thread."
         self.coroutine: Coroutine[Any, Any, Any] | None = None
-        "That of an async actor, once it is known and while something may begin late."
-        self.late: Late | None = None
-        "Begins what the plan has, when it is due."
+        "The coroutine of an async actor, once it is known and while something may begin late."
+        self.late: LateStarts | None = None
         self.dropped: Sequence[str] | None = None
         "The keep rules none of which held; None for a run that is kept."
         self.first_rss_bytes: int | None = None
         "The RSS before the collectors started; None where it could not be read."
         self.last_rss_bytes: int | None = None
-        "The RSS when the function had ended; None before that."
-        self._looked_rss_bytes = 0
-        "The largest RSS of the looks in between. Each of the three is written by one thread alone."
+        "The RSS when the function had returned; None before that."
+        self._keep_policy = keep_policy
+        self._seen_rss_bytes = 0
+        "The largest RSS in between. Each of the three is written by one thread alone."
         self._noted_peak_bytes = 0
         "The peak that the entry has."
+        self._noted_overlapped = 0
+        "How many ids of overlapping tasks the entry has."
         self._followers: list[Callable[[int], None]] = []
         self._traceback: Traceback | None = None
-        self._recordings: list[tuple[Collector, Recording]] = []
-        self._unsaved: list[tuple[Collector, Recording]] = []
-        late = () if plan is None else plan.declared
         names = {collector.artifact_name for collector in late}
-        self.denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
-        "What was asked for and is not allowed -> why."
-        self.entry.append({"run": start_record(self, (*self.collectors, *late, *self.denied))})
+        self._denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
+        "Stand-in of each collector that was asked for and is not allowed -> the reason."
+        declared = (*choice.collectors, *late, *self._denied)
+        self.entry.append({"run": start_record(self.identity, self.started_at_s, declared)})
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What identifies the run in the spool and in the store."""
+        return {
+            "run_id": self.run_id,
+            "task_id": self.task_id,
+            "actor_name": self.actor_name,
+            "queue_name": self.queue_name,
+            "hostname": self.services.hostname,
+            "pid": self.services.pid,
+            "parent_run_id": self.choice.parent_run_id,
+            "capture_id": self.choice.capture_id,
+        }
 
     @property
     def started_at(self) -> datetime:
@@ -143,31 +165,27 @@ class Run:
     @property
     def peak_rss_bytes(self) -> int | None:
         """The largest RSS that was seen; None where nobody could look."""
-        return max(self.first_rss_bytes or 0, self._looked_rss_bytes, self.last_rss_bytes or 0) or None
+        return max(self.first_rss_bytes or 0, self._seen_rss_bytes, self.last_rss_bytes or 0) or None
+
+    @property
+    def enter_error(self) -> Exception | None:
+        """The error of `Recording.enter`, until `Recording.entered` has it."""
+        return self.recordings.enter_error
+
+    def options(self, collector: Collector) -> Any:
+        """Returns: The options of a collector in this run, an `Options` of its own class."""
+        return self.recordings.options(collector)
 
     def start(self) -> Iterator[Callable[[], object]]:
         """Starts the collectors, and writes the entry; the function is called right after.
 
-        Yields what Dramatiq's hook has to call itself, see `Recording.enter`; what that raises goes into `enter_error`.
+        Yields the functions that Dramatiq's hook has to call itself; see `Recordings.start`.
         """
         self.first_rss_bytes = self._read_rss()
-        for denied, reason in self.denied.items():
-            self.append_outcome(denied, ArtifactStatus.SKIPPED, reason)
-        for collector in self.collectors:
-            try:
-                recording = self.record(collector)
-                self.join(collector, recording)  # First: `stop` ends what an interrupt cut short.
-                self.call(collector, recording, recording.start)
-                if recording.enter is not None:
-                    self.enter_error = None
-                    yield recording.enter
-                    recording.entered(self.enter_error)
-                    self.enter_error = None  # It holds frames, and they the recording.
-            except GUARDED as error:
-                self._drop(collector)
-                self.enter_error = None
-                self.not_started(collector, error)
-        # For a run whose worker dies: it has no record of its end.
+        for denied, reason in self._denied.items():
+            self.recordings.append_outcome(denied, ArtifactStatus.SKIPPED, reason)
+        yield from self.recordings.start(self)
+        # A run whose worker dies has no record of its end, so this one has the time that the collectors took.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
         self.entry.append({"called": {"started_at": time.time(), "collection_ms": collection_ms}})
         self.entry.write()
@@ -176,38 +194,8 @@ class Run:
         if self.late is not None:
             self.late.arm()
 
-    def record(self, collector: Collector) -> Recording:
-        """Makes a recording. Raises: SkippedError, or what the collector raises."""
-        if self.process.spool.full or self.entry.is_declined:
-            raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
-        if collector in self.process.hung:
-            raise SkippedError("It hung in another run of this process.")
-        if (refusal := self.choice.refusals.get(collector.name)) is not None:
-            raise SkippedError(refusal)
-        return collector.record(self)
-
-    def options(self, collector: Collector) -> Any:
-        """Returns: The options of a collector in this run, an `Options` of its own class."""
-        return self.choice.options.get(collector.name, collector.default_options)
-
-    def join(self, collector: Collector, recording: Recording) -> None:
-        """Leaves it to `stop` to stop a recording, and to `save` to save it."""
-        self._recordings.append((collector, recording))
-
-    def not_started(self, collector: Collector, error: BaseException) -> None:
-        """Says what became of a collector that did not start."""
-        if isinstance(error, UnavailableError):
-            self.append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
-        elif isinstance(error, SkippedError):
-            self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
-        else:
-            self._lost(collector, "start", error)
-
-    def _drop(self, collector: Collector) -> None:
-        self._recordings = [(other, recording) for other, recording in self._recordings if other is not collector]
-
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
-        """Stops the collectors and seals the entry; runs again from where it was after an interrupt struck in it."""
+        """Stops the collectors and completes the entry; after an interrupt it may be called again, and goes on."""
         if self.ended is None:
             self.cpu_ended_s = time.thread_time()
             self.last_rss_bytes = self._read_rss()
@@ -215,30 +203,22 @@ class Run:
         self.entry.hold()
         if self.late is not None:
             self.late.end()
-        while self._recordings:
-            collector, recording = self._recordings[-1]
-            try:
-                self.call(collector, recording, recording.stop)
-                self._unsaved.append((collector, recording))
-            except GUARDED as error:
-                self._lost(collector, "stop", error)
-            self._recordings.pop()
-        self.enter_error = None
+        self.recordings.stop()
         if not self.sealed:
             if exception is not None:
                 self._take_traceback(exception)
-            self._judge(status)
-            # In one go: a run whose worker dies now is dropped, or kept, like any other.
-            verdict = () if self.dropped is None else ({"dropped": list(self.dropped)},)
-            self.entry.append(*verdict, {"end": end_record(self, status, exception)})
+            self._decide(status)
+            # In one write: a run whose worker dies now is dropped, or kept, like any other.
+            decision = () if self.dropped is None else ({"dropped": list(self.dropped)},)
+            self.entry.append(*decision, {"end": end_record(self, status, exception)})
             self.entry.write()
             self.sealed = True
 
     def _read_rss(self) -> int | None:
         try:
-            return self.process.rss.rss_bytes()
+            return self.services.rss.rss_bytes()
         except GUARDED as error:
-            self.process.warn_once(("rss", type(error)), error, "The RSS could not be read.")
+            self.services.warn_once(("rss", type(error)), error, "The RSS could not be read.")
             return None
 
     def follow_rss(self, look: Callable[[int], None]) -> None:
@@ -248,16 +228,19 @@ class Run:
     def look(self, rss_bytes: int) -> None:
         """Takes note of the RSS. Runs on the ticker's thread."""
         if self.is_executing and self.ended is None:
-            self._looked_rss_bytes = max(self._looked_rss_bytes, rss_bytes)
+            self._seen_rss_bytes = max(self._seen_rss_bytes, rss_bytes)
             for look in self._followers:
                 look(rss_bytes)
 
-    def _judge(self, status: RunStatus) -> None:
+    def _decide(self, status: RunStatus) -> None:
         try:
-            if self.process.judge.rules_of(self.actor):
-                self.dropped = self.process.judge.verdict(self, status, self._facts(status))
+            if self._keep_policy.rules_of(self.actor):
+                is_requested = self.choice.requested or self.choice.capture_id is not None
+                facts = self._facts(status)
+                self.dropped = self._keep_policy.unmet_rules(self.actor, status, facts, is_requested=is_requested)
         except GUARDED as error:
-            self.process.warn_once(("judge", type(error)), error, "A run could not be judged, and is kept.")
+            text = "The keep rules of a run could not be evaluated, and it is kept."
+            self.services.warn_once(("keep rules", type(error)), error, text)
 
     def _facts(self, status: RunStatus) -> Facts:
         return Facts(
@@ -274,29 +257,15 @@ class Run:
             self._lost_traceback(error)
 
     def save(self) -> None:
-        """Lets each recording leave its file. Runs on the sealer's thread, once the run is sealed."""
-        for collector, recording in self._unsaved:
-            try:
-                if self.dropped is not None:
-                    self.call(collector, recording, recording.discard)
-                    self.remove_files(collector)
-                    continue
-                self.call(collector, recording, recording.save)
-                if recording.reason is not None:
-                    self.append_outcome(collector, ArtifactStatus.PARTIAL, recording.reason)
-            except SkippedError as error:
-                self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
-            except GUARDED as error:
-                self._lost(collector, "save" if self.dropped is None else "discard", error)
-        self._unsaved.clear()
+        """Writes the files of the artifacts, or removes them. Runs on the saver's thread, once the run is sealed."""
+        if self.dropped is None:
+            self.recordings.save()
+        else:
+            self.recordings.discard()
         if self._traceback is not None:
             self._save_traceback(self._traceback)
             self._traceback = None
         self.entry.close()
-
-    def remove_files(self, collector: Collector) -> None:
-        """Removes what a collector left in the spool, apart from the entry. Raises: OSError."""
-        self.entry.remove_files((collector.artifact_name, checkpoint_kind(collector.artifact_name)))
 
     def _save_traceback(self, traceback: Traceback) -> None:
         try:
@@ -305,23 +274,10 @@ class Run:
             self._lost_traceback(error)
 
     def _lost_traceback(self, error: BaseException) -> None:
-        self.process.warn_once(("traceback", type(error)), error, "The traceback of a failed run was lost.")
-
-    def call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
-        """Takes a step of a recording, bounded in time where it is not a quick one. Raises: HungError, or its own."""
-        if recording.quick:
-            step()
-            return
-        if collector in self.process.hung:
-            raise HungError("It hung in another run of this process.")
-        try:
-            call_bounded(step, STEP_TIMEOUT_S, self.process.ticker.call_soon)
-        except HungError:
-            self.process.hung.add(collector)
-            raise
+        self.services.warn_once(("traceback", type(error)), error, "The traceback of a failed run was lost.")
 
     def overlap(self, task_id: str) -> None:
-        """Remembers the task of another run of the same process; it may be another run of the same task."""
+        """Notes the task of an overlapping run of the process; it may be another run of the same task."""
         if len(self.overlapped) < MAX_OVERLAPPED:
             self.overlapped[cut_id(task_id)] = None
 
@@ -346,14 +302,3 @@ class Run:
         if len(beside) > self._noted_overlapped:
             self.entry.append({"beside": beside[self._noted_overlapped :]})
             self._noted_overlapped = len(beside)
-
-    def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
-        """Says what became of an artifact, and why."""
-        self.entry.append({"artifact": collector.artifact_name, "status": status, "reason": reason})
-
-    def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
-        text = "The collector %r failed to %s and was left out."
-        # Without a spool there is no place for files, which was said when it could not be opened.
-        if not isinstance(error, OSError) or self.process.spool.owner is not None:
-            self.process.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
-        self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {text_of(error)}")

@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any, Protocol, TypedDict
+from uuid import UUID
 
+from .collectors.base import Collector
 from .errors import GUARDED
-from .models import RunStatus
+from .statuses import RunStatus
 
-if TYPE_CHECKING:
-    from .collectors.base import Collector
-    from .run import Run
-
-#: How many task ids a run remembers of those that ran beside it, and where each is cut off, in characters.
+#: How many ids of overlapping tasks a run keeps, and where each is cut off, in characters.
 MAX_OVERLAPPED = 100
 MAX_ID_LENGTH = 200
 
 
+class RunIdentity(TypedDict):
+    """What identifies a run, known from its start."""
+
+    run_id: UUID
+    task_id: str
+    actor_name: str
+    queue_name: str
+    hostname: str
+    pid: int
+    parent_run_id: UUID | None
+    capture_id: UUID | None
+
+
+class EndedRun(Protocol):
+    """A run that has ended."""
+
+    started_at_s: float
+
+    @property
+    def finished_at_s(self) -> float: ...
+    @property
+    def duration_ms(self) -> float: ...
+    @property
+    def collection_ms(self) -> float: ...
+    @property
+    def peak_rss_bytes(self) -> int | None: ...
+    @property
+    def overlapped(self) -> Iterable[str]: ...
+
+
 def cut_id(task_id: str) -> str:
-    """Returns: A task's id as it is noted in the runs beside it; the end of a long one is left out, and that shows."""
+    """Returns: The id of a task as overlapping runs keep it: a long one ends with an ellipsis."""
     return task_id if len(task_id) <= MAX_ID_LENGTH else f"{task_id[: MAX_ID_LENGTH - 1]}…"
 
 
-def start_record(run: Run, declared: Sequence[Collector]) -> dict[str, Any]:
-    """Returns: What there is to be known of a run when it begins, with the artifacts that it is to have."""
+def start_record(identity: RunIdentity, started_at_s: float, declared: Iterable[Collector]) -> dict[str, Any]:
+    """Returns: The first record of a run.
+
+    Parameters:
+      identity: What identifies the run.
+      started_at_s: Its start, in seconds since the epoch.
+      declared: The collectors whose artifacts the run is to have.
+    """
     return {
-        "run_id": run.run_id,
-        "task_id": run.task_id,
-        "actor_name": run.actor_name,
-        "queue_name": run.queue_name,
-        "started_at": run.started_at_s,
-        "hostname": run.process.hostname,
-        "pid": run.process.pid,
-        **run.choice.links(),
+        **{name: value for name, value in identity.items() if value is not None},
+        "started_at": started_at_s,
         "artifacts": [
             {
                 "name": collector.artifact_name,
@@ -45,8 +73,8 @@ def start_record(run: Run, declared: Sequence[Collector]) -> dict[str, Any]:
     }
 
 
-def end_record(run: Run, status: RunStatus, exception: BaseException | None) -> dict[str, Any]:
-    """Returns: How a run ended, and when it had begun: the first record was made before its collectors started."""
+def end_record(run: EndedRun, status: RunStatus, exception: BaseException | None) -> dict[str, Any]:
+    """Returns: The last record of a run. It repeats the start: the first record is older than the call of the actor."""
     return {
         "status": status,
         "started_at": run.started_at_s,

@@ -6,16 +6,14 @@ import queue
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING
 
 from .backlog import Backlog
 from .delivery import BATCH_SIZE
 from .errors import SpoolError
 from .logs import get_logger
 from .run import Run
-
-if TYPE_CHECKING:
-    from .process import Process
+from .spool import Spool
+from .tasklog import TaskLog
 
 #: Seconds that sealed runs are gathered for: a thread that works all the time would make tasks wait for the GIL.
 _GATHER_S = 0.05
@@ -25,18 +23,20 @@ _MEASURE_INTERVAL_S = 5.0
 _MEASURE_SHARE = 0.02
 
 
-class Sealer:
+class RunSaver:
     """Lets the recordings of sealed runs leave their files, and keeps the spool: entries at hand, its size in view.
 
     Parameters:
-      process: The worker process.
+      spool: The spool of the process.
       backlog: Where the entries go.
+      log: The messages of the tasks' threads, which are written here.
     """
 
-    def __init__(self, process: Process, backlog: Backlog) -> None:
+    def __init__(self, spool: Spool, backlog: Backlog, log: TaskLog) -> None:
         self.logger = get_logger(__name__, type(self))
-        self.process = process
         self.backlog = backlog
+        self._spool = spool
+        self._log = log
         self._submitted: dict[uuid.UUID, Run] = {}
         "What was submitted and not taken yet."
         self._taken = 0
@@ -46,7 +46,7 @@ class Sealer:
         self._measure_at = 0.0
         self.has_warned = False
         "Whether it was said that the spool cannot be used."
-        self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sealer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dramatiq_diag.saver", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -68,17 +68,17 @@ class Sealer:
         self._sealed.put(None)
         self._thread.join(timeout_s)
 
-    # The rest runs on the sealer's thread.
+    # The rest runs on the saver's thread.
 
     def _run(self) -> None:
         stopping = False
         while not stopping:
             try:
-                self.process.log.write()
+                self._log.write()
                 self._keep_spool()
                 stopping = self._save(self._take())
             except Exception:
-                self.logger.exception("The sealer met an unexpected error and goes on.")
+                self.logger.exception("The saver met an unexpected error and goes on.")
                 time.sleep(_GATHER_S)
 
     def _take(self) -> list[Run | None]:
@@ -96,7 +96,7 @@ class Sealer:
 
     def _save(self, taken: list[Run | None]) -> bool:
         """Returns: Whether that was the end."""
-        self.process.log.write()
+        self._log.write()
         runs = [run for run in taken if run is not None and self._is_first(run)]
         for run in runs:
             try:
@@ -116,7 +116,7 @@ class Sealer:
 
     def _keep_spool(self) -> None:
         """Makes entries for the next runs, measures the spool, and opens it if it could not be opened before."""
-        spool = self.process.spool
+        spool = self._spool
         started = time.monotonic()
         try:
             spool.make_ready()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 from zlib import crc32
 
@@ -14,16 +14,11 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
 from .asking import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
-from .collector_names import COLLECTOR_NAMES, expand
-from .collectors import Collector, Options, chosen, stand_in_for
-from .collectors.base import UnavailableCollector
+from .collector_names import ALL, COLLECTOR_NAMES, expand
+from .collectors.base import Collector, Options, UnavailableCollector
+from .collectors.registry import chosen, stand_in_for
 from .options import OptionsError, Request, judge_options, read_request, with_all
-from .settings import Settings
 from .tasklog import Warn
-
-if TYPE_CHECKING:
-    from .held import HeldPermits
-    from .permits import OpenCapture
 
 _MISSING = object()
 
@@ -52,40 +47,60 @@ class Choice:
     capture_id: UUID | None = None
     "The capture that asked for it."
 
-    def links(self) -> dict[str, str]:
-        """Returns: The ids, as far as there are any, as JSON holds them."""
-        found = {"parent_run_id": self.parent_run_id, "capture_id": self.capture_id}
-        return {name: str(value) for name, value in found.items() if value is not None}
-
 
 NOTHING = Choice()
+
+
+class WantedCapture(Protocol):
+    """A capture that wants the run of a message."""
+
+    @property
+    def capture_id(self) -> UUID: ...
+    @property
+    def diagnostics(self) -> Request: ...
+
+
+class OpenCaptures(Protocol):
+    """The captures that are open."""
+
+    def take(self, actor_name: str) -> WantedCapture | None:
+        """Returns: The capture that wants the actor's run that begins on this thread, or None."""
 
 
 class Selection:
     """Answers for each message which collectors run.
 
     Parameters:
-      settings: What is collected for all, and what may be asked for.
       collectors: Name -> collector, in the order of starting.
+      for_all: The setting `task_diagnostics`: names of what is collected for every task.
+      on_request: The setting `task_diagnostics_on_request`: names that may be asked for besides.
+      options_on_request: The options of collectors that may be asked for.
+      sample_rate: The share of the tasks that are diagnosed without being asked for, from 0 to 1.
       warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, settings: Settings, collectors: Mapping[str, Collector], warn: Warn | None = None) -> None:
+    def __init__(
+        self,
+        collectors: Mapping[str, Collector],
+        for_all: tuple[str, ...] = (),
+        on_request: tuple[str, ...] = (),
+        *,
+        options_on_request: tuple[str, ...] = (ALL,),
+        sample_rate: float = 1.0,
+        warn: Warn | None = None,
+    ) -> None:
         self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
         self.collectors = collectors
-        self._settings = settings
-        self.for_all = frozenset(expand(settings.task_diagnostics))
-        self.allowed = self.for_all | frozenset(expand(settings.task_diagnostics_on_request))
+        self.for_all = frozenset(expand(for_all))
+        self.allowed = self.for_all | frozenset(expand(on_request))
         # Made here, as their modules are imported for that: an interrupt in an import may leave the module's lock held.
-        self._stand_ins = {
-            name: stand_in_for(name, (), settings) for name in COLLECTOR_NAMES if name not in self.allowed
-        }
-        self._allowed_options = settings.options_on_request
-        self.samples = settings.sample_rate < 1
+        self._stand_ins = {name: stand_in_for(name, ()) for name in COLLECTOR_NAMES if name not in self.allowed}
+        self._allowed_options = options_on_request
+        self.samples = sample_rate < 1
         "Whether some tasks are left out; then what a task sends has to know what it began with."
-        self._sample_rate = settings.sample_rate
-        self.captures: HeldPermits | None = None
-        "Gives permits for runs that a capture asks for; None while none is open."
+        self._sample_rate = sample_rate
+        self.captures: OpenCaptures | None = None
+        "The captures that ask for runs; None while none is open."
         self._by_actor: dict[str, tuple[Choice, int | None]] = {}
         self._warned: set[tuple[str, str]] = set()
 
@@ -110,7 +125,7 @@ class Selection:
             return replace(choice, parent_run_id=parent)
         return choice
 
-    def _captured(self, choice: Choice, capture: OpenCapture) -> Choice:
+    def _captured(self, choice: Choice, capture: WantedCapture) -> Choice:
         """Returns: What a capture asks for, besides what there would be without it."""
         wanted = with_all(capture.diagnostics, self.allowed)
         captured = self._choose({**choice.request, **wanted}, "capture")
@@ -202,7 +217,7 @@ class Selection:
         taken = {collector.artifact_name for collector in collectors}
         denied: dict[Collector, str] = {}
         for name in sorted(names)[:_MAX_DENIED]:
-            found = self._stand_ins.get(name) or stand_in_for(name, taken, self._settings)
+            found = self._stand_ins.get(name) or stand_in_for(name, taken)
             if found.artifact_name in taken:  # As that of `debug-logs` is where `logs` is allowed.
                 continue
             taken.add(found.artifact_name)

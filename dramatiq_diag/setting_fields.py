@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .collector_names import ALL, COLLECTOR_NAMES, LATE_NAMES, STACKS
+from .collector_names import COLLECTOR_NAMES
+from .text import MAX_SIZE_BYTES, parse_size_bytes
 
 #: The longest time that a setting may name, in seconds: a hundred years.
 _MAX_SECONDS = 100 * 366 * 86400
@@ -24,25 +25,6 @@ _INTERVAL = f"a number of seconds above 0 and up to {_MAX_SECONDS}"
 _BYTES = "a whole number of bytes above 0, or one with a unit, as in 512MiB"
 #: What may stand in a list of collectors, for people.
 NAMES = "names out of " + ", ".join(COLLECTOR_NAMES) + ", and collectors of other packages that are installed"
-#: What may stand in rules and triggers, for people.
-ALLOWED_RULES = (
-    "rules, comma separated, of which one has to hold: duration>5s, peak_rss>500MiB, rss_growth>100MiB, failed, "
-    "slower_than>p95"
-)
-ALLOWED_TRIGGERS = (
-    "conditions, each with what it begins, such as `after 30s: pyinstrument, stacks; rss>1GiB: memray`; "
-    f"out of {', '.join((*LATE_NAMES, STACKS, ALL))}, as far as TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST has it"
-)
-
-#: Why there is no late start with pyinstrument's own engine, wherever it is asked for.
-CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
-
-#: So much of text is in an entry of the spool as JSON has it, and an entry has a limit.
-MAX_LOG_BYTES = 64 * 1024**2
-
-_MAX_BYTES = 2**62
-_SIZE = r"(?i:(?P<number>\d{1,20}(?:\.\d{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|b)?)"
-
 #: The least length of a key, in characters.
 _MIN_KEY_LENGTH = 16
 
@@ -103,7 +85,7 @@ def interval(default: float, description: str) -> Any:
     return field(default, description, _INTERVAL, number(0, _MAX_SECONDS, above=True))
 
 
-def size(default: int, description: str, allowed: str = _BYTES, most: int = _MAX_BYTES) -> Any:
+def size(default: int, description: str, allowed: str = _BYTES, most: int = MAX_SIZE_BYTES) -> Any:
     """Returns: A number of bytes, which may be written with a unit."""
     return field(default, description, allowed, _sized(most))
 
@@ -136,20 +118,6 @@ def whole_number(least: int, most: int) -> Reader:
         return int(found)
 
     return read
-
-
-def read_size(value: Any) -> int:
-    """Returns: A number of bytes, out of one or of a text such as `512MiB`. Raises: ValueError."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1 < math.inf:
-        return int(value)
-    match = re.fullmatch(_SIZE, value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError
-    unit = 1
-    if match["prefix"]:
-        unit = (1024 if match["binary"] else 1000) ** (1 + "kmgtpe".index(match["prefix"].lower()))
-    whole = match["number"]
-    return int(whole) * unit if whole.isdigit() else int(float(whole) * unit)
 
 
 def one_of(*texts: str) -> Reader:
@@ -227,7 +195,7 @@ def _or_none(read: Reader) -> Reader:
 
 def _sized(most: int) -> Reader:
     def read(value: Any) -> int:
-        found = read_size(value)
+        found = parse_size_bytes(value)
         if not 0 < found <= most:
             raise ValueError
         return found

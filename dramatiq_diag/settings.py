@@ -11,14 +11,11 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from .collector_names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, expand, known_names
+from .allowed_texts import ALLOWED_RULES, ALLOWED_TRIGGERS
+from .collector_names import ALL, BUILTIN, CANNOT_JOIN, COLLECTOR_NAMES, MAX_LOG_BYTES, NONE, expand, known_names
 from .errors import SettingsError
 from .locations import ANY_HOST, check_database_url, host_name, http_url, local_path, read_database_url
 from .setting_fields import (
-    ALLOWED_RULES,
-    ALLOWED_TRIGGERS,
-    CANNOT_JOIN,
-    MAX_LOG_BYTES,
     NAMES,
     Secret,
     directory,
@@ -70,7 +67,7 @@ def _options(value: Any) -> tuple[str, ...]:
 def _option_names(collector_name: str) -> tuple[str, ...]:
     if collector_name in BUILTIN:
         return BUILTIN[collector_name].options
-    from .collectors import collector_class  # Only the class of another package's knows its options.
+    from .collectors.registry import collector_class  # Only the class of another package's knows its options.
 
     collector = collector_class(collector_name)
     return () if collector is None else tuple(collector.options_class.model_fields)
@@ -79,7 +76,7 @@ def _option_names(collector_name: str) -> tuple[str, ...]:
 def _rules(value: Any) -> tuple[str, ...]:
     if value == ():
         return ()
-    from .rules import parse_rules  # Most processes have none.
+    from .keep_rules import parse_rules  # Most processes have none.
 
     return tuple(rule.text for rule in parse_rules(value))
 

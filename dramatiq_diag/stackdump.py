@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .collectors.stacks import AWAIT, Codes, CoroutineStacks, Stack
 from .frames import Look, Place, thread_ids
-
-if TYPE_CHECKING:
-    from .run import Run
 
 #: A text is cut off at this length, which is never within the task's own stack.
 MAX_BYTES = 64 * 1024
@@ -26,32 +23,36 @@ _Place = tuple[str, int, str]
 _CUT_OFF = "... The rest is cut off.\n"
 
 
-def dump_stacks(run: Run, condition: str) -> str:
-    """Returns: The stacks of all threads, the run's first; its coroutine's before that of an async actor.
+def dump_stacks(
+    task_thread_id: int, coroutine: Coroutine[Any, Any, Any] | None, loop_thread_id: int | None, occasion: str
+) -> str:
+    """Returns: The stacks of all threads, the task's first; before it that of the coroutine of an async actor.
 
     Parameters:
-      run: The run.
-      condition: What it was asked for upon.
+      task_thread_id: The thread of the task.
+      coroutine: The coroutine of an async actor.
+      loop_thread_id: The thread that runs coroutines.
+      occasion: Why the stacks are written, for the heading.
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    places, awaited = _read(run)
-    elapsed_s = run.elapsed_s
+    places, awaited = _read(coroutine, loop_thread_id)
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-    text = f"# Stacks of all threads at {moment}, {elapsed_s:.3f} s after the start of the task ({condition})\n"
+    text = f"# Stacks of all threads at {moment}, {occasion}\n"
     for number, stack in enumerate(awaited):
         text += _section(f"coroutine of the task{'' if len(awaited) == 1 else f', branch {number + 1}'}", stack)
     own = threading.get_ident()
-    for thread_id in sorted(places, key=lambda thread_id: thread_id != run.thread_id):
+    for thread_id in sorted(places, key=lambda thread_id: thread_id != task_thread_id):
         if thread_id != own:
-            whose = ", the task's own" if thread_id == run.thread_id else ""
+            whose = ", the task's own" if thread_id == task_thread_id else ""
             text += _section(f"thread {names.get(thread_id, '?')!r:.200} ({thread_id}{whose})", places[thread_id])
     return _cut(f"{text}\n")
 
 
-def _read(run: Run) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
-    """Returns: Thread id -> its frames, outermost first; and those that the run's coroutine is in."""
+def _read(
+    coroutine: Coroutine[Any, Any, Any] | None, loop_thread_id: int | None
+) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
+    """Returns: Thread id -> its frames, outermost first; and those that the coroutine is in."""
     codes: Codes = {}
-    coroutine, loop_thread_id = run.coroutine, run.process.coroutines.thread_id
     look = Look()
     upward = {thread_id: look.thread(thread_id) for thread_id in thread_ids()}
     awaited = None if coroutine is None else CoroutineStacks(look, coroutine, loop_thread_id or 0)

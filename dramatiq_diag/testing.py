@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 
 from dramatiq.middleware import Interrupt
 
-from .collectors import COLLECTOR_NAMES, Collector, Recording
-from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN
+from .collector_names import COLLECTOR_NAMES
+from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector, Recording
 from .errors import UnavailableError
 from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .settings import Settings

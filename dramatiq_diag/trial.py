@@ -19,9 +19,8 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO
 
 from .attempts import list_attempts
-from .collector_names import GROUP
-from .collectors import COLLECTOR_NAMES, Collector, Recording
-from .collectors.base import UnavailableCollector
+from .collector_names import COLLECTOR_NAMES, GROUP
+from .collectors.base import Collector, Recording, UnavailableCollector
 from .entry import ENTRY_SUFFIX
 from .middleware import Diagnostics
 from .owner_lock import LOCK_FILE

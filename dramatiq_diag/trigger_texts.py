@@ -6,9 +6,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .collector_names import ALL, LATE_NAMES, STACKS
-from .rules import duration_ms, size_bytes, split_texts
-from .setting_fields import CANNOT_JOIN
+from .collector_names import ALL, CANNOT_JOIN, LATE_NAMES, STACKS
+from .text import parse_duration_ms, parse_size_bytes, split_texts
 
 #: Triggers that one actor may have.
 _MAX_TRIGGERS = 20
@@ -89,7 +88,11 @@ def _parse(text: str) -> Trigger:
             raise ValueError(f"{name!r:.100} cannot begin in the middle of a run")
     if condition.startswith("after"):
         after = condition.removeprefix("after")
-        return Trigger(condition=f"after {after}", after_s=duration_ms(after) / 1000, names=names)
+        return Trigger(condition=f"after {after}", after_s=parse_duration_ms(after) / 1000, names=names)
     if condition.startswith("rss>"):
-        return Trigger(condition=condition, rss_bytes=size_bytes(condition.removeprefix("rss>")), names=names)
+        return Trigger(
+            condition=condition,
+            rss_bytes=parse_size_bytes(condition.removeprefix("rss>"), needs_unit=True),
+            names=names,
+        )
     raise ValueError(f"no such condition: {condition!r:.100}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,10 @@ from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
+from .allowed_texts import ALLOWED_TRIGGERS
 from .asking import OPTION, TRIGGERS_OPTION
 from .collector_names import LATE_NAMES, STACKS
-from .collectors.base import Collector
-from .setting_fields import ALLOWED_TRIGGERS
+from .collectors.base import Collector, StandIn
 from .tasklog import Warn
 from .trigger_texts import (
     Trigger,
@@ -24,7 +25,6 @@ from .trigger_texts import (
 
 if TYPE_CHECKING:
     from .selection import Choice
-    from .settings import Settings
 
 
 class StacksLog(Collector):
@@ -62,19 +62,26 @@ class Triggers:
     """Answers what may begin in the middle of a run.
 
     Parameters:
-      settings: The triggers of actors that have none of their own.
       collectors: Name -> collector, for those that are allowed.
+      triggers: The triggers of actors that have none of their own, as the setting has them.
+      engine: The engine of the time profile.
       warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, settings: Settings, collectors: dict[str, Collector], warn: Warn | None = None) -> None:
+    def __init__(
+        self,
+        collectors: Mapping[str, Collector],
+        triggers: Sequence[str] = (),
+        engine: str = "sampler",
+        warn: Warn | None = None,
+    ) -> None:
         self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
         self._collectors = collectors
-        self._engine = settings.pyinstrument_engine
-        self._for_all = parse_triggers(settings.triggers)
+        self._engine = engine
+        self._for_all = parse_triggers(triggers)
         self._by_actor: dict[str, tuple[tuple[Trigger, ...], bool]] = {}
         "Name -> its triggers, and whether it has a list of diagnostics of its own."
-        self._stacks_log = StacksLog(settings)
+        self._stacks_log = StandIn(StacksLog)
 
     def plan(self, broker: Broker, message: Message[Any] | MessageProxy, choice: Choice) -> Plan | None:
         """Returns: What may begin in the run of a message; None where nothing can."""

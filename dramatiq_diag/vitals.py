@@ -8,7 +8,7 @@ from typing import Annotated
 import psutil
 from pydantic import BaseModel, Field, NonNegativeInt
 
-from .units import size
+from .text import format_size
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -41,11 +41,11 @@ class Vitals(BaseModel):
         Called soon after the end and on the same machine, it tells whether the kernel has killed processes since.
         """
         text = (
-            f"At the last look its RSS was {size(self.rss_bytes)}, and the machine had "
-            f"{size(self.available_bytes)} of {size(self.total_bytes)} available"
+            f"At the last look its RSS was {format_size(self.rss_bytes)}, and the machine had "
+            f"{format_size(self.available_bytes)} of {format_size(self.total_bytes)} available"
         )
         if self.cgroup_bytes is not None and self.cgroup_limit_bytes is not None:
-            text += f", its cgroup used {size(self.cgroup_bytes)} of {size(self.cgroup_limit_bytes)}"
+            text += f", its cgroup used {format_size(self.cgroup_bytes)} of {format_size(self.cgroup_limit_bytes)}"
         kills = self._oom_kills_since()
         if kills:
             text += f"; since then the kernel has killed {kills} of the machine's processes for lack of memory"

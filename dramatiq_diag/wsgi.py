@@ -8,7 +8,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from .asking import asking_for
-from .permission import HEADER, KEY_HEADER, RESULT_HEADER, Permission
+from .permission import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
 from .settings import Settings
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -31,20 +31,22 @@ class DiagnosticsMiddleware:
 
     def __init__(self, app: WSGIApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
         self._app = app
-        self._permission = Permission(Settings.load(settings), open_to_all=open_to_all)
+        settings = Settings.load(settings)
+        key = None if settings.request_key is None else settings.request_key.get_secret_value()
+        self._policy = HeaderPolicy(settings.task_diagnostics_on_request, key, open_to_all=open_to_all)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        verdict = self._permission.judge(_header(environ, HEADER), _header(environ, KEY_HEADER))
-        if verdict is None:
+        decision = self._policy.decide(_header(environ, HEADER), _header(environ, KEY_HEADER))
+        if decision is None:
             return self._app(environ, start_response)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None) -> Any:
-            return start_response(status, [*headers, (RESULT_HEADER, verdict.result)], exc_info)
+            return start_response(status, [*headers, (RESULT_HEADER, decision.result)], exc_info)
 
-        if not verdict.names:
+        if not decision.names:
             return self._app(environ, start)
-        with asking_for(verdict.names):
-            return _Body(self._app(environ, start), verdict.names)
+        with asking_for(decision.names):
+            return _Body(self._app(environ, start), decision.names)
 
 
 class _Body:

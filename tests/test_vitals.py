@@ -14,7 +14,7 @@ from dramatiq_diag import vitals
 from dramatiq_diag.delivery import Delivery
 from dramatiq_diag.models import ArtifactStatus, RunStatus
 from dramatiq_diag.spool import Spool
-from dramatiq_diag.units import size
+from dramatiq_diag.text import format_size
 from dramatiq_diag.vitals import Vitals, VitalsReader
 
 MEGABYTE = 1024 * 1024
@@ -73,7 +73,7 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
         "The worker process died while the task ran; this is what it left. At the last look its RSS was "
         in memory.reason
     )
-    assert f" of {size(psutil.virtual_memory().total)} available" in memory.reason
+    assert f" of {format_size(psutil.virtual_memory().total)} available" in memory.reason
 
 
 def vitals_of(**changes: int) -> Vitals:

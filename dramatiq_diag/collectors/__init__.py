@@ -1,159 +1,19 @@
-"""The collectors by name; importing this package imports no optional one, and looks for no other package's."""
+"""The collectors. Importing this package imports none of them, nor pydantic: the settings need the names alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-from ..collector_names import (
-    ALL,
-    BUILTIN,
-    COLLECTOR_NAMES,
-    NONE,
-    Builtin,
-    all_names,
-    discover,
-    installed,
-    known_names,
-)
-from ..errors import UnavailableError
-from ..logs import get_logger
-from .base import Collector, Options, Recording, StandIn, UnavailableCollector
-from .plugins import import_class, stand_in
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..process import Process
-    from ..settings import Settings
+    from .base import Collector, Options, Recording, RunContext
 
-__all__ = [
-    "ALL",
-    "COLLECTOR_NAMES",
-    "NONE",
-    "Collector",
-    "Options",
-    "Recording",
-    "all_names",
-    "chosen",
-    "close_all",
-    "collector_class",
-    "installed",
-    "known_names",
-    "load",
-    "open_all",
-    "stand_in_for",
-]
-
-_LAST = "pyinstrument"
+__all__ = ["Collector", "Options", "Recording", "RunContext"]
 
 
-def collector_class(name: str) -> type[Collector] | None:
-    """Returns: The class of a collector of this package, or of another that is installed; None where it cannot be had.
+def __getattr__(name: str) -> Any:
+    """Returns: A public class, imported on first use. Raises: AttributeError."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import base
 
-    What it measures with need not be installed.
-    """
-    if name in BUILTIN:
-        return _class_of(BUILTIN[name])
-    point = discover().get(name)
-    try:
-        return None if point is None else import_class(point, ())
-    except UnavailableError:
-        return None
-
-
-def stand_in_for(name: str, taken: Iterable[str], settings: Settings) -> Collector:
-    """Returns: What describes the artifact of a collector that is not loaded, which may be no collector at all.
-
-    Parameters:
-      name: The name of the collector; any text.
-      taken: Names of artifacts that one which is not known here must not have.
-      settings: The settings.
-    """
-    known = _class_of(BUILTIN[name]) if name in BUILTIN else None
-    return StandIn(settings, stand_in(name, (*taken, *_artifact_names())) if known is None else known)
-
-
-def chosen(collectors: Mapping[str, Collector], names: Iterable[str]) -> tuple[Collector, ...]:
-    """Returns: The collectors of these names, in the order of starting, without what another one includes."""
-    wanted = set(names)
-    wanted -= {builtin.includes for name, builtin in BUILTIN.items() if name in wanted and builtin.includes}
-    return tuple(collector for name, collector in collectors.items() if name in wanted)
-
-
-def load(names: Iterable[str], settings: Settings) -> dict[str, Collector]:
-    """Builds collectors.
-
-    Returns:
-      Name -> collector, in the order of starting; one that cannot work here is there as an `UnavailableCollector`.
-    """
-    wanted = set(names)
-    loaded = {name: _build_builtin(name, settings) for name in BUILTIN if name in wanted and name != _LAST}
-    loaded |= _load_others(wanted, settings)
-    if _LAST in wanted:
-        loaded[_LAST] = _build_builtin(_LAST, settings)
-    return loaded
-
-
-def open_all(collectors: dict[str, Collector], process: Process) -> None:
-    """Opens each collector; one that cannot be opened is unavailable from then on."""
-    for name, collector in collectors.items():
-        try:
-            collector.open(process)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken collector must not stop the worker.
-            collectors[name] = _unavailable(name, type(collector), collector.settings, _reason(name, error))
-
-
-def close_all(collectors: Mapping[str, Collector]) -> None:
-    """Closes each collector."""
-    for name, collector in collectors.items():
-        try:
-            collector.close()
-        except (Exception, SystemExit):  # noqa: BLE001 - as above.
-            get_logger(__name__).warning("The collector %r could not be closed.", name, exc_info=True)
-
-
-def _build_builtin(name: str, settings: Settings) -> Collector:
-    return _build(name, _class_of(BUILTIN[name]), settings)
-
-
-def _class_of(builtin: Builtin) -> type[Collector]:
-    found: type[Collector] = getattr(import_module(builtin.module, __name__), builtin.class_name)
-    return found
-
-
-def _load_others(wanted: set[str], settings: Settings) -> dict[str, Collector]:
-    taken = _artifact_names()
-    found, loaded = discover(), dict[str, Collector]()
-    for name in sorted({*found} & {*BUILTIN, ALL}):
-        text = "%s is passed over: its name %r is that of a collector of this package."
-        get_logger(__name__).warning(text, found[name].value, name)
-    for name in sorted(wanted & {*found} - {*BUILTIN, ALL}):
-        try:
-            loaded[name] = _build(name, import_class(found[name], taken), settings)
-        except UnavailableError as error:
-            loaded[name] = _unavailable(name, stand_in(name, taken), settings, str(error))
-        taken.add(loaded[name].artifact_name)
-    return loaded
-
-
-def _artifact_names() -> set[str]:
-    return {builtin.artifact_name for builtin in BUILTIN.values()}
-
-
-def _build(name: str, collector_class: type[Collector], settings: Settings) -> Collector:
-    try:
-        return collector_class(settings)
-    except UnavailableError as error:
-        reason = str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken package must not stop the worker from booting.
-        reason = _reason(name, error)
-    return _unavailable(name, collector_class, settings, reason)
-
-
-def _reason(name: str, error: BaseException) -> str:
-    return f"{name} cannot be used here: {type(error).__name__}: {error}"
-
-
-def _unavailable(name: str, wanted: type[Collector], settings: Settings, reason: str) -> Collector:
-    get_logger(__name__).warning("The collector %r is unavailable: %s", name, reason)
-    return UnavailableCollector(settings, wanted, reason)
+    return getattr(base, name)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import UnavailableError
 
 if TYPE_CHECKING:
-    from ..process import Process
-    from ..run import Run
-    from ..settings import Settings
+    from dramatiq import Actor
+
+    from .services import Services
 
 #: What the class attributes of a collector have to be, from end to end.
 ARTIFACT_NAME_PATTERN = "[a-z][a-z0-9_]{0,63}"
@@ -20,10 +21,103 @@ FILENAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MEDIA_TYPE_PATTERN = "[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}"
 
 
+def checkpoint_name(artifact_name: str) -> str:
+    """Returns: The name of the file that stands in for an artifact's file until that is saved."""
+    return f"{artifact_name}.part"
+
+
 class Options(BaseModel):
     """What a message, an actor or a capture may say of how a collector works. Each field has a default, and limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CollectorSettings(Protocol):
+    """The values of the settings that built-in collectors read; `Settings` has them, under these names."""
+
+    @property
+    def memory_interval(self) -> float: ...
+    @property
+    def pyinstrument_interval(self) -> float: ...
+    @property
+    def pyinstrument_engine(self) -> str: ...
+    @property
+    def pyinstrument_start_after(self) -> float: ...
+    @property
+    def memray_wait(self) -> float: ...
+    @property
+    def memray_max_bytes(self) -> int: ...
+    @property
+    def logs_max_bytes(self) -> int: ...
+    @property
+    def resources_interval(self) -> float: ...
+
+
+class RunFiles(Protocol):
+    """The files of one run in the spool, one for each name of an artifact, besides its entry."""
+
+    def write(self) -> None:
+        """Writes the records of the entry that are buffered until the task starts."""
+
+    def path(self, name: str) -> Path:
+        """Returns: The path that the file of this artifact is to be written to."""
+
+    def write_file(self, name: str, text: str | Iterable[str]) -> None:
+        """Writes the file of this artifact, whole or not at all. Raises: OSError."""
+
+
+class RunContext(Protocol):
+    """A run as its recordings see it. Times are seconds of `clock`, unless the name says otherwise."""
+
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def actor_name(self) -> str: ...
+    @property
+    def actor(self) -> Actor[..., Any]: ...
+    @property
+    def entry(self) -> RunFiles: ...
+    @property
+    def clock(self) -> Callable[[], float]: ...
+    @property
+    def enter_error(self) -> Exception | None:
+        """The error of `Recording.enter`, until `Recording.entered` has it."""
+
+    thread_id: int
+    "The id of the task's thread by `threading.get_ident`."
+    native_id: int
+    "The id of the task's thread in the kernel."
+    thread_name: str
+    started: float
+    "The time at which the actor's function was called."
+    started_at_s: float
+    "The same moment in seconds since the epoch."
+    ended: float | None
+    "The time at which the function returned; None before that."
+    cpu_started_s: float
+    "The CPU time of the task's thread when the function was called, in seconds."
+    cpu_ended_s: float | None
+    first_rss_bytes: int | None
+    "The RSS before the collectors started; None where it could not be read."
+    last_rss_bytes: int | None
+    "The RSS when the function had returned; None before that."
+    is_executing: bool
+    "Whether the function has been called. A recording made after that starts late, on another thread."
+    coroutine: Coroutine[Any, Any, Any] | None
+    "The coroutine of an async actor, once it is known and while a collector may start late."
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds for which the function has been running, or ran; 0 before it is called."""
+
+    def options(self, collector: Collector) -> Any:
+        """Returns: The options of a collector in this run, an instance of its `options_class`."""
+
+    def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
+        """Appends lines to a text artifact; they are in the spool when this returns."""
+
+    def follow_rss(self, look: Callable[[int], None]) -> None:
+        """Calls *look* with the RSS in bytes, many times a second, on the ticker's thread."""
 
 
 class Recording:
@@ -111,18 +205,18 @@ class Collector:
     options_class: ClassVar[type[Options]] = Options
     "The options that a request may give; the run has them as `run.options(self)`."
 
-    process: Process
-    "The process it works in, with the ticker that it may use; set by `open`."
+    services: Services
+    "The ticker, the RSS reader and what else the collectors of a process share; set by `open`."
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CollectorSettings) -> None:
         self.settings = settings
         self.default_options = self.options_class()
 
-    def open(self, process: Process) -> None:
+    def open(self, services: Services) -> None:
         """Makes what the process is to hold, before the first `record`."""
-        self.process = process
+        self.services = services
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         """Makes the recording of a run, which measures nothing yet.
 
         Returns:
@@ -137,8 +231,7 @@ class Collector:
 class StandIn(Collector):
     """Describes the artifact of a collector that a run does not have: that says why."""
 
-    def __init__(self, settings: Settings, wanted: type[Collector]) -> None:
-        super().__init__(settings)
+    def __init__(self, wanted: type[Collector]) -> None:
         # Instance attributes hide the annotations of the class: this object describes the artifact of another class.
         vars(self).update(
             {
@@ -146,14 +239,15 @@ class StandIn(Collector):
                 for field in ("name", "artifact_name", "filename", "media_type", "stored_as", "options_class")
             }
         )
+        self.default_options = self.options_class()
 
 
 class UnavailableCollector(StandIn):
     """Stands in for a collector that cannot work here, so that each run of it says why."""
 
-    def __init__(self, settings: Settings, wanted: type[Collector], reason: str) -> None:
-        super().__init__(settings, wanted)
+    def __init__(self, wanted: type[Collector], reason: str) -> None:
+        super().__init__(wanted)
         self.reason = reason
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         raise UnavailableError(self.reason)

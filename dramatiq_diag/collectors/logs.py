@@ -8,11 +8,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import ByteSize, Field
 
+from ..collector_names import MAX_LOG_BYTES
 from ..errors import GUARDED
-from ..run import Run
-from ..setting_fields import MAX_LOG_BYTES
-from ..settings import Settings
-from .base import Collector, Options, Recording
+from .base import Collector, CollectorSettings, Options, Recording, RunContext
 from .loglines import text_of
 from .logtap import LogTap, RunLog
 
@@ -44,11 +42,11 @@ class LogsCollector(Collector):
     debug: ClassVar[bool] = False
     "Whether it has what the loggers' levels leave out as well."
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
         self.tap = LogTap(debug=self.debug)
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         return _LogsRecording(self, run)
 
     def close(self) -> None:
@@ -69,7 +67,7 @@ class DebugLogsCollector(LogsCollector):
 class _LogsRecording(Recording):
     quick = True
 
-    def __init__(self, collector: LogsCollector, run: Run) -> None:
+    def __init__(self, collector: LogsCollector, run: RunContext) -> None:
         self.collector = collector
         self.run = run
         asked_bytes = run.options(collector).max_bytes

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..run import Run
-from .base import Collector, Options, Recording
+from .base import Collector, Options, Recording, RunContext
 from .sampled import SampledRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
@@ -49,7 +48,7 @@ class MemoryCollector(Collector):
     media_type = "text/plain"
     options_class = MemoryOptions
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         asked_s = run.options(self).interval
         return _MemoryRecording(self, run, self.settings.memory_interval if asked_s is None else asked_s)
 
@@ -61,7 +60,7 @@ class _MemoryRecording(SampledRecording):
     and when the RSS is far from that of the last sample, for the peak, and for the last moment before a kill.
     """
 
-    def __init__(self, collector: Collector, run: Run, interval_s: float) -> None:
+    def __init__(self, collector: Collector, run: RunContext, interval_s: float) -> None:
         super().__init__(collector, run, interval_s)
         self._last_s = 0.0
         self._last_bytes = self._peak_bytes = 0
@@ -80,7 +79,7 @@ class _MemoryRecording(SampledRecording):
     def _rss_bytes(self) -> int:
         """Returns: The RSS now; at the ends of the run that which the run has just read."""
         at_hand = self.run.last_rss_bytes if self.run.is_executing else self.run.first_rss_bytes
-        return self.collector.process.rss.rss_bytes() if at_hand is None else at_hand
+        return self.collector.services.rss.rss_bytes() if at_hand is None else at_hand
 
     def _look(self, rss_bytes: int) -> None:
         with self._lock:

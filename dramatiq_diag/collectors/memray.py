@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from operator import call
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dramatiq.asyncio import get_event_loop_thread
 
@@ -19,15 +19,11 @@ from ..errors import SkippedError, UnavailableError
 from ..frames import GarbagePause
 from ..hook import LOOP_THREAD, TASK_THREAD
 from ..interrupts import forget_interrupts, watch_interrupts
-from ..run import Run
-from ..settings import Settings
 from ..ticker import Timer
-from .base import Collector, Options, Recording
+from .base import Collector, CollectorSettings, Options, Recording, RunContext
+from .services import Services
 from .stacks import coroutine_function
 from .thread_state import ProfileFunctionLook
-
-if TYPE_CHECKING:
-    from ..process import Process
 
 #: Seconds between looks at the size of a capture.
 _LOOK_INTERVAL_S = 0.25
@@ -65,7 +61,7 @@ class MemrayCollector(Collector):
     media_type = "application/octet-stream"
     options_class = MemrayOptions
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
         try:
             import memray
@@ -76,15 +72,15 @@ class MemrayCollector(Collector):
         self._memray = memray
         self.profile_function: ProfileFunctionLook | None = None
 
-    def open(self, process: Process) -> None:
-        super().open(process)
-        watch_interrupts(process.profile_hook)
+    def open(self, services: Services) -> None:
+        super().open(services)
+        watch_interrupts(services.profile_hook)
         self._start_and_stop()
 
     def close(self) -> None:
-        forget_interrupts(self.process.profile_hook)
+        forget_interrupts(self.services.profile_hook)
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         return _MemrayRecording(self, run, self._memray)
 
     def _start_and_stop(self) -> None:
@@ -122,11 +118,11 @@ class _MemrayRecording(Recording):
 
     quick = True
 
-    def __init__(self, collector: MemrayCollector, run: Run, memray: Any) -> None:
+    def __init__(self, collector: MemrayCollector, run: RunContext, memray: Any) -> None:
         self.collector = collector
         self.run = run
         self.memray = memray
-        self.hook = collector.process.profile_hook
+        self.hook = collector.services.profile_hook
         self.max_bytes = int(collector.settings.memray_max_bytes)
         self.options = run.options(collector)
         self.path: Path = run.entry.path(collector.artifact_name)
@@ -184,7 +180,7 @@ class _MemrayRecording(Recording):
         loop_thread = get_event_loop_thread()
         if loop_thread is not None and coroutine_function(self.run.actor) is not None:
             _name_thread(LOOP_THREAD, loop_thread.ident)
-        self.collector.process.ticker.add(self.timer)
+        self.collector.services.ticker.add(self.timer)
 
     def stop(self) -> None:
         self.pause.end()  # Where an interrupt came before `entered`.

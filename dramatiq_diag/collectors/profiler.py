@@ -7,8 +7,7 @@ import time
 from typing import Any
 
 from ..errors import SkippedError
-from ..run import Run
-from .base import Collector, Recording
+from .base import Collector, Recording, RunContext
 from .own_profiler import is_heard, silence
 from .session import SessionDict, describe, json_of
 from .stacks import anchor_of, coroutine_function, root_of
@@ -20,7 +19,7 @@ class SessionRecording(Recording):
 
     quick = True
 
-    def __init__(self, collector: Collector, run: Run) -> None:
+    def __init__(self, collector: Collector, run: RunContext) -> None:
         self.collector = collector
         self.run = run
         root = root_of(run.actor)
@@ -66,10 +65,10 @@ class ProfilerRecording(SessionRecording):
       run: The run.
     """
 
-    def __init__(self, profiler: Any, collector: Collector, run: Run) -> None:
+    def __init__(self, profiler: Any, collector: Collector, run: RunContext) -> None:
         super().__init__(collector, run)
         self.profiler = profiler
-        self.hook = collector.process.profile_hook
+        self.hook = collector.services.profile_hook
         self.settled = False
         self.profile: ThreadProfile | None = None
         self.session: Any = None

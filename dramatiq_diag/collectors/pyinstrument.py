@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
 from pydantic import Field
 
-from ..entry import checkpoint_kind
+from ..collector_names import CANNOT_JOIN
 from ..errors import SkippedError, UnavailableError
 from ..interrupts import forget_interrupts, watch_interrupts
-from ..run import Run
-from ..setting_fields import CANNOT_JOIN
-from ..settings import Settings
 from ..ticker import Timer
-from .base import Collector, Options, Recording
+from .base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name
 from .own_profiler import tolerant
 from .profiler import ProfilerRecording, SessionRecording
 from .sampler import Profile, Sampler
+from .services import Services
 from .session import SessionDict, describe_thread, session_of
 from .stacks import anchor_of, coroutine_function, root_of
-
-if TYPE_CHECKING:
-    from ..process import Process
 
 #: Seconds until the first checkpoint of a profile that is being taken, so that a task that is killed early leaves one
 #: as well; the intervals double from there to the longest.
@@ -43,7 +38,7 @@ class PyinstrumentOptions(Options):
     start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
     "Seconds after which a run that is still going on is profiled; for the sampler alone."
 
-    def resolved(self, settings: Settings) -> tuple[str, float, float]:
+    def resolved(self, settings: CollectorSettings) -> tuple[str, float, float]:
         """Returns: Engine, interval and start, with the settings where nothing was asked for."""
         return (
             settings.pyinstrument_engine if self.engine is None else self.engine,
@@ -66,7 +61,7 @@ class PyinstrumentCollector(Collector):
     stored_as = "pyinstrument.session.json"
     options_class = PyinstrumentOptions
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
         try:
             import pyinstrument
@@ -80,7 +75,7 @@ class PyinstrumentCollector(Collector):
             )
         self._profiler_class = tolerant(pyinstrument.Profiler)
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         engine, interval_s, start_after_s = run.options(self).resolved(self.settings)
         if engine == "sampler":
             return _SamplerRecording(self, run, interval_s, 0.0 if run.is_executing else start_after_s)
@@ -88,19 +83,21 @@ class PyinstrumentCollector(Collector):
             raise SkippedError(f"{CANNOT_JOIN}.")
         return ProfilerRecording(self._profiler_class(interval=interval_s), self, run)
 
-    def open(self, process: Process) -> None:
-        super().open(process)
-        self.sampler = Sampler(self.settings.pyinstrument_interval, process.switch_interval)
-        watch_interrupts(process.profile_hook)  # For the engine `profiler`, which each request may ask for.
+    def open(self, services: Services) -> None:
+        super().open(services)
+        self.sampler = Sampler(self.settings.pyinstrument_interval, services.switch_interval)
+        watch_interrupts(services.profile_hook)  # For the engine `profiler`, which each request may ask for.
         self.sampler.start()
 
     def close(self) -> None:
         self.sampler.stop()
-        forget_interrupts(self.process.profile_hook)
+        forget_interrupts(self.services.profile_hook)
 
 
 class _SamplerRecording(SessionRecording):
-    def __init__(self, collector: PyinstrumentCollector, run: Run, interval_s: float, start_after_s: float) -> None:
+    def __init__(
+        self, collector: PyinstrumentCollector, run: RunContext, interval_s: float, start_after_s: float
+    ) -> None:
         super().__init__(collector, run)
         self.sampler = collector.sampler
         self.interval_s = interval_s
@@ -119,7 +116,7 @@ class _SamplerRecording(SessionRecording):
             self._follow_coroutine()
         if not self.start_after_s:
             self._join()
-        self.collector.process.ticker.add(self.timer)
+        self.collector.services.ticker.add(self.timer)
 
     def _join(self) -> None:
         actor = self.run.actor
@@ -147,14 +144,14 @@ class _SamplerRecording(SessionRecording):
                 if self.stopped:  # It ended meanwhile, and did not wait for this.
                     self._leave()
                 else:
-                    self.collector.process.ticker.add(self.timer)
+                    self.collector.services.ticker.add(self.timer)
                 return
             self.timer.interval_s = min(self.timer.interval_s * 2, CHECKPOINT_INTERVAL_S)
             self._stop_clocks()
             try:
-                self._write(checkpoint_kind(self.collector.artifact_name))
+                self._write(checkpoint_name(self.collector.artifact_name))
             except OSError as error:
-                self.collector.process.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
+                self.collector.services.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
 
     def _follow_coroutine(self) -> None:
         loop_thread = get_event_loop_thread()
@@ -165,7 +162,7 @@ class _SamplerRecording(SessionRecording):
         if self.run.is_executing:  # It has been handed over by now.
             self.coroutine = self.run.coroutine
         else:
-            self.collector.process.coroutines.expect(loop_thread, self._found_coroutine)
+            self.collector.services.coroutines.expect(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.coroutine = coroutine
@@ -176,7 +173,7 @@ class _SamplerRecording(SessionRecording):
         self.stopped = True
         self.timer.cancel()
         if self.is_async:
-            self.collector.process.coroutines.forget()
+            self.collector.services.coroutines.forget()
         self._leave()
 
     def _leave(self) -> None:

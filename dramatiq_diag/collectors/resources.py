@@ -9,9 +9,7 @@ from typing import Annotated
 import psutil
 from pydantic import Field
 
-from ..run import Run
-from ..settings import Settings
-from .base import Collector, Options, Recording
+from .base import Collector, CollectorSettings, Options, Recording, RunContext
 from .sampled import SampledRecording
 
 #: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
@@ -47,12 +45,12 @@ class ResourcesCollector(Collector):
     media_type = "text/csv"
     options_class = ResourcesOptions
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
         # The process asks for its own figures, so this is made after the fork.
         self._process = psutil.Process()
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         asked_s = run.options(self).interval
         return _ResourcesRecording(self, run, self.settings.resources_interval if asked_s is None else asked_s)
 

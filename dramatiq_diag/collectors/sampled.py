@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from ..run import Run
 from ..ticker import Timer
-from .base import Collector, Recording
+from .base import Collector, Recording, RunContext
 
 
 class SampledRecording(Recording):
@@ -20,7 +19,7 @@ class SampledRecording(Recording):
 
     quick = True
 
-    def __init__(self, collector: Collector, run: Run, interval_s: float) -> None:
+    def __init__(self, collector: Collector, run: RunContext, interval_s: float) -> None:
         self.collector = collector
         self.run = run
         self._timer = Timer(interval_s, self._tick)
@@ -33,7 +32,7 @@ class SampledRecording(Recording):
 
     def start(self) -> None:
         self.sample()
-        self.collector.process.ticker.add(self._timer)
+        self.collector.services.ticker.add(self._timer)
 
     def stop(self) -> None:
         self._timer.cancel()

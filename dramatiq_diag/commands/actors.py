@@ -8,7 +8,7 @@ import click
 
 from ..actor_documents import ActorDocument, actors_document
 from ..settings import Settings
-from ..units import duration, size
+from ..text import format_duration, format_size
 from .output import echo_json, echo_table
 from .parameters import moment
 from .store import opened_store
@@ -47,8 +47,8 @@ def _row(actor: ActorDocument) -> list[str]:
         actor["actor_name"],
         str(actor["run_count"]),
         str(actor["failed_count"]),
-        duration(actor["median_duration_ms"]),
-        duration(actor["p95_duration_ms"]),
-        size(actor["max_peak_rss_bytes"]),
+        format_duration(actor["median_duration_ms"]),
+        format_duration(actor["p95_duration_ms"]),
+        format_size(actor["max_peak_rss_bytes"]),
         "-" if started_at is None else f"{started_at[:19]}Z",
     ]

@@ -9,12 +9,11 @@ import click
 
 from ..documents import ArtifactsDocument, artifacts_document
 from ..errors import DiagnosticsError
-from ..printable import printable
 from ..records import artifacts_of
 from ..settings import Settings
 from ..signing import Signer
 from ..store import Store
-from ..units import size
+from ..text import format_size, printable
 from .choose import chosen_run
 from .download import choose_targets, download, downloadable
 from .output import attempt_option, bar, echo_json, echo_table, run_row
@@ -90,7 +89,7 @@ def _show(document: ArtifactsDocument, settings: Settings) -> None:
         click.echo(f"Raised {printable(run['exception']['type'])}: {printable(run['exception']['message'])}")
     for artifact in document["artifacts"]:
         click.echo(
-            f"\n{artifact['name']}: {artifact['status']}, {artifact['filename']}, {size(artifact['size_bytes'])}"
+            f"\n{artifact['name']}: {artifact['status']}, {artifact['filename']}, {format_size(artifact['size_bytes'])}"
         )
         for line in (artifact["reason"], document["urls"].get(artifact["name"])):
             if line is not None:

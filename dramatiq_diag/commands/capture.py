@@ -15,8 +15,8 @@ from ..capture_documents import (
     new_capture_document,
 )
 from ..options import OptionsError, with_options
-from ..printable import printable
 from ..settings import Settings
+from ..text import printable
 from .output import echo_json, echo_table
 from .parameters import length_s
 from .store import opened_store

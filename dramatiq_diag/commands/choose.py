@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session
 
 from ..attempts import RankedRun, find_attempt
 from ..errors import DiagnosticsError
-from ..printable import printable
 from ..records import task_ids_like
+from ..text import printable
 
 #: So many of the tasks that an ambiguous text could mean are named.
 _NAMED = 5

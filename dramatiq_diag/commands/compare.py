@@ -6,13 +6,12 @@ import click
 
 from ..comparing import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
 from ..documents import run_document
-from ..printable import printable
 from ..records import artifacts_of
 from ..reports.comparison import FunctionChange
 from ..reports.downloads import form_of, open_download
 from ..settings import Settings
 from ..store import Store
-from ..units import duration, size
+from ..text import format_duration, format_size, printable
 from .choose import chosen_run
 from .figures import change, echo_heading, echo_reason, echo_rows, figure, memory_words, sparklines
 from .output import echo_json
@@ -69,8 +68,8 @@ def _show_runs(document: ComparisonDocument) -> None:
         click.echo(f"{letter}: {printable(which)}: {run['status']}, {run['started_at'][:19].replace('T', ' ')} UTC")
     echo_heading("Altogether")
     rows = [
-        (duration(a["duration_ms"]), duration(b["duration_ms"]), "duration"),
-        (size(a["peak_rss_bytes"]), size(b["peak_rss_bytes"]), "peak memory of the process"),
+        (format_duration(a["duration_ms"]), format_duration(b["duration_ms"]), "duration"),
+        (format_size(a["peak_rss_bytes"]), format_size(b["peak_rss_bytes"]), "peak memory of the process"),
     ]
     echo_rows(("A", "B", "WHAT"), rows)
 

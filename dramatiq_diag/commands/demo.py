@@ -11,7 +11,7 @@ from ..demo.run import Demo, demo_settings
 from ..documents import Document
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError
 from ..settings import Settings
-from ..units import duration, size
+from ..text import format_duration, format_size
 from ..web.server import DEFAULT_HOST, DEFAULT_PORT, Server
 from .output import bar, echo_json
 from .serve import PORT
@@ -74,8 +74,9 @@ def _bind(settings: Settings, port: int | None) -> Server:
 def _show(runs: list[Document]) -> None:
     for run in runs:
         click.echo(
-            f"{run['actor_name']} (attempt {run['attempt']}): {run['status']} after {duration(run['duration_ms'])}, "
-            f"peak RSS {size(run['peak_rss_bytes'])}"
+            f"{run['actor_name']} (attempt {run['attempt']}): {run['status']} "
+            f"after {format_duration(run['duration_ms'])}, "
+            f"peak RSS {format_size(run['peak_rss_bytes'])}"
         )
         for name, url in run["urls"].items():
             click.echo(f"  {name:<21} {url}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from ..doctor import Status, examine
-from ..printable import printable
 from ..settings import Settings
+from ..text import printable
 from .output import echo_json, echo_table
 
 

@@ -13,7 +13,6 @@ from ..attempts import RankedRun, count_attempts
 from ..documents import absence
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact, ArtifactStatus
-from ..printable import printable
 from ..reasons import shared_reason
 from ..records import artifacts_of, traceback_of
 from ..reports.calltree import CallTree
@@ -21,7 +20,7 @@ from ..reports.downloads import form_of, open_download
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
 from ..store import Store
-from ..units import duration, size
+from ..text import format_duration, format_size, printable
 from .choose import chosen_run
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -127,7 +126,7 @@ def echo_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def figure(value: float, unit: str) -> str:
     """Returns: A figure of a call tree for a person."""
-    return duration(value) if unit == "ms" else size(value)
+    return format_duration(value) if unit == "ms" else format_size(value)
 
 
 def change(value: float, unit: str) -> str:
@@ -139,7 +138,8 @@ def memory_words(samples: Sequence[Sample]) -> str:
     """Returns: A curve's figures."""
     peak_s, peak_bytes = max(samples, key=lambda sample: sample[1])
     first, last = samples[0][1], samples[-1][1]
-    return f"first {size(first)}, peak {size(peak_bytes)} after {duration(peak_s * 1000)}, last {size(last)}"
+    peak = f"{format_size(peak_bytes)} after {format_duration(peak_s * 1000)}"
+    return f"first {format_size(first)}, peak {peak}, last {format_size(last)}"
 
 
 def sparklines(*curves: Sequence[Sample]) -> list[str]:

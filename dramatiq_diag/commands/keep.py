@@ -9,11 +9,10 @@ import click
 from .. import keeping
 from ..attempts import RankedRun
 from ..models import LIVE_STATUSES
-from ..printable import printable
 from ..records import artifacts_of
 from ..settings import Settings
 from ..store import Store
-from ..units import size
+from ..text import format_size, printable
 from .choose import exact_run
 from .output import attempt_option
 from .store import opened_store
@@ -79,7 +78,7 @@ def delete(task_id: str, *, attempt: int | None, yes: bool) -> None:
         if not yes:
             _ask(store, run)
         deletion = keeping.delete(store, run.run.run_id)
-    click.echo(f"Deleted {_count(deletion.artifact_count)} of {_name(run)}; {size(deletion.freed_bytes)} freed.")
+    click.echo(f"Deleted {_count(deletion.artifact_count)} of {_name(run)}; {format_size(deletion.freed_bytes)} freed.")
 
 
 def _ask(store: Store, run: RankedRun) -> None:
@@ -89,7 +88,7 @@ def _ask(store: Store, run: RankedRun) -> None:
     with store.session() as session:
         artifacts = artifacts_of(session, [run.run.run_id])[run.run.run_id]
     live = [artifact for artifact in artifacts if artifact.status in LIVE_STATUSES]
-    what = f"{_count(len(live))} ({size(sum(artifact.size_bytes or 0 for artifact in live))})"
+    what = f"{_count(len(live))} ({format_size(sum(artifact.size_bytes or 0 for artifact in live))})"
     click.confirm(f"Delete {what} of {_name(run)} for good?", abort=True)
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from ..documents import RunDocument
-from ..printable import printable
-from ..units import duration, size
+from ..text import format_duration, format_size, printable
 
 #: Of the commands that show one run of a task.
 attempt_option = click.option(
@@ -37,8 +36,8 @@ def run_row(run: RunDocument) -> list[str]:
     """Returns: The cells of a run: status, duration, peak RSS, actor, attempt."""
     return [
         run["status"],
-        duration(run["duration_ms"]),
-        size(run["peak_rss_bytes"]),
+        format_duration(run["duration_ms"]),
+        format_size(run["peak_rss_bytes"]),
         run["actor_name"],
         str(run["attempt"]),
     ]

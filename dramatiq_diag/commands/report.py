@@ -13,11 +13,11 @@ import click
 from ..documents import absence
 from ..errors import DiagnosticsError
 from ..models import LIVE_STATUSES, Artifact, TaskRun
-from ..printable import printable
 from ..records import artifacts_of
 from ..reports.downloads import form_of, open_download
 from ..reports.forms import Form
 from ..settings import Settings
+from ..text import printable
 from .choose import chosen_run
 from .download import copy, create
 from .output import attempt_option

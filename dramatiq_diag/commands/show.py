@@ -9,12 +9,11 @@ import click
 from ..attempts import RankedRun
 from ..documents import RunDocument, run_document
 from ..models import TaskRun
-from ..printable import printable
 from ..records import beside, children_of, parent_of
 from ..reports.calltree import CallTree, FunctionTotals, functions
 from ..reports.memory import Sample
 from ..settings import Settings
-from ..units import duration
+from ..text import format_duration, printable
 from .figures import (
     Figures,
     Missing,
@@ -106,10 +105,10 @@ def _tree_document(tree: CallTree | Missing) -> dict[str, Any]:
 
 def _show_run(run: RunDocument, attempts: int, interruption: str | None) -> None:
     click.echo(f"Task {printable(run['task_id'])}: {printable(run['actor_name'])}")
-    took = "" if run["duration_ms"] is None else f" after {duration(run['duration_ms'])}"
+    took = "" if run["duration_ms"] is None else f" after {format_duration(run['duration_ms'])}"
     click.echo(f"  attempt {run['attempt']} of {attempts}: {run['status']}{took}")
     if run["collection_ms"] is not None:
-        click.echo(f"  its collectors took another {duration(run['collection_ms'])} of the task's thread")
+        click.echo(f"  its collectors took another {format_duration(run['collection_ms'])} of the task's thread")
     click.echo(f"  started {run['started_at'][:19].replace('T', ' ')} UTC, queue {printable(run['queue_name'])}")
     click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
     echo_reason(interruption)
@@ -145,7 +144,7 @@ def _row_of_other(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
     from_ms = (other.started_at - run.started_at).total_seconds() * 1000
     sign = "+" if from_ms >= 0 else "-"
     name = f"{other.task_id}  {other.actor_name}"
-    return f"{sign}{duration(abs(from_ms))}", duration(other.duration_ms), other.status, name
+    return f"{sign}{format_duration(abs(from_ms))}", format_duration(other.duration_ms), other.status, name
 
 
 def _show_memory(samples: list[Sample] | Missing) -> None:

@@ -15,7 +15,7 @@ from ..locations import shown_url
 from ..retention import Cleanup
 from ..settings import Settings
 from ..store import Store
-from ..units import size
+from ..text import format_size
 from .output import counter, echo_json, echo_table
 
 
@@ -67,7 +67,7 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
     if as_json:
         echo_json(document)
         return
-    texts = {name: size(number) if name.endswith("_bytes") else str(number) for name, number in document.items()}
+    texts = {name: format_size(number) if name.endswith("_bytes") else str(number) for name, number in document.items()}
     if dry_run:
         click.echo("Nothing was removed; a cleanup now would count:")
     echo_table(("WHAT", "COUNT"), [(name.replace("_", " "), text) for name, text in texts.items()])

@@ -9,9 +9,9 @@ import click
 
 from ..documents import runs_document
 from ..models import RunStatus
-from ..printable import printable
 from ..records import RunFilter, Sort
 from ..settings import Settings
+from ..text import printable
 from .output import echo_json, echo_table, run_row
 from .parameters import moment, number
 from .store import opened_store

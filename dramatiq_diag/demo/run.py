@@ -13,7 +13,7 @@ from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
 from ..attempts import list_attempts
-from ..collectors import ALL
+from ..collector_names import ALL
 from ..documents import Document, run_document, urls_of_runs
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics

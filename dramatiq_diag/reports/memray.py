@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
-from ..printable import printable
-from ..units import size
+from ..text import format_size, printable
 from .capture_stacks import PACKAGE_NAME, SHARED_THREAD, Call, CaptureThreads, is_own_code, shown_records
 from .errors import ReportError
 from .memray_units import in_binary_units
@@ -170,7 +169,7 @@ def _tree(view: View, path: str, out: TextIO) -> None:
             iter(shown.records), native_traces=shown.native, biggest_allocs=_TREE_ALLOCATIONS
         ).data
     of = f" {SHARED_THREAD}" if shown.is_shared else ""
-    out.write(f"{size(root.value)} in {root.n_allocations} allocations{of}\n")
+    out.write(f"{format_size(root.value)} in {root.n_allocations} allocations{of}\n")
     _write_branches(root, root.value, "", out)
 
 
@@ -180,7 +179,8 @@ def _write_branches(node: Any, whole_bytes: int, indent: str, out: TextIO) -> No
     for branch in shown:
         last = branch is shown[-1]
         function, file, line = branch.location
-        out.write(f"{indent}{'└─ ' if last else '├─ '}{size(branch.value)} {printable(f'{function}  {file}:{line}')}\n")
+        place = printable(f"{function}  {file}:{line}")
+        out.write(f"{indent}{'└─ ' if last else '├─ '}{format_size(branch.value)} {place}\n")
         _write_branches(branch, whole_bytes, indent + ("   " if last else "│  "), out)
 
 
@@ -197,8 +197,8 @@ def _summary(view: View, path: str, out: TextIO) -> None:
         out.write(f"Allocations {SHARED_THREAD}\n")
     out.write(f"{'with calls':>14} {'share':>7} {'by itself':>14} {'allocations':>11}  function\n")
     for place, held in by_size[:_SUMMARY_ROWS]:
-        figures = f"{size(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
-        figures += f" {size(held.own_memory):>14} {held.n_allocations:>11}"
+        figures = f"{format_size(held.total_memory):>14} {100 * held.total_memory / whole_bytes:>5.1f} %"
+        figures += f" {format_size(held.own_memory):>14} {held.n_allocations:>11}"
         out.write(f"{figures}  {printable(f'{place.function}  {place.file}')}\n")
 
 
@@ -207,7 +207,7 @@ def _stats(_: View, path: str, out: TextIO) -> None:
 
     reporter_module: Any = import_module("memray.reporters.stats")
     text = io.StringIO()
-    reporter_module.size_fmt = size  # In this process, which renders one report.
+    reporter_module.size_fmt = format_size  # In this process, which renders one report.
     # More places than are shown, as those of this package are left out.
     statistics = compute_statistics(path, num_largest=_STATS_PLACES + _STATS_OWN_PLACES)
     for field in ("top_locations_by_size", "top_locations_by_count"):

@@ -9,8 +9,8 @@ import secrets
 from typing import Any, BinaryIO
 
 from ..errors import NotInstalledError
-from ..printable import printable
 from ..reading import read_up_to
+from ..text import printable
 from .errors import ReportError
 
 #: The most that is read into memory to be rendered, in bytes.

@@ -10,7 +10,7 @@ import falcon
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..documents import absence, actor_href
-from ..units import duration, size
+from ..text import format_duration, format_size
 from .negotiation import HTML
 
 #: What a page may load: its own server's scripts, styles, pictures, data and frames. Nothing is inline.
@@ -33,8 +33,8 @@ class Pages:
         )
         self._templates.filters |= {
             "absence": absence,
-            "duration": duration,
-            "size": size,
+            "duration": format_duration,
+            "size": format_size,
             "moment": _moment,
             "ago": _ago,
             "actor_href": actor_href,

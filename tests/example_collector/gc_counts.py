@@ -7,8 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dramatiq_diag.collectors import Collector, Options, Recording
-from dramatiq_diag.run import Run
+from dramatiq_diag.collectors import Collector, Options, Recording, RunContext
 
 
 class GcCountsOptions(Options):
@@ -27,14 +26,14 @@ class GcCountsCollector(Collector):
     media_type = "text/csv"
     options_class = GcCountsOptions
 
-    def record(self, run: Run) -> Recording:
+    def record(self, run: RunContext) -> Recording:
         return _GcCountsRecording(self, run)
 
 
 class _GcCountsRecording(Recording):
     quick = True
 
-    def __init__(self, collector: GcCountsCollector, run: Run) -> None:
+    def __init__(self, collector: GcCountsCollector, run: RunContext) -> None:
         self.collector = collector
         self.run = run
         self.from_generation = run.options(collector).from_generation

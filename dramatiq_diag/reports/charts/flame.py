@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypedDict
 
-from ...units import duration, size
+from ...text import format_duration, format_size
 from .drawing import SCHEMA, Spec, Width, sizing
 
 #: From less to more, with black text readable on each; told apart by whoever does not see red and green.
@@ -105,7 +105,7 @@ def _labels(x: Spec, y: Spec) -> Spec:
 
 
 def _row(box: Box, unit: str) -> Spec:
-    figure: Callable[[float], str] = duration if unit == "ms" else size
+    figure: Callable[[float], str] = format_duration if unit == "ms" else format_size
     change = figure(box["difference"])
     return {
         **box,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ...units import duration, size
+from ...text import format_duration, format_size
 from .drawing import SCHEMA, Spec
 
 if TYPE_CHECKING:  # The process that renders a chart needs no tables.
@@ -111,6 +111,6 @@ def _row(run: RunDocument, href: str) -> Spec:
         "task": run["task_id"],
         "attempt": str(run["attempt"]),
         "started": run["started_at"][:19].replace("T", " "),
-        "duration": duration(duration_ms),
-        "peak": size(peak_bytes),
+        "duration": format_duration(duration_ms),
+        "peak": format_size(peak_bytes),
     }
