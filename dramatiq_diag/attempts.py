@@ -12,7 +12,8 @@ from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from .cursors import Sort, read_cursor, write_cursor
-from .models import RunStatus, TaskRun
+from .models import TaskRun
+from .statuses import RunStatus
 from .values import task_key
 
 #: Sorts before every run.

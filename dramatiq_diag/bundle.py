@@ -14,10 +14,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, FiniteFloa
 from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, checkpoint_name
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record
 from .errors import SpoolError
-from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .reading import PIECE_BYTES, PiecesFile
 from .run_records import MAX_OVERLAPPED, cut_id
 from .state import read_state
+from .statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .store import ArtifactRecord, Bundle, RunRecord
 from .tracebacks import MAX_LENGTH
 from .vitals import Vitals

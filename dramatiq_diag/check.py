@@ -12,8 +12,9 @@ from sqlalchemy import select, update
 from .blobs import Found
 from .clock import Clock
 from .errors import BlobMissingError
-from .models import Artifact, ArtifactStatus, checked_per_row, is_live
+from .models import Artifact, checked_per_row, is_live
 from .retention import BATCH_SIZE, batched, delete_orphans, orphaned
+from .statuses import ArtifactStatus
 from .store import Store
 
 #: A blob is put a moment before its row: one that has none and is younger than this is looked for again, in seconds,

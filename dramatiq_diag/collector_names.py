@@ -59,9 +59,11 @@ BUILTIN = {
     "memory": Builtin(
         module=".memory", class_name="MemoryCollector", artifact_name="memory_profile", options=("interval",)
     ),
-    "logs": Builtin(module=".logs", class_name="LogsCollector", artifact_name="task_logs", options=("max_bytes",)),
+    "logs": Builtin(
+        module=".task_logs.collector", class_name="LogsCollector", artifact_name="task_logs", options=("max_bytes",)
+    ),
     "debug-logs": Builtin(
-        module=".logs",
+        module=".task_logs.collector",
         class_name="DebugLogsCollector",
         artifact_name="task_logs",
         options=("max_bytes",),
@@ -71,7 +73,7 @@ BUILTIN = {
         module=".resources", class_name="ResourcesCollector", artifact_name="resources_profile", options=("interval",)
     ),
     "pyinstrument": Builtin(
-        module=".pyinstrument",
+        module=".time_profile.collector",
         class_name="PyinstrumentCollector",
         artifact_name="pyinstrument_profile",
         options=("engine", "interval", "start_after"),

@@ -12,10 +12,11 @@ from typing_extensions import TypedDict
 
 from .documents import RunDocument, absence, described
 from .errors import BlobMissingError, NotInstalledError
-from .models import LIVE_STATUSES, Artifact
+from .models import Artifact
 from .reports.calltree import CallTree
 from .reports.comparison import FunctionChange, compare_trees
 from .reports.errors import ReportError
+from .statuses import LIVE_STATUSES
 from .text import format_size
 
 #: Opens a form of an artifact, which may have to be rendered first.

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from .attempts import RankedRun, list_attempts
-from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus
+from .models import Artifact
 from .records import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
 from .signing import Signer
+from .statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
 
 Document = dict[str, Any]
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from .models import RunStatus, TaskRun
+from .models import TaskRun
+from .statuses import RunStatus
 from .values import clean_text
 from .worker_actors import worker_actor_names, worker_has
 

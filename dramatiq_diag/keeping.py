@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from .clock import Clock
 from .errors import DiagnosticsError
-from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, is_live
+from .models import Artifact, TaskRun, is_live
+from .statuses import ArtifactStatus, RunStatus
 from .store import Store
 
 

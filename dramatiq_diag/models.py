@@ -30,11 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from .statuses import ArtifactStatus as ArtifactStatus
-from .statuses import RunStatus as RunStatus
-
-#: Artifacts with a blob behind them.
-LIVE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)
+from .statuses import LIVE_STATUSES
 
 
 def is_live(status: Any) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from .models import RunStatus
+from .statuses import RunStatus
 
 
 def shared_reason(status: str, reasons: Iterable[str | None]) -> str | None:

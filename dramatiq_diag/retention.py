@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from .blobs import Found
 from .captures import delete_captures
 from .logs import get_logger
-from .models import Artifact, ArtifactStatus, RunStatus, TaskRun, checked_per_row, is_live
+from .models import Artifact, TaskRun, checked_per_row, is_live
 from .spool import Spool
+from .statuses import ArtifactStatus, RunStatus
 from .store import Store
 from .vacuum import give_back
 from .worker_actors import delete_worker_actors

@@ -33,3 +33,7 @@ class ArtifactStatus(enum.StrEnum):
     "Removed by the cleanup."
     DELETED = "deleted"
     "Removed by hand."
+
+
+#: An artifact of these can be downloaded.
+LIVE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)

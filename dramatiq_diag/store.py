@@ -18,8 +18,9 @@ from .clock import Clock
 from .database import check_schema, make_engine, migrate, renewable, translated
 from .errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
 from .logs import get_logger
-from .models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun, is_live
+from .models import Artifact, StoreState, TaskRun, is_live
 from .settings import Settings
+from .statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .tracebacks import MAX_LENGTH
 from .values import clean_text, task_key
 

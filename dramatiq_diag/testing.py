@@ -22,8 +22,8 @@ from dramatiq.middleware import Interrupt
 from .collector_names import COLLECTOR_NAMES
 from .collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector, Recording
 from .errors import UnavailableError
-from .models import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .settings import Settings
+from .statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
 from .trial import PATIENCE_S, Change, Outcome, execute, files_in_spool, installed, outcome_of, traces
 
 __all__ = ["CollectorContract", "Outcome"]

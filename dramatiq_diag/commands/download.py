@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BlobMissingError, DiagnosticsError
-from ..models import LIVE_STATUSES, Artifact
+from ..models import Artifact
 from ..reports.downloads import open_download
+from ..statuses import LIVE_STATUSES
 from ..store import Store
 
 _CHUNK_BYTES = 1 << 20

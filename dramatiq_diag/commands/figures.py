@@ -12,13 +12,14 @@ import click
 from ..attempts import RankedRun, count_attempts
 from ..documents import absence
 from ..errors import DiagnosticsError
-from ..models import LIVE_STATUSES, Artifact, ArtifactStatus
+from ..models import Artifact
 from ..reasons import shared_reason
 from ..records import artifacts_of, traceback_of
 from ..reports.calltree import CallTree
 from ..reports.downloads import form_of, open_download
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
+from ..statuses import LIVE_STATUSES, ArtifactStatus
 from ..store import Store
 from ..text import format_duration, format_size, printable
 from .choose import chosen_run

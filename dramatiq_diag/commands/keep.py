@@ -8,9 +8,9 @@ import click
 
 from .. import keeping
 from ..attempts import RankedRun
-from ..models import LIVE_STATUSES
 from ..records import artifacts_of
 from ..settings import Settings
+from ..statuses import LIVE_STATUSES
 from ..store import Store
 from ..text import format_size, printable
 from .choose import exact_run

@@ -12,11 +12,12 @@ import click
 
 from ..documents import absence
 from ..errors import DiagnosticsError
-from ..models import LIVE_STATUSES, Artifact, TaskRun
+from ..models import Artifact, TaskRun
 from ..records import artifacts_of
 from ..reports.downloads import form_of, open_download
 from ..reports.forms import Form
 from ..settings import Settings
+from ..statuses import LIVE_STATUSES
 from ..text import printable
 from .choose import chosen_run
 from .download import copy, create

@@ -8,9 +8,9 @@ from datetime import datetime
 import click
 
 from ..documents import runs_document
-from ..models import RunStatus
 from ..records import RunFilter, Sort
 from ..settings import Settings
+from ..statuses import RunStatus
 from ..text import printable
 from .output import echo_json, echo_table, run_row
 from .parameters import moment, number

@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from ..comparing import PARTS, UNREADABLE, ComparedRun, Comparison, ComparisonDocument, compare_runs
 from ..documents import run_document
-from ..models import LIVE_STATUSES, Artifact
+from ..models import Artifact
 from ..records import artifacts_of, find_run
 from ..reports.charts import Spec, flame_chart, memory_chart
 from ..reports.comparison import difference_boxes
 from ..reports.downloads import form_of
 from ..reports.renderings import RenderingInProgress
+from ..statuses import LIVE_STATUSES
 from .backend import Backend
 from .negotiation import wants_html
 from .openapi import PROBLEM, PROGRESS, operation

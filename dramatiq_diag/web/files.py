@@ -14,9 +14,10 @@ import falcon
 from dramatiq.logging import get_logger
 
 from ..errors import BlobMissingError
-from ..models import LIVE_STATUSES, Artifact
+from ..models import Artifact
 from ..records import find_artifact
 from ..reports.forms import Form
+from ..statuses import LIVE_STATUSES
 from .backend import Backend
 from .ranges import Slice, UnsatisfiableRangeError, parse_range
 

@@ -6,8 +6,8 @@ import falcon
 from sqlalchemy.orm import Session
 
 from ..documents import RunsDocument, runs_document
-from ..models import RunStatus
 from ..records import RunFilter, Sort
+from ..statuses import RunStatus
 from .backend import Backend
 from .queries import RunsQuery
 from .sparklines import HEIGHT, WIDTH, sparklines

@@ -12,8 +12,8 @@ from uuid import UUID
 import falcon
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..models import RunStatus
 from ..records import RunFilter, Sort
+from ..statuses import RunStatus
 from .actor_chart import Range
 
 #: Runs on a page of a list.

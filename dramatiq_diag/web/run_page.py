@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 from ..attempts import RankedRun, attempts_around, count_attempts
 from ..documents import ArtifactsDocument, RunDocument, run_document, runs_document
 from ..errors import BlobMissingError, StoreUnavailableError
-from ..models import LIVE_STATUSES, Artifact, RunStatus
+from ..models import Artifact
 from ..reasons import shared_reason
 from ..records import RunFilter, artifacts_of, beside
 from ..reports.memray import VIEWS
+from ..statuses import LIVE_STATUSES, RunStatus
 from .backend import Backend
 
 #: So many attempts before and after the shown one have a link each; of the others the first and the last.

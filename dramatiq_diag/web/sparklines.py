@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy.orm import Session
 
 from ..errors import BlobMissingError, StoreUnavailableError
-from ..models import LIVE_STATUSES, Artifact
+from ..models import Artifact
 from ..records import artifacts_of
 from ..reports.memory import sparkline_points
+from ..statuses import LIVE_STATUSES
 from .backend import Backend
 
 #: The size of the drawing, in its own units.
