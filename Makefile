@@ -26,9 +26,10 @@ demo: $(STAMP) ## Execute real tasks under every diagnostic, and serve what they
 test: $(STAMP) ## Run the tests in so many PROCESSES (2); what needs a service that is missing here is skipped
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal $(ARGS)
 
-lint: $(STAMP) ## Check style and format
+lint: $(STAMP) ## Check style, format, and which module imports which
 	$(BIN)/ruff check $(ARGS) .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP) ## Check types
 	$(BIN)/mypy $(ARGS)

@@ -12,8 +12,9 @@ from unittest.mock import patch
 import dramatiq
 from dramatiq.broker import MessageProxy
 
-from dramatiq_diag import Diagnostics, entry
-from dramatiq_diag.rss import RssReader
+from dramatiq_diag import Diagnostics
+from dramatiq_diag.runtime.rss import RssReader
+from dramatiq_diag.spool import entry
 
 from .result import Result, percentile
 from .worker import worker

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import dramatiq
 from sqlalchemy import func, select
 
-from dramatiq_diag.check import check
-from dramatiq_diag.models import Artifact, ArtifactStatus, TaskRun
+from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.settings import Settings
-from dramatiq_diag.store import Store
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.store import Store
 
 from .hooks import _BLOCK, _BLOCKS, _WORK_S, _Hooks
 from .publisher import _ROUNDS, _rate

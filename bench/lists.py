@@ -18,10 +18,11 @@ from urllib.parse import urlencode
 from sqlalchemy import insert
 
 from dramatiq_diag import Settings
-from dramatiq_diag.documents import task_href
-from dramatiq_diag.models import ArtifactStatus, RunStatus, TaskRun
-from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store
-from dramatiq_diag.values import task_key
+from dramatiq_diag.documents.runs import task_href
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store
+from dramatiq_diag.store.values import task_key
 
 from .publisher import postgresql
 from .result import Result, percentile

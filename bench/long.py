@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import dramatiq
 from sqlalchemy import select
 
-from dramatiq_diag.collectors.pyinstrument import PyinstrumentCollector
+from dramatiq_diag.collectors.time_profile.collector import PyinstrumentCollector
 from dramatiq_diag.demo.work import index_sources
-from dramatiq_diag.models import Artifact
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.models import Artifact
+from dramatiq_diag.store.store import Store
 
 from .accuracy import KINDS
 from .profile import rendered

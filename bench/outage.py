@@ -24,9 +24,9 @@ from dramatiq.broker import MessageProxy
 from sqlalchemy import select
 
 from dramatiq_diag import Settings
-from dramatiq_diag.database import migrate
-from dramatiq_diag.models import Artifact, TaskRun
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.store import Store
 
 from .accuracy import c_json, python_calls
 from .result import Result, median_ratio, percentile, ratio

@@ -11,10 +11,10 @@ import tracemalloc
 from collections.abc import Iterator
 from types import CodeType
 
-from dramatiq_diag.collectors.sampler import Profile
-from dramatiq_diag.collectors.session import describe_thread, session_of
-from dramatiq_diag.collectors.stacks import Stack
-from dramatiq_diag.reports.rendering import render
+from dramatiq_diag.collectors.time_profile.sampler import Profile
+from dramatiq_diag.collectors.time_profile.session import describe_thread, session_of
+from dramatiq_diag.reports.process import render
+from dramatiq_diag.runtime.stacks import Stack
 
 from .result import Result
 

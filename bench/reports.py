@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dramatiq_diag import Settings
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.reports.rendering import TIMEOUT_S
-from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.reports.process import TIMEOUT_S
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
 
 from .result import Result, percentile
 from .serving import answer_ms, answers_ms, served

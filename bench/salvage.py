@@ -16,9 +16,9 @@ import dramatiq
 from falcon.testing import TestClient
 
 from dramatiq_diag import Settings
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.web import create_app
 
 from .publisher import one_message

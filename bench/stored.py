@@ -19,11 +19,12 @@ from falcon.testing import TestClient
 from sqlalchemy import Connection
 
 from dramatiq_diag import Settings
-from dramatiq_diag.database import migrate
-from dramatiq_diag.models import Artifact, ArtifactStatus, RunStatus, TaskRun
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import RunRecord, Store, artifact_id
-from dramatiq_diag.values import task_key
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.store import RunRecord, Store, artifact_id
+from dramatiq_diag.store.values import task_key
 from dramatiq_diag.web import create_app
 
 from .result import Result, percentile

@@ -14,8 +14,8 @@ from dramatiq.middleware import Middleware
 from sqlalchemy import select
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.models import Artifact, TaskRun
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.store import Store
 
 #: All files of all workers. Removed at the end: a disk may be slow for minutes where thousands of files were removed.
 _DATA_DIRS = tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_")

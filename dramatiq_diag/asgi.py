@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from .asking import asking_for
-from .permission import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
+from .policy.http_header import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
+from .policy.propagation import asking_for
 from .settings import Settings
 
 Message = MutableMapping[str, Any]

@@ -6,9 +6,9 @@ from typing import Any
 
 from dramatiq import Actor, Broker
 
-from .cleanup_schedule import declare_cleanup
 from .middleware import Diagnostics
 from .settings import Settings
+from .worker.cleanup_schedule import declare_cleanup
 
 __all__ = ["register_cleanup"]
 

@@ -12,14 +12,14 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
-from .asking import KEEP_IF_OPTION, OPTION, SAMPLE_RATE_OPTION, TRIGGERS_OPTION, prepare, set_sender
 from .errors import DiagnosticsError
+from .policy.propagation import KEEP_IF_OPTION, OPTION, SAMPLE_RATE_OPTION, TRIGGERS_OPTION, prepare, set_sender
 from .settings import Settings
 from .statuses import RunStatus
 
 if TYPE_CHECKING:
-    from .booting import Workers
-    from .process import WorkerProcess
+    from .worker.boot import Workers
+    from .worker.process import WorkerProcess
 
 
 class Diagnostics(Middleware):
@@ -119,7 +119,9 @@ class Diagnostics(Middleware):
 
     def _workers_of_this_process(self) -> Workers:
         """Returns: The same for all threads that boot workers. Made here: its lock must not be from before a fork."""
-        from .booting import Workers  # SQLAlchemy, pydantic and psutil, which a process that only sends never needs.
+        from .worker.boot import (
+            Workers,  # SQLAlchemy, pydantic and psutil, which a process that only sends never needs.
+        )
 
         workers: Workers = vars(self).setdefault("_workers", Workers(self.settings))
         if workers.pid != os.getpid():  # The copy of a process that forked while it had workers.

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from .asking import asking_for
-from .permission import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
+from .policy.http_header import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
+from .policy.propagation import asking_for
 from .settings import Settings
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

@@ -2,10 +2,10 @@
 
 from alembic import context
 
-from dramatiq_diag.adoption import PREFIX, VERSION_TABLE
-from dramatiq_diag.database import make_engine
-from dramatiq_diag.models import Base
 from dramatiq_diag.settings import Settings
+from dramatiq_diag.store.adoption import PREFIX, VERSION_TABLE
+from dramatiq_diag.store.database import make_engine
+from dramatiq_diag.store.models import Base
 
 
 def is_ours(name, kind, _parents) -> bool:

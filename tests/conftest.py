@@ -36,9 +36,9 @@ from support import (
 )
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.asking import set_sender
-from dramatiq_diag.database import migrate
-from dramatiq_diag.store import Store
+from dramatiq_diag.policy.propagation import set_sender
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.store import Store
 
 
 def pytest_collection_finish() -> None:
@@ -187,7 +187,7 @@ def template_migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     template = Settings(data_dir=tmp_path_factory.mktemp("template"), **own)
     migrate(template)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dramatiq_diag.store.migrate", partial(migrate_from, template))
+        patch.setattr("dramatiq_diag.store.store.migrate", partial(migrate_from, template))
         yield
 
 

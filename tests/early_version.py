@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, column, table
 
-from dramatiq_diag.models import Artifact, StoreState, TaskRun
-from dramatiq_diag.values import task_key
+from dramatiq_diag.store.models import Artifact, StoreState, TaskRun
+from dramatiq_diag.store.values import task_key
 
 #: Revision -> its statements; MOMENT and IDENTIFIER are types that the databases name differently.
 STATEMENTS = {

@@ -12,10 +12,10 @@ from dramatiq.brokers.stub import StubBroker
 from support import PATIENCE_S
 
 from dramatiq_diag import Settings
-from dramatiq_diag.models import RunStatus
-from dramatiq_diag.process import Process
-from dramatiq_diag.run import Run
-from dramatiq_diag.ticker import Ticker
+from dramatiq_diag.runtime.ticker import Ticker
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.worker.process import Process
+from dramatiq_diag.worker.run import Run
 
 
 class Clock:

@@ -14,12 +14,12 @@ from typing import Any
 
 from support import PATIENCE_S
 
-from dramatiq_diag.entry import ENTRY_SUFFIX, Entry
+from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
 
 _LOOK = """
 import sys
 from dramatiq_diag import Settings
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.spool.directory import Spool
 print(sorted(owner.name for owner in Spool(Settings(data_dir=sys.argv[1])).dead_owners()))
 """
 

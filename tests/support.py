@@ -22,14 +22,15 @@ from dramatiq.middleware import AsyncIO, Middleware, Retries
 from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
-from dramatiq_diag import Diagnostics, Settings, retention
-from dramatiq_diag.attempts import RankedRun, find_attempt, list_attempts
-from dramatiq_diag.check import Findings, check
-from dramatiq_diag.clock import Clock
-from dramatiq_diag.database import HEAD_REVISION, migrate
-from dramatiq_diag.models import Artifact, TaskRun
-from dramatiq_diag.records import RunFilter, artifacts_of, list_runs
-from dramatiq_diag.store import Store
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.maintenance import cleanup as retention
+from dramatiq_diag.maintenance.consistency import Findings, check
+from dramatiq_diag.store.attempts import RankedRun, find_attempt, list_attempts
+from dramatiq_diag.store.clock import Clock
+from dramatiq_diag.store.database import HEAD_REVISION, migrate
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.runs import RunFilter, artifacts_of, list_runs
+from dramatiq_diag.store.store import Store
 
 #: Longest wait for something that happens in another thread or process, in seconds; no test waits it out.
 PATIENCE_S = 60.0

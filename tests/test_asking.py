@@ -19,10 +19,10 @@ from dramatiq.rate_limits.backends import RedisBackend, StubBackend
 from support import Stored, finish, middleware_under_test, running
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.asking import asking_for
-from dramatiq_diag.collectors import load
-from dramatiq_diag.models import TaskRun
-from dramatiq_diag.selection import Selection
+from dramatiq_diag.collectors.registry import load
+from dramatiq_diag.policy.propagation import asking_for
+from dramatiq_diag.policy.selection import Selection
+from dramatiq_diag.store.models import TaskRun
 
 
 class Chain:
@@ -315,7 +315,7 @@ def test_a_share_is_collected_and_explicit_requests_always(chain):
         for _ in range(3):
             never.send()
         tasks.finish()
-        from dramatiq_diag.store import Store
+        from dramatiq_diag.store.store import Store
 
         store = Store(tasks.diagnostics.settings)
         collected = {run.task_id for run in Stored(store).all_runs()}
@@ -335,7 +335,7 @@ def test_what_a_task_sends_is_taken_or_left_with_it(chain):
             top.send()
         tasks.finish()
         tasks.finish()
-        from dramatiq_diag.store import Store
+        from dramatiq_diag.store.store import Store
 
         store = Store(tasks.diagnostics.settings)
         runs = Stored(store).all_runs()

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from support import PATIENCE_S, eventually, finish
 
-from dramatiq_diag import backlog as backlog_module
-from dramatiq_diag.backlog import Backlog
-from dramatiq_diag.entry import Entry
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool import backlog as backlog_module
+from dramatiq_diag.spool.backlog import Backlog
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import Entry
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.store import Store
 
 HELD = 5
 
@@ -140,7 +140,7 @@ def test_what_the_disk_did_not_take_is_held_up_to_a_number_and_counted_beyond(sp
     def full(*args: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dramatiq_diag.entry.os.write", full)
+    monkeypatch.setattr("dramatiq_diag.spool.entry.os.write", full)
     entries = [written(spool, at) for at in range(2 * HELD + 3)]
 
     backlog.add(entries)

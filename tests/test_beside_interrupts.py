@@ -13,7 +13,7 @@ from dramatiq.middleware import threading as dramatiq_threading
 from dramatiq.middleware.time_limit import TimeLimitExceeded
 from support import PATIENCE_S, eventually
 
-from dramatiq_diag.models import ArtifactStatus
+from dramatiq_diag.statuses import ArtifactStatus
 
 #: CPython 3.11 repeats each function entry while an interrupt waits for its thread and a profile function is set.
 STALLS = sys.version_info < (3, 12)

@@ -13,14 +13,14 @@ from sqlalchemy import update
 from support import PATIENCE_S
 from test_store import bundle, run_record
 
-from dramatiq_diag.blobs import BlobStore
-from dramatiq_diag.check import check
 from dramatiq_diag.cli import main
-from dramatiq_diag.database import migrate
 from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.models import StoreState
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.models import StoreState
+from dramatiq_diag.store.store import Store
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import pytest
 
-from dramatiq_diag.blobs import BlobStore
 from dramatiq_diag.errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+from dramatiq_diag.store.blobs.local import BlobStore
 
 STORE_ID = uuid.uuid4()
 

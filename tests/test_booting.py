@@ -14,10 +14,10 @@ from dramatiq.middleware import AsyncIO
 from support import PATIENCE_S, finish, middleware_under_test, running
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.capturing import Capturing
-from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.publisher import Publisher
-from dramatiq_diag.sealer import Sealer
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.worker.captures import Capturing
+from dramatiq_diag.worker.publisher import Publisher
+from dramatiq_diag.worker.saver import Sealer
 
 
 def make_broker(diagnostics: Diagnostics) -> StubBroker:

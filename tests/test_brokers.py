@@ -18,7 +18,7 @@ import pytest
 from support import eventually, finish, python_path
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.models import LIVE_STATUSES, ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 EXPECTED_STATUS = {"fail": RunStatus.FAILED}

@@ -14,8 +14,8 @@ import pytest
 from support import PATIENCE_S
 
 from dramatiq_diag.reports import calltree
+from dramatiq_diag.reports.cache import form_of, open_download
 from dramatiq_diag.reports.calltree import CallTree, Node, functions, render_session, tree_of
-from dramatiq_diag.reports.downloads import form_of, open_download
 from dramatiq_diag.reports.errors import ReportError
 
 MEGABYTE = 1024 * 1024

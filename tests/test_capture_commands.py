@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from test_store import artifact_record, bundle, run_record
 from test_worker_actors import note
 
-from dramatiq_diag.captures import create
 from dramatiq_diag.cli import main
-from dramatiq_diag.commands.parameters import length_s
+from dramatiq_diag.cli.parameters import length_s
+from dramatiq_diag.store.captures import create
 
 
 @pytest.fixture

@@ -14,8 +14,12 @@ from sqlalchemy import select, update
 from support import FakeClock, eventually
 from test_brokers import command_line  # noqa: F401 - a fixture.
 
-from dramatiq_diag import Diagnostics, capturing, permits
-from dramatiq_diag.captures import (
+from dramatiq_diag import Diagnostics
+from dramatiq_diag.errors import StoreUnavailableError
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.policy.options import with_options
+from dramatiq_diag.store import permits
+from dramatiq_diag.store.captures import (
     CaptureNotFoundError,
     CaptureRequestError,
     CaptureState,
@@ -25,13 +29,11 @@ from dramatiq_diag.captures import (
     find_capture,
     list_captures,
 )
-from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.keeping import pin
-from dramatiq_diag.models import Capture, CapturePermit
-from dramatiq_diag.options import with_options
-from dramatiq_diag.records import RunFilter, list_runs
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.models import Capture, CapturePermit
+from dramatiq_diag.store.pins import pin
+from dramatiq_diag.store.runs import RunFilter, list_runs
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker import captures as capturing
 
 HOUR_S = 3600.0
 
@@ -151,7 +153,7 @@ def test_options_that_no_diagnostic_has_are_refused(store):
 
 
 def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.captures.MAX_OPEN", 2)
+    monkeypatch.setattr("dramatiq_diag.store.captures.MAX_OPEN", 2)
     first = ask(store)
     ask(store)
     with pytest.raises(TooManyCapturesError):
@@ -161,7 +163,7 @@ def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
 
 
 def test_those_who_ask_at_once_get_no_more_captures_than_there_may_be(given, store_of, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.captures.MAX_OPEN", 3)
+    monkeypatch.setattr("dramatiq_diag.store.captures.MAX_OPEN", 3)
     stores = [store_of(given) for _ in range(8)]
     barrier, made, refused = threading.Barrier(len(stores)), [], []
 

@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import update
 from test_store import artifact_record, bundle
 
-from dramatiq_diag import check as check_module
-from dramatiq_diag.blobs import BlobStore
-from dramatiq_diag.check import Findings, check
 from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.models import Artifact, ArtifactStatus, StoreState
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance import consistency as check_module
+from dramatiq_diag.maintenance.consistency import Findings, check
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.models import Artifact, StoreState
+from dramatiq_diag.store.store import Store
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ def test_a_blob_that_is_published_while_the_store_is_mended_is_not_lost(store, g
 
 
 def check_module_artifact_id(each: Any) -> uuid.UUID:
-    from dramatiq_diag.store import artifact_id
+    from dramatiq_diag.store.store import artifact_id
 
     return artifact_id(each.run.run_id, "memory_profile")
 

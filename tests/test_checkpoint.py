@@ -6,7 +6,7 @@ import json
 
 from support import eventually
 
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 WORKER = """
 import sys, threading
@@ -65,8 +65,8 @@ def test_a_killed_run_has_its_profile_up_to_the_last_checkpoint(settings, stored
 
 
 def test_a_profile_that_was_saved_takes_the_place_of_its_checkpoint(settings, stored, bench, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.collectors.pyinstrument.FIRST_CHECKPOINT_S", 0.01)
-    monkeypatch.setattr("dramatiq_diag.collectors.pyinstrument.CHECKPOINT_INTERVAL_S", 0.01)
+    monkeypatch.setattr("dramatiq_diag.collectors.time_profile.collector.FIRST_CHECKPOINT_S", 0.01)
+    monkeypatch.setattr("dramatiq_diag.collectors.time_profile.collector.CHECKPOINT_INTERVAL_S", 0.01)
     given = settings(task_diagnostics=["pyinstrument"])
 
     def work() -> None:

@@ -14,16 +14,17 @@ from dramatiq.middleware import Middleware
 from support import PATIENCE_S, RABBITMQ_URL, eventually, finish
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.asking import CLEANUP_ACTOR
-from dramatiq_diag.cleanup import register_cleanup, run_cleanup
+from dramatiq_diag.cleanup import register_cleanup
 from dramatiq_diag.errors import DiagnosticsError
-from dramatiq_diag.models import ArtifactStatus
+from dramatiq_diag.policy.propagation import CLEANUP_ACTOR
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.worker.cleanup_schedule import run_cleanup
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """A publisher that looks at the schedule at each turn."""
-    monkeypatch.setattr("dramatiq_diag.publisher._SCHEDULE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._SCHEDULE_INTERVAL_S", 0.0)
 
 
 def enqueued(broker: Any) -> list[str]:
@@ -175,7 +176,7 @@ def test_a_cleanup_that_a_worker_executes_itself_ends_with_the_worker(
                 batches.append(1)
                 self.on_batch(None)
 
-    monkeypatch.setattr("dramatiq_diag.retention.Cleanup", EndlessCleanup)
+    monkeypatch.setattr("dramatiq_diag.maintenance.cleanup.Cleanup", EndlessCleanup)
     diagnostics = Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=3600, cleanup_queue="low"))
     stub_broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work", queue_name="tasks")
@@ -261,7 +262,7 @@ def test_a_cleanup_overlaps_no_task(settings, stub_broker, run_worker, stored, q
         started.set()
         assert ended.wait(PATIENCE_S)
 
-    monkeypatch.setattr("dramatiq_diag.cleanup.run_cleanup", clean)
+    monkeypatch.setattr("dramatiq_diag.worker.cleanup_schedule.run_cleanup", clean)
     given = settings(task_diagnostics=["memory"])
     stub_broker.add_middleware(Diagnostics(given))
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from dramatiq_diag import Settings
-from dramatiq_diag.blobs import Found
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.store.blobs.local import Found
+from dramatiq_diag.store.store import Store
 
 _RUNS = 5_000
 

@@ -23,12 +23,13 @@ from click.testing import CliRunner, Result
 from falcon.testing import TestClient
 from support import Postgres, Stored, eventually
 
-from dramatiq_diag import Settings, doctor
+from dramatiq_diag import Settings
+from dramatiq_diag.cli import doctor_checks as doctor
 from dramatiq_diag.cli import main
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.store.worker_actors import note_actors
 from dramatiq_diag.web import create_app
-from dramatiq_diag.worker_actors import note_actors
 
 COMMANDS = (
     *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),

@@ -15,15 +15,16 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import selectinload
 from test_store import bundle, run_record
 
-from dramatiq_diag import check as check_module
-from dramatiq_diag import permits
-from dramatiq_diag.captures import create, find_capture
-from dramatiq_diag.check import check
-from dramatiq_diag.clock import Clock
-from dramatiq_diag.keeping import delete, pin, unpin
-from dramatiq_diag.models import Artifact, ArtifactStatus, CapturePermit, StoreState, TaskRun, WorkerActor
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.worker_actors import note_actors
+from dramatiq_diag.maintenance import consistency as check_module
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store import permits
+from dramatiq_diag.store.captures import create, find_capture
+from dramatiq_diag.store.clock import Clock
+from dramatiq_diag.store.models import Artifact, CapturePermit, StoreState, TaskRun, WorkerActor
+from dramatiq_diag.store.pins import delete, pin, unpin
+from dramatiq_diag.store.worker_actors import note_actors
 
 #: A protection time and a wrong clock, in minutes.
 _PROTECTED = 5

@@ -26,11 +26,12 @@ from pyinstrument.renderers import HTMLRenderer
 from pyinstrument.session import Session
 from support import PATIENCE_S, Stored, eventually
 
-from dramatiq_diag.collectors import COLLECTOR_NAMES, all_names, installed, load
-from dramatiq_diag.collectors.sampler import MAX_STACKS, Profile
-from dramatiq_diag.collectors.session import MAX_NODES, prune
-from dramatiq_diag.collectors.stacks import OTHER
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.collectors.names import COLLECTOR_NAMES, all_names, installed
+from dramatiq_diag.collectors.registry import load
+from dramatiq_diag.collectors.time_profile.sampler import MAX_STACKS, Profile
+from dramatiq_diag.collectors.time_profile.session import MAX_NODES, prune
+from dramatiq_diag.runtime.stacks import OTHER
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 #: Collector -> the key, the file and the media type of its artifact, and its stored form.
 CONTRACT = {
@@ -96,7 +97,7 @@ class TestContract:
         modes: dict[str, int] = {}
 
         # Given a look at the spool while a run is on its way to the store
-        from dramatiq_diag.store import Store
+        from dramatiq_diag.store.store import Store
 
         publish = Store.publish
 
@@ -205,7 +206,7 @@ def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monke
 
     monkeypatch.setattr(recording_class, "quick", False)
     monkeypatch.setattr(recording_class, step, hang)
-    monkeypatch.setattr("dramatiq_diag.run.STEP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.run.STEP_TIMEOUT_S", 0.1)
 
     # When three tasks run
     with bench(given) as tasks, caplog.at_level("WARNING"):
@@ -244,7 +245,7 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
 
     monkeypatch.setattr(recording_class, "quick", False)
     monkeypatch.setattr(recording_class, "stop", hang)
-    monkeypatch.setattr("dramatiq_diag.run.STEP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.run.STEP_TIMEOUT_S", 0.1)
     first_ended = threading.Event()
 
     def work(number: int) -> None:
@@ -274,7 +275,7 @@ def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench,
     recording_class, go_on = _recording_class("memory", {}), threading.Event()
     monkeypatch.setattr(recording_class, "quick", False)
     monkeypatch.setattr(recording_class, "discard", lambda _: go_on.wait(PATIENCE_S))
-    monkeypatch.setattr("dramatiq_diag.run.STEP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.run.STEP_TIMEOUT_S", 0.1)
 
     with bench(given) as tasks:
         ids = [tasks.run(lambda: None, actor_name=name) for name in ("first", "second")]

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from dramatiq_diag.reports import comparison
+from dramatiq_diag.reports import tree_diff as comparison
 from dramatiq_diag.reports.calltree import Node, tree_of
 from dramatiq_diag.reports.charts import Box, config, flame_chart
-from dramatiq_diag.reports.comparison import compare_trees, difference_boxes
+from dramatiq_diag.reports.tree_diff import compare_trees, difference_boxes
 
 
 def tree(*stacks: tuple[str, float]) -> Node:

@@ -14,11 +14,11 @@ from sqlalchemy import text, update
 from support import eventually
 from test_store import artifact_record, bundle, run_record
 
-from dramatiq_diag import vacuum
-from dramatiq_diag.database import migrate
-from dramatiq_diag.models import Artifact
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.store import vacuum
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.models import Artifact
+from dramatiq_diag.store.store import Store
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def connections(postgres, given) -> int:
 
 def test_a_worker_has_one_connection_while_nothing_happens(postgres, postgres_settings, bench, monkeypatch):
     # Given a worker whose threads all look into the database, over and over
-    monkeypatch.setattr("dramatiq_diag.capturing.POLL_INTERVAL_S", 0.02)
+    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.02)
     with bench(postgres_settings, threads=2) as tasks:
         for _ in range(3):
             tasks.run(lambda: None, actor_name=f"work-{_}")

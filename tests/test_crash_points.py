@@ -17,12 +17,13 @@ from sqlalchemy import event, select
 from sqlalchemy.engine import Engine
 
 from dramatiq_diag import Settings
-from dramatiq_diag.check import check
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.models import LIVE_STATUSES, Artifact, ArtifactStatus, RunStatus, TaskRun
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.store import Store
 
 #: What changes the disk. Reading leaves nothing half done.
 CALLS = ("open", "write", "ftruncate", "utime", "link", "fsync", "rename", "unlink", "mkdir", "rmdir")

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from spool_support import END, TEXT, start_record
 
-from dramatiq_diag import backlog as backlog_module
-from dramatiq_diag.backlog import Backlog
-from dramatiq_diag.delivery import Delivery, Outcome
-from dramatiq_diag.entry import Entry
 from dramatiq_diag.errors import DiagnosticsError, RunRefusedError, StoreUnavailableError
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Bundle
+from dramatiq_diag.spool import backlog as backlog_module
+from dramatiq_diag.spool.backlog import Backlog
+from dramatiq_diag.spool.delivery import Delivery, Outcome
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import Entry
+from dramatiq_diag.store.store import Bundle
 
 _RUNS = 11
 _BATCH = 4

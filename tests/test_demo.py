@@ -23,7 +23,7 @@ from dramatiq.middleware import AsyncIO
 from support import PATIENCE_S, Stored, eventually, finish
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.commands import demo as command
+from dramatiq_diag.cli import demo as command
 from dramatiq_diag.demo.actors import declare
 from dramatiq_diag.demo.run import demo_settings
 

@@ -15,11 +15,11 @@ from simulation import simulated
 from dramatiq_diag.cli import main
 from dramatiq_diag.collectors.base import Recording
 from dramatiq_diag.collectors.memory import _MemoryRecording
-from dramatiq_diag.collectors.pyinstrument import _SamplerRecording
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.documents import run_document
-from dramatiq_diag.models import RunStatus
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.collectors.time_profile.collector import _SamplerRecording
+from dramatiq_diag.documents.runs import run_document
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.statuses import RunStatus
 
 
 def passing(simulation: Any, step: Callable[[Recording], None], seconds: float) -> Callable[[Recording], None]:

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 from test_store import NOW, artifact_record, bundle, run_record
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.store import Store
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.store import Store
 
 OOM = "The worker process died while the task ran; this is what it left. At the last look: it looks like an OOM kill."
 LOG = b"2026-05-04 INFO work: began\n2026-05-04 ERROR work: \x1b[2Jcleared\tthe screen\n"

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from dramatiq_diag import Settings, keeping
-from dramatiq_diag.blobs import BlobStore
-from dramatiq_diag.check import check
-from dramatiq_diag.commands.download import download
+from dramatiq_diag import Settings
+from dramatiq_diag.cli.download import download
 from dramatiq_diag.errors import BlobMissingError
-from dramatiq_diag.models import Artifact, ArtifactStatus, RunStatus
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store import pins as keeping
+from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.models import Artifact
+from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
 
 KEPT = b"the private key of somebody\n"
 
@@ -124,7 +126,7 @@ def test_it_is_not_downloaded(store: Store, tmp_path: Path) -> None:
 def test_it_is_not_served(store: Store, victim: Path) -> None:
     from falcon.testing import TestClient
 
-    from dramatiq_diag.signing import Signer
+    from dramatiq_diag.documents.signing import Signer
     from dramatiq_diag.web import create_app
 
     app = create_app(store.settings, insecure=True)

@@ -29,10 +29,10 @@ from spool_support import (
 from support import PATIENCE_S, eventually
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.owner_lock import LOCK_FILE
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.owner_lock import LOCK_FILE
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.store import Store
 
 _WORKER = """
 import dramatiq, logging, sys
@@ -128,7 +128,7 @@ def test_directories_that_cannot_be_used_cost_themselves_alone(settings, stored)
 def test_foreign_files_are_passed_over_and_said_once(
     settings, bench, stored, command, tmp_path, caplog, monkeypatch, name
 ):
-    monkeypatch.setattr("dramatiq_diag.publisher._SALVAGE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._SALVAGE_INTERVAL_S", 0.0)
     given = settings(task_diagnostics=["memory"])
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -188,7 +188,7 @@ def test_entries_that_cannot_be_removed_are_said_once_for_each_directory(setting
         unlink(path, *arguments, **options)
 
     monkeypatch.setattr(os, "unlink", refuse)
-    monkeypatch.setattr("dramatiq_diag.publisher._SALVAGE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._SALVAGE_INTERVAL_S", 0.0)
 
     with bench(given) as tasks:
         own = tasks.run(lambda: None, actor_name="work")
@@ -336,7 +336,7 @@ def test_runs_whose_entries_are_removed_before_they_are_published_are_counted_as
         raise StoreUnavailableError
 
     monkeypatch.setattr(Store, "publish", publish)
-    monkeypatch.setattr("dramatiq_diag.publisher._BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._BACKOFF_S", (0.01, 0.01))
 
     with bench(given) as tasks:
         actor = tasks.actor(lambda: None, actor_name="work")

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from support import eventually
 
-from dramatiq_diag.frames import GarbagePause
-from dramatiq_diag.models import RunStatus
+from dramatiq_diag.runtime.frames import GarbagePause
+from dramatiq_diag.statuses import RunStatus
 
 KINDS = ["memory", "pyinstrument", "memray", "debug-logs"]
 

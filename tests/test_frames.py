@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from support import PATIENCE_S
 
-from dramatiq_diag.frames import GarbagePause, Look, thread_ids
+from dramatiq_diag.runtime.frames import GarbagePause, Look, thread_ids
 
 # The collector runs as soon as so many objects are made, and each frame is one of them.
 _SCRIPT = """
 import gc, os, threading, time
-from dramatiq_diag.frames import Look, thread_ids
+from dramatiq_diag.runtime.frames import Look, thread_ids
 
 class Page:
     def __del__(self):

@@ -10,8 +10,8 @@ from typing import Any
 
 from simulation import Simulation, simulated
 
-from dramatiq_diag.rss import RssReader
-from dramatiq_diag.vitals import VitalsReader
+from dramatiq_diag.runtime.memory_state import VitalsReader
+from dramatiq_diag.runtime.rss import RssReader
 
 DAY_S = 24 * 3600
 #: Timers that are due more often are called that often: what a look leaves behind does not depend on it.

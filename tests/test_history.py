@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import update
 from test_store import NOW, bundle, run_record
 
-from dramatiq_diag.history import LATEST_RUNS, ActorSummary, list_actors, summarize_actor
-from dramatiq_diag.models import RunStatus, TaskRun
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.actor_stats import LATEST_RUNS, ActorSummary, list_actors, summarize_actor
+from dramatiq_diag.store.models import TaskRun
 
 
 @pytest.fixture

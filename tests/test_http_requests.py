@@ -15,9 +15,9 @@ from support import PATIENCE_S, finish, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asgi import DiagnosticsMiddleware as AsgiMiddleware
-from dramatiq_diag.captures import allowed_names
-from dramatiq_diag.collector_names import expand
-from dramatiq_diag.permission import Permission
+from dramatiq_diag.collectors.names import expand
+from dramatiq_diag.policy.http_header import Permission
+from dramatiq_diag.store.captures import allowed_names
 from dramatiq_diag.wsgi import DiagnosticsMiddleware as WsgiMiddleware
 
 KEY = "a key of sixteen letters"
@@ -306,7 +306,7 @@ def test_a_worker_collects_what_the_request_asked_for(
 
 
 def test_all_is_what_workers_have_wherever_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.collector_names.find_spec", lambda _: None)  # Nothing is installed here.
+    monkeypatch.setattr("dramatiq_diag.collectors.names.find_spec", lambda _: None)  # Nothing is installed here.
     given = Settings(task_diagnostics_on_request=["all"])
 
     verdict = Permission(given, open_to_all=True).judge(b"memray, pyinstrument, logs, debug-logs", None)

@@ -11,7 +11,7 @@ import pytest
 from support import PATIENCE_S
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.models import ArtifactStatus
+from dramatiq_diag.statuses import ArtifactStatus
 
 _MODULES = """
 import importlib, pkgutil, dramatiq_diag
@@ -50,7 +50,7 @@ _WITHOUT_EXTRAS = (
     + """
 from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.store import Store
 from sqlalchemy import text
 
 broker = StubBroker()
@@ -200,7 +200,7 @@ def test_without_its_driver_a_database_is_refused_in_words(tmp_path):
     script = f"""{_BLOCK}
 from dramatiq_diag import Settings
 from dramatiq_diag.errors import NotInstalledError
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.store import Store
 try:
     Store(Settings(database_url="postgresql://host/name"))
 except NotInstalledError as error:

@@ -10,12 +10,11 @@ import pytest
 from click.testing import CliRunner
 from test_store import artifact_record, bundle, run_record
 
-from dramatiq_diag.cli import Commands
-from dramatiq_diag.commands import keep
-from dramatiq_diag.commands.keep import delete, pin, unpin
-from dramatiq_diag.commands.parameters import moment, number
-from dramatiq_diag.commands.tasks import tasks
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.cli import Commands, keep
+from dramatiq_diag.cli.keep import delete, pin, unpin
+from dramatiq_diag.cli.parameters import moment, number
+from dramatiq_diag.cli.tasks import tasks
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 
 @pytest.fixture

@@ -12,19 +12,12 @@ from support import FakeClock, eventually
 from test_retention import HOUR, files
 from test_store import artifact_record, bundle, run_record
 
-from dramatiq_diag import retention
 from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.keeping import (
-    Deletion,
-    RunIsPinnedError,
-    RunIsRunningError,
-    RunNotFoundError,
-    delete,
-    pin,
-    unpin,
-)
-from dramatiq_diag.models import Artifact, ArtifactStatus, RunStatus, TaskRun
-from dramatiq_diag.retention import Cleanup, Counts
+from dramatiq_diag.maintenance import cleanup as retention
+from dramatiq_diag.maintenance.cleanup import Cleanup, Counts
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.pins import Deletion, RunIsPinnedError, RunIsRunningError, RunNotFoundError, delete, pin, unpin
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from spool_support import END, TEXT, dead_entry, start_record
 
-from dramatiq_diag import entry as entry_module
-from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.entry import ENTRY_SUFFIX, Entry
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool import entry as entry_module
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
+from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.store import Store
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_what_a_full_disk_does_not_take_is_kept_up_to_a_size(spool, monkeypatch)
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
     entry.write()
-    monkeypatch.setattr("dramatiq_diag.entry.os.write", full)
+    monkeypatch.setattr("dramatiq_diag.spool.entry.os.write", full)
     for number in range(1000):
         entry.append(text(number))
     entry.append(END)
@@ -211,7 +211,7 @@ def test_a_batch_with_much_text_is_published_in_parts(settings, stored, monkeypa
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", noted)
-    monkeypatch.setattr("dramatiq_diag.delivery._BATCH_BYTES", 300_000)
+    monkeypatch.setattr("dramatiq_diag.spool.delivery._BATCH_BYTES", 300_000)
 
     counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
 

@@ -19,9 +19,9 @@ import pytest
 from support import PATIENCE_S, Stored, eventually
 
 from dramatiq_diag import Settings
-from dramatiq_diag.collectors.loglines import MAX_RECORD_CHARACTERS
-from dramatiq_diag.collectors.logtap import LogTap, RunLog
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.collectors.task_logs.format import MAX_RECORD_CHARACTERS
+from dramatiq_diag.collectors.task_logs.tap import LogTap, RunLog
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 METHODS = ("callHandlers", "isEnabledFor", "_log")
 

@@ -13,14 +13,14 @@ import pytest
 
 from dramatiq_diag.collectors.memory import HEADER, MEGABYTE
 from dramatiq_diag.errors import NotInstalledError
-from dramatiq_diag.models import RunStatus
 from dramatiq_diag.reports import charts, memory
+from dramatiq_diag.reports.cache import form_of, open_download
 from dramatiq_diag.reports.charts import config, history_chart, memory_chart
 from dramatiq_diag.reports.charts.history import _COLOURS
-from dramatiq_diag.reports.downloads import form_of, open_download
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.forms import FORMS
+from dramatiq_diag.reports.formats import FORMS
 from dramatiq_diag.reports.memory import read_samples, sparkline_points, thin
+from dramatiq_diag.statuses import RunStatus
 
 HOSTILE = "</script><script>pwned()</script>'+pwned()+'\"`${pwned()}<!--<script>\\\u2028"
 

@@ -15,9 +15,9 @@ import pytest
 from support import PATIENCE_S, eventually, finish
 
 import dramatiq_diag
-from dramatiq_diag.reports.downloads import form_of, open_download
+from dramatiq_diag.reports.cache import form_of, open_download
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.forms import FORMS
+from dramatiq_diag.reports.formats import FORMS
 from dramatiq_diag.reports.memray import VIEWS
 
 MEGABYTE = 1024 * 1024
@@ -223,7 +223,7 @@ def test_the_process_view_has_the_other_threads(bench, settings, stored):
 
 def test_a_report_is_rendered_once(capture, monkeypatch):
     first = report(*capture, "tree")
-    monkeypatch.setattr("dramatiq_diag.reports.rendering.subprocess.Popen", None)
+    monkeypatch.setattr("dramatiq_diag.reports.process.subprocess.Popen", None)
 
     assert report(*capture, "tree") == first
 

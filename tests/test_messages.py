@@ -11,7 +11,7 @@ from dramatiq import Message
 from support import PATIENCE_S, eventually
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 
 def enqueue(tasks: Any, actor: Any, message_id: Any) -> None:

@@ -36,9 +36,9 @@ from support import PATIENCE_S, eventually, finish, middleware_under_test
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import MemoryCollector, _MemoryRecording
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.process import Process
-from dramatiq_diag.sealer import Sealer
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.process import Process
+from dramatiq_diag.worker.saver import Sealer
 
 #: Before Dramatiq 2.2 its queue has no order among the messages of one priority.
 IS_IN_ORDER = hasattr(dramatiq.worker, "_WorkQueueItem")

@@ -15,18 +15,18 @@ from sqlalchemy import Column, Integer, column, inspect, table, text
 from support import PATIENCE_S
 from test_store import bundle, run_record
 
-from dramatiq_diag.database import HEAD_REVISION, alembic_config, check_schema, make_engine, migrate
 from dramatiq_diag.errors import SchemaError
-from dramatiq_diag.keeping import pin
-from dramatiq_diag.models import Artifact, Base, TaskRun
-from dramatiq_diag.records import artifacts_of
-from dramatiq_diag.store import Store
-from dramatiq_diag.values import task_key
+from dramatiq_diag.store.database import HEAD_REVISION, alembic_config, check_schema, make_engine, migrate
+from dramatiq_diag.store.models import Artifact, Base, TaskRun
+from dramatiq_diag.store.pins import pin
+from dramatiq_diag.store.runs import artifacts_of
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.store.values import task_key
 
 _MIGRATE = """
 import sys
 from dramatiq_diag import Settings
-from dramatiq_diag.database import migrate
+from dramatiq_diag.store.database import migrate
 sys.stdin.readline()
 print(migrate(Settings(data_dir=sys.argv[1], database_url=sys.argv[2] or None)))
 """

@@ -7,7 +7,7 @@ import logging
 import pytest
 from support import eventually
 
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 #: The end of every reason.
 NEITHER = "which neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this worker has"

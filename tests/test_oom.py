@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from support import PATIENCE_S, Stored, eventually
 
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 KILLS = int(os.environ.get("DRAMATIQ_DIAG_TEST_KILLS", "1"))
 

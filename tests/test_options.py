@@ -12,11 +12,9 @@ import memray
 import pytest
 
 from dramatiq_diag import Settings
-from dramatiq_diag.asking import OPTION
-from dramatiq_diag.captures import create, find_capture
-from dramatiq_diag.collectors import COLLECTOR_NAMES, collector_class
-from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.options import (
+from dramatiq_diag.collectors.names import COLLECTOR_NAMES
+from dramatiq_diag.collectors.registry import collector_class
+from dramatiq_diag.policy.options import (
     OptionsError,
     judge_options,
     read_option,
@@ -24,6 +22,9 @@ from dramatiq_diag.options import (
     request_value,
     with_options,
 )
+from dramatiq_diag.policy.propagation import OPTION
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.captures import create, find_capture
 
 HOUR_S = 3600.0
 
@@ -308,7 +309,7 @@ def test_options_are_passed_on_to_what_the_task_sends_and_kept_by_its_retries(be
 
 
 def test_a_captured_run_has_the_options_of_the_capture(bench, settings, stored, store_of, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.capturing.POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.1)
     given = settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
     store = store_of(given)
     wanted = {"memray": {"native_traces": True}}

@@ -18,10 +18,10 @@ from test_captures import ask, run_until, standing, work
 from test_store import bundle, run_record
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.database import make_engine
 from dramatiq_diag.errors import StoreError
-from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.retention import Cleanup
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.database import make_engine
 
 _CONFIGURATION = """
 [databases]
@@ -85,7 +85,7 @@ def given(pooled, settings, monkeypatch):
 
 
 def test_a_task_is_captured_listed_and_cleaned_up(given, store_of, stored, bench, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.capturing.POLL_INTERVAL_S", 0.02)
+    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.02)
     store = store_of(given)
     capture_id = ask(store)
     with bench(given) as tasks:

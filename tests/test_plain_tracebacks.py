@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.logs import get_logger
-from dramatiq_diag.ticker import Ticker
-from dramatiq_diag.tracebacks import take_traceback, traceback_text
+from dramatiq_diag.runtime.loggers import get_logger
+from dramatiq_diag.runtime.ticker import Ticker
+from dramatiq_diag.runtime.tracebacks import take_traceback, traceback_text
 
 
 def fails() -> None:

@@ -15,10 +15,10 @@ import pytest
 from support import PATIENCE_S, python_path
 
 from dramatiq_diag import Settings, SettingsError
-from dramatiq_diag.collector_names import GROUP
-from dramatiq_diag.collectors import installed, known_names, load
-from dramatiq_diag.doctor import Status, examine
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.cli.doctor_checks import Status, examine
+from dramatiq_diag.collectors.names import GROUP, installed, known_names
+from dramatiq_diag.collectors.registry import load
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 EXAMPLE = Path(__file__).parent / "example_collector"
 

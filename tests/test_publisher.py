@@ -14,10 +14,10 @@ import pytest
 from support import PATIENCE_S, eventually, finish
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.database import migrate
 from dramatiq_diag.errors import RunRefusedError
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.store import Store
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.store import Store
 
 _WORKER = """
 import os, sys, threading, time

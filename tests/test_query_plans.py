@@ -15,11 +15,12 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from dramatiq_diag import Settings
-from dramatiq_diag.attempts import attempts_around, count_attempts, find_attempt, list_attempts
-from dramatiq_diag.captures import find_capture, list_captures
-from dramatiq_diag.history import list_actors, summarize_actor
-from dramatiq_diag.models import Artifact, RunStatus, TaskRun
-from dramatiq_diag.records import (
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.actor_stats import list_actors, summarize_actor
+from dramatiq_diag.store.attempts import attempts_around, count_attempts, find_attempt, list_attempts
+from dramatiq_diag.store.captures import find_capture, list_captures
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
     artifacts_of,
@@ -30,9 +31,9 @@ from dramatiq_diag.records import (
     parent_of,
     traceback_of,
 )
-from dramatiq_diag.store import Store
-from dramatiq_diag.values import task_key
-from dramatiq_diag.worker_actors import close_names, is_known
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.store.values import task_key
+from dramatiq_diag.store.worker_actors import close_names, is_known
 
 RUNS = 200_000
 #: So many of the runs are attempts at one task.

@@ -13,14 +13,14 @@ from typing import Any, BinaryIO
 import pytest
 from spool_support import END, TEXT, dead_entry, start_record
 
-from dramatiq_diag.blobs import BlobStore
-from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.entry import Entry
 from dramatiq_diag.errors import SpoolError
-from dramatiq_diag.reading import PIECE_BYTES, PiecesFile, contains, lines, read_up_to
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.pyinstrument import read as read_session
-from dramatiq_diag.state import STATE_FILE, read_state
+from dramatiq_diag.runtime.bounded_reading import PIECE_BYTES, PiecesFile, contains, lines, read_up_to
+from dramatiq_diag.spool.entry import Entry
+from dramatiq_diag.spool.owner_state import STATE_FILE, read_state
+from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.store.blobs.local import BlobStore
 
 MEBIBYTE = 1024**2
 SIZE_BYTES = 64 * MEBIBYTE

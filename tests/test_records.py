@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import update
 from test_store import NOW, artifact_record, bundle, run_record
 
-from dramatiq_diag.attempts import find_attempt, list_attempts
-from dramatiq_diag.models import ArtifactStatus, RunStatus, TaskRun
-from dramatiq_diag.records import (
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.attempts import find_attempt, list_attempts
+from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
     artifacts_of,
@@ -26,8 +27,8 @@ from dramatiq_diag.records import (
     list_runs,
     parent_of,
 )
-from dramatiq_diag.store import artifact_id
-from dramatiq_diag.values import clean_text, task_key
+from dramatiq_diag.store.store import artifact_id
+from dramatiq_diag.store.values import clean_text, task_key
 
 
 @pytest.fixture

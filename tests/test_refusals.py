@@ -14,8 +14,9 @@ from sqlalchemy import event
 from support import Postgres
 
 from dramatiq_diag.errors import RunRefusedError, StoreError, StoreUnavailableError
-from dramatiq_diag.models import RunStatus, TaskRun
-from dramatiq_diag.store import Bundle, RunRecord, Store
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.store import Bundle, RunRecord, Store
 
 #: SQLSTATEs that a run causes: numeric overflow, characters that the database does not have, a constraint, a value that
 #: is too long, a row that is too large.

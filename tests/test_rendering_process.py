@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.interpreter import python_command
-from dramatiq_diag.reports import rendering
+from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.rendering import REFUSED, render
+from dramatiq_diag.reports.process import REFUSED, render
+from dramatiq_diag.runtime.interpreter import python_command
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")

@@ -16,13 +16,15 @@ from typing import Any, BinaryIO
 import pytest
 from support import PATIENCE_S, eventually
 
-from dramatiq_diag.blobs import BlobStore
 from dramatiq_diag.errors import BlobMissingError, NotInstalledError, StoreUnavailableError
-from dramatiq_diag.models import Artifact, ArtifactStatus
-from dramatiq_diag.reports import rendering, renderings
-from dramatiq_diag.reports.downloads import form_of, open_download
+from dramatiq_diag.reports import process as rendering
+from dramatiq_diag.reports import queue as renderings
+from dramatiq_diag.reports.cache import form_of, open_download
 from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
-from dramatiq_diag.reports.renderings import MAX_WAITING, RenderingInProgress, Renderings
+from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, Renderings
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.models import Artifact
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 CSV = b"seconds,rss_bytes\n0.000,10485760\n2.000,20971520\n"

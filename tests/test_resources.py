@@ -12,7 +12,7 @@ import psutil
 import pytest
 from support import eventually
 
-from dramatiq_diag.models import ArtifactStatus
+from dramatiq_diag.statuses import ArtifactStatus
 
 COLUMNS = [
     "elapsed_seconds",

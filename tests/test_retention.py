@@ -14,11 +14,12 @@ from sqlalchemy import update
 from support import FakeClock
 from test_store import bundle, run_record
 
-from dramatiq_diag import retention
 from dramatiq_diag.errors import StoreMismatchError
-from dramatiq_diag.models import Artifact, ArtifactStatus, RunStatus, StoreState, TaskRun
-from dramatiq_diag.retention import Cleanup, Counts
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance import cleanup as retention
+from dramatiq_diag.maintenance.cleanup import Cleanup, Counts
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.models import Artifact, StoreState, TaskRun
+from dramatiq_diag.store.store import Store
 
 HOUR = timedelta(hours=1)
 

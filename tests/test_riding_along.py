@@ -12,9 +12,10 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from support import finish, middleware_under_test, running
 
-from dramatiq_diag import Diagnostics, Settings, asking
-from dramatiq_diag.asking import depth_of, parent_run_id, root_task_id
-from dramatiq_diag.options import read_request
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.policy import propagation as asking
+from dramatiq_diag.policy.options import read_request
+from dramatiq_diag.policy.propagation import depth_of, parent_run_id, root_task_id
 
 LONG = "x" * 65_536
 RUN_ID = uuid.UUID("8b00c56a-0f40-48bb-9e96-0123456789ab")

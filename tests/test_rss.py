@@ -11,10 +11,10 @@ from simulation import Simulation, simulated
 from support import eventually
 
 from dramatiq_diag.collectors.memory import FREE_SAMPLES
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.models import RunStatus
-from dramatiq_diag.rss import RssReader
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.runtime.rss import RssReader
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.statuses import RunStatus
 
 MEGABYTE = 1024 * 1024
 

@@ -15,17 +15,18 @@ import pytest
 from support import PATIENCE_S, eventually
 
 from dramatiq_diag import Settings
-from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.collectors.pyinstrument import _SamplerRecording
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.entry import Entry
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.process import Process
-from dramatiq_diag.quantiles import MIN_COUNT, Durations
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.rss import RssReader
-from dramatiq_diag.rules import MAX_ACTORS, Facts, Judge, parse_rules
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.collectors.time_profile.collector import _SamplerRecording
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.policy.keep_policy import MAX_ACTORS, Judge
+from dramatiq_diag.policy.keep_rules import Facts, parse_rules
+from dramatiq_diag.policy.quantiles import MIN_COUNT, Durations
+from dramatiq_diag.runtime.rss import RssReader
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import Entry
+from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.process import Process
 
 MIB = 1024 * 1024
 
@@ -431,7 +432,7 @@ import os, signal, sys, dramatiq
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.broker import MessageProxy
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.run import Run
+from dramatiq_diag.worker.run import Run
 
 when = sys.argv[2]
 broker = StubBroker(middleware=[])

@@ -12,10 +12,10 @@ import pytest
 from spool_support import END, dead_entry, start_record
 from support import PATIENCE_S, eventually, finish
 
-from dramatiq_diag import spool_contents
-from dramatiq_diag.delivery import SALVAGE_BATCH_SIZE, Delivery
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool import contents as spool_contents
+from dramatiq_diag.spool.delivery import SALVAGE_BATCH_SIZE, Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.store.store import Store
 
 
 class Listings:

@@ -16,11 +16,11 @@ from pyinstrument.session import Session
 from support import PATIENCE_S, Stored, eventually
 
 from dramatiq_diag import Settings
-from dramatiq_diag.collectors.sampler import MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
+from dramatiq_diag.collectors.time_profile.sampler import MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
 from dramatiq_diag.errors import SettingsError
-from dramatiq_diag.frames import Look
-from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.switching import SwitchInterval
+from dramatiq_diag.runtime.frames import Look
+from dramatiq_diag.runtime.switch_interval import SwitchInterval
+from dramatiq_diag.statuses import ArtifactStatus
 
 #: Shares of time, sample by sample.
 pytestmark = pytest.mark.alone

@@ -11,10 +11,10 @@ from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.asking import CLEANUP_ACTOR
-from dramatiq_diag.collector_names import expand
-from dramatiq_diag.collectors import COLLECTOR_NAMES, all_names, load
-from dramatiq_diag.selection import Selection
+from dramatiq_diag.collectors.names import COLLECTOR_NAMES, all_names, expand
+from dramatiq_diag.collectors.registry import load
+from dramatiq_diag.policy.propagation import CLEANUP_ACTOR
+from dramatiq_diag.policy.selection import Selection
 
 UNSET: Any = object()
 

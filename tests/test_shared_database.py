@@ -15,10 +15,10 @@ from early_version import make_early_store
 from sqlalchemy import inspect, text
 from test_store import bundle, run_record
 
-from dramatiq_diag.database import HEAD_REVISION, alembic_config, check_schema, make_engine, migrate
-from dramatiq_diag.doctor import Status, examine
+from dramatiq_diag.cli.doctor_checks import Status, examine
 from dramatiq_diag.errors import SchemaError, StoreUnavailableError
-from dramatiq_diag.models import Base
+from dramatiq_diag.store.database import HEAD_REVISION, alembic_config, check_schema, make_engine, migrate
+from dramatiq_diag.store.models import Base
 
 _ENV = """
 from alembic import context

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from dramatiq_diag import Settings
 from dramatiq_diag.cli import main
 from dramatiq_diag.errors import DiagnosticsError
-from dramatiq_diag.locations import read_database_url, shown_url
-from dramatiq_diag.store import Store
+from dramatiq_diag.settings.urls import read_database_url, shown_url
+from dramatiq_diag.store.store import Store
 
 SECRET = "hunter2xyzzy"
 

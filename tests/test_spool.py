@@ -23,17 +23,17 @@ from spool_support import (
 )
 from support import PATIENCE_S, finish
 
-from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.collectors import all_names
-from dramatiq_diag.entry import ENTRY_SUFFIX, Entry
+from dramatiq_diag.collectors.names import all_names
 from dramatiq_diag.errors import SpoolError
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.spool import READY_ENTRIES, Spool
+from dramatiq_diag.spool.directory import READY_ENTRIES, Spool
+from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
+from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 _FORK = """
 import os, sys, time
 from dramatiq_diag import Settings
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.spool.directory import Spool
 spool = Spool(Settings(data_dir=sys.argv[1]))
 spool.open()
 print(spool.owner.name, flush=True)
@@ -399,7 +399,7 @@ def test_salvage_says_once_what_it_cannot_publish(settings, bench, stored, caplo
     given = settings(task_diagnostics=["memory"])
     run_id = uuid.uuid4()
     entry = dead_entry(given.spool, [start_record(run_id, pid=-1), END], run_id)
-    monkeypatch.setattr("dramatiq_diag.publisher._SALVAGE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._SALVAGE_INTERVAL_S", 0.0)
 
     # When a worker comes upon a bad entry again and again
     with bench(given) as tasks:
@@ -471,7 +471,7 @@ def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker
     obstacle = tmp_path / "a file"
     obstacle.touch()
     given = settings(task_diagnostics=["memory"], spool_dir=obstacle / "spool")
-    monkeypatch.setattr("dramatiq_diag.sealer._MEASURE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("dramatiq_diag.worker.saver._MEASURE_INTERVAL_S", 0.01)
     diagnostics = Diagnostics(given)
     stub_broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
@@ -525,7 +525,7 @@ def test_an_interrupt_in_a_write_loses_no_record_and_doubles_none(spool, monkeyp
             raise TimeLimitExceeded
         return count
 
-    monkeypatch.setattr("dramatiq_diag.entry.os.write", struck)
+    monkeypatch.setattr("dramatiq_diag.spool.entry.os.write", struck)
 
     # When a run begins and ends, and the end goes on after the interrupt
     def begin() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 from spool_support import END, TEXT, dead_entry, start_record
 from support import PATIENCE_S, eventually, finish
 
-from dramatiq_diag import backlog as backlog_module
-from dramatiq_diag.backlog import Backlog
-from dramatiq_diag.entry import ENTRY_SUFFIX
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.store import Store
+from dramatiq_diag.spool import backlog as backlog_module
+from dramatiq_diag.spool.backlog import Backlog
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import ENTRY_SUFFIX
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.store import Store
 
 
 def disk_bytes(root: Path) -> int:

@@ -8,12 +8,12 @@ import uuid
 import pytest
 from spool_support import TEXT, dead_entry, start_record
 
-from dramatiq_diag.bundle import read_bundle
 from dramatiq_diag.collectors.base import Collector
-from dramatiq_diag.entry import ENTRY_SUFFIX
-from dramatiq_diag.spool import Spool
-from dramatiq_diag.state import STATE_FILE, StateFile, read_state
-from dramatiq_diag.vitals import Vitals
+from dramatiq_diag.runtime.memory_state import Vitals
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import ENTRY_SUFFIX
+from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_state
+from dramatiq_diag.spool.reader import read_bundle
 
 HOUR_S = 3600
 

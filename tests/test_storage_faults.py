@@ -16,11 +16,11 @@ import pytest
 from support import PATIENCE_S, Bench, eventually, finish
 
 from dramatiq_diag import Settings
-from dramatiq_diag import publisher as publisher_module
-from dramatiq_diag.check import check
-from dramatiq_diag.database import migrate
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker import publisher as publisher_module
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 _TASKS = 20
@@ -30,7 +30,7 @@ _TASKS = 20
 def impatient(monkeypatch):
     """The store is tried again soon, so that there are many failures and still one warning."""
     monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.01, 0.05))
-    monkeypatch.setattr("dramatiq_diag.database._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("dramatiq_diag.store.database._TIMEOUT_S", 0.2)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from dramatiq_diag.blobs import BlobStore
 from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.models import ArtifactStatus, RunStatus, StoreState
-from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.models import StoreState
+from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 
@@ -159,7 +160,7 @@ def test_publishing_again_on_another_day_leaves_no_second_blob(store, given, sto
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(days=1)
 
-    monkeypatch.setattr("dramatiq_diag.blobs.datetime", Tomorrow)
+    monkeypatch.setattr("dramatiq_diag.store.blobs.local.datetime", Tomorrow)
     store.publish([published])
 
     # Then there is one blob, in the directory of the day that the run began
@@ -186,7 +187,7 @@ def test_a_running_run_becomes_an_ended_one_and_never_back(store, given, stored)
 def test_an_expired_artifact_does_not_come_back_by_publishing_again(store, given, stored):
     from sqlalchemy import update as sql_update
 
-    from dramatiq_diag.models import Artifact
+    from dramatiq_diag.store.models import Artifact
 
     published = bundle()
     store.publish([published])

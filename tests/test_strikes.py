@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 #: Seconds that a script may take; one in which a lock stays held hangs.
 _HANGS_AFTER_S = 600

@@ -18,7 +18,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware.time_limit import TimeLimitExceeded
 from support import PATIENCE_S
 
-from dramatiq_diag.models import ArtifactStatus
+from dramatiq_diag.statuses import ArtifactStatus
 
 #: Files whose functions are struck: ours, and those that memray and pyinstrument execute when they start and stop.
 STRUCK_FILES = (

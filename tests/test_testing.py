@@ -14,11 +14,11 @@ from example_collector.gc_counts import GcCountsCollector
 from support import PATIENCE_S
 
 from dramatiq_diag.collectors import Collector, Recording
-from dramatiq_diag.collectors.logs import DebugLogsCollector, LogsCollector
 from dramatiq_diag.collectors.memory import MemoryCollector
 from dramatiq_diag.collectors.memray import MemrayCollector
-from dramatiq_diag.collectors.pyinstrument import PyinstrumentCollector
 from dramatiq_diag.collectors.resources import ResourcesCollector
+from dramatiq_diag.collectors.task_logs.collector import DebugLogsCollector, LogsCollector
+from dramatiq_diag.collectors.time_profile.collector import PyinstrumentCollector
 from dramatiq_diag.errors import UnavailableError
 from dramatiq_diag.testing import CollectorContract
 
@@ -271,7 +271,7 @@ def test_the_suite_runs_in_a_package_of_its_own_and_skips_what_is_unavailable(tm
     (tmp_path / "test_mine.py").write_text(
         "from dramatiq_diag.collectors import Collector\n"
         "from dramatiq_diag.errors import UnavailableError\n"
-        "from dramatiq_diag.testing import CollectorContract\n"
+        "from dramatiq_diag.testing.contract import CollectorContract\n"
         "class Mine(Collector):\n"
         "    name, artifact_name, filename, media_type = 'mine', 'mine', 'mine.txt', 'text/plain'\n"
         "    def __init__(self, settings):\n"
@@ -289,6 +289,6 @@ def test_the_suite_runs_in_a_package_of_its_own_and_skips_what_is_unavailable(tm
 
 
 def test_the_suite_can_be_imported_without_pytest():
-    script = "import sys; sys.modules['pytest'] = None; import dramatiq_diag.testing"
+    script = "import sys; sys.modules['pytest'] = None; import dramatiq_diag.testing.contract"
 
     subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE_S, cwd=Path(__file__).parent)

@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 from support import PATIENCE_S
 
-from dramatiq_diag.run import Run
-from dramatiq_diag.ticker import Ticker, Timer
+from dramatiq_diag.runtime.ticker import Ticker, Timer
+from dramatiq_diag.worker.run import Run
 
 
 class Clock:

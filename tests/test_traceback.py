@@ -14,10 +14,10 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 from spool_support import dead_entry, start_record
 
-from dramatiq_diag import run as run_module
-from dramatiq_diag.bundle import read_bundle
-from dramatiq_diag.models import RunStatus
-from dramatiq_diag.tracebacks import MAX_LENGTH, take_traceback, traceback_text
+from dramatiq_diag.runtime.tracebacks import MAX_LENGTH, take_traceback, traceback_text
+from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.worker import run as run_module
 
 FAILED = {
     "end": {

@@ -19,16 +19,16 @@ import pytest
 from support import PATIENCE_S, eventually
 
 from dramatiq_diag import Settings, SettingsError
-from dramatiq_diag.asking import TRIGGERS_OPTION
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import _MemoryRecording
 from dramatiq_diag.collectors.memray import MemrayCollector, _MemrayRecording
-from dramatiq_diag.late import Late
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
+from dramatiq_diag.policy.trigger_rules import parse_triggers, trigger_text
 from dramatiq_diag.reports.memray import peak_stacks
-from dramatiq_diag.stackdump import MAX_BYTES
-from dramatiq_diag.trigger_texts import parse_triggers, trigger_text
-from dramatiq_diag.vitals import Vitals, VitalsReader
+from dramatiq_diag.runtime.memory_state import Vitals, VitalsReader
+from dramatiq_diag.runtime.stack_dump import MAX_BYTES
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.late_start import Late
 
 MIB = 1024 * 1024
 

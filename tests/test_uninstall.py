@@ -13,10 +13,10 @@ from support import finish, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.cli import main
-from dramatiq_diag.database import VERSION_TABLE, make_engine
-from dramatiq_diag.entry import Entry
-from dramatiq_diag.models import Base
-from dramatiq_diag.signing import Signer
+from dramatiq_diag.documents.signing import Signer
+from dramatiq_diag.spool.entry import Entry
+from dramatiq_diag.store.database import VERSION_TABLE, make_engine
+from dramatiq_diag.store.models import Base
 
 Uninstall = Callable[..., Result]
 
@@ -113,7 +113,7 @@ def test_nothing_else_goes(used, uninstall):
 
 @pytest.mark.parametrize(("answer", "goes"), [("y\n", True), ("n\n", False)])
 def test_it_asks_first(used, uninstall, monkeypatch, answer, goes):
-    monkeypatch.setattr("dramatiq_diag.commands.uninstall._at_terminal", lambda: True)
+    monkeypatch.setattr("dramatiq_diag.cli.uninstall._at_terminal", lambda: True)
 
     result = uninstall(answer=answer)
 

@@ -12,10 +12,10 @@ from sqlalchemy import Connection, Engine, event, text
 from test_store import bundle, run_record
 
 from dramatiq_diag import Settings
-from dramatiq_diag.check import check
-from dramatiq_diag.keeping import delete, pin, unpin
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.store.pins import delete, pin, unpin
+from dramatiq_diag.store.store import Store
 
 #: So many runs with an artifact each, of which the first half has expired and the others live for days.
 _RUNS = 200_000
@@ -156,8 +156,8 @@ def test_publishing_and_what_a_person_decides(store):
 
 
 def test_a_check_of_blobs_that_have_rows(store, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.check._damage", lambda *_: None)
-    monkeypatch.setattr("dramatiq_diag.check.BATCH_SIZE", 20_000)
+    monkeypatch.setattr("dramatiq_diag.maintenance.consistency._damage", lambda *_: None)
+    monkeypatch.setattr("dramatiq_diag.maintenance.consistency.BATCH_SIZE", 20_000)
     with statements(store.engine) as seen:
         assert not check(store)
 

@@ -10,12 +10,12 @@ import psutil
 import pytest
 from support import eventually
 
-from dramatiq_diag import vitals
-from dramatiq_diag.delivery import Delivery
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.spool import Spool
+from dramatiq_diag.runtime import memory_state as vitals
+from dramatiq_diag.runtime.memory_state import Vitals, VitalsReader
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.text import format_size
-from dramatiq_diag.vitals import Vitals, VitalsReader
 
 MEGABYTE = 1024 * 1024
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dramatiq_diag.collectors.wakeup import wake_promptly
+from dramatiq_diag.runtime.wakeup import wake_promptly
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the calls are Linux's")
 

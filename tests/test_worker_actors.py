@@ -13,14 +13,15 @@ from support import FakeClock, eventually
 from test_captures import ask, look, soon, standing  # noqa: F401 - `soon` is a fixture.
 from test_store import bundle, run_record
 
-from dramatiq_diag import Diagnostics, capturing
-from dramatiq_diag.asking import CLEANUP_ACTOR
-from dramatiq_diag.captures import CaptureRequestError, CaptureState, create, list_captures
+from dramatiq_diag import Diagnostics
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.history import list_actors, summarize_actor
-from dramatiq_diag.models import WorkerActor
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.worker_actors import close_names, is_known, note_actors
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.policy.propagation import CLEANUP_ACTOR
+from dramatiq_diag.store.actor_stats import list_actors, summarize_actor
+from dramatiq_diag.store.captures import CaptureRequestError, CaptureState, create, list_captures
+from dramatiq_diag.store.models import WorkerActor
+from dramatiq_diag.store.worker_actors import close_names, is_known, note_actors
+from dramatiq_diag.worker import captures as capturing
 
 
 def work() -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from dramatiq_diag import Settings
-from dramatiq_diag.check import check
 from dramatiq_diag.errors import StoreError
-from dramatiq_diag.models import LIVE_STATUSES, Artifact, RunStatus, TaskRun
-from dramatiq_diag.store import Store
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.statuses import LIVE_STATUSES, RunStatus
+from dramatiq_diag.store.models import Artifact, TaskRun
+from dramatiq_diag.store.store import Store
 
 from .recurring import Recurring
 

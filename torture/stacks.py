@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from dramatiq_diag.collectors.stacks import CoroutineStacks
-from dramatiq_diag.frames import Look, Place
+from dramatiq_diag.runtime.frames import Look, Place
+from dramatiq_diag.runtime.stacks import CoroutineStacks
 
 #: Threads that work while others are looked at.
 _THREADS = 3

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .base import Collector, Options, Recording, RunContext
-from .sampled import SampledRecording
+from .interval import SampledRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 

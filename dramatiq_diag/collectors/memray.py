@@ -16,14 +16,14 @@ from typing import Any
 from dramatiq.asyncio import get_event_loop_thread
 
 from ..errors import SkippedError, UnavailableError
-from ..frames import GarbagePause
-from ..hook import LOOP_THREAD, TASK_THREAD
-from ..interrupts import forget_interrupts, watch_interrupts
-from ..ticker import Timer
+from ..runtime.frames import GarbagePause
+from ..runtime.interrupts import forget_interrupts, watch_interrupts
+from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
+from ..runtime.stacks import coroutine_function
+from ..runtime.thread_state import ProfileFunctionLook
+from ..runtime.ticker import Timer
 from .base import Collector, CollectorSettings, Options, Recording, RunContext
 from .services import Services
-from .stacks import coroutine_function
-from .thread_state import ProfileFunctionLook
 
 #: Seconds between looks at the size of a capture.
 _LOOK_INTERVAL_S = 0.25

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 
-from ..collector_names import ALL, BUILTIN, Builtin, discover
 from ..errors import UnavailableError
-from ..logs import get_logger
+from ..runtime.loggers import get_logger
 from .base import Collector, CollectorSettings, StandIn, UnavailableCollector
-from .plugins import import_class, stand_in
+from .entry_points import import_class, stand_in
+from .names import ALL, BUILTIN, Builtin, discover
 from .services import Services
 
 _LAST = "pyinstrument"

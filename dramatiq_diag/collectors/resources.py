@@ -10,7 +10,7 @@ import psutil
 from pydantic import Field
 
 from .base import Collector, CollectorSettings, Options, Recording, RunContext
-from .sampled import SampledRecording
+from .interval import SampledRecording
 
 #: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
 HEADER = (

@@ -9,12 +9,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..hook import ProfileHook
-from ..rss import RssReader
-from ..switching import SwitchInterval
-from ..tasklog import TaskLog
-from ..ticker import Ticker
-from .coroutines import CoroutineWatch
+from ..runtime.coroutines import CoroutineWatch
+from ..runtime.profile_hook import ProfileHook
+from ..runtime.rss import RssReader
+from ..runtime.switch_interval import SwitchInterval
+from ..runtime.task_log import TaskLog
+from ..runtime.ticker import Ticker
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,14 +12,14 @@ from typing import Any
 from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
-from ..attempts import list_attempts
-from ..collector_names import ALL
-from ..documents import Document, run_document, urls_of_runs
+from ..collectors.names import ALL
+from ..documents.runs import Document, run_document, urls_of_runs
+from ..documents.signing import Signer
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics
 from ..settings import Settings
-from ..signing import Signer
-from ..store import Store
+from ..store.attempts import list_attempts
+from ..store.store import Store
 from . import work
 from .actors import declare
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import dramatiq
 from dramatiq import Broker
 
-from dramatiq_diag import Diagnostics
-from dramatiq_diag.demo.actors import declare
-from dramatiq_diag.errors import NotInstalledError, SettingsError
-from dramatiq_diag.settings import demo_broker_url
+from .. import Diagnostics
+from ..errors import NotInstalledError, SettingsError
+from ..settings import demo_broker_url
+from .actors import declare
 
 
 def make_broker(url: str) -> Broker:

@@ -9,8 +9,8 @@ import sys
 
 from ..errors import NotInstalledError
 from .errors import ReportError
-from .forms import FORMS
-from .rendering import NOT_INSTALLED, REFUSED, TIMEOUT_S
+from .formats import FORMS
+from .process import NOT_INSTALLED, REFUSED, TIMEOUT_S
 
 #: CPU seconds that it may take, all its threads together.
 _MAX_CPU_S = int(4 * TIMEOUT_S)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from . import memray, pyinstrument
-from .capture_stacks import SHARED_THREAD
+from .allocation_stacks import SHARED_THREAD
 
 #: Deeper calls count for the one at this depth.
 MAX_DEPTH = 200

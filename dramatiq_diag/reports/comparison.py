@@ -1,155 +1,166 @@
-"""Two call trees side by side: which functions got more, and where."""
+"""Two runs side by side: their memory, their time, their allocations."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Iterable
-from pathlib import PurePath
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from typing_extensions import TypedDict
 
-from .calltree import Node, functions
-from .charts import Box
+from ..documents.runs import RunDocument, absence, described
+from ..errors import BlobMissingError, NotInstalledError
+from ..statuses import LIVE_STATUSES
+from ..store.models import Artifact
+from ..text import format_size
+from .calltree import CallTree
+from .errors import ReportError
+from .tree_diff import FunctionChange, compare_trees
 
-#: Boxes in a chart, and the narrowest that can be seen, as a part of its width.
-MAX_BOXES = 1500
-MIN_WIDTH = 0.001
+#: Opens a form of an artifact, which may have to be rendered first.
+Opener = Callable[[Artifact, str], BinaryIO]
 
-#: The narrowest box that has a label, likewise, and the letters of the longest label.
-_MIN_LABEL_WIDTH = 0.005
-_MAX_LABEL = 80
+#: Part -> the artifact that it is made of, and the form of that.
+PARTS = {
+    "memory": ("memory_profile", "chart"),
+    "time": ("pyinstrument_profile", "calltree"),
+    "allocations": ("memray_profile", "calltree"),
+}
+
+_MEGABYTE = 1024 * 1024
+
+#: A larger form is not loaded for a comparison, in bytes. Trees of ours keep 5,000 calls, which is about 2 MB.
+MAX_FORM_BYTES = 8 * _MEGABYTE
+
+#: Why there may be nothing to compare.
+UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
 
 
-class FunctionChange(TypedDict):
-    """What a function took in each of two trees, in their unit."""
+@described
+class MemoryComparison(TypedDict):
+    """Two memory curves."""
 
-    function: str
-    file: str
+    reason: str | None
+    "Why one is missing."
+    a: list[tuple[float, int]]
+    "Seconds since the task's start, and the RSS of the process in bytes."
+    b: list[tuple[float, int]]
+
+
+@described
+class TreeComparison(TypedDict):
+    """Where time went, or who held memory."""
+
+    reason: str | None
+    "Why there is no comparison."
+    unit: str
+    "`ms` or `bytes`."
     a_total: float
-    "With its calls."
     b_total: float
-    a_self: float
-    "Without."
-    b_self: float
-    difference: float
-    "How much more it took by itself in the second tree."
-    total_difference: float
-    "The same with its calls."
+    functions: list[FunctionChange]
+    "What got more by itself first."
 
 
-def compare_trees(a: Node, b: Node) -> list[FunctionChange]:
-    """Compares what functions took; a call too small to be in a tree counts as nothing there.
+@described
+class ComparisonDocument(TypedDict):
+    """Two runs side by side; what `b` has more is positive."""
 
-    Parameters:
-      a: The first tree, by `calltree.tree_of`.
-      b: The second one, of the same unit.
+    a: RunDocument
+    b: RunDocument
+    memory: MemoryComparison
+    time: TreeComparison
+    allocations: TreeComparison
+    "Of what the tasks' own threads held at the peaks."
 
-    Returns:
-      What got more by itself first, what got less last.
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRun:
+    """One of two runs."""
+
+    run: RunDocument
+    artifacts: Mapping[str, Artifact]
+    "By name."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs compared."""
+
+    document: ComparisonDocument
+    trees: Mapping[str, tuple[CallTree, CallTree]]
+    "Part -> both trees, where both could be read."
+
+
+def compare_runs(a: ComparedRun, b: ComparedRun, open_form: Opener) -> Comparison:
+    """Compares two runs, as far as there is something of both; else it says why there is not.
+
+    Raises:
+      Whatever `open_form` raises, other than that a report cannot be made.
     """
-    changes: dict[tuple[str, str], FunctionChange] = {}
-    for found in functions(a):
-        change = _change(changes, found["function"], found["file"])
-        change["a_total"], change["a_self"] = found["total"], found["self"]
-    for found in functions(b):
-        change = _change(changes, found["function"], found["file"])
-        change["b_total"], change["b_self"] = found["total"], found["self"]
-    for change in changes.values():
-        change["difference"] = change["b_self"] - change["a_self"]
-        change["total_difference"] = change["b_total"] - change["a_total"]
-    return sorted(changes.values(), key=lambda change: (-change["difference"], -change["total_difference"]))
-
-
-def _change(changes: dict[tuple[str, str], FunctionChange], function: str, file: str) -> FunctionChange:
-    nothing: FunctionChange = {
-        "function": function,
-        "file": file,
-        "a_total": 0.0,
-        "b_total": 0.0,
-        "a_self": 0.0,
-        "b_self": 0.0,
-        "difference": 0.0,
-        "total_difference": 0.0,
+    trees: dict[str, tuple[CallTree, CallTree]] = {}
+    parts = {part: _compare_trees(part, a, b, open_form, trees) for part in ("time", "allocations")}
+    document: ComparisonDocument = {
+        "a": a.run,
+        "b": b.run,
+        "memory": _compare_memory(a, b, open_form),
+        "time": parts["time"],
+        "allocations": parts["allocations"],
     }
-    return changes.setdefault((function, file), nothing)
+    return Comparison(document=document, trees=trees)
 
 
-class _Pair:
-    """The same call in both trees."""
-
-    __slots__ = ("a", "b", "calls", "depth", "file", "function", "width")
-
-    def __init__(self, function: str, file: str, depth: int) -> None:
-        self.function = function
-        self.file = file
-        self.depth = depth
-        self.a = 0.0
-        self.b = 0.0
-        self.width = 0.0
-        self.calls: dict[tuple[str, str], _Pair] = {}
+def _compare_memory(a: ComparedRun, b: ComparedRun, open_form: Opener) -> MemoryComparison:
+    (chart_a, reason_a), (chart_b, reason_b) = (_read(run, which, "memory", open_form) for run, which in _named(a, b))
+    return {"reason": _both(reason_a, reason_b), "a": _samples(chart_a), "b": _samples(chart_b)}
 
 
-def difference_boxes(a: Node, b: Node) -> list[Box]:
-    """Lays out both trees as one, for `charts.flame_chart`.
-
-    A box is as wide as the larger of both values, and as its calls together where they are wider still, so that what
-    vanished is seen as well as what is new. Those too narrow to be seen are left out. Calls are the same where function
-    and file are, as lines move when a program is changed.
-
-    Parameters:
-      a: The first tree, by `calltree.tree_of`.
-      b: The second one, of the same unit.
-
-    Returns:
-      At most 1,500 boxes, the widest, each below the one that calls it.
-    """
-    root = _Pair("", "", -1)
-    pairs = [*_merge(root, a, "a"), *_merge(root, b, "b")]
-    for pair in sorted({id(pair): pair for pair in pairs}.values(), key=lambda pair: -pair.depth):
-        pair.width = max(pair.a, pair.b, sum(call.width for call in pair.calls.values()))
-    return _lay_out(root)
+def _samples(chart: Any) -> list[tuple[float, int]]:
+    if chart is None:
+        return []
+    samples = chart["datasets"]["samples"]
+    return [(sample["seconds"], round(sample["megabytes"] * _MEGABYTE)) for sample in samples]
 
 
-def _merge(root: _Pair, tree: Node, which: str) -> Iterable[_Pair]:
-    """Yields the pairs of the calls of a tree, after it has added their values."""
-    line = [(root, tree)]
-    while line:
-        pair, node = line.pop()
-        setattr(pair, which, getattr(pair, which) + node["value"])
-        yield pair
-        for child in node["children"]:
-            key = child["function"], child["file"]
-            line.append((pair.calls.setdefault(key, _Pair(*key, pair.depth + 1)), child))
-
-
-def _lay_out(root: _Pair) -> list[Box]:
-    boxes: list[Box] = []
-    order = itertools.count()
-    reached: list[tuple[float, int, _Pair, float]] = [(-root.width, next(order), root, 0.0)]
-    while reached and len(boxes) < MAX_BOXES and root.width > 0:
-        _, _, pair, x0 = heapq.heappop(reached)
-        if pair is not root:
-            boxes.append(_box(pair, x0 / root.width, (x0 + pair.width) / root.width))
-        for call in sorted(pair.calls.values(), key=lambda call: -call.width):
-            if call.width >= root.width * MIN_WIDTH:
-                heapq.heappush(reached, (-call.width, next(order), call, x0))
-            x0 += call.width
-    return boxes
-
-
-def _box(pair: _Pair, x0: float, x1: float) -> Box:
-    name = f"{pair.function}  {PurePath(pair.file).name}"
-    if len(name) > _MAX_LABEL:
-        name = name[: _MAX_LABEL - 1] + "\u2026"
+def _compare_trees(
+    part: str, a: ComparedRun, b: ComparedRun, open_form: Opener, trees: dict[str, tuple[CallTree, CallTree]]
+) -> TreeComparison:
+    (tree_a, reason_a), (tree_b, reason_b) = (_read(run, which, part, open_form) for run, which in _named(a, b))
+    found = {} if tree_a is None or tree_b is None else {"a": tree_a, "b": tree_b}
+    if found:
+        trees[part] = tree_a, tree_b
     return {
-        "x0": x0,
-        "x1": x1,
-        "depth": pair.depth,
-        "label": name if x1 - x0 >= _MIN_LABEL_WIDTH else "",
-        "function": pair.function,
-        "file": pair.file,
-        "a": pair.a,
-        "b": pair.b,
-        "difference": pair.b - pair.a,
+        "reason": _both(reason_a, reason_b),
+        "unit": "ms" if part == "time" else "bytes",
+        "a_total": found["a"]["total"] if found else 0.0,
+        "b_total": found["b"]["total"] if found else 0.0,
+        "functions": compare_trees(found["a"]["tree"], found["b"]["tree"]) if found else [],
     }
+
+
+def _named(a: ComparedRun, b: ComparedRun) -> list[tuple[ComparedRun, str]]:
+    return [(a, "A"), (b, "B")]
+
+
+def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[Any, str | None]:
+    """Returns: The form that a part is made of, or None and why there is none."""
+    name, form = PARTS[part]
+    artifact = run.artifacts.get(name)
+    if artifact is None:
+        return None, absence(name, run.run["status"], f"run {which}")
+    if artifact.status not in LIVE_STATUSES:
+        return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
+    try:
+        with open_form(artifact, form) as file:
+            size_bytes = file.seek(0, os.SEEK_END)
+            if size_bytes > MAX_FORM_BYTES:
+                return None, f"{name} of run {which} is too large to be compared: {format_size(size_bytes)}."
+            file.seek(0)
+            return json.load(file), None
+    except UNREADABLE as error:
+        return None, f"{name} of run {which}: {error}"
+
+
+def _both(*reasons: str | None) -> str | None:
+    return " ".join(filter(None, reasons)) or None

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
 from ..text import format_size, printable
-from .capture_stacks import PACKAGE_NAME, SHARED_THREAD, Call, CaptureThreads, is_own_code, shown_records
+from .allocation_stacks import PACKAGE_NAME, SHARED_THREAD, Call, CaptureThreads, is_own_code, shown_records
 from .errors import ReportError
 from .memray_units import in_binary_units
 

@@ -9,7 +9,7 @@ import secrets
 from typing import Any, BinaryIO
 
 from ..errors import NotInstalledError
-from ..reading import read_up_to
+from ..runtime.bounded_reading import read_up_to
 from ..text import printable
 from .errors import ReportError
 

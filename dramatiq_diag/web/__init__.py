@@ -9,7 +9,7 @@ from ..settings import Settings
 
 if TYPE_CHECKING:
     from .app import DiagnosticsApp
-    from .hosts import HostNames
+    from .http.hosts import HostNames
 
 __all__ = ["create_app"]
 
@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, *, insecure: bool = False) -> D
       SettingsError: When the environment has a value that is not allowed, or there is no token.
     """
     settings = Settings.load(settings)
-    from .hosts import known_hosts
+    from .http.hosts import known_hosts
 
     app = make_app(settings, known_hosts(settings))
     if settings.api_token is None and not insecure:

@@ -7,23 +7,23 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import falcon
 
-from ..documents import mounted
+from ..documents.runs import mounted
 from ..settings import Settings
-from .access import SameSite, TokenAccess
-from .actors import ActorListResource, ActorResource
 from .backend import Backend
-from .captures import CaptureFormResource, CaptureListResource, CaptureResource
-from .comparison import CompareResource
-from .downloads import DownloadResource
-from .gate import Gate, refuse
-from .health import HealthResource, ReadyResource
-from .hosts import HostNames
-from .keeping import FormResource, PinResource, RunResource
-from .openapi import OpenApiResource
+from .http.access import SameSite, TokenAccess
+from .http.gate import Gate, refuse
+from .http.hosts import HostNames
+from .http.openapi import OpenApiResource
 from .problems import Problems
-from .reports import ReportResource
-from .static import StaticResource
-from .tasks import TaskListResource, TaskResource
+from .resources.actors import ActorListResource, ActorResource
+from .resources.captures import CaptureFormResource, CaptureListResource, CaptureResource
+from .resources.comparison import CompareResource
+from .resources.downloads import DownloadResource
+from .resources.health import HealthResource, ReadyResource
+from .resources.pins import FormResource, PinResource, RunResource
+from .resources.reports import ReportResource
+from .resources.static import StaticResource
+from .resources.tasks import TaskListResource, TaskResource
 
 
 class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import falcon
 from sqlalchemy.orm import Session
 
-from ..blobs import BlobStore
+from ..documents.signing import Signer
 from ..errors import StoreError
-from ..reports.renderings import Renderings
+from ..reports.queue import Renderings
 from ..settings import Settings
-from ..signing import Signer
-from ..store import Store
-from .pages import Pages
-from .urls import base_url, mount_path
+from ..store.blobs.local import BlobStore
+from ..store.store import Store
+from .http.urls import base_url, mount_path
+from .jinja import Pages
 
 
 class Backend:

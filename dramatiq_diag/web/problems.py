@@ -11,8 +11,8 @@ from dramatiq.logging import get_logger
 from ..errors import DiagnosticsError, NotInstalledError, StoreError
 from ..reports.errors import TooManyRenderingsError
 from .backend import Backend
-from .negotiation import wants_html
-from .rfc9457 import PROBLEM_TYPE, problem_detail, problem_document
+from .http.negotiation import wants_html
+from .http.rfc9457 import PROBLEM_TYPE, problem_detail, problem_document
 
 
 class Problems:

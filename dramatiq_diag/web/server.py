@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError
-from ..reports.renderings import MAX_WAITING
+from ..reports.queue import MAX_WAITING
 from ..settings import Settings
 from . import make_app
-from .hosts import bracketed, hosts_of_server, is_loopback
+from .http.hosts import bracketed, hosts_of_server, is_loopback
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8321

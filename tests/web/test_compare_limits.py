@@ -8,7 +8,7 @@ import pytest
 from support import eventually
 from web_support import Site, memory_artifact, profile_artifact, session_of
 
-from dramatiq_diag import comparing
+from dramatiq_diag.reports import comparison as comparing
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 600])

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, quote, urlencode
 import pytest
 from web_support import MEMORY, Site, artifact, assert_problem, memory_artifact, memray_artifact, profile_artifact
 
-from dramatiq_diag.models import ArtifactStatus
-from dramatiq_diag.retention import Cleanup
-from dramatiq_diag.signing import Signer
+from dramatiq_diag.documents.signing import Signer
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.statuses import ArtifactStatus
 
 
 @pytest.fixture

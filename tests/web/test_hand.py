@@ -10,9 +10,9 @@ import pytest
 from falcon.testing import Result
 from web_support import FIRST_START, TOKEN, Site, assert_problem, memory_artifact
 
-from dramatiq_diag.models import RunStatus
-from dramatiq_diag.signing import Signer
-from dramatiq_diag.store import RunRecord
+from dramatiq_diag.documents.signing import Signer
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.store import RunRecord
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 

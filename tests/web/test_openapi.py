@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from web_support import Site, memory_artifact, profile_artifact
 
-from dramatiq_diag.worker_actors import note_actors
+from dramatiq_diag.store.worker_actors import note_actors
 
 CHECKS = [
     not_a_server_error,

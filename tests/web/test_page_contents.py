@@ -8,7 +8,7 @@ import pytest
 from test_pages import page_of
 from web_support import Site, artifact, memory_artifact, profile_artifact
 
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 OOM = "The worker process died while the task ran; this is what it left. At the last look: it looks like an OOM kill."
 

@@ -13,9 +13,9 @@ import pytest
 from falcon.testing import Result
 from web_support import FIRST_START, MEMORY, TOKEN, Site, artifact, assert_problem, memory_artifact, profile_artifact
 
-from dramatiq_diag.documents import actor_href, task_href
-from dramatiq_diag.models import ArtifactStatus, RunStatus
-from dramatiq_diag.store import RunRecord
+from dramatiq_diag.documents.runs import actor_href, task_href
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.store import RunRecord
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 HOSTILE = "\"'><script>pwned()</script><img src=x onerror=pwned()>{{ 7*7 }}</title></pre></script><!--"
@@ -410,7 +410,7 @@ def test_a_report_needs_the_token_and_a_signed_download_does_not(make_site: Call
 
 
 def test_progress_is_told_until_the_report_is_made(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dramatiq_diag.web.reports._WAIT_S", 0.0)
+    monkeypatch.setattr("dramatiq_diag.web.resources.reports._WAIT_S", 0.0)
     path = report_path(site, "svg")
     result = site.get(path)
     assert result.status_code == 202

@@ -12,8 +12,8 @@ from falcon.testing import TestClient
 from web_support import MEMORY, Site, assert_problem, memory_artifact
 
 from dramatiq_diag import Settings
-from dramatiq_diag.database import migrate
-from dramatiq_diag.store import Store
+from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.web import create_app
 
 
@@ -36,7 +36,7 @@ def test_an_unexpected_error_is_logged_and_not_told(
     def break_down(*_: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr("dramatiq_diag.web.tasks.runs_document", break_down)
+    monkeypatch.setattr("dramatiq_diag.web.resources.tasks.runs_document", break_down)
     result = site.get("/tasks/")
     assert "log has the cause" in assert_problem(result, 500)
     assert "hunter2" not in result.text

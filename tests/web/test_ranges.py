@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from dramatiq_diag.web.ranges import Slice, UnsatisfiableRangeError, parse_range
+from dramatiq_diag.web.http.ranges import Slice, UnsatisfiableRangeError, parse_range
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_database_that_is_away_is_named_alone_and_again_there_it_is_ready(
 ) -> None:
     from falcon.testing import TestClient
 
-    from dramatiq_diag.store import Store
+    from dramatiq_diag.store.store import Store
 
     own = Settings(data_dir=tmp_path / "data")
     store = Store(own)

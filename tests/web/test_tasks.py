@@ -14,8 +14,8 @@ import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
 from web_support import HOST, MEMORY, Site, assert_problem, memory_artifact, memray_artifact, path_of, profile_artifact
 
-from dramatiq_diag.documents import task_href
-from dramatiq_diag.models import ArtifactStatus, RunStatus
+from dramatiq_diag.documents.runs import task_href
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.web import create_app
 
 

@@ -15,7 +15,7 @@ from support import eventually
 from web_support import MEMORY, TOKEN, Site, memory_artifact, path_of, profile_artifact
 
 from dramatiq_diag.errors import NotInstalledError
-from dramatiq_diag.interpreter import python_executable
+from dramatiq_diag.runtime.interpreter import python_executable
 
 APP = """
 from dramatiq_diag import Settings
@@ -98,6 +98,6 @@ def test_a_server_that_embeds_python_finds_the_interpreter(monkeypatch: pytest.M
 def test_where_there_is_none_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr("dramatiq_diag.interpreter.sysconfig.get_config_var", lambda _: str(tmp_path))
+    monkeypatch.setattr("dramatiq_diag.runtime.interpreter.sysconfig.get_config_var", lambda _: str(tmp_path))
     with pytest.raises(NotInstalledError, match="'/usr/bin/uwsgi' embeds Python"):
         python_executable()

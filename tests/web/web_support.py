@@ -15,8 +15,9 @@ from falcon.testing import Result, TestClient
 from sqlalchemy import update
 
 from dramatiq_diag import Settings
-from dramatiq_diag.models import Artifact, ArtifactStatus, RunStatus
-from dramatiq_diag.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.models import Artifact
+from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
 from dramatiq_diag.web import create_app
 
 FIRST_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -109,7 +110,7 @@ class Site:
         return self.url_path(row)
 
     def url_path(self, row: Artifact) -> str:
-        from dramatiq_diag.signing import Signer
+        from dramatiq_diag.documents.signing import Signer
 
         return Signer(self.settings).url_path(str(row.artifact_id), row.filename)
 

@@ -10,7 +10,7 @@ from ...text import format_duration, format_size
 from .drawing import SCHEMA, Spec
 
 if TYPE_CHECKING:  # The process that renders a chart needs no tables.
-    from ...documents import RunDocument
+    from ...documents.runs import RunDocument
 
 #: Status -> colour, readable on light and on dark and told apart by whoever does not see red and green.
 _COLOURS = {

@@ -1,0 +1,103 @@
+"""`compare`: two runs side by side."""
+
+from __future__ import annotations
+
+import click
+
+from ..documents.runs import run_document
+from ..reports.cache import form_of, open_download
+from ..reports.comparison import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
+from ..reports.tree_diff import FunctionChange
+from ..settings import Settings
+from ..store.runs import artifacts_of
+from ..store.store import Store
+from ..text import format_duration, format_size, printable
+from .choose import chosen_run
+from .figures import change, echo_heading, echo_reason, echo_rows, figure, memory_words, sparklines
+from .output import echo_json
+from .store import opened_store
+
+#: The functions that are named.
+_ROWS = 15
+
+_ATTEMPT = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("task_a")
+@click.argument("task_b")
+@click.option("--attempt-a", type=_ATTEMPT, help="Which attempt of the first; without it the latest that has ended.")
+@click.option("--attempt-b", type=_ATTEMPT, help="Which attempt of the second.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document that GET /compare/ answers.")
+def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int | None, as_json: bool) -> None:
+    """Compare two runs: how long they took, what memory they had, and which functions took more.
+
+    The tables have what got more by itself first. The same task may stand on both sides, with two of its attempts. What
+    was not collected of one of them, or cannot be read here, says why in its place.
+
+    \b
+    Examples:
+      dramatiq-diag compare 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 a9e0c1f4-7d55-4ac5-9d2b-0c4f5b1c7e11
+      dramatiq-diag compare nightly-import nightly-import --attempt-a 1 --attempt-b 3
+    """
+    with opened_store(Settings()) as store:
+        a, b = _compared(store, task_a, attempt_a), _compared(store, task_b, attempt_b)
+        comparison = compare_runs(
+            a, b, lambda artifact, form: open_download(store.blobs, artifact, form_of(artifact, form))
+        )
+    if as_json:
+        echo_json(comparison.document)
+        return
+    _show_runs(comparison.document)
+    _show_memory(comparison.document["memory"])
+    _show_changes("Time", comparison.document["time"])
+    _show_changes("Allocations of the task's own thread at the peak", comparison.document["allocations"])
+
+
+def _compared(store: Store, task_id: str, attempt: int | None) -> ComparedRun:
+    with store.session() as session:
+        chosen = chosen_run(session, task_id, attempt)
+        artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+        return ComparedRun(run=run_document(chosen), artifacts={artifact.name: artifact for artifact in artifacts})
+
+
+def _show_runs(document: ComparisonDocument) -> None:
+    a, b = document["a"], document["b"]
+    for letter, run in (("A", a), ("B", b)):
+        which = f"{run['actor_name']}, task {run['task_id']}, attempt {run['attempt']}"
+        click.echo(f"{letter}: {printable(which)}: {run['status']}, {run['started_at'][:19].replace('T', ' ')} UTC")
+    echo_heading("Altogether")
+    rows = [
+        (format_duration(a["duration_ms"]), format_duration(b["duration_ms"]), "duration"),
+        (format_size(a["peak_rss_bytes"]), format_size(b["peak_rss_bytes"]), "peak memory of the process"),
+    ]
+    echo_rows(("A", "B", "WHAT"), rows)
+
+
+def _show_memory(memory: MemoryComparison) -> None:
+    echo_heading("Memory of the process")
+    curves = {letter: samples for letter, samples in (("A", memory["a"]), ("B", memory["b"])) if samples}
+    for (letter, samples), line in zip(curves.items(), sparklines(*curves.values()), strict=True):
+        click.echo(f"  {letter} {line}\n    {memory_words(samples)}")
+    echo_reason(memory["reason"])
+
+
+def _show_changes(title: str, tree: TreeComparison) -> None:
+    if tree["reason"] is not None:
+        echo_heading(title)
+        echo_reason(tree["reason"])
+        return
+    unit = tree["unit"]
+    echo_heading(f"{title}: {figure(tree['a_total'], unit)}, then {figure(tree['b_total'], unit)}")
+    rows = [_change_row(found, unit) for found in tree["functions"][:_ROWS]]
+    echo_rows(("OWN", "A", "B", "WITH CALLS", "FUNCTION"), rows)
+
+
+def _change_row(found: FunctionChange, unit: str) -> tuple[str, ...]:
+    return (
+        change(found["difference"], unit),
+        figure(found["a_self"], unit),
+        figure(found["b_self"], unit),
+        change(found["total_difference"], unit),
+        f"{found['function']}  {found['file']}",
+    )

@@ -1,0 +1,101 @@
+"""Artifacts into a directory: whole, verified, and never over a file that is there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import BlobMissingError, DiagnosticsError
+from ..reports.cache import open_download
+from ..statuses import LIVE_STATUSES
+from ..store.models import Artifact
+from ..store.store import Store
+
+_CHUNK_BYTES = 1 << 20
+
+Bar = Callable[[int], None]
+
+
+class DownloadError(DiagnosticsError):
+    """A file could not be written."""
+
+
+def downloadable(artifacts: Iterable[Artifact]) -> list[Artifact]:
+    """Returns: Those artifacts that have a file now."""
+    return [artifact for artifact in artifacts if artifact.status in LIVE_STATUSES]
+
+
+def choose_targets(artifacts: Sequence[Artifact], directory: Path) -> list[Path]:
+    """Makes the directory. Returns: The path of each artifact's file.
+
+    Raises:
+      DownloadError: When a file of that name is there, or the directory cannot be made; nothing was written.
+    """
+    targets = [directory / _safe_name(artifact.filename) for artifact in artifacts]
+    there = [str(target) for target in targets if target.exists() or target.is_symlink()]
+    if there:
+        raise DownloadError(f"Nothing was written, because there is already: {', '.join(there)}")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"The directory {directory} cannot be made: {error.strerror}.") from error
+    return targets
+
+
+def download(store: Store, artifact: Artifact, target: Path, on_bytes: Bar) -> None:
+    """Writes one artifact's download form, after the stored form was compared with its row.
+
+    Parameters:
+      on_bytes: Called with the number of bytes of each step; together they are the size of the stored form.
+
+    Raises:
+      DownloadError: When the stored form is damaged, or the file cannot be written.
+      BlobMissingError: When the stored form is gone.
+      NotInstalledError: When the package that renders the download form is missing.
+    """
+    _verify(store, artifact, on_bytes)
+    with open_download(store.blobs, artifact) as source, create(target) as file:
+        copy(source, file)
+
+
+@contextmanager
+def create(target: Path) -> Iterator[BinaryIO]:
+    """Makes a file that is not there yet, and removes it again if it does not become whole. Raises: DownloadError."""
+    try:
+        with target.open("xb") as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise DownloadError(f"{target} cannot be written: {error.strerror}.") from error
+
+
+def copy(source: BinaryIO, file: BinaryIO) -> None:
+    """Copies what is left of a file."""
+    while chunk := source.read(_CHUNK_BYTES):
+        file.write(chunk)
+
+
+def _safe_name(filename: str) -> str:
+    if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
+        raise DownloadError(f"The file name {filename!r} of an artifact is not one; nothing was written.")
+    return filename
+
+
+def _verify(store: Store, artifact: Artifact, on_bytes: Bar) -> None:
+    if artifact.blob_name is None:
+        raise BlobMissingError
+    digest, size_bytes = hashlib.sha256(), 0
+    with store.blobs.open(artifact.blob_name) as blob:
+        while chunk := blob.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+            on_bytes(len(chunk))
+    if (size_bytes, digest.hexdigest()) != (artifact.size_bytes, artifact.sha256):
+        raise DownloadError("What is stored differs from what was published; see `dramatiq-diag check`.")

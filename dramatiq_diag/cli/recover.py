@@ -1,0 +1,43 @@
+"""`recover`: what dead workers left on this disk, published by hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from ..settings import Settings
+from ..spool.contents import remedy_for
+from ..spool.delivery import Delivery
+from ..spool.directory import Spool
+from .output import echo_json
+from .store import opened_store
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON document.")
+@click.pass_context
+def recover(context: click.Context, *, as_json: bool) -> None:
+    """Publish the runs that dead workers left in this machine's spool.
+
+    Workers do that by themselves, when they start and while they run; this is for a machine that has none any more.
+    What belongs to a living worker is left alone, and two salvagers never publish a run twice. Exits 1 if an entry
+    could not be published, or a directory of the spool could not be used; they stay where they are.
+
+    \b
+    Example:
+      dramatiq-diag recover --json
+    """
+    settings = Settings()
+    spool = Spool(settings)
+    with opened_store(settings) as store:
+        salvaged = Delivery(spool, lambda: store).salvage()
+    if as_json:
+        echo_json(asdict(salvaged))
+    else:
+        click.echo(f"Recovered {salvaged.recovered_runs} runs from {settings.spool}.")
+        if salvaged.refused_runs:
+            click.echo(f"{salvaged.refused_runs} entries could not be published and stay there.")
+        for path, error in spool.passed_over.items():
+            click.echo(f"{path} was passed over: {error.strerror or error}. {remedy_for(error)}")
+    context.exit(1 if salvaged.refused_runs or spool.passed_over else 0)

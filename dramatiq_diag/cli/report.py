@@ -1,0 +1,138 @@
+"""`report`: one report of one run, for a file or a pipe."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from ..documents.runs import absence
+from ..errors import DiagnosticsError
+from ..reports.cache import form_of, open_download
+from ..reports.formats import Form
+from ..settings import Settings
+from ..statuses import LIVE_STATUSES
+from ..store.models import Artifact, TaskRun
+from ..store.runs import artifacts_of
+from ..text import printable
+from .choose import chosen_run
+from .download import copy, create
+from .output import attempt_option
+from .store import opened_store
+
+#: Kind of report -> the artifact that it is made of, the form that a terminal can show, and the one for a browser; None
+#: for a file that is shown as it is stored.
+_KINDS: dict[str, tuple[str, str | None, str | None]] = {
+    "time": ("pyinstrument_profile", "text", "html"),
+    "allocations": ("memray_profile", "tree", "flamegraph"),
+    "memory": ("memory_profile", "csv", "html"),
+    "logs": ("task_logs", None, None),
+    "resources": ("resources_profile", None, None),
+}
+
+_NO_TEXT = ("image/png", "application/octet-stream")
+
+
+@click.command()
+@click.argument("task_id")
+@click.argument("kind", type=click.Choice([*_KINDS]), default="time")
+@click.option("--format", "format_name", metavar="NAME", help="One of those above; without it a text.")
+@attempt_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to write it; no file that is there is overwritten. Without it the report goes to standard output.",
+)
+@click.option("--open", "in_browser", is_flag=True, help="Write it into a temporary file, and open that in a browser.")
+def report(
+    task_id: str, kind: str, *, format_name: str | None, attempt: int | None, output: Path | None, in_browser: bool
+) -> None:
+    """Write a report of one run of a task.
+
+    `time` is the time profile: `text` for the eye, `html` for a browser, `speedscope` for https://www.speedscope.app,
+    `session` is what is stored, for pyinstrument's own `Session.from_json`.
+
+    `allocations` is what memray captured: `tree` and `summary` for the eye, `flamegraph` and `table` for a browser.
+    They are of what the task's own thread held at the peak of the process; with `-process` behind the name (as in
+    `flamegraph-process`) of all threads, with `-leaks` of what was not freed by the end, with `-process-leaks` of
+    both. `stats-process` is memray's statistics, `capture` is what is stored.
+
+    `memory` is the memory of the process over time: `csv` for a spreadsheet, `html` for a browser, `svg` and `png` as
+    pictures, `datum` is what is stored, for gnuplot.
+
+    `logs` is what the task logged, `resources` a table of the processor time, context switches, I/O, open files and
+    threads of its process. Both are stored as they are shown.
+
+    `calltree` of the first two, and `chart` of `memory`, are JSON for programs.
+
+    \b
+    Examples:
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 time --format html -o profile.html
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 allocations --format flamegraph -o flamegraph.html
+      dramatiq-diag report 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 memory --open
+      dramatiq-diag report 4c1d7ad2 logs
+    """
+    if in_browser and output is not None:
+        raise click.UsageError("--open writes into a file of its own; it does not go with --output.")
+    artifact_name, text_form, browser_form = _KINDS[kind]
+    format_name = format_name or (browser_form if in_browser else text_form)
+    with opened_store(Settings()) as store:
+        with store.session() as session:
+            run = chosen_run(session, task_id, attempt)
+            artifact = _find(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
+        form = form_of(artifact, format_name)
+        if output is None and not in_browser:
+            _refuse_terminal(form)
+        with open_download(store.blobs, artifact, form) as source:
+            if in_browser:
+                _open(source, form)
+            else:
+                _write(source, output)
+
+
+def _find(run: TaskRun, artifacts: list[Artifact], name: str) -> Artifact:
+    artifact = next((found for found in artifacts if found.name == name), None)
+    if artifact is None:
+        raise DiagnosticsError(absence(name, run.status))
+    if artifact.status not in LIVE_STATUSES:
+        raise DiagnosticsError(f"{name} is {artifact.status}: {printable(artifact.reason or '')}")
+    return artifact
+
+
+def _write(source: BinaryIO, output: Path | None) -> None:
+    if output is None:
+        if sys.stdout.isatty():
+            _write_to_terminal(source)
+        else:
+            copy(source, sys.stdout.buffer)
+        return
+    with create(output) as file:
+        copy(source, file)
+    click.echo(f"Wrote {output}", err=True)
+
+
+def _write_to_terminal(source: BinaryIO) -> None:
+    """Prints a text without what could steer the terminal; a log holds whatever the task was given."""
+    for line in io.TextIOWrapper(source, "utf-8", "replace"):
+        click.echo(printable(line.rstrip("\n").expandtabs()))
+
+
+def _refuse_terminal(form: Form) -> None:
+    if sys.stdout.isatty() and form.media_type in _NO_TEXT:
+        raise click.UsageError(f"{form.name} is nothing for a terminal; write it into a file with -o, or use --open.")
+
+
+def _open(source: BinaryIO, form: Form) -> None:
+    descriptor, path = tempfile.mkstemp(prefix="dramatiq-diag-", suffix=Path(form.filename).suffix)
+    with open(descriptor, "wb") as file:
+        copy(source, file)
+    click.echo(f"Wrote {path}", err=True)
+    if click.launch(path):
+        raise DiagnosticsError(f"No browser could be started; open {path} yourself.")

@@ -1,0 +1,47 @@
+"""What samples at the start of a run, at intervals and at its end."""
+
+from __future__ import annotations
+
+import threading
+
+from ..runtime.ticker import Timer
+from .base import Collector, Recording, RunContext
+
+
+class SampledRecording(Recording):
+    """Calls `sample` on the task's thread at both ends, and on the ticker's in between; never two at once.
+
+    Parameters:
+      collector: The collector.
+      run: The run.
+      interval_s: Seconds between samples.
+    """
+
+    quick = True
+
+    def __init__(self, collector: Collector, run: RunContext, interval_s: float) -> None:
+        self.collector = collector
+        self.run = run
+        self._timer = Timer(interval_s, self._tick)
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def sample(self) -> None:
+        """Takes a sample, at `run.elapsed_s`."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        self.sample()
+        self.collector.services.ticker.add(self._timer)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if not self._stopped:
+                self.sample()
+            self._stopped = True
+
+    def _tick(self) -> None:
+        with self._lock:
+            if not self._stopped:
+                self.sample()

@@ -1,0 +1,1 @@
+"""The collectors `logs` and `debug-logs`: what a task logged."""

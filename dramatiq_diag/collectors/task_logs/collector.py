@@ -1,0 +1,127 @@
+"""`logs` and `debug-logs`: what was logged while a task ran, by its own code alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Annotated, ClassVar
+
+from pydantic import ByteSize, Field
+
+from ...errors import GUARDED
+from ..base import Collector, CollectorSettings, Options, Recording, RunContext
+from ..names import MAX_LOG_BYTES
+from .format import text_of
+from .tap import LogTap, RunLog
+
+#: How deep records may be nested that are logged while another's message is made, as an ORM's queries are.
+_MAX_NESTED = 4
+
+
+class LogsOptions(Options):
+    """What a request may say of `logs` and `debug-logs`."""
+
+    max_bytes: Annotated[ByteSize, Field(gt=0, le=MAX_LOG_BYTES)] | None = None
+    "Where the log ends, up to 64 MiB; without it DRAMATIQ_DIAG_LOGS_MAX_BYTES."
+
+
+class LogsCollector(Collector):
+    """`logs`: what the run's thread or coroutine logs, as far as the levels of the loggers let it through.
+
+    Note:
+      What has the run's context counts as the run: tasks that its coroutine makes, and `asyncio.to_thread`. A thread
+      that it starts does not.
+    """
+
+    name = "logs"
+    artifact_name = "task_logs"
+    filename = "task.log"
+    media_type = "text/plain"
+    options_class = LogsOptions
+
+    debug: ClassVar[bool] = False
+    "Whether it has what the loggers' levels leave out as well."
+
+    def __init__(self, settings: CollectorSettings) -> None:
+        super().__init__(settings)
+        self.tap = LogTap(debug=self.debug)
+
+    def record(self, run: RunContext) -> Recording:
+        return _LogsRecording(self, run)
+
+    def close(self) -> None:
+        self.tap.close()
+
+
+class DebugLogsCollector(LogsCollector):
+    """`debug-logs`: as `logs`, from DEBUG on whatever the levels of the loggers are; nobody else sees more for it.
+
+    Note:
+      `isEnabledFor` says yes to the run's own code. `logging.disable` and disabled loggers stay what they are.
+    """
+
+    name = "debug-logs"
+    debug = True
+
+
+class _LogsRecording(Recording):
+    quick = True
+
+    def __init__(self, collector: LogsCollector, run: RunContext) -> None:
+        self.collector = collector
+        self.run = run
+        asked_bytes = run.options(collector).max_bytes
+        self.max_bytes = int(collector.settings.logs_max_bytes if asked_bytes is None else asked_bytes)
+        self.size_bytes = 0
+        self.left_out = self.lost = 0
+        self.stopped = False
+        self.log = RunLog(collector.tap, self._write)
+        self.depths: dict[int, int] = {}
+        "Thread id -> how many records are being made into text there."
+        # What is collected as garbage in here may log as well, on this very thread.
+        self.lock = threading.RLock()
+
+    def start(self) -> None:
+        self.run.append_text(self.collector, "")  # A run that logs nothing has a log of nothing.
+        self.log.start()
+
+    def stop(self) -> None:
+        self.log.stop()
+        with self.lock:
+            if not self.stopped and self.left_out + self.lost:
+                self.reason = " ".join(self._reasons())
+                self.run.append_text(self.collector, f"# {self.reason}\n")
+            self.stopped = True
+
+    def _reasons(self) -> list[str]:
+        limit = f"its limit is {self.max_bytes} bytes, see DRAMATIQ_DIAG_LOGS_MAX_BYTES"
+        told = [f"{self.left_out} records were left out at the end of the log: {limit}."] if self.left_out else []
+        return [*told, f"{self.lost} records could not be written."] if self.lost else told
+
+    def _write(self, record: logging.LogRecord) -> None:
+        """Takes a record on the thread that logged it; nothing that goes wrong in here is for the task."""
+        thread_id = threading.get_ident()
+        depth = self.depths.get(thread_id, 0)
+        self.depths[thread_id] = depth + 1
+        try:
+            self._take(record, depth)
+        except GUARDED:
+            self.lost += 1
+        finally:
+            self.depths[thread_id] = depth
+
+    def _take(self, record: logging.LogRecord, depth: int) -> None:
+        if depth >= _MAX_NESTED:
+            raise RecursionError
+        text = "" if self.left_out else text_of(record)
+        size_bytes = len(text.encode())
+        with self.lock:
+            if self.stopped:
+                return
+            if self.left_out or self.size_bytes + size_bytes > self.max_bytes:
+                if not self.left_out:  # Said at once, for whoever reads what a killed worker left.
+                    self.run.append_text(self.collector, "# The limit of this log is reached; the rest is left out.\n")
+                self.left_out += 1
+                return
+            self.size_bytes += size_bytes
+            self.run.append_text(self.collector, text)

@@ -1,0 +1,67 @@
+"""A record of `logging` as text: a line that begins with its time, and indented lines below it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, datetime
+
+from ...errors import GUARDED
+from ...runtime.tracebacks import take_traceback, traceback_text
+
+#: A message is cut off here, in characters; a traceback has a limit of its own.
+MAX_RECORD_CHARACTERS = 65536
+
+#: What could steer a terminal, end a line, or is no character that UTF-8 has; a tab and a line feed are neither.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_BELOW = "\n    "
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """Makes the text of a record, which is of the application and may break whatever looks at it.
+
+    Returns:
+      Its line, with those of its exception and its stack, as far as they can be made.
+
+    Raises:
+      Exception: When not even its time, level or name can be told.
+    """
+    try:
+        message = str(record.getMessage())
+    except GUARDED as error:
+        message = f"<the message could not be made: {type(error).__name__}>"
+    # The formatter of another handler would keep the exception's text in the record, for all the others.
+    pieces = [_head(record) + _clean(message), *map(_clean, _below(record))]
+    return _BELOW.join(piece.replace("\n", _BELOW) for piece in pieces) + "\n"
+
+
+def _head(record: logging.LogRecord) -> str:
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+    names = _clean(f"{record.levelname:<8.100} {record.name:.1000}").replace("\n", r"\n")
+    return f"{time}Z {names}: "
+
+
+def _below(record: logging.LogRecord) -> list[str]:
+    try:
+        return [text for text in (_exception(record), str(record.stack_info or "")) if text]
+    except GUARDED as error:
+        return [f"<the traceback could not be made: {type(error).__name__}>"]
+
+
+def _exception(record: logging.LogRecord) -> str:
+    if record.exc_info and isinstance(error := record.exc_info[1], BaseException):
+        return traceback_text(take_traceback(error)).rstrip("\n")
+    return str(record.exc_text or "")
+
+
+def _clean(text: str) -> str:
+    cut = len(text) - MAX_RECORD_CHARACTERS
+    if cut > 0:
+        text = f"{text[:MAX_RECORD_CHARACTERS]} <{cut} more characters>"
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

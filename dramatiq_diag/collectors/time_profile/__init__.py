@@ -1,0 +1,1 @@
+"""The collector `pyinstrument`: where the time of a task went."""

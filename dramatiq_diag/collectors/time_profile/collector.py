@@ -1,0 +1,214 @@
+"""`pyinstrument`: where the time went, as pyinstrument's interactive HTML."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Coroutine
+from typing import Annotated, Any, Literal
+
+from dramatiq.asyncio import get_event_loop_thread
+from dramatiq.threading import is_gevent_active
+from pydantic import Field
+
+from ...errors import SkippedError, UnavailableError
+from ...runtime.interrupts import forget_interrupts, watch_interrupts
+from ...runtime.stacks import anchor_of, coroutine_function, root_of
+from ...runtime.ticker import Timer
+from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name
+from ..names import CANNOT_JOIN
+from ..services import Services
+from .own_profiler import tolerant
+from .profiler import ProfilerRecording, SessionRecording
+from .sampler import Profile, Sampler
+from .session import SessionDict, describe_thread, session_of
+
+#: Seconds until the first checkpoint of a profile that is being taken, so that a task that is killed early leaves one
+#: as well; the intervals double from there to the longest.
+FIRST_CHECKPOINT_S = 0.5
+CHECKPOINT_INTERVAL_S = 5.0
+
+
+class PyinstrumentOptions(Options):
+    """What a request may say of `pyinstrument`; what it leaves out is as in the settings."""
+
+    engine: Literal["sampler", "profiler"] | None = None
+    "`profiler` for pyinstrument's own, which sees each call and costs the task several times its run time."
+    interval: Annotated[float, Field(ge=0.0005, le=3600)] | None = None
+    "Seconds between samples; the sampler takes those of other runs as often meanwhile."
+    start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
+    "Seconds after which a run that is still going on is profiled; for the sampler alone."
+
+    def resolved(self, settings: CollectorSettings) -> tuple[str, float, float]:
+        """Returns: Engine, interval and start, with the settings where nothing was asked for."""
+        return (
+            settings.pyinstrument_engine if self.engine is None else self.engine,
+            settings.pyinstrument_interval if self.interval is None else self.interval,
+            settings.pyinstrument_start_after if self.start_after is None else self.start_after,
+        )
+
+
+class PyinstrumentCollector(Collector):
+    """`pyinstrument`: a time profile rooted at the actor's function.
+
+    By default a thread of our own samples the stacks, and pyinstrument renders them: that costs a call nothing, sees
+    what an async actor awaits, and goes together with memray. `pyinstrument_engine=profiler` uses pyinstrument's own.
+    """
+
+    name = "pyinstrument"
+    artifact_name = "pyinstrument_profile"
+    filename = "pyinstrument.html"
+    media_type = "text/html"
+    stored_as = "pyinstrument.session.json"
+    options_class = PyinstrumentOptions
+
+    def __init__(self, settings: CollectorSettings) -> None:
+        super().__init__(settings)
+        try:
+            import pyinstrument
+        except ImportError as error:
+            raise UnavailableError(
+                f"pyinstrument is not installed ({error}); install it with: pip install 'dramatiq_diag[pyinstrument]'"
+            ) from error
+        if is_gevent_active():
+            raise UnavailableError(
+                "Under gevent all greenlets share one thread, and a profile could not tell them apart."
+            )
+        self._profiler_class = tolerant(pyinstrument.Profiler)
+
+    def record(self, run: RunContext) -> Recording:
+        engine, interval_s, start_after_s = run.options(self).resolved(self.settings)
+        if engine == "sampler":
+            return _SamplerRecording(self, run, interval_s, 0.0 if run.is_executing else start_after_s)
+        if start_after_s or run.is_executing:
+            raise SkippedError(f"{CANNOT_JOIN}.")
+        return ProfilerRecording(self._profiler_class(interval=interval_s), self, run)
+
+    def open(self, services: Services) -> None:
+        super().open(services)
+        self.sampler = Sampler(self.settings.pyinstrument_interval, services.switch_interval)
+        watch_interrupts(services.profile_hook)  # For the engine `profiler`, which each request may ask for.
+        self.sampler.start()
+
+    def close(self) -> None:
+        self.sampler.stop()
+        forget_interrupts(self.services.profile_hook)
+
+
+class _SamplerRecording(SessionRecording):
+    def __init__(
+        self, collector: PyinstrumentCollector, run: RunContext, interval_s: float, start_after_s: float
+    ) -> None:
+        super().__init__(collector, run)
+        self.sampler = collector.sampler
+        self.interval_s = interval_s
+        self.is_async = coroutine_function(run.actor) is not None
+        self.thread = run.thread_name, run.thread_id
+        self.coroutine: Coroutine[Any, Any, Any] | None = None
+        self.profile: Profile | None = None
+        self.start_after_s = start_after_s
+        self.late_s = run.elapsed_s if run.is_executing else self.start_after_s
+        self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
+        self.lock = threading.Lock()  # A tick may be under way when the run ends.
+        self.stopped = False
+
+    def start(self) -> None:
+        if self.is_async:
+            self._follow_coroutine()
+        if not self.start_after_s:
+            self._join()
+        self.collector.services.ticker.add(self.timer)
+
+    def _join(self) -> None:
+        actor = self.run.actor
+        self.profile = Profile(
+            self.run.thread_id,
+            anchor_of(actor),
+            is_async=self.is_async,
+            root=root_of(actor),
+            called=lambda: self.run.started,
+        )
+        self.profile.coroutine = self.coroutine
+        self.profile.interval_s = self.interval_s
+        self._start_clocks()
+        self.sampler.add(self.profile)
+
+    def _tick(self) -> None:
+        """Begins to profile a run that has lasted so long; after that writes checkpoints for whoever salvages it."""
+        with self.lock:
+            if self.stopped:
+                return
+            if self.profile is None:
+                self._join()
+                self.timer.cancel()
+                self.timer = Timer(FIRST_CHECKPOINT_S, self._tick)
+                if self.stopped:  # It ended meanwhile, and did not wait for this.
+                    self._leave()
+                else:
+                    self.collector.services.ticker.add(self.timer)
+                return
+            self.timer.interval_s = min(self.timer.interval_s * 2, CHECKPOINT_INTERVAL_S)
+            self._stop_clocks()
+            try:
+                self._write(checkpoint_name(self.collector.artifact_name))
+            except OSError as error:
+                self.collector.services.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
+
+    def _follow_coroutine(self) -> None:
+        loop_thread = get_event_loop_thread()
+        if loop_thread is None:
+            raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
+        self.thread = loop_thread.name, loop_thread.ident or 0
+        self.sampler.loop_thread_id = loop_thread.ident
+        if self.run.is_executing:  # It has been handed over by now.
+            self.coroutine = self.run.coroutine
+        else:
+            self.collector.services.coroutines.expect(loop_thread, self._found_coroutine)
+
+    def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+        if self.profile is not None:
+            self.profile.coroutine = coroutine
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.timer.cancel()
+        if self.is_async:
+            self.collector.services.coroutines.forget()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.profile is not None:
+            self._stop_clocks()
+            self.sampler.remove(self.profile)
+
+    def save(self) -> None:
+        with self.lock:
+            self.coroutine = None
+            if self.profile is None:
+                raise SkippedError(f"The run ended before it had lasted {self.start_after_s:g} s.")
+            self.profile.coroutine = None
+            super().save()
+
+    def discard(self) -> None:
+        with self.lock:  # A checkpoint may be being written.
+            self.coroutine = self.profile = None
+
+    def _session(self) -> SessionDict:
+        assert self.profile is not None
+        # The sampler goes on while a checkpoint is written: a sample may be under way, and codes be let go of.
+        codes, timeline = self.profile.codes, self.profile.timeline
+        stacks = list(self.profile.seconds.items() if timeline is None else timeline)
+        late = f", from {self.late_s:.3g} s on" if self.late_s else ""
+        return session_of(
+            stacks,
+            codes | self.profile.codes,
+            in_order=timeline is not None,
+            start_time=self.start_time,
+            duration_s=self.duration_s,
+            cpu_time_s=self.cpu_time_s,
+            interval_s=self.interval_s,
+            sample_count=self.profile.sample_count,
+            thread=describe_thread(*self.thread),
+            root=self.root,
+            target_description=f"Task {self.run.task_id}: {self.run.actor_name}{late}",
+        )

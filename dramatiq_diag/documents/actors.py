@@ -1,0 +1,70 @@
+"""Actors as the JSON documents that HTTP gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
+
+from ..store.actor_stats import ActorSummary, list_actors
+from .runs import Href, RunDocument, Timestamp, actor_href, described, timestamp
+
+
+@described
+class ActorDocument(TypedDict):
+    """An actor's figures; of one that workers have and that nothing was collected for yet there are no runs."""
+
+    actor_name: str
+    run_count: int
+    failed_count: int
+    "Runs that failed or were interrupted."
+    last_started_at: Timestamp | None
+    "Null where there are no runs."
+    median_duration_ms: float | None
+    "Of the latest 100 runs that have ended, as the two that follow."
+    p95_duration_ms: float | None
+    max_peak_rss_bytes: int | None
+    href: str
+    "The path of the actor."
+
+
+@described
+class ActorsDocument(TypedDict):
+    """All actors, by name."""
+
+    actors: list[ActorDocument]
+
+
+@described
+class ActorHistoryDocument(TypedDict):
+    """An actor and a page of its runs, newest first."""
+
+    actor: ActorDocument
+    runs: list[RunDocument]
+    next: str | None
+    "The `cursor` of the next page; null on the last one."
+
+
+def actors_document(session: Session, since: datetime | None = None) -> ActorsDocument:
+    """Returns: The actors that something was collected for and those that workers have, by name.
+
+    Parameters:
+      session: The transaction.
+      since: Only runs that started then or later count.
+    """
+    return {"actors": [actor_document(summary) for summary in list_actors(session, since)]}
+
+
+def actor_document(summary: ActorSummary) -> ActorDocument:
+    """Returns: ACTOR, as the README describes it."""
+    return {
+        "actor_name": summary.actor_name,
+        "run_count": summary.run_count,
+        "failed_count": summary.failed_count,
+        "last_started_at": None if summary.last_started_at is None else timestamp(summary.last_started_at),
+        "median_duration_ms": summary.median_duration_ms,
+        "p95_duration_ms": summary.p95_duration_ms,
+        "max_peak_rss_bytes": summary.max_peak_rss_bytes,
+        "href": Href(actor_href(summary.actor_name)),
+    }

@@ -1,0 +1,93 @@
+"""Captures as the JSON documents that HTTP and the command line give."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
+
+from ..store.captures import CaptureStanding, CaptureState, list_captures
+from ..store.worker_actors import is_known
+from .runs import Href, Timestamp, UuidText, described, timestamp
+
+
+@described
+class CaptureDocument(TypedDict):
+    """A request for the next runs of an actor."""
+
+    capture_id: UuidText
+    actor_name: str
+    diagnostics: dict[str, dict[str, Any]]
+    "Name of each diagnostic -> its options."
+    state: CaptureState
+    run_limit: int
+    captured_runs: int
+    "The runs that were begun for it."
+    created_at: Timestamp
+    expires_at: Timestamp
+    "When it ends at the latest."
+    ended_at: Timestamp | None
+    "When it had all its runs, or was ended by hand."
+    href: str
+    "The path of the capture."
+    runs_href: str
+    "The path of the list of its runs."
+
+
+@described
+class NewCaptureDocument(CaptureDocument):
+    """A capture that has just been made."""
+
+    note: str | None
+    "What may be wrong with it."
+
+
+@described
+class CapturesDocument(TypedDict):
+    """Captures, the newest first."""
+
+    captures: list[CaptureDocument]
+
+
+def capture_document(standing: CaptureStanding) -> CaptureDocument:
+    """Returns: CAPTURE, as the README describes it."""
+    capture = standing.capture
+    return {
+        "capture_id": str(capture.capture_id),
+        "actor_name": capture.actor_name,
+        "diagnostics": {name: dict(options) for name, options in capture.diagnostics.items()},
+        "state": standing.state,
+        "run_limit": capture.run_limit,
+        "captured_runs": standing.captured_runs,
+        "created_at": timestamp(capture.created_at),
+        "expires_at": timestamp(capture.expires_at),
+        "ended_at": None if capture.ended_at is None else timestamp(capture.ended_at),
+        "href": Href(f"/captures/{capture.capture_id}/"),
+        "runs_href": Href(f"/tasks/?capture={capture.capture_id}"),
+    }
+
+
+def described_diagnostics(document: CaptureDocument) -> list[str]:
+    """Returns: Each diagnostic as a person reads it: `memray (native_traces=true)`."""
+    described = []
+    for name, options in document["diagnostics"].items():
+        texts = [f"{option}={json.dumps(value)}" for option, value in options.items()]
+        described.append(f"{name} ({', '.join(texts)})" if texts else name)
+    return described
+
+
+def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:
+    """Returns: CAPTURE with a note where its actor is not known, as a misspelt one would not be."""
+    known = is_known(session, standing.capture.actor_name)
+    note = "No worker has said that it has this actor, and no run of it is stored yet."
+    return {**capture_document(standing), "note": None if known else note}
+
+
+def captures_document(
+    session: Session, *, actor_name: str | None = None, only_open: bool = False, limit: int = 50
+) -> CapturesDocument:
+    """Returns: Captures, the newest first."""
+    found = list_captures(session, actor_name=actor_name, only_open=only_open, limit=limit)
+    return {"captures": [capture_document(standing) for standing in found]}

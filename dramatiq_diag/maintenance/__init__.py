@@ -1,0 +1,1 @@
+"""Work on the whole store: cleanup, check, uninstall."""

@@ -1,0 +1,1 @@
+"""Decisions about runs: pure functions of values."""

@@ -1,0 +1,141 @@
+"""The allocations of a capture as the reports show them: whose they are, with stacks below the actor's function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
+
+#: A call in a stack: function, file, line.
+Call = tuple[str, str, int]
+
+#: What a report of an async actor's own thread says of it.
+SHARED_THREAD = "of the event loop's thread, which all async actors of the process share"
+
+_PACKAGE = Path(__file__).parents[1]
+PACKAGE_NAME = _PACKAGE.name
+
+#: Files of this package through which calls of the application pass; their frames alone are left out.
+_PASSED_THROUGH = frozenset(["collectors/coroutines.py", "collectors/logtap.py"])
+
+#: What calls the function of an actor, and the coroutine of one.
+_CALLERS = (
+    ("__call__", os.path.join("dramatiq", "actor.py")),
+    ("wrapped_coro", os.path.join("dramatiq", "asyncio.py")),
+)
+
+#: What calls the tasks that a coroutine makes, on the event loop's thread.
+_LOOP_CALLER = ("_run", os.path.join("asyncio", "events.py"))
+
+#: So many calls of a stack are read; memray leaves none out where a number is given.
+_ALL = 1_000_000
+
+
+class ShownRecord:
+    """An allocation record of memray with the stack that is shown; it has what memray's reporters read.
+
+    Parameters:
+      record: memray's record.
+      stack: The innermost call first.
+      thread_id: The thread; -1 where threads are merged.
+      thread_name: The same for a person.
+    """
+
+    def __init__(self, record: Any, stack: list[Call], thread_id: int, thread_name: str) -> None:
+        self._stack = stack
+        self.tid = thread_id
+        self.thread_name = thread_name
+        self.size = record.size
+        self.n_allocations = record.n_allocations
+        self.allocator = record.allocator
+
+    def stack_trace(self, max_stacks: int | None = None) -> list[Call]:
+        """Returns: The innermost calls first; all of them without a number."""
+        return self._stack[:max_stacks]
+
+    hybrid_stack_trace = stack_trace
+
+
+class CaptureThreads:
+    """Which thread of a capture is the task's own.
+
+    Parameters:
+      records: All of memray's records, not merged over threads.
+      main_thread_id: The thread that started the Tracker.
+    """
+
+    def __init__(self, records: list[Any], main_thread_id: int) -> None:
+        names = {record.thread_name: record.tid for record in records}
+        self.is_shared = LOOP_THREAD in names
+        "Whether the task is async, so that other tasks run on the same thread."
+        self.own_id = names.get(LOOP_THREAD, names.get(TASK_THREAD, main_thread_id))
+
+
+def shown_records(records: list[Any], threads: CaptureThreads, *, native: bool, own: bool) -> Iterator[ShownRecord]:
+    """Yields what a report shows of each record; what this package allocated for itself is left out.
+
+    Parameters:
+      records: memray's records, not merged over threads.
+      threads: The threads of the capture.
+      native: Whether the stacks have the calls of C and C++.
+      own: Whether only what the task allocated on its own thread is shown.
+    """
+    name = "event loop, shared by all async actors" if threads.is_shared else "this task"
+    for record in records:
+        if own and record.tid != threads.own_id:
+            continue
+        in_loop = threads.is_shared and record.tid == threads.own_id
+        stack = _shown_stack(record, native=native, own=own, in_loop=in_loop)
+        if stack is not None:
+            yield ShownRecord(record, stack, record.tid if own else -1, name if own else "")
+
+
+def _shown_stack(record: Any, *, native: bool, own: bool, in_loop: bool) -> list[Call] | None:
+    """Returns: The stack to be shown, the innermost call first; None where the record is not shown."""
+    python: list[Call] = record.stack_trace(max_stacks=_ALL)
+    depth = _depth_of_caller(python, in_loop)
+    if depth is None and (_is_ours(record.thread_name, python) or (own and python)):
+        return None
+    stack: list[Call] = python[:depth]
+    if native:
+        hybrid = record.hybrid_stack_trace()  # Of the thread that started the Tracker, memray cuts this itself.
+        stack = hybrid[: _depth_of_caller(hybrid, in_loop)]
+    return [call for call in stack if _own_file(call[1]) not in _PASSED_THROUGH]
+
+
+def _depth_of_caller(stack: list[Call], in_loop: bool) -> int | None:
+    """Returns: How many calls there are below the outermost one that calls an actor; None where there is none."""
+    for name, file in (*_CALLERS, _LOOP_CALLER) if in_loop else _CALLERS:
+        for depth in range(len(stack) - 1, -1, -1):
+            function, of_file, _ = stack[depth]
+            if of_file.endswith(file) and function.rpartition(".")[2] == name:
+                return depth
+    return None
+
+
+def _is_ours(thread_name: str, stack: list[Call]) -> bool:
+    if not stack:
+        return thread_name.startswith("dramatiq_diag.") and thread_name not in (TASK_THREAD, LOOP_THREAD)
+    return any(is_own_code(file) for _, file, _ in stack)
+
+
+def is_own_code(file: str) -> bool:
+    """Returns: Whether a file is of this package, and no code of tasks."""
+    own_file = _own_file(file)
+    return own_file in _own_files() and own_file not in _PASSED_THROUGH
+
+
+@cache
+def _own_file(file: str) -> str:
+    """Returns: The path of a file within this package; something else where it is not in it."""
+    return file.rpartition(f"{os.sep}{PACKAGE_NAME}{os.sep}")[2].replace(os.sep, "/")
+
+
+@cache
+def _own_files() -> frozenset[str]:
+    files = (path.relative_to(_PACKAGE).as_posix() for path in _PACKAGE.rglob("*.py"))
+    return frozenset(file for file in files if not file.startswith("demo/"))

@@ -1,0 +1,1 @@
+"""What the interpreter and the machine are doing. Nothing in here knows tasks."""

@@ -1,0 +1,34 @@
+"""Loggers of the threads that run beside tasks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dramatiq.logging import get_logger as _get_logger
+
+from ..errors import GUARDED
+from .tracebacks import take_traceback, traceback_text
+
+
+def get_logger(module: str, name: type[Any] | str | None = None) -> logging.Logger:
+    """Returns: Dramatiq's logger for a module or a class, whose tracebacks are made into text by `tracebacks`.
+
+    Python's own text has carets below the lines, for which it parses each line into a syntax tree. In some releases a
+    task that does the same on another thread fails then (python/cpython#106905).
+    """
+    logger: logging.Logger = _get_logger(module, name)
+    if _add_text not in logger.filters:
+        logger.addFilter(_add_text)
+    return logger
+
+
+def _add_text(record: logging.LogRecord) -> bool:
+    """Adds the text that a formatter would make, and takes the one that is there."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and not record.exc_text:
+        try:
+            record.exc_text = traceback_text(take_traceback(error)).rstrip("\n")
+        except GUARDED as failure:
+            record.exc_text = f"{type(error).__name__}; its traceback could not be made: {type(failure).__name__}"
+    return True

@@ -1,0 +1,53 @@
+"""A call that may hang, and is not to hold up who makes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ..errors import HungError
+
+#: Makes a call on a thread that no interrupt strikes.
+Handover = Callable[[Callable[[], object]], None]
+
+
+def call_bounded(call: Callable[[], None], timeout_s: float, hand_over: Handover) -> None:
+    """Makes a call on a thread of its own, and waits for it; a call that hangs is left to itself.
+
+    The threads of tasks do this, where an interrupt of Dramatiq's may strike after any call. A plain lock is waited
+    for: `Thread.start` and `Thread.join` wait in Python code that may leave a lock held. And another thread starts the
+    thread: CPython has the new one under the id of its starter for a moment, and an interrupt would go to the new one.
+
+    Parameters:
+      call: The call.
+      timeout_s: Seconds to wait at most.
+      hand_over: Starts the thread.
+
+    Raises:
+      HungError: When it has not returned after *timeout_s* seconds.
+      BaseException: What the call raised.
+    """
+    raised: list[BaseException] = []
+    done = threading.Lock()
+
+    def start() -> None:
+        try:
+            threading.Thread(target=make, name="dramatiq_diag.bounded", daemon=True).start()
+        except RuntimeError as error:  # There are too many threads.
+            raised.append(error)
+            done.release()
+
+    def make() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
+            raised.append(error)
+        done.release()
+
+    done.acquire()
+    hand_over(start)
+    is_done = done.acquire(timeout=timeout_s)
+    if raised:
+        raise raised[0]
+    if not is_done:
+        raise HungError(f"It did not return within {timeout_s:g} s and was abandoned.")

@@ -1,0 +1,219 @@
+"""Spool entries -> store: what is published, what cannot be, and what dead workers left."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import RunRefusedError, SpoolError
+from ..runtime.loggers import get_logger
+from ..store.store import Bundle, Store
+from .directory import Spool
+from .entry import Entry
+from .reader import artifact_kinds, read_bundle
+
+#: Runs published in one transaction.
+BATCH_SIZE = 100
+
+#: What the texts of such runs may take in memory together, in bytes; a batch with more is published in parts.
+_BATCH_BYTES = 1024**2
+#: Runs of dead workers published in one transaction: the process's own runs wait for as long as that takes.
+SALVAGE_BATCH_SIZE = 25
+
+#: Errors of reading an entry that say nothing about the entry: it is read again later.
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
+
+
+class Outcome(enum.Enum):
+    """What became of an entry that is not to be delivered again."""
+
+    PUBLISHED = enum.auto()
+    REFUSED = enum.auto()
+    "It cannot be published, and stays in the spool."
+    LOST = enum.auto()
+    "Someone removed it from the spool."
+
+
+Settled = Callable[[Entry, Outcome], None]
+
+
+@dataclass(kw_only=True)
+class Salvaged:
+    """What became of the entries of dead workers."""
+
+    recovered_runs: int = 0
+    refused_runs: int = 0
+    "Entries that could not be published, and stay in the spool."
+
+    def count(self, _: Entry, outcome: Outcome) -> None:
+        """Counts an entry."""
+        self.recovered_runs += outcome is Outcome.PUBLISHED
+        self.refused_runs += outcome is Outcome.REFUSED
+
+
+def _ignore(_: Entry, outcome: Outcome) -> None:
+    """Is called for each entry where nobody wants to know."""
+
+
+class Delivery:
+    """Publishes entries, and removes them from the spool once they are in the store.
+
+    Parameters:
+      spool: Where the entries are.
+      opened_store: Gives the store, open. Raises: StoreError.
+    """
+
+    def __init__(self, spool: Spool, opened_store: Callable[[], Store]) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.spool = spool
+        self._opened_store = opened_store
+        self.refused: set[uuid.UUID] = set()
+        "Entries that are not to be tried again: they cannot be published, or were and cannot be removed."
+        self._warned: set[Path] = set()
+        "Owners' directories of which it was said that an entry cannot be removed."
+
+    def deliver(self, entries: Sequence[Entry], settled: Settled = _ignore) -> None:
+        """Publishes entries, in order, and removes them.
+
+        An entry is refused only for what its own run causes. Whatever else goes wrong is raised, so that the entries
+        which were not settled are delivered again later.
+
+        Parameters:
+          entries: The entries.
+          settled: Called with each entry that is not to be delivered again, as soon as that is certain.
+
+        Raises:
+          StoreError: When the store cannot be used.
+          SpoolError: When the process lacks what it takes to read the spool.
+        """
+        store = self._opened_store()
+        read: list[tuple[Entry, Bundle]] = []
+        held_bytes = 0
+        for entry, bundle in self._read(entries, settled):
+            read.append((entry, bundle))
+            held_bytes += bundle.held_bytes
+            if held_bytes >= _BATCH_BYTES:
+                self._publish(store, read, settled)
+                read, held_bytes = [], 0
+        self._publish(store, read, settled)
+
+    def _publish(self, store: Store, read: Sequence[tuple[Entry, Bundle]], settled: Settled) -> None:
+        """Publishes entries that were read, in one transaction, and removes them. As `deliver` otherwise."""
+        if not read:
+            return
+        try:
+            store.publish([bundle for _, bundle in read])
+        except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
+            if _says_nothing_about_the_entry(error):
+                raise SpoolError(f"The spool cannot be read: {error}.") from error
+            if len(read) > 1:
+                for entry, _ in read:
+                    self.deliver([entry], settled)
+                return
+            self._refuse(read[0][0], error, settled)
+            return
+        for entry, bundle in read:
+            self._discard(entry, bundle)
+            settled(entry, Outcome.PUBLISHED)
+            self._log(bundle)
+
+    def salvage(self, *, until: float | None = None) -> Salvaged:
+        """Publishes what dead processes of this disk left, the oldest entries of each first.
+
+        Parameters:
+          until: When to begin with nothing more, by `time.monotonic`; what is left waits for the next salvager.
+
+        Raises:
+          StoreError: When the store cannot be used.
+          SpoolError: When the process lacks what it takes to read the spool.
+        """
+        counts = Salvaged()
+        for counts in self.salvage_in_steps():  # noqa: B007 - the last one is returned.
+            if until is not None and time.monotonic() >= until:
+                break
+        return counts
+
+    def salvage_in_steps(self) -> Generator[Salvaged, None, None]:
+        """Salvages a bit at a time: each step lists some files or publishes one batch. Yields the counts so far.
+
+        One owner is locked at a time, until the iterator is closed. It raises like `salvage`, and is over then.
+        """
+        counts = Salvaged()
+        for owner in self.spool.dead_owners():
+            self.logger.debug("Salvaging what a dead worker left in %s.", owner)
+            for batch in self.spool.batches(owner, SALVAGE_BATCH_SIZE, but=self.refused):
+                if batch:
+                    self.deliver(batch, counts.count)
+                yield counts
+            self.spool.remove_owner(owner)
+            yield counts
+
+    def _read(self, entries: Sequence[Entry], settled: Settled) -> Iterator[tuple[Entry, Bundle]]:
+        """Yields each entry that can be published, with what is published of it; the others are settled."""
+        lost = 0
+        for entry in entries:
+            try:
+                bundle = read_bundle(entry)
+            except (FileNotFoundError, NotADirectoryError):
+                bundle = None
+            except (SpoolError, OSError) as error:
+                if _says_nothing_about_the_entry(error):
+                    raise SpoolError(f"The spool cannot be read: {error}.") from error
+                self._refuse(entry, error, settled)
+                continue
+            if bundle is not None:
+                yield entry, bundle
+                continue
+            self._remove_empty(entry)
+            settled(entry, Outcome.LOST)
+            lost += 1
+        if lost:
+            self.logger.warning(
+                "%d runs are lost: someone removed their entries from the spool, or emptied them.", lost
+            )
+
+    def _remove_empty(self, entry: Entry) -> None:
+        try:
+            entry.remove(())
+        except OSError as error:
+            self._not_removed(entry, error)
+
+    def _refuse(self, entry: Entry, error: Exception, settled: Settled) -> None:
+        self.refused.add(entry.run_id)
+        self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
+        settled(entry, Outcome.REFUSED)
+
+    def _discard(self, entry: Entry, bundle: Bundle) -> None:
+        try:
+            self.spool.discard(entry, artifact_kinds(bundle))
+        except OSError as error:
+            self._not_removed(entry, error)
+
+    def _not_removed(self, entry: Entry, error: OSError) -> None:
+        """Says once for each directory that its entries cannot be removed: there may be thousands."""
+        self.refused.add(entry.run_id)
+        if entry.owner not in self._warned:
+            self._warned.add(entry.owner)
+            text = "The spool entry of run %s could not be removed, and is published again by the next worker: %s"
+            self.logger.warning(text, entry.run_id, error)
+
+    def _log(self, bundle: Bundle) -> None:
+        run = bundle.run
+        self.logger.debug(
+            "Published run %s of task %r (%s, %s): %s",
+            run.run_id,
+            run.task_id,
+            run.actor_name,
+            run.status,
+            ", ".join(f"{artifact.name} {artifact.status}" for artifact in bundle.artifacts),
+        )
+
+
+def _says_nothing_about_the_entry(error: Exception) -> bool:
+    """Returns: Whether it was an error of the process or the machine, or of a file that vanished while it was read."""
+    return isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError))

@@ -1,0 +1,195 @@
+"""Crash-safe local entries: what a run leaves while it runs, and who may publish it after its worker died.
+
+    <spool>/<owner>/owner.lock              locked by the worker process for as long as it lives
+    <spool>/<owner>/owner.state             how the process stood a second ago at most, while it had runs
+    <spool>/<owner>/<run id>.entry          JSON lines: the run's start, pieces of text artifacts, its end
+    <spool>/<owner>/<run id>.<artifact>     the file of an artifact that is not text by the line
+
+What stands in it is read by `spool_contents`; here is what a process does with a directory of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import SpoolError
+from ..runtime.memory_state import Vitals
+from ..settings import Settings
+from .contents import SpoolContents, is_ready
+from .entry import Entry
+from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
+from .owner_state import StateFile
+
+#: Entries that are made beforehand, how few call for more, and the most of those published that serve the next runs.
+READY_ENTRIES = 64
+_FEW_READY = READY_ENTRIES // 2
+_MAX_READY = 2 * READY_ENTRIES
+
+#: Bytes of a block, by which the system counts what it allots to a file; and those of its inode and name, about.
+_BLOCK_BYTES = 512
+_FILE_BYTES = 512
+
+
+class Spool(SpoolContents):
+    """The spool directory, of which each worker process owns one directory.
+
+    Parameters:
+      settings: Where the spool is, and how large it may grow.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.spool)
+        self.max_bytes = settings.spool_max_bytes
+        self.owner: Path | None = None
+        "This process's own directory, once it is open."
+        self._ready: deque[Entry] = deque()
+        self.full = False
+        "Whether the spool was found past its limit when it was last measured."
+        self._state: StateFile | None = None
+        self._lock: OwnerLock | None = None
+
+    def open(self) -> None:
+        """Makes this process's own directory and locks it.
+
+        Raises:
+          SpoolError: When the directory cannot be made.
+        """
+        for attempts_left in (2, 1, 0):
+            owner = self.root / str(uuid.uuid4())
+            try:
+                for directory in (self.root.parent, self.root):  # The first one is the data dir, by default.
+                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                owner.mkdir(mode=0o700)
+                self._lock = OwnerLock(owner)
+            except OSError as error:
+                # A salvager may take a directory for a dead owner's between the two steps; the next one is another.
+                if attempts_left and isinstance(error, (FileNotFoundError, BlockingIOError)):
+                    continue
+                with suppress(OSError):  # The first error is the one to tell; this is tried again every few seconds.
+                    (owner / LOCK_FILE).unlink(missing_ok=True)
+                    owner.rmdir()
+                raise SpoolError(_unusable(self.root, error)) from error
+            self.owner = owner
+            return
+
+    def close(self) -> None:
+        """Gives the directory up; what is left in it is salvaged by the next worker on this disk."""
+        if self.owner is None:
+            return
+        owner, self.owner = self.owner, None
+        self._drop_ready()
+        self.remove_owner(owner)
+        self._unlock()
+
+    def _drop_ready(self) -> None:
+        while self._ready:
+            entry = self._ready.popleft()
+            entry.close()
+            try:
+                entry.remove(())
+            except OSError as error:
+                self.logger.debug("The entry %s, made beforehand, stays: %s", entry.run_id, error)
+
+    def _unlock(self) -> None:
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def entry(self) -> Entry:
+        """Returns: An entry for a new run, one made beforehand if there is one.
+
+        Without a usable spool it is kept in memory and published from there. So is one of a run that begins while the
+        spool is full: it has no file at all, and says of each artifact why there is none.
+        """
+        if self.full:
+            entry = Entry(self.owner or self.root, uuid.uuid4())
+            entry.is_declined = True
+            return entry
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return self._new_entry()
+
+    def make_ready(self) -> None:
+        """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task is not to.
+
+        Raises:
+          SpoolError: When this process's directory was removed, and no new one can be made.
+        """
+        if self._lock is not None and not self._lock.is_in_place():
+            self._open_anew()
+        if len(self._ready) >= _FEW_READY:
+            return
+        while self.owner is not None and len(self._ready) < READY_ENTRIES:
+            self._ready.append(self._new_entry())
+
+    def _open_anew(self) -> None:
+        """Makes another directory after this process's own was removed, as by an `rm -rf` of the data directory."""
+        owner, self.owner = self.owner, None
+        self._unlock()
+        if owner is not None and self._locked_again(owner):
+            self.owner = owner
+            return
+        self.logger.warning(
+            "The spool directory %s was removed. A new one is made; runs whose entries were removed with it are lost.",
+            owner,
+        )
+        self._drop_ready()  # Their files are gone, so a run would be kept in memory instead.
+        self.open()
+
+    def _locked_again(self, owner: Path) -> bool:
+        """Locks the directory where only the lock file was removed, as by a cleaner of old files. Returns: Whether."""
+        try:
+            self._lock = OwnerLock(owner)
+        except OSError as error:
+            self.logger.debug("The spool directory %s cannot be locked again: %s", owner, error)
+            return False
+        return True
+
+    def discard(self, entry: Entry, kinds: Iterable[str]) -> None:
+        """Removes an entry that was published, with its files of these kinds. Raises: OSError."""
+        if entry.owner != self.owner or len(self._ready) >= _MAX_READY:
+            entry.remove(kinds)
+            return
+        entry.remove_files(kinds)
+        with suppress(FileNotFoundError):  # Someone removed it.
+            self._ready.append(entry.renewed())
+
+    def _new_entry(self) -> Entry:
+        entry = Entry(self.owner or self.root, uuid.uuid4())
+        entry.create()
+        return entry
+
+    def measure(self) -> int:
+        """Adds up what the files of runs take on the disk and sets `full`. Returns: The bytes."""
+        found = (file for owner in self.owners() for file in self.files(owner))
+        size_bytes = sum(_disk_bytes(status) for _, kind, status in found if not is_ready(kind, status))
+        self.full = size_bytes > self.max_bytes
+        return size_bytes
+
+    def write_state(self, at: float, vitals: Vitals) -> None:
+        """Notes for a salvager how this process stands, at a time in seconds since the epoch. Raises: OSError."""
+        if self.owner is None:
+            return
+        if self._state is None:
+            self._state = StateFile(self.owner)
+        self._state.write(at, vitals)
+
+
+def _disk_bytes(status: os.stat_result) -> int:
+    return status.st_blocks * _BLOCK_BYTES + _FILE_BYTES
+
+
+def _unusable(root: Path, error: OSError) -> str:
+    text = f"The spool directory {root} cannot be used: {error.strerror or error}; "
+    if error.errno in NO_LOCKS:
+        return f"{text}its file system has no locks. Set DRAMATIQ_DIAG_SPOOL_DIR to a directory on a local disk."
+    return f"{text}make it writable for the worker, or set DRAMATIQ_DIAG_SPOOL_DIR to one that is."

@@ -1,0 +1,251 @@
+"""Captures as a person asks for them: the next runs of an actor, for some time at most."""
+
+from __future__ import annotations
+
+import enum
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from ..collectors.names import ALL, expand
+from ..collectors.registry import collector_class
+from ..errors import DiagnosticsError
+from ..policy.options import Request, judge_options
+from ..policy.propagation import CLEANUP_ACTOR
+from ..settings import Settings
+from .clock import Clock
+from .models import Capture, CapturePermit
+from .permits import MAX_OPEN, is_open
+from .store import Store
+from .values import clean_text
+from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
+
+#: What a capture may ask for.
+MAX_RUNS = 1000
+MIN_DURATION_S, MAX_DURATION_S = 1.0, 30 * 86400.0
+
+
+class CaptureNotFoundError(DiagnosticsError):
+    """There is no such capture; or it ended long ago, and the cleanup has removed it."""
+
+
+class CaptureRequestError(DiagnosticsError, ValueError):
+    """A capture cannot be asked for like that."""
+
+
+class TooManyCapturesError(DiagnosticsError):
+    """There are as many open captures as there may be; end one, or wait until one ends."""
+
+
+class CaptureState(enum.StrEnum):
+    """How a capture stands."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    "It has all its runs."
+    EXPIRED = "expired"
+    "Its time was up before."
+    ENDED = "ended"
+    "By hand."
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureStanding:
+    """A capture, and what came of it so far."""
+
+    capture: Capture
+    state: CaptureState
+    captured_runs: int
+    "The runs that were begun for it; one that goes on has nothing to show yet."
+
+
+def create(
+    store: Store,
+    actor_name: str,
+    diagnostics: Request,
+    run_limit: int,
+    duration_s: float,
+    *,
+    unknown_actor: bool = False,
+) -> CaptureStanding:
+    """Asks for the next runs of an actor, on whichever worker process of the database.
+
+    Parameters:
+      store: The store.
+      actor_name: The actor: one that a worker has, or of which a run is stored.
+      diagnostics: Name of each collector -> its options.
+      run_limit: How many runs, from 1 to 1000.
+      duration_s: Seconds after which it ends, from 1 to 30 days.
+      unknown_actor: Whether the actor may be any other as well, such as one whose workers have not started yet.
+
+    Raises:
+      CaptureRequestError: When it cannot be asked for like that.
+      TooManyCapturesError: When there are as many as there may be.
+      StoreError: When the store cannot be used.
+    """
+    _check(actor_name, run_limit, duration_s)
+    _check_diagnostics(diagnostics, store.settings)
+    if not unknown_actor:
+        with store.session() as session:
+            _check_known(session, actor_name)
+    capture_id = uuid.uuid4()
+    with store.session() as session:
+        clock = Clock(session)
+        _wait_for_turn(session)
+        # First: SQLite's transaction is then a writer's from the start, and does not fail for having read before.
+        session.execute(
+            insert(Capture).values(
+                capture_id=capture_id,
+                actor_name=actor_name,
+                diagnostics={name: dict(options) for name, options in diagnostics.items()},
+                run_limit=run_limit,
+                created_at=clock.now,
+                expires_at=clock.after(duration_s),
+            )
+        )
+        permits = [{"capture_id": capture_id, "number": number} for number in range(1, run_limit + 1)]
+        session.execute(insert(CapturePermit), permits)
+        if session.execute(select(func.count()).select_from(Capture).where(*is_open(clock))).scalar_one() > MAX_OPEN:
+            raise TooManyCapturesError
+        return _found(session, capture_id)
+
+
+def _wait_for_turn(session: Session) -> None:
+    """Lets one transaction make a capture at a time, so that none is left out of the count; SQLite has one writer."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext("dramatiq_diag.captures"))))
+
+
+def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:
+    """Ends a capture now; worker processes learn of it within seconds. One that has ended stays as it is.
+
+    Raises:
+      CaptureNotFoundError: When there is none of this id.
+      StoreError: When the store cannot be used.
+    """
+    with store.session() as session:
+        clock = Clock(session)
+        session.execute(
+            update(Capture)
+            .where(Capture.capture_id == capture_id, *is_open(clock))
+            .values(ended_at=clock.now)
+            .execution_options(synchronize_session=False)
+        )
+        return _found(session, capture_id)
+
+
+def find_capture(session: Session, capture_id: uuid.UUID) -> CaptureStanding | None:
+    """Returns: The capture, or None."""
+    return next(iter(_standings(session, _query(session).where(Capture.capture_id == capture_id))), None)
+
+
+def list_captures(
+    session: Session, *, actor_name: str | None = None, only_open: bool = False, limit: int = 50
+) -> list[CaptureStanding]:
+    """Returns: Captures, the newest first."""
+    query = _query(session).order_by(Capture.created_at.desc(), Capture.capture_id).limit(limit)
+    if actor_name is not None:
+        query = query.where(Capture.actor_name == clean_text(actor_name))
+    if only_open:
+        query = query.where(*is_open(Clock(session)))
+    return _standings(session, query)
+
+
+def allowed_names(settings: Settings) -> list[str]:
+    """Returns: The collectors that a capture may ask for."""
+    names = expand(settings.task_diagnostics, here=False) + expand(settings.task_diagnostics_on_request, here=False)
+    return list(dict.fromkeys(names))
+
+
+def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
+    if not 1 <= len(actor_name) <= MAX_NAME_LENGTH or clean_text(actor_name) != actor_name:
+        raise CaptureRequestError(f"An actor's name is a text of 1 to {MAX_NAME_LENGTH} characters.")
+    if actor_name == CLEANUP_ACTOR:
+        raise CaptureRequestError("The cleanup of diagnostics is never diagnosed itself.")
+    if not 1 <= run_limit <= MAX_RUNS:
+        raise CaptureRequestError(f"A capture is of 1 to {MAX_RUNS} runs, not of {run_limit}.")
+    if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
+        raise CaptureRequestError(f"A capture lasts 1 s to 30 days ({MAX_DURATION_S:.0f} s), not {duration_s:g} s.")
+
+
+def _check_known(session: Session, actor_name: str) -> None:
+    if is_known(session, actor_name):
+        return
+    close = ", ".join(repr(name) for name in close_names(session, actor_name))
+    raise CaptureRequestError(
+        f"No worker has said that it has an actor {actor_name!r}, and no run of one is stored"
+        f"{f'; there is {close}' if close else ''}. Where its workers have not started yet, ask with `unknown_actor` "
+        "(on the command line `--unknown-actor`)."
+    )
+
+
+def _check_diagnostics(diagnostics: Request, settings: Settings) -> None:
+    allowed = allowed_names(settings)
+    if not diagnostics:
+        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(allowed) or 'none may be'}.")
+    refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed and not (name == ALL and allowed)][:10]
+    if refused:
+        raise CaptureRequestError(
+            f"Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(refused)}, here; what may be "
+            f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
+        )
+    for name, options in diagnostics.items():
+        if options and name == ALL:
+            raise CaptureRequestError(f"{ALL} has no options; name the diagnostic, besides or in its place.")
+        if options:
+            _check_options(name, options, settings)
+
+
+def _check_options(name: str, options: Mapping[str, Any], settings: Settings) -> None:
+    collector = collector_class(name)
+    if collector is None:
+        raise CaptureRequestError(f"The options of {name} cannot be judged here, where it cannot be imported.")
+    try:
+        judge_options(collector, options, settings.options_on_request)
+        json.dumps(options, allow_nan=False)
+    except ValueError as error:
+        raise CaptureRequestError(str(error)) from error
+
+
+def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:
+    standing = find_capture(session, capture_id)
+    if standing is None:
+        raise CaptureNotFoundError
+    return standing
+
+
+def _query(session: Session) -> Select[Any]:
+    used = (
+        select(func.count(CapturePermit.run_id)).where(CapturePermit.capture_id == Capture.capture_id).scalar_subquery()
+    )
+    return select(Capture, used, Clock(session).now).execution_options(populate_existing=True)
+
+
+def _standings(session: Session, query: Select[Any]) -> list[CaptureStanding]:
+    return [
+        CaptureStanding(capture=capture, state=_state(capture, used, now), captured_runs=used)
+        for capture, used, now in session.execute(query)
+    ]
+
+
+def _state(capture: Capture, used: int, now: datetime) -> CaptureState:
+    if used >= capture.run_limit:
+        return CaptureState.COMPLETE
+    if capture.ended_at is not None:
+        return CaptureState.ENDED
+    return CaptureState.OPEN if capture.expires_at > now else CaptureState.EXPIRED
+
+
+def delete_captures(session: Session, kept_s: float, limit: int) -> int:
+    """Deletes captures that ended so many seconds ago or earlier, with their permits. Returns: How many."""
+    before = Clock(session).after(-kept_s)
+    old = or_(Capture.ended_at < before, Capture.ended_at.is_(None) & (Capture.expires_at < before))
+    batch = session.execute(select(Capture.capture_id).where(old).limit(limit)).scalars().all()
+    session.execute(delete(Capture).where(Capture.capture_id.in_(batch)))
+    return len(batch)

@@ -1,0 +1,365 @@
+"""The engine, the schema's version, and the translation of driver errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from ..errors import NotInstalledError, RunRefusedError, SchemaError, StoreError, StoreUnavailableError
+from ..runtime.loggers import get_logger
+from ..runtime.private_files import make_directory, make_file
+from ..settings import Settings
+from . import adoption, vacuum
+from .adoption import VERSION_TABLE
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: The revision that this version needs: the newest in `migrations/versions`.
+HEAD_REVISION = "0006"
+
+#: The class of PostgreSQL's SQLSTATEs for errors like a row that is too large for an index.
+_LIMITS_EXCEEDED = "54"
+
+#: Seconds that a statement waits for another writer or a dead server before it gives up.
+_TIMEOUT_S = 10
+
+#: Milliseconds that a statement may take in PostgreSQL; a migration may take longer.
+_STATEMENT_TIMEOUT_MS = 30_000
+
+#: SQLite says in words alone that a table or a column is not there.
+_MISSING_IN_SQLITE = re.compile("no such (table|column)|has no column named")
+
+#: The loggers that say something of each step, and on import.
+_ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
+
+
+def make_engine(settings: Settings) -> Engine:
+    """Makes the engine; connects to nothing yet.
+
+    Raises:
+      NotInstalledError: When the driver of the database is missing.
+    """
+    url = settings.database
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": _TIMEOUT_S})
+        event.listen(engine, "do_connect", _make_sqlite_file)
+        event.listen(engine, "connect", _configure_sqlite)
+        if url.database:
+            _follow_file(engine, os.path.abspath(url.database))
+        return engine
+    try:
+        # At most one connection stays open while nothing needs it.
+        engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=14, connect_args=_connect_args(url))
+    except ImportError as error:
+        raise NotInstalledError(
+            f"The database's driver is not installed ({error}): pip install 'dramatiq_diag[postgres]'"
+        ) from error
+    if "statement_timeout" not in str(url.query.get("options", "")):
+        event.listen(engine, "begin", _limit_statements)
+    return engine
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    """Returns: What the driver is given besides the URL, which has the last word."""
+    if url.drivername != "postgresql+psycopg":
+        return {}
+    # A prepared statement belongs to one connection of the server, and a pooler gives each transaction another one.
+    arguments: dict[str, Any] = {"prepare_threshold": None}
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = _TIMEOUT_S
+    return arguments
+
+
+def _limit_statements(connection: Connection) -> None:
+    # Not as an option of the connection, which PgBouncer refuses, and not for longer than the transaction, as a pooler
+    # gives the connection to others.
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+
+
+def _make_sqlite_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
+    """Makes the file before SQLite does, which would let others read it; its journal gets the same mode."""
+    path = Path(arguments[0])
+    if "file:" not in arguments[0] and not path.exists():
+        with suppress(OSError):  # SQLite says next why it cannot be made.
+            make_file(path)
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    # `auto_vacuum` comes first, as it is fixed once the file has anything in it. FULL costs one sync a transaction, and
+    # transactions are batches: what was reported stored survives a power cut.
+    for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _follow_file(engine: Engine, path: str) -> None:
+    """Makes a new connection where the SQLite file is not the one that a connection was made to.
+
+    After an `rm -rf` of the data directory SQLite would write into the deleted file for ever, without an error.
+    """
+
+    def remember(_: Any, record: Any) -> None:
+        record.info["file"] = _file_id(path)
+
+    def compare(_: Any, record: Any, __: Any) -> None:
+        if record.info["file"] != _file_id(path):
+            get_logger(__name__).warning(
+                "The database file %s was removed or replaced while it was in use: what this process had stored in the "
+                "old one is gone from here. It goes on with a new connection.",
+                path,
+            )
+            raise DisconnectionError(f"{path} was removed or replaced.")
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", compare)
+
+
+def renewable(engine: Engine) -> Callable[[], None]:
+    """Returns: A function after whose call no connection that was open is used again, also one that is in use now.
+
+    To dispose of the pool would not do: a connection that another thread uses meanwhile goes back into the old pool,
+    and stays open in it.
+    """
+    generation = 0
+
+    def remember(_: Any, record: Any) -> None:
+        record.info["generation"] = generation
+
+    def compare(_: Any, record: Any, __: Any) -> None:
+        if record.info["generation"] != generation:
+            raise DisconnectionError("The connection is from before a fault.")
+
+    def renew() -> None:
+        nonlocal generation
+        generation += 1
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", compare)
+    return renew
+
+
+def _file_id(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns driver errors into this package's, once, at the store's edge.
+
+    Only what the written data cause becomes a `RunRefusedError`. A server that is read-only, full, shutting down or
+    damaged says so in errors of any class, and takes the same data later.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translation(error) from error
+    except StatementError as error:  # A value that cannot be made a parameter.
+        raise RunRefusedError(f"The database refused: {_first_line(error)}") from error
+    except PoolTimeoutError as error:
+        raise StoreUnavailableError(f"The database cannot be used: {_first_line(error)}") from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"The database could not be asked: {_first_line(error)}") from error
+
+
+def _translation(error: DBAPIError) -> StoreError:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if isinstance(error, (DataError, IntegrityError)) or state.startswith(_LIMITS_EXCEEDED):
+        return RunRefusedError(f"The database refused: {_first_line(error)}")
+    if _is_of_the_schema(error):
+        return SchemaError(f"{SchemaError()} ({_first_line(error)})")
+    return StoreUnavailableError(f"The database cannot be used: {_first_line(error)}")
+
+
+def _is_of_the_schema(error: Exception) -> bool:
+    """Returns: Whether a table or a column is not there; other errors of its class say nothing about the schema."""
+    cause = getattr(error, "orig", None)
+    if getattr(cause, "sqlstate", None) in ("42P01", "42703"):
+        return True
+    return isinstance(cause, sqlite3.Error) and bool(_MISSING_IN_SQLITE.search(str(cause)))
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return f"{cause}".strip().split("\n")[0] or type(cause).__name__
+
+
+def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) -> str:
+    """Brings the schema to head; safe to call from several processes at once. All or nothing is done.
+
+    Parameters:
+      settings: The settings.
+      on_step: Called with what comes next, before each step.
+
+    Returns:
+      The revision that the database has now.
+
+    Raises:
+      SchemaError: When a newer version migrated it, or when tables of others have the names of this package's.
+      StoreUnavailableError: When the database cannot be reached.
+    """
+    with _alembic_alone(), _alembic_quiet():
+        from alembic.util.exc import CommandError  # Alembic takes its time, and is only needed here.
+
+        engine = make_engine(settings)
+        try:
+            _make_directory(settings)
+            with translated(), engine.begin() as connection:
+                steps = _migrate(connection, on_step or (lambda _: None))
+            if settings.migrates_itself:
+                vacuum.enable(engine)
+        except CommandError as error:
+            raise SchemaError(
+                f"The database cannot be migrated ({error}); update dramatiq_diag, as a newer version has migrated it."
+            ) from error
+        finally:
+            engine.dispose()
+    if steps:
+        get_logger(__name__).info("The database's schema was brought to revision %s.", HEAD_REVISION)
+    return HEAD_REVISION
+
+
+def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
+    """Returns: How many steps it took."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    _lock(connection)
+    adoption.prepare_schema(connection)
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    current = _revision(connection)
+    if current is None:
+        current = adoption.adopt(connection, on_step)
+        if current is not None:
+            command.stamp(config, current)
+    script = ScriptDirectory.from_config(config)
+    if current is not None:
+        script.get_revision(current)  # Raises CommandError for one that this version does not know.
+    steps = list(script.iterate_revisions("head", current or "base"))
+    for step in reversed(steps):
+        on_step(f"Step {step.revision}: {step.doc}")
+        command.upgrade(config, step.revision)
+    return len(steps)
+
+
+def _lock(connection: Connection) -> None:
+    """Lets one process migrate at a time; the others wait, and then find nothing left to do."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # An index of a large table takes its time.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _make_directory(settings: Settings) -> None:
+    if settings.migrates_itself:
+        try:
+            make_directory(settings.data_dir)
+        except OSError as error:
+            raise StoreUnavailableError(f"The data directory {settings.data_dir} cannot be made: {error}") from error
+
+
+@contextmanager
+def _alembic_alone() -> Iterator[None]:
+    """Alembic's context is global, so two threads must not migrate at once; this lock is no one's across a fork."""
+    import fcntl
+
+    descriptor = os.open(_migrations_dir(), os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _alembic_quiet() -> Iterator[None]:
+    """Keeps what Alembic says of each step on this thread out of the log; levels, which others share, stay."""
+    thread_id = threading.get_ident()
+
+    def is_for_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread_id or record.levelno >= logging.WARNING
+
+    loggers = [logging.getLogger(name) for name in _ALEMBIC_LOGGERS]
+    for logger in loggers:
+        logger.addFilter(is_for_others)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_for_others)
+
+
+def check_schema(engine: Engine) -> None:
+    """Compares the database's revision with the one that this version needs.
+
+    Raises:
+      SchemaError: When they differ; the message has both.
+      StoreUnavailableError: When the database cannot be reached.
+    """
+    with translated(), engine.connect() as connection:
+        current = _revision(connection)
+    if current != HEAD_REVISION:
+        raise SchemaError(
+            f"The database is at revision {current or 'none'} and this version needs {HEAD_REVISION}; "
+            "run `dramatiq-diag migrate`, or update dramatiq_diag if the database is newer."
+        )
+
+
+def _revision(connection: Connection) -> str | None:
+    """Returns: The revision of this package's tables, or None where there are none."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
+    return revision
+
+
+def is_read_only(engine: Engine) -> bool:
+    """Returns: Whether a PostgreSQL server refuses to write, as during a failover; False for SQLite, a file of ours.
+
+    Raises:
+      StoreUnavailableError: When the database cannot be reached.
+    """
+    if engine.dialect.name != "postgresql":
+        return False
+    with translated(), engine.connect() as connection:
+        state: str = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
+        return state == "on"
+
+
+def alembic_config() -> Config:
+    """Returns: Alembic's configuration with the migrations that came with this package."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_migrations_dir()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _migrations_dir() -> Path:
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "migrations"  # In the wheel; a checkout has them beside the package.
+    return shipped if shipped.is_dir() else package.parent / "migrations"

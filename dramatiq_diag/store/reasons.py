@@ -1,0 +1,24 @@
+"""Says once why a run was cut short, in place of once for each artifact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from ..statuses import RunStatus
+
+
+def shared_reason(status: str, reasons: Iterable[str | None]) -> str | None:
+    """Finds the reason that stands for all of an interrupted run.
+
+    Parameters:
+      status: The run's.
+      reasons: Those of its artifacts.
+
+    Returns:
+      The reason that most of the artifacts have, the first of several; None for a run that was not interrupted.
+    """
+    if status != RunStatus.INTERRUPTED:
+        return None
+    counted = Counter(reason for reason in reasons if reason)
+    return counted.most_common(1)[0][0] if counted else None

@@ -1,0 +1,358 @@
+"""Rows and blobs together: how the store is opened, written and claimed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
+
+from sqlalchemy import Engine, and_, case, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, sessionmaker
+
+from ..errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
+from ..runtime.loggers import get_logger
+from ..runtime.tracebacks import MAX_LENGTH
+from ..settings import Settings
+from ..statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from .blobs.local import BlobStore, RootId
+from .clock import Clock
+from .database import check_schema, make_engine, migrate, renewable, translated
+from .models import Artifact, StoreState, TaskRun, is_live
+from .values import clean_text, task_key
+
+#: A turn that was taken so many seconds from now was taken by a clock that was wrong.
+_WRONG_BY_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run as it goes into its row."""
+
+    run_id: uuid.UUID
+    task_id: str
+    actor_name: str
+    queue_name: str
+    status: RunStatus
+    started_at: datetime
+    finished_at: datetime | None = None
+    duration_ms: float | None = None
+    collection_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    hostname: str
+    pid: int
+    exception_type: str | None = None
+    exception_message: str | None = None
+    exception_traceback: str | None = None
+    overlapped_task_ids: Sequence[str] = ()
+    parent_run_id: uuid.UUID | None = None
+    capture_id: uuid.UUID | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Returns: The columns, with texts made fit for every database."""
+        return {
+            **vars(self),
+            "task_key": task_key(self.task_id),
+            "task_id": clean_text(self.task_id),
+            "actor_name": clean_text(self.actor_name, 255),
+            "queue_name": clean_text(self.queue_name, 255),
+            "hostname": clean_text(self.hostname, 255),
+            "exception_type": _clean(self.exception_type, 255),
+            "exception_message": _clean(self.exception_message, 4000),
+            "exception_traceback": _clean(self.exception_traceback, MAX_LENGTH),
+            "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """An artifact on its way into the store."""
+
+    name: str
+    filename: str
+    media_type: str
+    stored_as: str | None
+    status: ArtifactStatus
+    reason: str | None = None
+    open: Callable[[], BinaryIO] | None = None
+    "Opens the file in the spool; None where there is no file."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A finished run with its artifacts: what is published, all at once."""
+
+    run: RunRecord
+    artifacts: Sequence[ArtifactRecord]
+    held_bytes: int = 0
+    "About what its texts take in memory until it is published."
+
+
+def _clean(text: str | None, limit: int) -> str | None:
+    return None if text is None else clean_text(text, limit)
+
+
+def _identity(session: Session) -> RootId:
+    store_id, root_id = session.execute(select(StoreState.store_id, StoreState.blob_root_id)).one()
+    return RootId(store_id=store_id, root_id=root_id)
+
+
+def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
+    """Returns: The id of an artifact: the same however often it is published."""
+    return uuid.uuid5(run_id, name)
+
+
+class Store:
+    """The database and the blob root of one set of settings.
+
+    Parameters:
+      settings: The settings.
+
+    Raises:
+      NotInstalledError: When the database's driver is missing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.logger = get_logger(__name__, type(self))
+        self.settings = settings
+        self.engine: Engine = make_engine(settings)
+        self.renew_connections = renewable(self.engine)
+        "Lets no connection be used again that is open now."
+        self.blobs = BlobStore(settings.blob_dir)
+        self._identity: RootId | None = None
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
+        run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
+        self._upsert_run = run.on_conflict_do_update(
+            index_elements=[TaskRun.run_id],
+            set_={name: column for name, column in run.excluded.items() if name != "pinned_at"},
+            where=TaskRun.status == RunStatus.RUNNING,
+        )
+        # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired or was
+        # deleted, and never one without the file, which was removed from the spool after the first try. Only of a
+        # pinned run does a live artifact not expire, and that stays.
+        expires_at = case((Artifact.expires_at.is_not(None), artifact.excluded.expires_at))
+        self._upsert_artifact = artifact.on_conflict_do_update(
+            index_elements=[Artifact.artifact_id],
+            set_={**artifact.excluded, "expires_at": expires_at},
+            where=and_(is_live(Artifact.status), is_live(artifact.excluded.status)),
+        )
+
+    def open(self) -> None:
+        """Opens the database, and claims the blob root.
+
+        Raises:
+          SchemaError: When the schema is not the one needed.
+          StoreUnavailableError: When the database or the blob root cannot be used.
+        """
+        self.open_database()
+        self.claim_blobs()
+
+    def open_database(self) -> None:
+        """Sees to it that the schema is right; an SQLite file in the data dir is made. Raises: as `open`."""
+        try:
+            check_schema(self.engine)
+        except (SchemaError, StoreUnavailableError):  # The second while there is no data dir yet.
+            if not self.settings.migrates_itself:
+                raise
+            migrate(self.settings)
+        self._identity = self.identity()
+
+    def claim_blobs(self) -> None:
+        """Claims the blob root.
+
+        A database has one root. One that looks unused is not claimed for a database that has one already, or that
+        knows of blobs: its disk may not be mounted.
+
+        Raises:
+          StoreUnavailableError: When the database or the blob root cannot be used.
+        """
+        self._identity = self.identity()
+        if self._identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
+            self.claim_root()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction: committed at the end, rolled back on an error; driver errors come out translated."""
+        with translated(), self._sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Session]:
+        """A transaction during which nothing is published; keep it short."""
+        with self.session() as session:
+            if self.engine.dialect.name == "sqlite":
+                session.execute(update(StoreState).values(id=StoreState.id))  # Takes the write lock, which is one.
+            else:
+                session.execute(select(StoreState.id).with_for_update())
+            yield session
+
+    def now(self) -> datetime:
+        """Returns: The time by the database's clock."""
+        with self.session() as session:
+            return Clock(session).read()
+
+    def store_id(self) -> uuid.UUID:
+        """Returns: The id of this store, as the database has it."""
+        return self.identity().store_id
+
+    def identity(self) -> RootId:
+        """Returns: The id of this store and of its blob root, as the database has them."""
+        with self.session() as session:
+            return _identity(session)
+
+    def claim_root(self, *, instead: bool = False) -> None:
+        """Makes the blob root this database's, unless another one is; the first of those that start at once has it.
+
+        The root has its id before the database knows that: who dies in between finds it there the next time.
+
+        Parameters:
+          instead: Whether an unused root takes the place of the one that was claimed before.
+        """
+        if instead and self.blobs.read_id() is not None:
+            return
+        with self.exclusive() as session:
+            identity = _identity(session)
+            if identity.root_id is None or instead:
+                root_id = self.blobs.claim(identity.store_id)
+                if root_id is not None:
+                    session.execute(update(StoreState).values(blob_root_id=root_id))
+            self._identity = _identity(session)
+
+    def check_identity(self) -> None:
+        """Compares the two halves of the store.
+
+        Raises:
+          StoreMismatchError: When the blob root is another store's, or not the one that was claimed; or it has no id,
+            though there are blobs or the database has a root.
+        """
+        found, expected = self.blobs.read_id(), self.identity()
+        if found is not None:
+            self.blobs.verify(expected.store_id, expected.root_id)
+        elif next(self.blobs.scan(), None) is not None:
+            raise StoreMismatchError(
+                f"The blobs in {self.blobs.root} are of a store that is not known, "
+                f"the database is {expected.store_id}. {StoreMismatchError()}"
+            )
+        elif expected.root_id is not None or self._has_blobs():
+            raise StoreMismatchError(
+                f"The blob directory {self.blobs.root} is empty, and the database has one that is not; nothing was "
+                "changed. Mount it or set DRAMATIQ_DIAG_BLOB_URL; if its files are lost: "
+                "dramatiq-diag check --fix --blobs-lost"
+            )
+
+    def _has_blobs(self) -> bool:
+        """Returns: Whether an artifact is stored, going by the rows."""
+        live = select(Artifact.artifact_id).where(is_live(Artifact.status), Artifact.blob_name.is_not(None))
+        query = live.order_by(Artifact.expires_at).limit(1)  # By their index: what has expired is passed over.
+        with self.session() as session:
+            return session.execute(query).first() is not None
+
+    def announce(self, runs: Sequence[RunRecord]) -> None:
+        """Makes running runs visible; one that is already there stays as it is."""
+        if runs:
+            with self.session() as session:
+                session.connection().execute(self._upsert_run, [run.row() for run in runs])
+
+    def publish(self, bundles: Sequence[Bundle]) -> None:
+        """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
+
+        Raises:
+          StoreError: When nothing was stored, or some blobs without their rows; publish again.
+        """
+        if not bundles:
+            return
+        identity = self._identity or self.identity()
+        self.blobs.verify(identity.store_id, identity.root_id)
+        rows = [self._put(bundle, artifact) for bundle in bundles for artifact in bundle.artifacts]
+        names = [row["blob_name"] for row in rows if row["blob_name"] is not None]
+        if names:
+            self.blobs.sync(names)
+            # It may have gone away meanwhile, and the blobs to where it is not.
+            self.blobs.verify(identity.store_id, identity.root_id)
+        with self.session() as session:
+            # Waits for `exclusive`, not for others.
+            now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
+            self._set_times(bundles, rows, now.scalar_one())
+            connection = session.connection()
+            connection.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
+            if rows:
+                connection.execute(self._upsert_artifact, rows)
+            ended = self._ended(session, rows)
+        self.blobs.delete(ended)
+        if any(self.blobs.size_bytes(name) is None for name in names if name not in ended):
+            raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
+
+    def _ended(self, session: Session, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """Returns: Those of the blobs just put whose artifacts expired or were deleted before; they never come back."""
+        names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
+        if not names:
+            return []
+        query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
+        return [names[artifact_id] for artifact_id in session.execute(query).scalars()]
+
+    def _put(self, bundle: Bundle, artifact: ArtifactRecord) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "artifact_id": artifact_id(bundle.run.run_id, artifact.name),
+            "run_id": bundle.run.run_id,
+            "name": artifact.name,
+            "status": artifact.status,
+            "reason": _clean(artifact.reason, 4000),
+            "filename": artifact.filename,
+            "media_type": artifact.media_type,
+            "stored_as": artifact.stored_as,
+            "blob_name": None,
+            "size_bytes": None,
+            "sha256": None,
+            "expires_at": None,
+        }
+        if artifact.open is not None and artifact.status in LIVE_STATUSES:
+            with artifact.open() as source:
+                blob = self.blobs.put(row["artifact_id"], source, bundle.run.started_at.astimezone(UTC).date())
+            row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
+        return row
+
+    def _set_times(self, bundles: Sequence[Bundle], rows: Sequence[dict[str, Any]], now: datetime) -> None:
+        """Sets when each artifact was published and expires, by the database's clock.
+
+        Parameters:
+          bundles: The runs. By the clock of its host one may have ended later than now: then it is kept longer.
+          rows: Those of the artifacts.
+          now: The moment by the database's clock.
+        """
+        ends = {bundle.run.run_id: bundle.run.finished_at or now for bundle in bundles}
+        protection = timedelta(seconds=self.settings.orphan_protection_time)
+        for row in rows:
+            row["published_at"] = now
+            if row["blob_name"] is not None:
+                row["expires_at"] = max(ends[row["run_id"]], now) + protection
+
+    def claim_cleanup(self) -> bool:
+        """Takes the turn to enqueue a cleanup, once per interval over all processes that share the database.
+
+        Returns:
+          Whether the turn was free and is now taken.
+        """
+        with self.session() as session:
+            clock = Clock(session)
+            due = or_(
+                StoreState.last_cleanup_at.is_(None),
+                StoreState.last_cleanup_at <= clock.after(-self.settings.cleanup_interval),
+                StoreState.last_cleanup_at > clock.after(_WRONG_BY_S),
+            )
+            if session.execute(select(StoreState.id).where(due)).first() is None:
+                return False
+            claimed = session.execute(update(StoreState).where(due).values(last_cleanup_at=clock.now))
+            return bool(claimed.rowcount)  # type: ignore[attr-defined]
+
+    def release_cleanup(self) -> None:
+        """Gives the turn back, after the message could not be enqueued."""
+        with self.session() as session:
+            session.execute(update(StoreState).values(last_cleanup_at=None))

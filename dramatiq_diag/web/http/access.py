@@ -1,0 +1,97 @@
+"""Who may ask: whoever has the API token, and no other site's page on behalf of whoever has it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from urllib.parse import urlsplit
+
+import falcon
+from dramatiq.logging import get_logger
+
+from ...settings.fields import Secret
+from .logins import FailedLogins
+
+#: What is open to all: downloads bring their own signature, and the state of the server has nothing to hide.
+_OPEN = re.compile(r"/healthz|/readyz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
+#: Methods that change nothing.
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_CHALLENGES = ('Bearer realm="dramatiq_diag"', 'Basic realm="dramatiq_diag", charset="UTF-8"')
+
+
+class TokenAccess:
+    """Asks every request for the token, one for an address that does not exist too.
+
+    Parameters:
+      token: The token; None lets everybody in.
+      failures: Counts wrong tokens.
+    """
+
+    def __init__(self, token: Secret | None, failures: FailedLogins | None = None) -> None:
+        self._logger = get_logger(__name__, type(self))
+        self._token = b"" if token is None else token.get_secret_value().encode()
+        self._failures = failures or FailedLogins()
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if not self._token or _OPEN.fullmatch(req.path):
+            return
+        given = _given_token(req.auth)
+        if given is None:
+            raise falcon.HTTPUnauthorized(
+                description="This needs the API token, as `Authorization: Bearer` or as the password of HTTP Basic.",
+                challenges=_CHALLENGES,
+            )
+        wait_s = self._failures.wait_s(req.remote_addr)
+        if wait_s:  # Not even looked at, so that trying out tokens takes its time.
+            raise falcon.HTTPTooManyRequests(
+                description="Too many wrong API tokens came from this address; try again later.", retry_after=wait_s
+            )
+        if not hmac.compare_digest(given, self._token):
+            self._refuse(req)
+
+    def _refuse(self, req: falcon.Request) -> None:
+        unlogged = self._failures.add(req.remote_addr)
+        if unlogged is not None:
+            more = f", and {unlogged} more since the last such line" if unlogged else ""
+            self._logger.warning("A wrong API token came from %r%s.", req.remote_addr, more)
+        raise falcon.HTTPUnauthorized(description="The API token is not the right one.", challenges=_CHALLENGES)
+
+
+class SameSite:
+    """Refuses what a browser sends because a page of another site told it to, if it would change anything.
+
+    Parameters:
+      public_url: Where the own pages are, behind a proxy.
+    """
+
+    def __init__(self, public_url: str | None) -> None:
+        self._public_host = urlsplit(public_url or "").netloc
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.method in _SAFE:
+            return
+        # Both headers are the browser's own, out of a page's reach; other clients send neither.
+        site, origin = req.get_header("Sec-Fetch-Site"), req.get_header("Origin")
+        if site is not None:
+            allowed = site in ("same-origin", "none")
+        else:
+            host = (origin or "").partition("://")[2]  # Nothing, of the origin `null`.
+            own = (req.netloc, req.forwarded_host, self._public_host)
+            allowed = origin is None or (host != "" and host in own)
+        if not allowed:
+            raise falcon.HTTPForbidden(description="A page of another site asked for this.")
+
+
+def _given_token(authorization: str | None) -> bytes | None:
+    scheme, _, credentials = (authorization or "").partition(" ")
+    given = credentials.strip().encode("latin-1", "replace")  # WSGI decodes a header's bytes as Latin-1.
+    if scheme.lower() == "bearer":
+        return given
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(given, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return None

@@ -1,0 +1,66 @@
+"""What is looked at before anything of a request is parsed: how long its headers are, and which host it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from ...settings import Settings
+from .hosts import HostNames
+from .rfc9457 import PROBLEM_TYPE, problem_document
+
+#: All headers of a request together, in bytes: names and values. Browsers send 1 to 2 KiB.
+MAX_HEADERS_BYTES = 16 * 1024
+
+#: The headers that WSGI has under names of their own.
+_OTHER_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
+
+Refusal = tuple[HTTPStatus, str]
+
+
+class Gate:
+    """Refuses requests by their headers, without parsing them and before the token is looked at.
+
+    Parameters:
+      names: The names that the app answers under.
+    """
+
+    def __init__(self, names: HostNames) -> None:
+        self._names = names
+
+    def refusal(self, environ: WSGIEnvironment) -> Refusal | None:
+        """Returns: The status and the reason why a request is refused, or None."""
+        if _headers_bytes(environ) > MAX_HEADERS_BYTES:
+            detail = f"The headers of a request may have {MAX_HEADERS_BYTES} bytes in all."
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
+        if environ.get("HTTP_HOST", "") not in self._names:
+            detail = (
+                "This server does not answer under this Host; ask for localhost, set "
+                f"{Settings.variable('public_url')} to the address it is reached by, or name the host in "
+                f"{Settings.variable('allowed_hosts')}."
+            )
+            return HTTPStatus.MISDIRECTED_REQUEST, detail
+        return None
+
+
+def refuse(environ: WSGIEnvironment, start_response: StartResponse, refusal: Refusal) -> Iterable[bytes]:
+    """Answers with a problem document, as a WSGI application does."""
+    status, detail = refusal
+    body = problem_document(status, detail)
+    headers = [
+        ("Content-Type", PROBLEM_TYPE),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    start_response(f"{status.value} {status.phrase}", headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+
+def _headers_bytes(environ: WSGIEnvironment) -> int:
+    return sum(
+        len(name) + len(value)
+        for name, value in environ.items()
+        if (name.startswith("HTTP_") or name in _OTHER_HEADERS) and isinstance(value, str)
+    )

@@ -1,0 +1,157 @@
+"""Artifacts as files in an answer: found, described by headers, sent whole or in part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import uuid
+from contextlib import ExitStack
+from typing import BinaryIO
+from urllib.parse import quote
+
+import falcon
+from dramatiq.logging import get_logger
+
+from ...errors import BlobMissingError
+from ...reports.formats import Form
+from ...statuses import LIVE_STATUSES
+from ...store.models import Artifact
+from ...store.runs import find_artifact
+from ..backend import Backend
+from ..http.ranges import Slice, UnsatisfiableRangeError, parse_range
+
+#: A report is a page of its own: its scripts run, in an origin of their own, and reach nothing.
+_HTML_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+_OTHER_POLICY = "sandbox; default-src 'none'; frame-ancestors 'self'"
+#: What a browser may show; it is told to save anything else.
+_SHOWN = ("text/html", "text/plain", "image/png")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
+
+
+class ArtifactFiles:
+    """Finds artifacts, and answers with their files.
+
+    Parameters:
+      backend: Where they are.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._logger = get_logger(__name__, type(self))
+
+    def find(self, artifact_id: str) -> Artifact | None:
+        """Returns: The artifact, or None for an id that is none's."""
+        try:
+            key = uuid.UUID(artifact_id)
+        except ValueError:
+            return None
+        with self._backend.session() as session:
+            return find_artifact(session, key)
+
+    def answer(
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, *, wait_s: float
+    ) -> None:
+        """Answers with a form of an artifact, rendered first where it has to be.
+
+        Raises:
+          RenderingInProgress: When it is not rendered after *wait_s* seconds.
+          falcon.HTTPGone: When there is no file.
+        """
+        with ExitStack() as opened:
+            file = opened.enter_context(self.open(artifact, form, wait_s))
+            offsets = self._describe(req, resp, artifact, form, file)
+            if offsets is not None:
+                resp.stream = Slice(file, offsets)
+                opened.pop_all()
+
+    def open(self, artifact: Artifact, form: Form, wait_s: float) -> BinaryIO:
+        """Opens a form of an artifact. Raises as `answer` does."""
+        try:
+            return self._backend.renderings.open(artifact, form, wait_s)
+        except BlobMissingError as error:
+            refuse_removed(self.find(str(artifact.artifact_id)) or artifact)  # A cleanup may just have been there.
+            self._logger.warning(
+                "The file of artifact %s (%r) is gone and its row is live; see `dramatiq-diag check`.",
+                artifact.artifact_id,
+                artifact.name,
+            )
+            raise falcon.HTTPGone(description="The file of this artifact is gone.") from error
+
+    def _describe(
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, file: BinaryIO
+    ) -> range | None:
+        """Sets status and headers. Returns: The offsets to send, or None when nothing is sent but headers."""
+        size_bytes = file.seek(0, os.SEEK_END)
+        etag = f'"{self._digest(artifact, form, file, size_bytes)}"'
+        offsets = _offsets(req, etag, size_bytes)
+        resp.set_header("ETag", etag)
+        resp.set_header("Cache-Control", "private, no-cache")  # Asked for anew each time: it may have been removed.
+        if _has_already(req, etag):
+            resp.status = falcon.HTTP_304
+            return None
+        resp.content_type, shown, policy = _presentation(form.media_type)
+        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", form.filename))
+        resp.set_header("Content-Security-Policy", policy)
+        resp.set_header("Accept-Ranges", "bytes")
+        if offsets is not None:
+            resp.status = falcon.HTTP_206
+            resp.set_header("Content-Range", f"bytes {offsets.start}-{offsets.stop - 1}/{size_bytes}")
+        offsets = range(size_bytes) if offsets is None else offsets
+        resp.content_length = len(offsets)
+        return None if req.method == "HEAD" else offsets
+
+    def _digest(self, artifact: Artifact, form: Form, file: BinaryIO, size_bytes: int) -> str:
+        if form.render is not None or artifact.sha256 is None:
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        if size_bytes != artifact.size_bytes:
+            self._logger.warning(
+                "The file of artifact %s (%r) has %s bytes and should have %s; see `dramatiq-diag check`.",
+                artifact.artifact_id,
+                artifact.name,
+                size_bytes,
+                artifact.size_bytes,
+            )
+            raise falcon.HTTPInternalServerError(description="The file of this artifact is damaged.")
+        return artifact.sha256
+
+
+def refuse_removed(artifact: Artifact) -> None:
+    """Raises: falcon.HTTPGone for an artifact without a file."""
+    if artifact.status not in LIVE_STATUSES:
+        raise falcon.HTTPGone(description=artifact.reason or f"This artifact is {artifact.status}.")
+
+
+def _offsets(req: falcon.Request, etag: str, size_bytes: int) -> range | None:
+    """Returns: The part that is asked for, or None for the whole. Raises: falcon.HTTPRangeNotSatisfiable."""
+    if req.method != "GET" or _has_already(req, etag) or req.if_range not in (None, etag):
+        return None
+    try:
+        return parse_range(req.get_header("Range"), size_bytes)
+    except UnsatisfiableRangeError as error:
+        raise falcon.HTTPRangeNotSatisfiable(size_bytes) from error
+
+
+def _has_already(req: falcon.Request, etag: str) -> bool:
+    tags = (req.get_header("If-None-Match") or "").split(",")
+    return any(tag.strip().removeprefix("W/") in ("*", etag) for tag in tags)
+
+
+def _presentation(media_type: str) -> tuple[str, bool, str]:
+    """Returns: The Content-Type, whether a browser shows it, and the policy it is shown under."""
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        media_type = "application/octet-stream"
+    media_type = media_type.lower()
+    content_type = f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+    return content_type, media_type in _SHOWN, _HTML_POLICY if media_type == "text/html" else _OTHER_POLICY
+
+
+def _disposition(kind: str, filename: str) -> str:
+    """Returns: The header's value, by RFC 6266: a name that is safe to quote, and the exact one where it differs."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", filename)
+    value = f'{kind}; filename="{plain}"'
+    return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

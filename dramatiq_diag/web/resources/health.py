@@ -1,0 +1,62 @@
+"""Whether the server answers, and whether what it needs does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+import falcon
+from dramatiq.logging import get_logger
+from sqlalchemy import text
+
+from ...documents.runs import HealthDocument, Part, ReadyDocument
+from ...errors import DiagnosticsError
+from ..backend import Backend
+from ..http.openapi import operation
+
+
+class HealthResource:
+    """Asks nothing of the store."""
+
+    @operation("get", "/healthz", answers={200: HealthDocument}, open_to_all=True)
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say that the server answers."""
+        document: HealthDocument = {"status": "ok"}
+        resp.media = document
+
+    on_head = on_get
+
+
+class ReadyResource:
+    """Asks the store. The answer has names alone, as it asks for no token; the log has the reasons."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._logger = get_logger(__name__, type(self))
+
+    @operation("get", "/readyz", answers={200: ReadyDocument, 503: ReadyDocument}, open_to_all=True)
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say whether the database and the blobs answer, or which of them does not."""
+        failing: list[Part] = []
+        if not self._answers("database", self._ask_database):
+            failing.append("database")
+        if not self._answers("blobs", self._backend.blobs.see_root if failing else self._backend.check_blobs):
+            failing.append("blobs")
+        document: ReadyDocument = {"status": "unavailable" if failing else "ok", "failing": failing}
+        resp.media = document
+        if failing:
+            resp.status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    on_head = on_get
+
+    def _answers(self, name: str, ask: Callable[[], object]) -> bool:
+        try:
+            ask()
+        except DiagnosticsError as error:
+            self._logger.warning("Not ready, as the %s cannot be used: %s", name, error)
+            return False
+        return True
+
+    def _ask_database(self) -> None:
+        with self._backend.session() as session:
+            session.execute(text("SELECT 1"))

@@ -1,0 +1,159 @@
+"""The recordings of one run: each step of each collector is guarded, so that one that breaks costs only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
+from ..collectors.services import Services
+from ..errors import GUARDED, HungError, SkippedError, UnavailableError
+from ..policy.selection import Choice
+from ..runtime.timeout import call_bounded
+from ..spool.directory import Spool
+from ..spool.entry import Entry
+from ..spool.schema import text_of
+from ..statuses import ArtifactStatus
+
+#: Seconds that a step of a collector may take, unless its recording is a quick one.
+STEP_TIMEOUT_S = 2.0
+
+
+class Recordings:
+    """The recordings of a run, from their start to their files, and the outcome of each artifact.
+
+    Parameters:
+      services: The parts that the collectors of the process share.
+      spool: The spool of the process.
+      entry: The entry of the run.
+      choice: The collectors that were selected, and their options.
+      stuck: The collectors of the process one of whose steps did not return; it is added to.
+    """
+
+    def __init__(self, services: Services, spool: Spool, entry: Entry, choice: Choice, stuck: set[Collector]) -> None:
+        self._services = services
+        self._spool = spool
+        self._entry = entry
+        self._choice = choice
+        self._stuck = stuck
+        self.enter_error: Exception | None = None
+        "The error of the last `Recording.enter`, set by Dramatiq's hook."
+        self._running: list[tuple[Collector, Recording]] = []
+        self._unsaved: list[tuple[Collector, Recording]] = []
+
+    def start(self, run: RunContext) -> Iterator[Callable[[], object]]:
+        """Starts the collectors that were selected.
+
+        Yields:
+          The functions that Dramatiq's hook has to call itself; see `Recording.enter`. Their errors go into
+          `enter_error`.
+        """
+        for collector in self._choice.collectors:
+            try:
+                recording = self.record(run, collector)
+                self.join(collector, recording)  # Before the start: `stop` ends a start that an interrupt cut short.
+                self.call(collector, recording, recording.start)
+                if recording.enter is not None:
+                    self.enter_error = None
+                    yield recording.enter
+                    recording.entered(self.enter_error)
+                    self.enter_error = None  # It refers to frames, and these refer to the recording.
+            except GUARDED as error:
+                self._running = [pair for pair in self._running if pair[0] is not collector]
+                self.enter_error = None
+                self.not_started(collector, error)
+
+    def record(self, run: RunContext, collector: Collector) -> Recording:
+        """Makes a recording. Raises: SkippedError, or the error of the collector."""
+        if self._spool.full or self._entry.is_declined:
+            raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
+        if collector in self._stuck:
+            raise SkippedError("It hung in another run of this process.")
+        if (reason := self._choice.refusals.get(collector.name)) is not None:
+            raise SkippedError(reason)
+        return collector.record(run)
+
+    def join(self, collector: Collector, recording: Recording) -> None:
+        """Adds a recording that `stop` stops and `save` saves."""
+        self._running.append((collector, recording))
+
+    def not_started(self, collector: Collector, error: BaseException) -> None:
+        """Writes the outcome of a collector that did not start."""
+        if isinstance(error, UnavailableError):
+            self.append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
+        elif isinstance(error, SkippedError):
+            self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
+        else:
+            self._lost(collector, "start", error)
+
+    def stop(self) -> None:
+        """Stops what runs, the last one first; after an interrupt it may be called again, and goes on from there."""
+        while self._running:
+            collector, recording = self._running[-1]
+            try:
+                self.call(collector, recording, recording.stop)
+                self._unsaved.append((collector, recording))
+            except GUARDED as error:
+                self._lost(collector, "stop", error)
+            self._running.pop()
+        self.enter_error = None
+
+    def save(self) -> None:
+        """Lets each recording write its file. Runs on the saver's thread."""
+        for collector, recording in self._unsaved:
+            try:
+                self.call(collector, recording, recording.save)
+                if recording.reason is not None:
+                    self.append_outcome(collector, ArtifactStatus.PARTIAL, recording.reason)
+            except SkippedError as error:
+                self.append_outcome(collector, ArtifactStatus.SKIPPED, str(error))
+            except GUARDED as error:
+                self._lost(collector, "save", error)
+        self._unsaved.clear()
+
+    def discard(self) -> None:
+        """Removes the files of a run that is not kept. Runs on the saver's thread."""
+        for collector, recording in self._unsaved:
+            try:
+                self.call(collector, recording, recording.discard)
+                self.remove_files(collector)
+            except GUARDED as error:
+                self._lost(collector, "discard", error)
+        self._unsaved.clear()
+
+    def remove_files(self, collector: Collector) -> None:
+        """Removes the files of a collector from the spool. Raises: OSError."""
+        self._entry.remove_files((collector.artifact_name, checkpoint_name(collector.artifact_name)))
+
+    def call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
+        """Takes a step of a recording, within `STEP_TIMEOUT_S` unless it is a quick one.
+
+        Raises:
+          HungError: When the step did not return in time, or the collector hung before.
+          BaseException: The error of the step.
+        """
+        if recording.quick:
+            step()
+            return
+        if collector in self._stuck:
+            raise HungError("It hung in another run of this process.")
+        try:
+            call_bounded(step, STEP_TIMEOUT_S, self._services.ticker.call_soon)
+        except HungError:
+            self._stuck.add(collector)
+            raise
+
+    def options(self, collector: Collector) -> Any:
+        """Returns: The options of a collector in this run, an `Options` of its own class."""
+        return self._choice.options.get(collector.name, collector.default_options)
+
+    def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
+        """Writes the status of an artifact that is not simply stored, and the reason."""
+        self._entry.append({"artifact": collector.artifact_name, "status": status, "reason": reason})
+
+    def _lost(self, collector: Collector, step: str, error: BaseException) -> None:
+        text = "The collector %r failed to %s and was left out."
+        # Without a spool there is no place for files, which was logged when the spool could not be opened.
+        if not isinstance(error, OSError) or self._spool.owner is not None:
+            self._services.warn_once((collector.name, step, type(error)), error, text, collector.name, step)
+        self.append_outcome(collector, ArtifactStatus.FAILED, f"{type(error).__name__} at {step}: {text_of(error)}")
