@@ -14,7 +14,7 @@ from support import PATIENCE_S
 from dramatiq_diag import Settings
 from dramatiq_diag.runtime.ticker import Ticker
 from dramatiq_diag.statuses import RunStatus
-from dramatiq_diag.worker.process import Process
+from dramatiq_diag.worker.process import WorkerProcess
 from dramatiq_diag.worker.run import Run
 
 
@@ -34,13 +34,23 @@ class DrivenTicker(Ticker):
     def start(self) -> None: ...
 
 
+class NoActors:
+    """Stands in for the workers of a process that has none."""
+
+    def can_run(self, actor_name: str) -> bool:
+        return False
+
+    def actors(self) -> dict[str, str]:
+        return {}
+
+
 class Simulation:
     """The diagnostics of a process, by the clock and the ticker of a test; runs begin and end on the test's thread."""
 
     def __init__(self, settings: Settings) -> None:
         self.clock = Clock()
         self.ticker = DrivenTicker(self.clock)
-        self.process = Process(settings, clock=self.clock, ticker=self.ticker)
+        self.process = WorkerProcess(settings, NoActors(), clock=self.clock, ticker=self.ticker)
         self.broker = StubBroker(middleware=[])
 
     def actor(self, name: str = "work") -> dramatiq.Actor[Any, Any]:
@@ -57,7 +67,7 @@ class Simulation:
     def end(self, run: Run, status: RunStatus = RunStatus.SUCCEEDED) -> None:
         """Does what happens after it."""
         run.stop(status)
-        self.process.sealer.submit(run)
+        self.process.saver.submit(run)
         del self.process.runs[next(thread for thread, found in self.process.runs.items() if found is run)]
 
     def pass_time(self, seconds: float, step_s: float = 0.05) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -286,7 +285,7 @@ def in_share(given: Settings, rate: float) -> Callable[[str], bool]:
     """Returns: Whether a task of an id is selected with this rate."""
     broker = StubBroker(middleware=[])
     actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work")
-    selection = Selection(replace(given, sample_rate=rate), load(["memory"], given))
+    selection = Selection(load(["memory"], given), given.task_diagnostics, sample_rate=rate)
     message = actor.message()
     broker.close()
     return lambda task_id: bool(selection(broker, message.copy(message_id=task_id)).collectors)

@@ -17,7 +17,7 @@ from dramatiq_diag import Diagnostics
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.worker.captures import Capturing
 from dramatiq_diag.worker.publisher import Publisher
-from dramatiq_diag.worker.saver import Sealer
+from dramatiq_diag.worker.saver import RunSaver
 
 
 def make_broker(diagnostics: Diagnostics) -> StubBroker:
@@ -144,7 +144,7 @@ def test_a_second_diagnostics_of_one_broker_does_nothing_and_says_so(settings, s
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Sealer, "start"), (Publisher, "start"), (Capturing, "start"), (threading.Thread, "start")],
+    [(RunSaver, "start"), (Publisher, "start"), (Capturing, "start"), (threading.Thread, "start")],
 )
 def test_a_boot_that_fails_leaves_nothing_and_the_next_one_may_succeed(
     settings, stored, monkeypatch, caplog, owner, name

@@ -302,12 +302,12 @@ def test_a_worker_looks_at_captures_often_enough_to_learn_of_one_within_five_sec
 
 def has_a_permit(tasks):
     """Returns: Whether a worker has permits at hand, of whatever capture."""
-    return bool(tasks.diagnostics.process.capturing._mine)
+    return bool(tasks.diagnostics.process.captures._mine)
 
 
 def look(tasks):
     """Lets a worker look at the captures once more."""
-    process = tasks.diagnostics.process.capturing
+    process = tasks.diagnostics.process.captures
     process._due = 0.0
     process.held.news.put(None)
 
@@ -391,7 +391,7 @@ def test_an_idle_process_leaves_its_permit_to_one_that_has_runs(given, store, be
     idle = StubBroker(middleware=[diagnostics])  # AsyncIO has one thread in a process, and the other worker has it.
     dramatiq.actor(work, broker=idle)
     with run_worker(idle):
-        eventually(lambda: diagnostics.process.capturing._mine, "the idle process has the permit")
+        eventually(lambda: diagnostics.process.captures._mine, "the idle process has the permit")
 
         # When another one has runs, then one of those is captured
         with bench(given) as busy:
@@ -407,7 +407,7 @@ def test_an_idle_process_keeps_its_permit_while_nobody_wants_it(given, store, be
         eventually(lambda: has_a_permit(tasks), "the process has the permit")
         with store.session() as session:  # As if most of the lease had passed.
             session.execute(update(CapturePermit).values(held_until=datetime.now(UTC) + timedelta(seconds=1)))
-        tasks.diagnostics.process.capturing._mine[capture_id].usable_until -= permits.LEASE_S / 2
+        tasks.diagnostics.process.captures._mine[capture_id].usable_until -= permits.LEASE_S / 2
         eventually(
             lambda: held(store, capture_id)[0].held_until > datetime.now(UTC) + timedelta(seconds=5), "it is renewed"
         )
@@ -509,8 +509,8 @@ def test_a_worker_without_the_actor_or_its_queue_holds_no_permit(given, store, s
     dramatiq.actor(work, broker=stub_broker, actor_name="here", queue_name="here")
     dramatiq.actor(work, broker=stub_broker, actor_name="elsewhere", queue_name="elsewhere")
     with run_worker(stub_broker, queues={"here", given.cleanup_queue}):
-        eventually(lambda: diagnostics.process.capturing._mine, "the worker has looked at the captures")
-        assert set(diagnostics.process.capturing._mine) == {seen_by}
+        eventually(lambda: diagnostics.process.captures._mine, "the worker has looked at the captures")
+        assert set(diagnostics.process.captures._mine) == {seen_by}
 
 
 def test_while_the_database_is_away_captures_pause_and_tasks_run_on(given, store, bench, monkeypatch, caplog, soon):
@@ -590,7 +590,7 @@ def test_a_complete_capture_is_ended_though_the_database_failed_in_between(given
 def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench, monkeypatch, soon):
     capture_id = ask(store)
     with bench(given) as tasks:
-        actor, process = tasks.actor(work), tasks.diagnostics.process.capturing
+        actor, process = tasks.actor(work), tasks.diagnostics.process.captures
         take_in = process._take_in
 
         def stop_and_take_in(news):
@@ -617,11 +617,11 @@ def test_a_process_whose_lease_went_to_another_one_claims_the_next_permit(given,
         lapse(store, capture_id)
         assert claimed(store, capture_id, uuid.uuid4()) == 1
 
-        tasks.diagnostics.process.capturing._mine[capture_id].usable_until -= permits.LEASE_S / 2
+        tasks.diagnostics.process.captures._mine[capture_id].usable_until -= permits.LEASE_S / 2
         eventually(lambda: False in renewed, "the lease could not be renewed")
         count = len(looks)
         eventually(lambda: len(looks) > count + 3, "the process has looked a few times")
-        assert tasks.diagnostics.process.capturing._mine[capture_id].number == 2
+        assert tasks.diagnostics.process.captures._mine[capture_id].number == 2
 
 
 # After their end.

@@ -206,7 +206,7 @@ def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monke
 
     monkeypatch.setattr(recording_class, "quick", False)
     monkeypatch.setattr(recording_class, step, hang)
-    monkeypatch.setattr("dramatiq_diag.worker.run.STEP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
 
     # When three tasks run
     with bench(given) as tasks, caplog.at_level("WARNING"):
@@ -245,7 +245,7 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
 
     monkeypatch.setattr(recording_class, "quick", False)
     monkeypatch.setattr(recording_class, "stop", hang)
-    monkeypatch.setattr("dramatiq_diag.worker.run.STEP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
     first_ended = threading.Event()
 
     def work(number: int) -> None:
@@ -257,10 +257,10 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
         actor = tasks.actor(work)
         ids = [actor.send(number).message_id for number in range(2)]
         # When the first has been given up
-        eventually(lambda: tasks.diagnostics.process.hung, "the collector is known to hang")
+        eventually(lambda: tasks.diagnostics.process.stuck, "the collector is known to hang")
         first_ended.set()
         tasks.finish()
-        tasks.diagnostics.process.ticker._timers.clear()  # Of the second run: it was never told to stop.
+        tasks.diagnostics.process.services.ticker._timers.clear()  # Of the second run: it was never told to stop.
         go_on.set()
         eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
 
@@ -275,7 +275,7 @@ def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench,
     recording_class, go_on = _recording_class("memory", {}), threading.Event()
     monkeypatch.setattr(recording_class, "quick", False)
     monkeypatch.setattr(recording_class, "discard", lambda _: go_on.wait(PATIENCE_S))
-    monkeypatch.setattr("dramatiq_diag.worker.run.STEP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
 
     with bench(given) as tasks:
         ids = [tasks.run(lambda: None, actor_name=name) for name in ("first", "second")]
@@ -875,7 +875,7 @@ def test_a_capture_ends_at_its_limit_and_is_partial(bench, settings, stored):
 
     def allocate_until_it_ends() -> None:
         run = next(iter(process[0].runs.values()))
-        recording = next(r for c, r in run._recordings if c.name == "memray")
+        recording = next(r for c, r in run.recordings._running if c.name == "memray")
         until = time.monotonic() + PATIENCE_S
         while recording.tracker is not None and time.monotonic() < until:
             allocate_pages(1)

@@ -31,7 +31,7 @@ def counts_of(simulation: Simulation) -> dict[str, int]:
         "runs": len(process.runs),
         "unsaved": len(process.unsaved),
         "messages": len(process._messages),
-        "submitted": len(process.sealer._submitted),
+        "submitted": len(process.saver._submitted),
         "descriptors": len(os.listdir("/proc/self/fd")) - len(process.spool._ready),
     }
 

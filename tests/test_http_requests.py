@@ -16,7 +16,7 @@ from support import PATIENCE_S, finish, running
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asgi import DiagnosticsMiddleware as AsgiMiddleware
 from dramatiq_diag.collectors.names import expand
-from dramatiq_diag.policy.http_header import Permission
+from dramatiq_diag.policy.http_header import HeaderPolicy
 from dramatiq_diag.store.captures import allowed_names
 from dramatiq_diag.wsgi import DiagnosticsMiddleware as WsgiMiddleware
 
@@ -222,28 +222,25 @@ class TestFrameworks:
     ],
 )
 def test_a_header_asks_for_what_there_is_and_nothing_of_it_comes_back(wanted, names):
-    verdict = Permission(Settings(task_diagnostics_on_request=["memory"]), open_to_all=True).judge(wanted, None)
+    decision = HeaderPolicy(("memory",), None, open_to_all=True).decide(wanted, None)
 
-    assert (verdict and verdict.names) == names
-    if verdict is not None:
-        assert verdict.result.isascii()
-        assert verdict.result.isprintable()
-        assert len(verdict.result) < 100
+    assert (decision and decision.names) == names
+    if decision is not None:
+        assert decision.result.isascii()
+        assert decision.result.isprintable()
+        assert len(decision.result) < 100
 
 
 @pytest.mark.parametrize("key", [None, b"", b"x" * 16, KEY.encode()])
 def test_without_a_key_nobody_may_ask_unless_it_is_open_to_all(key):
-    given = Settings(task_diagnostics_on_request=["memory"])
+    decision = HeaderPolicy(("memory",), None).decide(b"memory", key)
 
-    verdict = Permission(given).judge(b"memory", key)
-
-    assert (verdict.names, verdict.result) == ((), "ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
-    assert Permission(given, open_to_all=True).judge(b"memory", key).names == ("memory",)
+    assert (decision.names, decision.result) == ((), "ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
+    assert HeaderPolicy(("memory",), None, open_to_all=True).decide(b"memory", key).names == ("memory",)
     # And a key that is set is asked for, also where it is open to all
-    keyed = Settings(task_diagnostics_on_request=["memory"], request_key=KEY)
     for open_to_all in (True, False):
         expected = ("memory",) if key == KEY.encode() else ()
-        assert Permission(keyed, open_to_all=open_to_all).judge(b"memory", key).names == expected
+        assert HeaderPolicy(("memory",), KEY, open_to_all=open_to_all).decide(b"memory", key).names == expected
 
 
 def test_neither_middleware_is_open_to_all_by_itself():
@@ -309,9 +306,11 @@ def test_all_is_what_workers_have_wherever_it_is_asked_for(monkeypatch):
     monkeypatch.setattr("dramatiq_diag.collectors.names.find_spec", lambda _: None)  # Nothing is installed here.
     given = Settings(task_diagnostics_on_request=["all"])
 
-    verdict = Permission(given, open_to_all=True).judge(b"memray, pyinstrument, logs, debug-logs", None)
+    decision = HeaderPolicy(given.task_diagnostics_on_request, None, open_to_all=True).decide(
+        b"memray, pyinstrument, logs, debug-logs", None
+    )
 
-    assert verdict.names == ("memray", "pyinstrument", "logs")
+    assert decision.names == ("memray", "pyinstrument", "logs")
     assert set(allowed_names(given)) >= {"memray", "pyinstrument", "logs"}
     assert "debug-logs" not in allowed_names(given)
     assert "memray" not in expand(given.task_diagnostics_on_request)  # As a worker here has it.

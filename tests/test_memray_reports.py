@@ -171,7 +171,7 @@ def test_no_report_of_a_small_task_has_anything_of_this_package_or_of_dramatiq_a
         count_words()
         if is_late:
             run = next(iter(tasks.diagnostics.process.runs.values()))
-            eventually(lambda: run._recordings, "memray began")
+            eventually(lambda: run.recordings._running, "memray began")
             count_words()
 
     with bench(given) as tasks:

@@ -37,8 +37,8 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import MemoryCollector, _MemoryRecording
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.worker.process import Process
-from dramatiq_diag.worker.saver import Sealer
+from dramatiq_diag.worker.process import WorkerProcess
+from dramatiq_diag.worker.saver import RunSaver
 
 #: Before Dramatiq 2.2 its queue has no order among the messages of one priority.
 IS_IN_ORDER = hasattr(dramatiq.worker, "_WorkQueueItem")
@@ -528,26 +528,26 @@ def test_an_interrupt_while_a_run_is_handed_over_neither_loses_nor_doubles_it(
 ):
     given = settings(task_diagnostics=["memory"])
     left = {"before": when.startswith("before"), "after": when.endswith("after")}
-    original = Sealer.submit
+    original = RunSaver.submit
 
     def strike_once(moment: str) -> None:
         if left[moment]:
             left[moment] = False
             strike(Shutdown)
 
-    def struck(sealer: Sealer, run: Any) -> None:
+    def struck(sealer: RunSaver, run: Any) -> None:
         strike_once("before")
         original(sealer, run)
         strike_once("after")
 
-    monkeypatch.setattr(Sealer, "submit", struck)
+    monkeypatch.setattr(RunSaver, "submit", struck)
 
     # When interrupts strike where a run that has ended goes to the sealer; `finish` waits until it is published
     with bench(given) as tasks:
         ids = [tasks.run(short_task, actor_name=name) for name in ("first", "second")]
         process = tasks.diagnostics.process
         assert (process.runs, process.unsaved) == ({}, set())
-        assert process.sealer.submitted == 2
+        assert process.saver.submitted == 2
 
     assert not any(left.values())
     for task_id in ids:
@@ -558,7 +558,7 @@ def test_an_interrupt_while_a_run_is_handed_over_neither_loses_nor_doubles_it(
 
 def test_an_interrupt_before_a_run_has_started_leaves_a_run_that_says_so(bench, settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory"])
-    original, struck = Process._sender, []
+    original, struck = WorkerProcess._sender, []
 
     def strike_once(*args: Any) -> Any:
         if not struck:
@@ -566,7 +566,7 @@ def test_an_interrupt_before_a_run_has_started_leaves_a_run_that_says_so(bench, 
             strike(TimeLimitExceeded)
         return original(*args)
 
-    monkeypatch.setattr(Process, "_sender", strike_once)
+    monkeypatch.setattr(WorkerProcess, "_sender", strike_once)
 
     with bench(given) as tasks:
         task_id = tasks.run(short_task)
@@ -658,8 +658,8 @@ def test_an_interrupt_while_a_run_is_begun_leaves_the_next_one_whole(
         second = tasks.run(short_task, actor_name="second")
         # Then nothing goes on measuring
         process = tasks.diagnostics.process
-        timers = (*process.ticker._timers, *process.ticker._added)
-        assert [timer for timer in timers if not timer.cancelled] in ([], [process.rss_watch._timer])
+        timers = (*process.services.ticker._timers, *process.services.ticker._added)
+        assert [timer for timer in timers if not timer.cancelled] in ([], [process._rss_watch._timer])
         if collector == "pyinstrument":
             assert not process.collectors[collector].sampler._profiles
 

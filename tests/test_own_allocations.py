@@ -76,7 +76,7 @@ def test_our_threads_hold_little_while_a_process_is_tracked(bench, settings, sto
         tracked = tasks.actor(hold, diagnostics=asked).send()
         assert started.wait(PATIENCE_S)
         # When others run beside it, with logs, profiles and tracebacks, and all of that is saved and published
-        sealer = tasks.diagnostics.process.sealer
+        sealer = tasks.diagnostics.process.saver
         for number in range(NEIGHBOURS):
             worker.send(number)
         eventually(lambda: sealer.submitted == NEIGHBOURS + 1, "all neighbours have ended")

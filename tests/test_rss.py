@@ -31,7 +31,7 @@ def rss_mb(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     values = [100.0]
     monkeypatch.setattr(RssReader, "rss_bytes", lambda _: int(values[-1] * MEGABYTE))
     # The state of the process, once a second, reads its own.
-    monkeypatch.setattr("dramatiq_diag.process.Process.write_vitals", lambda *_: None)
+    monkeypatch.setattr("dramatiq_diag.process.WorkerProcess._look_further", lambda *_: None)
     return values
 
 

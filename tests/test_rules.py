@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from support import PATIENCE_S, eventually
 
-from dramatiq_diag import Settings
 from dramatiq_diag.collectors.time_profile.collector import _SamplerRecording
 from dramatiq_diag.maintenance.cleanup import Cleanup
-from dramatiq_diag.policy.keep_policy import MAX_ACTORS, Judge
+from dramatiq_diag.policy.keep_policy import MAX_ACTORS, KeepPolicy
 from dramatiq_diag.policy.keep_rules import Facts, parse_rules
 from dramatiq_diag.policy.quantiles import MIN_COUNT, Durations
 from dramatiq_diag.runtime.rss import RssReader
@@ -26,7 +25,7 @@ from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.spool.reader import read_bundle
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.worker.process import Process
+from dramatiq_diag.worker.process import WorkerProcess
 
 MIB = 1024 * 1024
 
@@ -176,15 +175,13 @@ def test_the_memory_of_what_is_usual_is_bounded():
 
 
 def test_actors_that_are_known_are_bounded():
-    judge = Judge(Settings(keep_if="slower_than>p95"))
+    policy = KeepPolicy(["slower_than>p95"])
     for number in range(MAX_ACTORS + 50):
-        actor = SimpleNamespace(actor_name=f"actor-{number}", options={})
-        choice = SimpleNamespace(requested=False, capture_id=None)
-        run: Any = SimpleNamespace(actor=actor, actor_name=actor.actor_name, choice=choice)
-        judge.verdict(run, RunStatus.SUCCEEDED, Facts(failed=False, duration_ms=1.0))
+        actor: Any = SimpleNamespace(actor_name=f"actor-{number}", options={})
+        policy.unmet_rules(actor, RunStatus.SUCCEEDED, Facts(failed=False, duration_ms=1.0))
 
-    assert len(judge._usual) == MAX_ACTORS
-    assert "actor-0" not in judge._usual
+    assert len(policy._usual) == MAX_ACTORS
+    assert "actor-0" not in policy._usual
 
 
 # What is kept.
@@ -207,7 +204,7 @@ def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(bench, set
 
     # When a thousand tasks take a moment each, and every hundredth is followed by one of six seconds
     with bench(given) as tasks:
-        tasks.diagnostics.process.clock = clock
+        tasks.diagnostics.process.services.__dict__["clock"] = clock
         actor = tasks.actor(work)
         ids: dict[str, float] = {}
         for number in range(1000):
@@ -302,7 +299,7 @@ def test_without_samples_an_rss_rule_goes_by_the_looks_at_the_process_too(bench,
         return looks[-1]
 
     monkeypatch.setattr(RssReader, "rss_bytes", rss_bytes)
-    monkeypatch.setattr(Process, "write_vitals", lambda *_: None)
+    monkeypatch.setattr(WorkerProcess, "_look_further", lambda *_: None)
 
     with bench(given) as tasks:
 
@@ -323,7 +320,7 @@ def test_a_run_slower_than_the_actors_own_is_kept(bench, settings, stored):
 
     # Given an actor of which the usual is known, and another one of which it is not
     with bench(given) as tasks:
-        tasks.diagnostics.process.clock = clock
+        tasks.diagnostics.process.services.__dict__["clock"] = clock
         actor, other = tasks.actor(work), tasks.actor(work, actor_name="seldom")
         first = [actor.send(1.0).message_id for _ in range(MIN_COUNT)]
         second = [actor.send(took_s).message_id for took_s in (0.5, 2.0)]
@@ -405,12 +402,12 @@ def test_a_judge_that_breaks_keeps_the_run(bench, settings, stored, monkeypatch,
     def broken(*_: Any) -> None:
         raise RuntimeError("no idea")
 
-    monkeypatch.setattr(Judge, "verdict", broken)
+    monkeypatch.setattr(KeepPolicy, "unmet_rules", broken)
     with bench(given) as tasks:
         task_id = tasks.run(sum, [1])
 
     assert stored(given).artifacts(task_id)["memory_profile"].status == ArtifactStatus.STORED
-    assert "could not be judged" in caplog.text
+    assert "could not be evaluated" in caplog.text
 
 
 def test_dropped_rows_end_with_the_retention(bench, settings, stored):

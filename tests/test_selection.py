@@ -19,10 +19,16 @@ from dramatiq_diag.policy.selection import Selection
 UNSET: Any = object()
 
 
+def selection_of(given: Any) -> Selection:
+    """Returns: The selection of a worker with these settings."""
+    collectors = load(COLLECTOR_NAMES, given)
+    return Selection(collectors, given.task_diagnostics, given.task_diagnostics_on_request)
+
+
 def choose(given: Any, actor: Any = UNSET, message: Any = UNSET, actor_name: str = "work") -> set[str]:
     """Returns: The names of the collectors of one message."""
     broker = StubBroker(middleware=[Diagnostics(given)])
-    selection = Selection(given, load(COLLECTOR_NAMES, given))
+    selection = selection_of(given)
     declared = dramatiq.actor(
         lambda: None, broker=broker, actor_name=actor_name, **({} if actor is UNSET else {"diagnostics": actor})
     )
@@ -82,7 +88,7 @@ def test_the_most_specific_list_replaces_the_others(settings, for_all, on_reques
 
 def test_collectors_start_in_an_order_of_their_own(settings):
     given = settings(task_diagnostics="pyinstrument,memory,memray")
-    selection = Selection(given, load(COLLECTOR_NAMES, given))
+    selection = selection_of(given)
     broker = StubBroker(middleware=[])
     message = dramatiq.actor(lambda: None, broker=broker, actor_name="work").message()
 

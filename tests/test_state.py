@@ -138,7 +138,7 @@ def test_the_entry_of_a_task_of_a_day_stays_below_4_mib(bench, settings, monkeyp
             (collector,) = (found for found in run.collectors if isinstance(found, Collector))
             for second in range(HOUR_S):
                 run.overlap(f"{uuid.uuid4()}")
-                process.write_vitals((run,))
+                process._look_further((run,))
                 if second % 2 == 0:
                     run.append_text(collector, f"{82_800 + second:.3f}\t{second:.3f}\n", peak_rss_bytes=2**31 + second)
             sizes.append(run.entry.size_bytes(ENTRY_SUFFIX))

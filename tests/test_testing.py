@@ -271,7 +271,7 @@ def test_the_suite_runs_in_a_package_of_its_own_and_skips_what_is_unavailable(tm
     (tmp_path / "test_mine.py").write_text(
         "from dramatiq_diag.collectors import Collector\n"
         "from dramatiq_diag.errors import UnavailableError\n"
-        "from dramatiq_diag.testing.contract import CollectorContract\n"
+        "from dramatiq_diag.testing import CollectorContract\n"
         "class Mine(Collector):\n"
         "    name, artifact_name, filename, media_type = 'mine', 'mine', 'mine.txt', 'text/plain'\n"
         "    def __init__(self, settings):\n"

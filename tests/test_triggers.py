@@ -575,7 +575,7 @@ def test_a_run_that_ends_while_its_trigger_starts_something_does_not_wait(bench,
         ended.set()
         # Then the Tracker is taken back, and the next one can have it
         monkeypatch.undo()
-        hook = tasks.diagnostics.process.profile_hook
+        hook = tasks.diagnostics.process.services.profile_hook
         runs = Runs(tasks)
         eventually(lambda: hook._tracker is None and memray_is_idle(), "the Tracker was stopped")
         after = tasks.run(lambda: spin_until(runs.begun("memray")), actor_name="b")

@@ -109,7 +109,7 @@ def test_a_worker_says_it_again_now_and_then_and_not_all_the_time(given, store, 
         long_ago = datetime.now(UTC) - timedelta(hours=2)
         with store.session() as session:
             session.execute(update(WorkerActor).values(last_seen_at=long_ago))
-        tasks.diagnostics.process.capturing._note_due = 0.0
+        tasks.diagnostics.process.captures._note_due = 0.0
         eventually(lambda: last_seen(store)[0] > long_ago, "the worker has said it again")
 
 
@@ -129,7 +129,7 @@ def test_what_could_not_be_said_is_said_later(given, store, bench, monkeypatch, 
         # Captures are looked at nevertheless
         capture_id = ask(store)
         look(tasks)
-        eventually(lambda: tasks.diagnostics.process.capturing._mine, "the worker has the permit")
+        eventually(lambda: tasks.diagnostics.process.captures._mine, "the worker has the permit")
         actor.send()
         tasks.finish()
 

@@ -6,8 +6,9 @@ import is imported here.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -249,7 +250,7 @@ class Settings:
     "The fields that the code or the environment gave; of each object its own."
 
     def __init__(self, **values: Any) -> None:
-        settings = {setting.name: setting for setting in fields(self)}
+        settings = {setting.name: setting for setting in dataclasses.fields(self)}
         problems = [
             f"{name}: there is no such setting; the settings are {', '.join(settings)}."
             for name in values
@@ -328,7 +329,8 @@ class Settings:
 
 
 _VARIABLES: dict[str, str] = {
-    setting.name: setting.metadata["variable"] or ENV_PREFIX + setting.name.upper() for setting in fields(Settings)
+    setting.name: setting.metadata["variable"] or ENV_PREFIX + setting.name.upper()
+    for setting in dataclasses.fields(Settings)
 }
 "Name of a field -> its environment variable."
 

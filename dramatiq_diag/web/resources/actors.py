@@ -13,8 +13,8 @@ from ...store.runs import RunFilter
 from ..backend import Backend
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
-from ..http.queries import ActorQuery, ActorsQuery
-from ..pages.actor_chart import Range, actor_chart
+from ..http.queries import ActorQuery, ActorsQuery, Range
+from ..pages.actor_chart import actor_chart
 from ..pages.sparklines import HEIGHT, WIDTH, sparklines
 from .captures import form_subject
 
