@@ -21,7 +21,7 @@ from dramatiq_diag import Settings
 from dramatiq_diag.documents.runs import task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store
+from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store
 from dramatiq_diag.store.values import task_key
 
 from .publisher import postgresql
@@ -141,7 +141,7 @@ def _publish_newest(settings: Settings) -> str:
             hostname="worker-1",
             pid=100,
         )
-        store.publish([Bundle(run=run, artifacts=[log])])
+        store.publish([FinishedRun(run=run, artifacts=[log])])
     store.close()
     return run.task_id
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dramatiq_diag import Settings
 from dramatiq_diag.reports.process import TIMEOUT_S
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
 
 from .result import Result, percentile
 from .serving import answer_ms, answers_ms, served
@@ -87,6 +87,6 @@ def _publish(settings: Settings, path: Path) -> uuid.UUID:
         status=ArtifactStatus.STORED,
         open=lambda: path.open("rb"),
     )
-    store.publish([Bundle(run=run, artifacts=[artifact])])
+    store.publish([FinishedRun(run=run, artifacts=[artifact])])
     store.close()
     return artifact_id(run.run_id, artifact.name)

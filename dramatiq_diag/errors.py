@@ -60,5 +60,5 @@ class UnavailableError(DiagnosticsError):
     """A collector cannot work here; raised by its constructor with the remedy as its message."""
 
 
-class HungError(DiagnosticsError):
+class StepTimeoutError(DiagnosticsError):
     """A step of a collector did not return in time."""

@@ -13,7 +13,7 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
 from .errors import DiagnosticsError
-from .policy.propagation import KEEP_IF_OPTION, OPTION, SAMPLE_RATE_OPTION, TRIGGERS_OPTION, prepare, set_sender
+from .policy.propagation import KEEP_IF_OPTION, OPTION, SAMPLE_RATE_OPTION, TRIGGERS_OPTION, prepare, set_sending_task
 from .settings import Settings
 from .statuses import RunStatus
 
@@ -102,7 +102,7 @@ class Diagnostics(Middleware):
             self._end(self.process, RunStatus.SKIPPED)
 
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
-        set_sender(None)
+        set_sending_task(None)
 
     after_nack = after_ack
 

@@ -36,4 +36,4 @@ class ArtifactStatus(enum.StrEnum):
 
 
 #: An artifact of these can be downloaded.
-LIVE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)
+DOWNLOADABLE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)

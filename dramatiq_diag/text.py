@@ -1,4 +1,4 @@
-"""Durations, sizes and moments as a person writes and reads them; text that is safe to print."""
+"""DurationHistogram, sizes and moments as a person writes and reads them; text that is safe to print."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from support import (
 )
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.policy.propagation import set_sender
+from dramatiq_diag.policy.propagation import set_sending_task
 from dramatiq_diag.store.database import migrate
 from dramatiq_diag.store.store import Store
 
@@ -140,7 +140,7 @@ def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     switch_interval_s = sys.getswitchinterval()
     yield
     # A test that simulates a worker is a task's thread: the messages of the next test are not sent by its run.
-    set_sender(None)
+    set_sending_task(None)
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")] == []
     assert sys.getprofile() is None
     assert threading.getprofile() is None

@@ -176,7 +176,7 @@ def main(directory: str, count: int, values: dict[str, Any]) -> None:
     logging.disable(logging.CRITICAL)
     # Its steps go through threads of their own. Not beside memray on Python 3.11: there those threads stand still while
     # an interrupt waits. In a worker the Tracker is ended before an interrupt is raised; the striker does not do that.
-    _ResourcesRecording.quick = "memray" in values["task_diagnostics"] and sys.version_info < (3, 12)
+    _ResourcesRecording.runs_inline = "memray" in values["task_diagnostics"] and sys.version_info < (3, 12)
     settings = Settings(data_dir=directory, cleanup_interval=0, **values)
     broker = StubBroker(middleware=[])
     diagnostics = Diagnostics(settings)

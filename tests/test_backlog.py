@@ -47,7 +47,7 @@ def written(spool: Spool, at: int) -> Entry:
     """An entry that was last written to at a time of its own."""
     entry = spool.entry()
     entry.append({"number": at})
-    entry.write()
+    entry.flush()
     entry.close()
     os.utime(entry.path("entry"), (at, at))
     return entry

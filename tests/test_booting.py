@@ -15,7 +15,7 @@ from support import PATIENCE_S, finish, middleware_under_test, running
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.worker.captures import Capturing
+from dramatiq_diag.worker.captures import CaptureClient
 from dramatiq_diag.worker.publisher import Publisher
 from dramatiq_diag.worker.saver import RunSaver
 
@@ -144,7 +144,7 @@ def test_a_second_diagnostics_of_one_broker_does_nothing_and_says_so(settings, s
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(RunSaver, "start"), (Publisher, "start"), (Capturing, "start"), (threading.Thread, "start")],
+    [(RunSaver, "start"), (Publisher, "start"), (CaptureClient, "start"), (threading.Thread, "start")],
 )
 def test_a_boot_that_fails_leaves_nothing_and_the_next_one_may_succeed(
     settings, stored, monkeypatch, caplog, owner, name

@@ -18,7 +18,7 @@ import pytest
 from support import eventually, finish, python_path
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 EXPECTED_STATUS = {"fail": RunStatus.FAILED}
@@ -179,7 +179,7 @@ def test_the_command_line_leaves_every_artifact_of_200_tasks(
                 found[name, artifact.status] += 1
                 reasons[name, artifact.status, (artifact.reason or "").partition(" held by ")[0]] += 1
                 assert (artifact.reason is None) == (artifact.status == ArtifactStatus.STORED)
-                if artifact.status in LIVE_STATUSES:
+                if artifact.status in DOWNLOADABLE_STATUSES:
                     data = reader.data(task_id, name, attempt)
                     assert len(data) == artifact.size_bytes
                     assert hashlib.sha256(data).hexdigest() == artifact.sha256

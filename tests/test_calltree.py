@@ -14,7 +14,7 @@ import pytest
 from support import PATIENCE_S
 
 from dramatiq_diag.reports import calltree
-from dramatiq_diag.reports.cache import form_of, open_download
+from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.calltree import CallTree, Node, functions, render_session, tree_of
 from dramatiq_diag.reports.errors import ReportError
 
@@ -183,7 +183,7 @@ def test_what_is_no_session_is_a_clear_error(tmp_path, stored):
 
 def call_tree(reader: Any, task_id: str, artifact_name: str, form: str = "calltree") -> CallTree:
     artifact = reader.artifacts(task_id)[artifact_name]
-    with open_download(reader.store.blobs, artifact, form_of(artifact, form)) as file:
+    with open_download(reader.store.blobs, artifact, format_of(artifact, form)) as file:
         tree: CallTree = json.load(file)
     return tree
 

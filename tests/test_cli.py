@@ -586,7 +586,7 @@ def test_doctor_tells_runs_that_wait_for_the_store_from_those_that_run(command: 
     spool.open()
     entry = spool.entry()
     entry.append({"a": "run"})
-    entry.write()
+    entry.flush()
     entry.close()
     assert checks_of(command("doctor", "--json"))["backlog"]["status"] == "ok"
 

@@ -204,7 +204,7 @@ def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monke
             recording.stop()
         go_on.wait(PATIENCE_S)
 
-    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "runs_inline", False)
     monkeypatch.setattr(recording_class, step, hang)
     monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
 
@@ -224,7 +224,7 @@ def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monke
     assert {artifacts["pyinstrument_profile"].status for artifacts in found} == {ArtifactStatus.STORED}
     first, *later = [artifacts["memory_profile"] for artifacts in found]
     assert first.status == ArtifactStatus.FAILED
-    assert first.reason == f"HungError at {step}: It did not return within 0.1 s and was abandoned."
+    assert first.reason == f"StepTimeoutError at {step}: It did not return within 0.1 s and was abandoned."
     assert {artifact.status for artifact in later} == {ArtifactStatus.SKIPPED}
     assert {artifact.reason for artifact in later} == {"It hung in another run of this process."}
     (record,) = caplog.records
@@ -243,7 +243,7 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
         waited.append(1)
         go_on.wait(PATIENCE_S)
 
-    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "runs_inline", False)
     monkeypatch.setattr(recording_class, "stop", hang)
     monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
     first_ended = threading.Event()
@@ -273,7 +273,7 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
 def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench, settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory", "pyinstrument"], keep_if="duration>1h")
     recording_class, go_on = _recording_class("memory", {}), threading.Event()
-    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "runs_inline", False)
     monkeypatch.setattr(recording_class, "discard", lambda _: go_on.wait(PATIENCE_S))
     monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
 
@@ -283,7 +283,10 @@ def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench,
         eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
 
     first, second = (stored(given).artifacts(task_id) for task_id in ids)
-    assert first["memory_profile"].reason == "HungError at discard: It did not return within 0.1 s and was abandoned."
+    assert (
+        first["memory_profile"].reason
+        == "StepTimeoutError at discard: It did not return within 0.1 s and was abandoned."
+    )
     assert second["memory_profile"].reason == "It hung in another run of this process."
     assert {found["pyinstrument_profile"].status for found in (first, second)} == {ArtifactStatus.DROPPED}
 
@@ -296,7 +299,7 @@ def test_what_a_slow_collector_raises_is_told_as_ever(bench, settings, stored, m
     def fail(_recording: Any) -> None:
         raise error
 
-    monkeypatch.setattr(recording_class, "quick", False)
+    monkeypatch.setattr(recording_class, "runs_inline", False)
     monkeypatch.setattr(recording_class, "save", fail)
     with bench(given) as tasks:
         task_id = tasks.run(lambda: None, actor_name="work")

@@ -21,7 +21,7 @@ from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
-from dramatiq_diag.statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.store import Store
 
@@ -98,7 +98,7 @@ def seal(spool: Spool, run_id: uuid.UUID) -> Any:
     }
     end = {"status": "succeeded", "finished_at": datetime.now(UTC).isoformat(), "duration_ms": 1.0}
     entry.append({"run": start}, {"to": "memory_profile", "text": f"0.000\t{run_id.int}\n"}, {"end": end})
-    entry.write()
+    entry.flush()
     entry.close()
     entry.path("memray_profile").write_bytes(CAPTURE + run_id.bytes)
     entry.path("memray_profile").chmod(0o600)
@@ -169,7 +169,7 @@ def stored_rows(store: Store) -> dict[tuple[uuid.UUID, str], tuple[str | None, s
     found = {
         key: (artifact.blob_name, artifact.sha256)
         for key, artifact in rows(store).items()
-        if artifact.status in LIVE_STATUSES
+        if artifact.status in DOWNLOADABLE_STATUSES
     }
     assert all(store.blobs.sha256(str(name)) == sha256 for name, sha256 in found.values())
     return found

@@ -19,7 +19,7 @@ from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.delivery import Delivery, Outcome
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.store.store import Bundle
+from dramatiq_diag.store.store import FinishedRun
 
 _RUNS = 11
 _BATCH = 4
@@ -42,7 +42,7 @@ class FlakyStore:
     def failed(self) -> bool:
         return self.calls >= self._fails_at
 
-    def publish(self, bundles: Sequence[Bundle]) -> None:
+    def publish(self, bundles: Sequence[FinishedRun]) -> None:
         self.calls += 1
         if self.calls == self._fails_at and not self._takes:
             raise self._error
@@ -67,7 +67,7 @@ def spool(settings):
 def saved(spool: Spool, number: int) -> Entry:
     entry = spool.entry()
     entry.append(start_record(entry.run_id, task_id=f"task-{number}"), TEXT, END)
-    entry.write()
+    entry.flush()
     entry.close()
     os.utime(entry.path("entry"), (number, number))
     return entry

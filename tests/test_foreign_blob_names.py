@@ -20,7 +20,7 @@ from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store import pins as keeping
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import Artifact
-from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
 
 KEPT = b"the private key of somebody\n"
 
@@ -78,7 +78,7 @@ def store(settings: Callable[..., Settings], store_of: Callable[[Settings], Stor
         status=ArtifactStatus.STORED,
         open=lambda: io.BytesIO(KEPT),
     )
-    store.publish([Bundle(run=run, artifacts=[record])])
+    store.publish([FinishedRun(run=run, artifacts=[record])])
     with store.session() as session:
         session.execute(update(Artifact).values(blob_name=name))
     return store

@@ -232,7 +232,7 @@ def test_a_lock_file_that_a_cleaner_of_old_files_removed_is_made_again(settings)
     owner = spool.owner
     (owner / LOCK_FILE).unlink()
 
-    spool.make_ready()
+    spool.refill_pool()
 
     assert spool.owner == owner
     assert dead_owners_seen_by_another_process(settings().data_dir) == []

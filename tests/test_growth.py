@@ -10,7 +10,7 @@ from typing import Any
 
 from simulation import Simulation, simulated
 
-from dramatiq_diag.runtime.memory_state import VitalsReader
+from dramatiq_diag.runtime.memory_state import MemoryStateReader
 from dramatiq_diag.runtime.rss import RssReader
 
 DAY_S = 24 * 3600
@@ -59,8 +59,8 @@ def pass_days(simulation: Simulation, seconds: float, others: int) -> None:
 
 def test_a_task_of_a_day_beside_a_hundred_others_stays_small(settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory", "logs"], triggers="after 48h: stacks; rss>1000GiB: stacks")
-    state: Any = VitalsReader().read()  # Reading these anew each second of a day would take most of the test.
-    monkeypatch.setattr(VitalsReader, "read", lambda _: state)
+    state: Any = MemoryStateReader().read()  # Reading these anew each second of a day would take most of the test.
+    monkeypatch.setattr(MemoryStateReader, "read", lambda _: state)
     monkeypatch.setattr(RssReader, "rss_bytes", lambda _: state.rss_bytes)
 
     with simulated(given) as simulation:

@@ -13,7 +13,7 @@ from dramatiq_diag.spool import entry as entry_module
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
-from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.store import Store
 
@@ -32,7 +32,7 @@ def text(number: int, length: int = 100) -> dict[str, Any]:
 
 def texts_of(entry: Entry) -> tuple[Any, bytes]:
     """The one artifact of an entry, and what is published of it."""
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
     assert bundle is not None
     (artifact,) = bundle.artifacts
     with artifact.open() as file:
@@ -48,7 +48,7 @@ def test_a_text_that_is_not_held_in_memory_is_published_as_it_was_written(settin
 
     assert artifact.status == ArtifactStatus.STORED
     assert data.decode() == "".join(f"{number}\u00e9?\n" for number in range(10_000))
-    assert read_bundle(entry).held_bytes < 1000
+    assert read_finished_run(entry).held_bytes < 1000
 
 
 def test_of_an_entry_past_the_bound_the_beginning_and_the_end_are_published(settings, monkeypatch):
@@ -61,7 +61,7 @@ def test_of_an_entry_past_the_bound_the_beginning_and_the_end_are_published(sett
     artifact, data = texts_of(entry)
 
     # Then the run ended as it did, and the text has its first and its last line, and a reason
-    assert read_bundle(entry).run.status == RunStatus.SUCCEEDED
+    assert read_finished_run(entry).run.status == RunStatus.SUCCEEDED
     assert artifact.status == ArtifactStatus.PARTIAL
     assert artifact.reason == "Its entry in the spool was too large to be read as a whole."
     written = data.decode().splitlines(keepends=True)
@@ -76,7 +76,7 @@ def test_an_entry_with_a_hole_of_64_mib_is_that_of_an_interrupted_run(settings):
 
     artifact, data = texts_of(entry)
 
-    assert read_bundle(entry).run.status == RunStatus.INTERRUPTED
+    assert read_finished_run(entry).run.status == RunStatus.INTERRUPTED
     assert (artifact.status, data) == (ArtifactStatus.PARTIAL, TEXT["text"].encode())
     assert "too large" in artifact.reason
 
@@ -112,7 +112,7 @@ def test_texts_past_the_limit_of_a_run_are_left_out_and_the_end_is_not(spool, mo
     monkeypatch.setattr(entry_module, "MAX_TEXT_BYTES", 10_000)
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
-    entry.write()
+    entry.flush()
     for number in range(1000):
         entry.append(text(number))
     entry.append(END)
@@ -121,7 +121,7 @@ def test_texts_past_the_limit_of_a_run_are_left_out_and_the_end_is_not(spool, mo
     artifact, data = texts_of(entry)
 
     assert entry.path(ENTRY_SUFFIX).stat().st_size < 12_000
-    assert read_bundle(entry).run.status == RunStatus.SUCCEEDED
+    assert read_finished_run(entry).run.status == RunStatus.SUCCEEDED
     assert artifact.status == ArtifactStatus.PARTIAL
     assert artifact.reason == "The spool keeps 10000 bytes of the texts of a run; the rest was left out."
     assert data.startswith(text(0)["text"].encode())
@@ -134,7 +134,7 @@ def test_what_a_full_disk_does_not_take_is_kept_up_to_a_size(spool, monkeypatch)
     monkeypatch.setattr(entry_module, "MAX_MEMORY_BYTES", 10_000)
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
-    entry.write()
+    entry.flush()
     monkeypatch.setattr("dramatiq_diag.spool.entry.os.write", full)
     for number in range(1000):
         entry.append(text(number))
@@ -145,7 +145,7 @@ def test_what_a_full_disk_does_not_take_is_kept_up_to_a_size(spool, monkeypatch)
     artifact, data = texts_of(entry)
 
     assert entry.memory_bytes < 12_000
-    assert read_bundle(entry).run.status == RunStatus.SUCCEEDED
+    assert read_finished_run(entry).run.status == RunStatus.SUCCEEDED
     assert artifact.status == ArtifactStatus.PARTIAL
     assert artifact.reason.startswith("The disk took nothing more, and 10000 bytes of a run are kept in memory")
     assert data.startswith(text(0)["text"].encode())
@@ -155,7 +155,7 @@ def test_of_a_large_entry_that_someone_removed_both_ends_are_kept(spool, monkeyp
     monkeypatch.setattr(entry_module, "MAX_MEMORY_BYTES", 10_000)
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
-    entry.write()
+    entry.flush()
     for number in range(1000):
         entry.append(text(number))
     entry.append(END)
@@ -165,7 +165,7 @@ def test_of_a_large_entry_that_someone_removed_both_ends_are_kept(spool, monkeyp
     artifact, data = texts_of(entry)
 
     assert entry.memory_bytes < 12_000
-    assert read_bundle(entry).run.status == RunStatus.SUCCEEDED
+    assert read_finished_run(entry).run.status == RunStatus.SUCCEEDED
     assert artifact.status == ArtifactStatus.PARTIAL
     assert data.startswith(text(0)["text"].encode())
     assert data.endswith(text(999)["text"].encode())

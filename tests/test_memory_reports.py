@@ -14,11 +14,11 @@ import pytest
 from dramatiq_diag.collectors.memory import HEADER, MEGABYTE
 from dramatiq_diag.errors import NotInstalledError
 from dramatiq_diag.reports import charts, memory
-from dramatiq_diag.reports.cache import form_of, open_download
+from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.charts import config, history_chart, memory_chart
 from dramatiq_diag.reports.charts.history import _COLOURS
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.formats import FORMS
+from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memory import read_samples, sparkline_points, thin
 from dramatiq_diag.statuses import RunStatus
 
@@ -165,7 +165,7 @@ def profile(bench, settings, stored):
 
 def form(reader: Any, task_id: str, name: str) -> bytes:
     artifact = reader.artifacts(task_id)["memory_profile"]
-    with open_download(reader.store.blobs, artifact, form_of(artifact, name)) as file:
+    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
         return file.read()
 
 
@@ -173,8 +173,8 @@ def test_a_plain_download_is_the_log_itself(profile):
     reader, task_id = profile
     artifact = reader.artifacts(task_id)["memory_profile"]
 
-    assert [*FORMS["memory.datum"]] == ["datum", "csv", "svg", "png", "html", "chart"]
-    assert (form_of(artifact).name, form_of(artifact).render) == ("datum", None)
+    assert [*FORMATS["memory.datum"]] == ["datum", "csv", "svg", "png", "html", "chart"]
+    assert (format_of(artifact).name, format_of(artifact).render) == ("datum", None)
 
 
 def test_csv_has_units_in_its_names(profile):
@@ -226,7 +226,7 @@ def test_a_chart_of_a_long_run_has_few_points_and_its_peak(tmp_path):
 @pytest.mark.parametrize("data", [b"", HEADER.encode(), b"\0" * 100, b"0.000\t1"], ids=ascii)
 @pytest.mark.parametrize("name", ["csv", "svg", "png", "html", "chart"])
 def test_a_log_without_a_sample_is_a_clear_error(tmp_path, name, data):
-    render = FORMS["memory.datum"][name].render
+    render = FORMATS["memory.datum"][name].render
     if name not in ("csv", "chart"):
         pytest.importorskip("vl_convert")
 
@@ -239,7 +239,7 @@ def test_without_its_package_a_picture_says_what_to_install(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "vl_convert", None)
 
     with pytest.raises(NotInstalledError, match=r"pip install 'dramatiq_diag\[web\]'"):
-        in_process(FORMS["memory.datum"][name].render, tmp_path, log((0, 1)))
+        in_process(FORMATS["memory.datum"][name].render, tmp_path, log((0, 1)))
 
 
 # Charts.

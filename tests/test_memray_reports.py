@@ -15,9 +15,9 @@ import pytest
 from support import PATIENCE_S, eventually, finish
 
 import dramatiq_diag
-from dramatiq_diag.reports.cache import form_of, open_download
+from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.formats import FORMS
+from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memray import VIEWS
 
 MEGABYTE = 1024 * 1024
@@ -52,7 +52,7 @@ def capture(bench, settings, stored):
 
 def report(reader: Any, task_id: str, name: str) -> str:
     artifact = reader.artifacts(task_id)["memray_profile"]
-    with open_download(reader.store.blobs, artifact, form_of(artifact, name)) as file:
+    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
         return file.read().decode()
 
 
@@ -64,9 +64,9 @@ def megabytes_of(tree: str, function: str) -> float:
 
 
 def test_every_view_is_a_form_of_a_capture():
-    assert [*FORMS["memray.bin"]][: 1 + len(VIEWS)] == ["capture", *(view.name for view in VIEWS)]
+    assert [*FORMATS["memray.bin"]][: 1 + len(VIEWS)] == ["capture", *(view.name for view in VIEWS)]
     assert {"flamegraph", "table-process", "tree-leaks", "summary-process-leaks", "stats-process"} <= {
-        *FORMS["memray.bin"]
+        *FORMATS["memray.bin"]
     }
 
 

@@ -17,8 +17,8 @@ from dramatiq_diag.collectors.registry import collector_class
 from dramatiq_diag.policy.options import (
     OptionsError,
     judge_options,
-    read_option,
-    read_request,
+    parse_option,
+    parse_request,
     request_value,
     with_options,
 )
@@ -45,14 +45,14 @@ HOUR_S = 3600.0
     ],
 )
 def test_a_request_is_names_or_names_with_options(value, request_):
-    assert read_request(value) == request_
-    assert read_request(json.loads(json.dumps(request_value(request_)))) == request_
+    assert parse_request(value) == request_
+    assert parse_request(json.loads(json.dumps(request_value(request_)))) == request_
 
 
 @pytest.mark.parametrize("value", [None, 0, "memory", b"memory", [1], [["memory"]], {"memory": True}, {1: {}}, [None]])
 def test_what_is_no_request_is_refused(value):
     with pytest.raises(ValueError, match="neither"):
-        read_request(value)
+        parse_request(value)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_what_is_no_request_is_refused(value):
     ],
 )
 def test_an_option_is_read_as_a_person_writes_it(text, value):
-    assert read_option(text) == ("memray", "native_traces", value)
+    assert parse_option(text) == ("memray", "native_traces", value)
 
 
 @pytest.mark.parametrize("text", ["", "=", ".=", "memray=1", "native_traces", ".native_traces=1", "memray.=1"])
 def test_what_is_no_option_is_refused(text):
     with pytest.raises(OptionsError, match=r"write it like memray\.native_traces=true"):
-        read_option(text)
+        parse_option(text)
 
 
 def test_an_option_of_what_is_not_asked_for_is_refused():

@@ -19,7 +19,7 @@ from dramatiq_diag.reports.pyinstrument import read as read_session
 from dramatiq_diag.runtime.bounded_reading import PIECE_BYTES, PiecesFile, contains, lines, read_up_to
 from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.spool.owner_state import STATE_FILE, read_state
-from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.store.blobs.local import BlobStore
 
 MEBIBYTE = 1024**2
@@ -54,7 +54,7 @@ def put_entry(directory: Path, line: bytes, *, start: bool = True) -> Callable[[
 
 
 def publish(entry: Entry, directory: Path) -> None:
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
     assert bundle is not None
     for artifact in bundle.artifacts:
         if artifact.open is not None:

@@ -16,7 +16,7 @@ from support import Postgres
 from dramatiq_diag.errors import RunRefusedError, StoreError, StoreUnavailableError
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.store import Bundle, RunRecord, Store
+from dramatiq_diag.store.store import FinishedRun, RunRecord, Store
 
 #: SQLSTATEs that a run causes: numeric overflow, characters that the database does not have, a constraint, a value that
 #: is too long, a row that is too large.
@@ -30,7 +30,7 @@ OF_THE_SERVER = [
 ]
 
 
-def bundle(**changes: Any) -> Bundle:
+def bundle(**changes: Any) -> FinishedRun:
     now = datetime.now(UTC)
     run = {
         "run_id": uuid.uuid4(),
@@ -44,7 +44,7 @@ def bundle(**changes: Any) -> Bundle:
         "hostname": "host",
         "pid": 1,
     }
-    return Bundle(run=RunRecord(**run | changes), artifacts=[])
+    return FinishedRun(run=RunRecord(**run | changes), artifacts=[])
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from support import PATIENCE_S, eventually
 from dramatiq_diag.errors import BlobMissingError, NotInstalledError, StoreUnavailableError
 from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports import queue as renderings
-from dramatiq_diag.reports.cache import form_of, open_download
+from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
-from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, Renderings
+from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, RenderQueue
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import Artifact
@@ -89,8 +89,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def server(blobs: BlobStore, clock: Clock) -> Iterator[Renderings]:
-    made = Renderings(blobs, clock)
+def server(blobs: BlobStore, clock: Clock) -> Iterator[RenderQueue]:
+    made = RenderQueue(blobs, clock)
     yield made
     made.close()
 
@@ -120,11 +120,11 @@ def read(file: BinaryIO) -> bytes:
         return file.read()
 
 
-def ask(server: Renderings, artifact: Artifact, form: str = "csv", wait_s: float = PATIENCE_S) -> bytes:
-    return read(server.open(artifact, form_of(artifact, form), wait_s))
+def ask(server: RenderQueue, artifact: Artifact, form: str = "csv", wait_s: float = PATIENCE_S) -> bytes:
+    return read(server.open(artifact, format_of(artifact, form), wait_s))
 
 
-def is_waiting(server: Renderings, artifact: Artifact, form: str = "csv") -> bool:
+def is_waiting(server: RenderQueue, artifact: Artifact, form: str = "csv") -> bool:
     with pytest.raises(RenderingInProgress) as progress:
         ask(server, artifact, form, 0)
     return progress.value.waiting
@@ -173,7 +173,7 @@ def test_only_so_many_wait_and_the_next_one_is_told_at_once(server, publish, chi
         # Then both are told how far it is, before anything was rendered
         for asked in (artifact, other):
             with pytest.raises(RenderingInProgress):
-                server.open(asked, form_of(asked, "csv"), PATIENCE_S)
+                server.open(asked, format_of(asked, "csv"), PATIENCE_S)
         children.open()
         assert {answer.result() for answer in answers} == {CSV}
 
@@ -302,11 +302,11 @@ def test_a_form_that_cannot_be_kept_is_given_to_all_the_same(server, publish, ch
     clock.now_s += renderings.REMEMBERED_S
     assert ask(server, artifact) == CSV
     assert children.count == 2
-    assert read(open_download(server._blobs, artifact, form_of(artifact, "csv"))) == CSV
+    assert read(open_download(server._blobs, artifact, format_of(artifact, "csv"))) == CSV
 
 
 def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
-    server = Renderings(blobs)
+    server = RenderQueue(blobs)
     artifacts = [publish() for _ in range(4)]
     children.shut()
     with ThreadPoolExecutor(4) as pool:
@@ -325,14 +325,14 @@ def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
 
 
 def test_making_one_starts_nothing(blobs):
-    server = Renderings(blobs)
+    server = RenderQueue(blobs)
 
     assert threads() == []
     server.close()
 
 
 def test_a_rendering_that_is_stopped_before_it_starts_starts_no_process(tmp_path, children):
-    job = rendering.Rendering()
+    job = rendering.RenderProcess()
     job.stop()
 
     with open(os.devnull, "rb") as source, (tmp_path / "out").open("wb") as target, pytest.raises(ReportError):

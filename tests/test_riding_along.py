@@ -14,7 +14,7 @@ from support import finish, middleware_under_test, running
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.policy import propagation as asking
-from dramatiq_diag.policy.options import read_request
+from dramatiq_diag.policy.options import parse_request
 from dramatiq_diag.policy.propagation import depth_of, parent_run_id, root_task_id
 
 LONG = "x" * 65_536
@@ -99,13 +99,13 @@ def test_a_forged_parent_is_ignored_with_one_warning(parent: Any, caplog: pytest
 )
 def test_a_request_that_is_too_long_or_too_deep_is_refused(request_: Any) -> None:
     with pytest.raises(ValueError, match=r"^(too long|nested too deeply)$"):
-        read_request(request_)
+        parse_request(request_)
 
 
 def test_a_request_of_every_collector_with_options_is_read() -> None:
     wanted = {f"collector-{number}": {"interval": 0.25, "names": ["a", "b"]} for number in range(50)}
-    assert read_request(wanted) == wanted
-    assert read_request([wanted, "memory"]) == {**wanted, "memory": {}}
+    assert parse_request(wanted) == wanted
+    assert parse_request([wanted, "memory"]) == {**wanted, "memory": {}}
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from dramatiq_diag.collectors.time_profile.collector import _SamplerRecording
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.policy.keep_policy import MAX_ACTORS, KeepPolicy
 from dramatiq_diag.policy.keep_rules import Facts, parse_rules
-from dramatiq_diag.policy.quantiles import MIN_COUNT, Durations
+from dramatiq_diag.policy.quantiles import MIN_COUNT, DurationHistogram
 from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.process import WorkerProcess
 
@@ -84,9 +84,9 @@ class Clock:
         return self.now_s
 
 
-def usual_durations() -> Durations:
+def usual_durations() -> DurationHistogram:
     """A hundred durations of 1 to 100 ms."""
-    usual = Durations()
+    usual = DurationHistogram()
     for duration_ms in range(1, 101):
         usual.add(float(duration_ms))
     return usual
@@ -134,7 +134,7 @@ def test_a_quantile_is_off_by_less_than_a_bucket(kind, share):
     }[kind]
     durations = [draw() for _ in range(1500)]
 
-    usual = Durations()
+    usual = DurationHistogram()
     for duration_ms in durations:
         usual.add(duration_ms)
 
@@ -143,7 +143,7 @@ def test_a_quantile_is_off_by_less_than_a_bucket(kind, share):
 
 
 def test_a_few_durations_say_nothing_of_what_is_usual():
-    usual = Durations()
+    usual = DurationHistogram()
     for _ in range(MIN_COUNT - 1):
         usual.add(10.0)
     assert usual.quantile_ms(0.95) is None
@@ -153,7 +153,7 @@ def test_a_few_durations_say_nothing_of_what_is_usual():
 
 
 def test_what_was_usual_is_forgotten():
-    usual = Durations()
+    usual = DurationHistogram()
     for _ in range(5000):
         usual.add(10.0)
     for _ in range(20_000):
@@ -164,7 +164,7 @@ def test_what_was_usual_is_forgotten():
 
 def test_the_memory_of_what_is_usual_is_bounded():
     drawn = random.Random(7)
-    usual = Durations()
+    usual = DurationHistogram()
     for _ in range(50_000):
         usual.add(10 ** drawn.uniform(-20, 20))
     for odd in (0.0, -1.0, 1e300, float("inf")):
@@ -493,7 +493,7 @@ def test_a_run_whose_worker_dies_is_judged_if_it_had_ended(settings, stored, pyt
 def test_a_verdict_that_is_not_ours_counts_for_nothing(spool_entry, dropped):
     entry: Entry = spool_entry({"dropped": dropped})
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
     assert bundle is not None
     (artifact,) = bundle.artifacts
     assert artifact.status == ArtifactStatus.STORED
@@ -510,7 +510,7 @@ def spool_entry(tmp_path: Path) -> Any:
         entry.append({"run": {"run_id": str(entry.run_id), **names, "artifacts": [declared]}})
         entry.append({"to": "memory_profile", "text": "0\t1\n"}, *records)
         entry.append({"end": {"status": "succeeded", "finished_at": now, "duration_ms": 1.0}})
-        entry.write()
+        entry.flush()
         entry.close()
         return entry
 

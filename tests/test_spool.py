@@ -27,7 +27,7 @@ from dramatiq_diag.collectors.names import all_names
 from dramatiq_diag.errors import SpoolError
 from dramatiq_diag.spool.directory import READY_ENTRIES, Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
-from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 
 _FORK = """
@@ -87,7 +87,7 @@ def test_a_closed_spool_leaves_what_is_not_published_to_the_next_worker(settings
     owner = spool.owner
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
-    entry.write()
+    entry.flush()
     entry.close()
 
     spool.close()
@@ -160,13 +160,13 @@ def test_what_was_appended_comes_back_in_order(spool):
     entry = spool.entry()
     records = [start_record(entry.run_id), TEXT, {"to": "memory_profile", "text": "1.000\t2.000\n"}, END]
     entry.append(records[0])
-    entry.write()
+    entry.flush()
     for record in records[1:]:
         entry.append(record)
     entry.close()
 
     assert list(Entry(entry.owner, entry.run_id).records()) == records
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
     assert bundle.run.status == RunStatus.SUCCEEDED
     assert bundle.run.peak_rss_bytes == 1048576
     assert bundle.artifacts[0].open().read() == b"0.000\t1.000\n1.000\t2.000\n"
@@ -175,7 +175,7 @@ def test_what_was_appended_comes_back_in_order(spool):
 def test_appending_from_many_threads_tears_nothing(spool):
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
-    entry.write()
+    entry.flush()
 
     def append(number: int) -> None:
         for _ in range(200):
@@ -198,7 +198,7 @@ def test_a_torn_last_line_costs_itself_alone(settings, cut):
     path = Path(entry.path(ENTRY_SUFFIX))
     path.write_bytes(path.read_bytes()[:-cut])
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
 
     assert bundle.run.status == RunStatus.INTERRUPTED
     assert bundle.artifacts[0].status == ArtifactStatus.PARTIAL
@@ -210,14 +210,14 @@ def test_a_line_that_a_full_disk_tore_spoils_no_other(settings):
     run_id = uuid.uuid4()
     entry = dead_entry(settings().spool, [start_record(run_id), '\n{"to": "memory_pro', TEXT, END], run_id)
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
 
     assert bundle.run.status == RunStatus.SUCCEEDED
     assert bundle.artifacts[0].open().read() == TEXT["text"].encode()
 
 
 def test_an_entry_that_was_never_begun_is_nothing(settings):
-    assert read_bundle(dead_entry(settings().spool, [])) is None
+    assert read_finished_run(dead_entry(settings().spool, [])) is None
 
 
 # Hostile entries: lines of an otherwise good entry.
@@ -301,7 +301,7 @@ def test_a_hostile_line_is_passed_over(settings, line):
     run_id = uuid.uuid4()
     entry = dead_entry(settings().spool, [start_record(run_id), TEXT, line, END], run_id)
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
 
     assert bundle.run.task_id == "task-1"
     assert bundle.artifacts[0].status == ArtifactStatus.STORED
@@ -314,7 +314,7 @@ def test_a_hostile_beginning_is_refused(settings, changes):
     entry = dead_entry(settings().spool, [start_record(run_id, **changes), TEXT, END], run_id)
 
     with pytest.raises(SpoolError, match="does not say which run"):
-        read_bundle(entry)
+        read_finished_run(entry)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -494,7 +494,7 @@ def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker
 def test_a_disk_that_takes_no_more_loses_no_record(spool, monkeypatch):
     entry = spool.entry()
     entry.append(start_record(entry.run_id))
-    entry.write()
+    entry.flush()
 
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
@@ -505,7 +505,7 @@ def test_a_disk_that_takes_no_more_loses_no_record(spool, monkeypatch):
     monkeypatch.undo()
     entry.close()
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
     assert bundle.run.status == RunStatus.SUCCEEDED
     assert bundle.artifacts[0].open().read() == TEXT["text"].encode()
 
@@ -531,19 +531,19 @@ def test_an_interrupt_in_a_write_loses_no_record_and_doubles_none(spool, monkeyp
     def begin() -> None:
         entry.append({"number": 1})
         entry.append({"number": 2})
-        entry.write()
+        entry.flush()
 
     def end() -> None:
-        entry.hold()
+        entry.buffer()
         entry.append({"number": 3})
-        entry.write()
+        entry.flush()
 
     for stage in (begin, end):
         try:
             stage()
         except TimeLimitExceeded:
             if stage is end:
-                entry.write()
+                entry.flush()
 
     # Then each record is there once
     monkeypatch.undo()
@@ -559,7 +559,7 @@ def test_what_json_cannot_hold_is_refused_where_it_is_appended(spool):
     with pytest.raises(TypeError):
         entry.append({"number": object()})
 
-    entry.write()
+    entry.flush()
     assert list(entry.records()) == [{"number": 1}]
     entry.close()
     entry.remove(())
@@ -601,7 +601,7 @@ def test_a_data_dir_that_a_worker_makes_is_private(settings, bench):
 def sealed(spool: Spool) -> Entry:
     entry = spool.entry()
     entry.append(start_record(entry.run_id), TEXT, END)
-    entry.write()
+    entry.flush()
     entry.close()
     return entry
 
@@ -622,8 +622,8 @@ def test_a_published_entry_serves_the_next_run(spool):
     following.append(start_record(following.run_id), END)
     following.write()
     following.close()
-    assert read_bundle(following).run.run_id == following.run_id
-    assert read_bundle(following).artifacts[0].status == ArtifactStatus.FAILED  # Nothing of the text before.
+    assert read_finished_run(following).run.run_id == following.run_id
+    assert read_finished_run(following).artifacts[0].status == ArtifactStatus.FAILED  # Nothing of the text before.
 
 
 def test_entries_are_kept_up_to_a_number(spool):
@@ -633,7 +633,7 @@ def test_entries_are_kept_up_to_a_number(spool):
         spool.discard(entry, [])
 
     assert len(list(spool.owner.glob("*.entry"))) == 2 * READY_ENTRIES
-    spool.make_ready()
+    spool.refill_pool()
     assert len(list(spool.owner.glob("*.entry"))) == 2 * READY_ENTRIES
 
 

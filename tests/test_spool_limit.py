@@ -99,7 +99,7 @@ def test_small_files_count_with_the_blocks_that_they_take(settings):
 def test_entries_made_beforehand_do_not_fill_a_spool(settings):
     spool = Spool(settings(spool_max_bytes=1))
     spool.open()
-    spool.make_ready()
+    spool.refill_pool()
 
     assert spool.measure() == 0
     assert not spool.full
@@ -115,7 +115,7 @@ def test_what_is_held_in_memory_is_bounded_in_bytes(settings, monkeypatch):
     for _ in range(20):
         entry = spool.entry()
         entry.append(start_record(entry.run_id), TEXT | {"text": "x" * 30_000}, END)
-        entry.write()
+        entry.flush()
         entry.close()
         entries.append(entry)
 

@@ -9,17 +9,17 @@ import pytest
 from spool_support import TEXT, dead_entry, start_record
 
 from dramatiq_diag.collectors.base import Collector
-from dramatiq_diag.runtime.memory_state import Vitals
+from dramatiq_diag.runtime.memory_state import MemoryState
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
 from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_state
-from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.spool.reader import read_finished_run
 
 HOUR_S = 3600
 
 
-def vitals(rss_bytes: int) -> Vitals:
-    return Vitals(rss_bytes=rss_bytes, available_bytes=2**34, total_bytes=2**35, oom_kills=3, boot_id="b" * 36)
+def vitals(rss_bytes: int) -> MemoryState:
+    return MemoryState(rss_bytes=rss_bytes, available_bytes=2**34, total_bytes=2**35, oom_kills=3, boot_id="b" * 36)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def dead_run_with_state(root, at: float):
 def test_an_interrupted_run_lived_until_the_last_look_at_its_process(settings):
     entry = dead_run_with_state(settings().spool, at=5000.0)
 
-    run = read_bundle(entry).run
+    run = read_finished_run(entry).run
 
     assert run.finished_at.timestamp() == 5000.0
     assert run.duration_ms == 4_000_000.0
@@ -107,7 +107,7 @@ def test_an_interrupted_run_lived_until_the_last_look_at_its_process(settings):
 def test_a_look_from_before_a_run_says_nothing_of_it(settings):
     entry = dead_run_with_state(settings().spool, at=999.0)
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
 
     assert bundle.run.finished_at.timestamp() == 1001.0
     assert bundle.run.peak_rss_bytes == TEXT["peak_rss_bytes"]

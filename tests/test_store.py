@@ -15,7 +15,7 @@ from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, St
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import StoreState
-from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 
@@ -49,8 +49,8 @@ def artifact_record(data: bytes | None = b"0.000\t1.000\n", **changes: Any) -> A
     return ArtifactRecord(**values | changes)
 
 
-def bundle(run: RunRecord | None = None, *artifacts: ArtifactRecord) -> Bundle:
-    return Bundle(run=run or run_record(), artifacts=artifacts or [artifact_record()])
+def bundle(run: RunRecord | None = None, *artifacts: ArtifactRecord) -> FinishedRun:
+    return FinishedRun(run=run or run_record(), artifacts=artifacts or [artifact_record()])
 
 
 @pytest.fixture

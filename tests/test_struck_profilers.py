@@ -138,7 +138,7 @@ def test_an_interrupt_at_any_point_leaves_profilers_usable(
             last = run_once(striker)
             going_on = striker.point is not None
             assert_usable(used_tracker)
-            assert middleware.process.services.profile_hook.take(striker, "next", 0) is None, striker.point
+            assert middleware.process.services.profile_hook.acquire_exclusive(striker, "next", 0) is None, striker.point
             middleware.process.services.profile_hook.release(striker)
         assert middleware.flush(PATIENCE_S)
 

@@ -73,7 +73,7 @@ class Notes(Collector):
         return self.recording_class(self, run)
 
     class recording_class(Recording):  # noqa: N801 - stands for an attribute.
-        quick = True
+        runs_inline = True
 
         def __init__(self, collector: Collector, run: Any) -> None:
             self.collector = collector

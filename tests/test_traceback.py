@@ -15,7 +15,7 @@ from dramatiq.middleware import TimeLimitExceeded
 from spool_support import dead_entry, start_record
 
 from dramatiq_diag.runtime.tracebacks import MAX_LENGTH, take_traceback, traceback_text
-from dramatiq_diag.spool.reader import read_bundle
+from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.worker import run as run_module
 
@@ -357,7 +357,7 @@ def test_an_entry_s_traceback_is_not_trusted(tmp_path, record, kept):
     run_id = uuid.uuid4()
     entry = dead_entry(tmp_path, [start_record(run_id), FAILED, record], run_id)
 
-    bundle = read_bundle(entry)
+    bundle = read_finished_run(entry)
 
     assert bundle is not None
     assert bundle.run.status == RunStatus.FAILED
@@ -367,7 +367,7 @@ def test_an_entry_s_traceback_is_not_trusted(tmp_path, record, kept):
 def test_a_run_whose_process_died_before_it_was_saved_has_none(tmp_path):
     run_id = uuid.uuid4()
 
-    bundle = read_bundle(dead_entry(tmp_path, [start_record(run_id), FAILED], run_id))
+    bundle = read_finished_run(dead_entry(tmp_path, [start_record(run_id), FAILED], run_id))
 
     assert bundle is not None
     assert (bundle.run.exception_type, bundle.run.exception_traceback) == ("ValueError", None)

@@ -25,7 +25,7 @@ from dramatiq_diag.collectors.memray import MemrayCollector, _MemrayRecording
 from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
 from dramatiq_diag.policy.trigger_rules import parse_triggers, trigger_text
 from dramatiq_diag.reports.memray import peak_stacks
-from dramatiq_diag.runtime.memory_state import Vitals, VitalsReader
+from dramatiq_diag.runtime.memory_state import MemoryState, MemoryStateReader
 from dramatiq_diag.runtime.stack_dump import MAX_BYTES
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.late_start import Late
@@ -296,13 +296,13 @@ def test_a_trigger_of_memory_fires_when_the_process_has_grown(bench, settings, s
     given = settings(task_diagnostics=["memory"], triggers="rss>1GiB: stacks; rss>2GiB: stacks")
     rss_bytes = [100 * MIB]
     looks: list[int] = []
-    read = VitalsReader.read
+    read = MemoryStateReader.read
 
-    def read_and_note(reader: VitalsReader) -> Vitals:
+    def read_and_note(reader: MemoryStateReader) -> MemoryState:
         looks.append(rss_bytes[0])
         return read(reader).model_copy(update={"rss_bytes": rss_bytes[0]})
 
-    monkeypatch.setattr(VitalsReader, "read", read_and_note)
+    monkeypatch.setattr(MemoryStateReader, "read", read_and_note)
 
     with bench(given) as tasks:
         runs = Runs(tasks)
@@ -475,14 +475,14 @@ def test_the_timer_of_a_trigger_rings_once(bench, settings, monkeypatch):
 
 def test_a_look_that_fails_costs_that_look_alone(bench, settings, stored, monkeypatch, caplog):
     given = settings(task_diagnostics=["memory"], triggers="after 1s: stacks")
-    read, fails = VitalsReader.read, [True]
+    read, fails = MemoryStateReader.read, [True]
 
-    def out_of_descriptors(reader: VitalsReader) -> Any:
+    def out_of_descriptors(reader: MemoryStateReader) -> Any:
         if fails:
             raise OSError(24, "Too many open files")
         return read(reader)
 
-    monkeypatch.setattr(VitalsReader, "read", out_of_descriptors)
+    monkeypatch.setattr(MemoryStateReader, "read", out_of_descriptors)
 
     with bench(given) as tasks, caplog.at_level(logging.WARNING):
         runs = Runs(tasks)

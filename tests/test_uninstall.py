@@ -56,7 +56,7 @@ def used(given, stub_broker) -> Settings:
     entry = Entry(owner, uuid.uuid4())
     entry.create()
     entry.append({"run": {}})
-    entry.write()
+    entry.flush()
     entry.close()
     return given
 

@@ -11,7 +11,7 @@ import pytest
 from support import eventually
 
 from dramatiq_diag.runtime import memory_state as vitals
-from dramatiq_diag.runtime.memory_state import Vitals, VitalsReader
+from dramatiq_diag.runtime.memory_state import MemoryState, MemoryStateReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
@@ -76,9 +76,9 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
     assert f" of {format_size(psutil.virtual_memory().total)} available" in memory.reason
 
 
-def vitals_of(**changes: int) -> Vitals:
+def vitals_of(**changes: int) -> MemoryState:
     given = {"rss_bytes": 800 * MEGABYTE, "available_bytes": 3000 * MEGABYTE, "total_bytes": 4000 * MEGABYTE}
-    return Vitals(**given | changes)
+    return MemoryState(**given | changes)
 
 
 def test_plenty_of_memory_is_no_reason():
@@ -176,7 +176,7 @@ def test_the_innermost_limit_counts(tmp_path, monkeypatch, membership, files, ex
         lambda path, *rest: membership if str(path) == "/proc/self/cgroup" else read_text(path, *rest),
     )
 
-    found = VitalsReader().read()
+    found = MemoryStateReader().read()
 
     assert (found.cgroup_bytes, found.cgroup_limit_bytes) == expected
     assert found.rss_bytes == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.2)

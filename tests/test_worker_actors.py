@@ -98,7 +98,7 @@ def test_a_worker_says_it_again_now_and_then_and_not_all_the_time(given, store, 
 
     monkeypatch.setattr(capturing, "note_actors", counted)
     looked = []
-    monkeypatch.setattr(capturing.Capturing, "_look", lambda self: looked.append(self))
+    monkeypatch.setattr(capturing.CaptureClient, "_look", lambda self: looked.append(self))
     with bench(given) as tasks:
         tasks.actor(work)
         eventually(lambda: noted(store), "the worker has said it")

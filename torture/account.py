@@ -17,7 +17,7 @@ from sqlalchemy import select
 from dramatiq_diag import Settings
 from dramatiq_diag.errors import StoreError
 from dramatiq_diag.maintenance.consistency import check
-from dramatiq_diag.statuses import LIVE_STATUSES, RunStatus
+from dramatiq_diag.statuses import DOWNLOADABLE_STATUSES, RunStatus
 from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.store import Store
 
@@ -84,7 +84,7 @@ class Auditor(Recurring):
     def _look(self) -> None:
         try:
             with self._store.session() as session:
-                query = select(Artifact.artifact_id).where(Artifact.status.in_(LIVE_STATUSES))
+                query = select(Artifact.artifact_id).where(Artifact.status.in_(DOWNLOADABLE_STATUSES))
                 self.seen.update(session.execute(query).scalars())
         except StoreError:  # It is away, which is what this is about.
             return
@@ -133,11 +133,11 @@ def _wrong_artifacts(runs: list[TaskRun], artifacts: list[Artifact], seen: set[u
     names: dict[uuid.UUID, list[str]] = {run.run_id: [] for run in runs}
     for artifact in artifacts:
         names[artifact.run_id].append(artifact.name)
-        if artifact.status not in LIVE_STATUSES and not artifact.reason:
+        if artifact.status not in DOWNLOADABLE_STATUSES and not artifact.reason:
             yield f"artifact {artifact.artifact_id} is {artifact.status} without a reason"
     for run_id, found in names.items():
         if sorted(found) != sorted(_ARTIFACTS):
             yield f"run {run_id} has the artifacts {sorted(found)}"
-    lost = seen - {artifact.artifact_id for artifact in artifacts if artifact.status in LIVE_STATUSES}
+    lost = seen - {artifact.artifact_id for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES}
     if lost:
         yield f"{len(lost)} artifacts had been stored and are not any more, {min(lost)} among them"

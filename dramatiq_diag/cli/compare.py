@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..documents.runs import run_document
-from ..reports.cache import form_of, open_download
+from ..reports.cache import format_of, open_download
 from ..reports.comparison import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
 from ..reports.tree_diff import FunctionChange
 from ..settings import Settings
@@ -43,7 +43,7 @@ def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int |
     with opened_store(Settings()) as store:
         a, b = _compared(store, task_a, attempt_a), _compared(store, task_b, attempt_b)
         comparison = compare_runs(
-            a, b, lambda artifact, form: open_download(store.blobs, artifact, form_of(artifact, form))
+            a, b, lambda artifact, form: open_download(store.blobs, artifact, format_of(artifact, form))
         )
     if as_json:
         echo_json(comparison.document)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from ..errors import BlobMissingError, DiagnosticsError
 from ..reports.cache import open_download
-from ..statuses import LIVE_STATUSES
+from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.models import Artifact
 from ..store.store import Store
 
@@ -25,7 +25,7 @@ class DownloadError(DiagnosticsError):
 
 def downloadable(artifacts: Iterable[Artifact]) -> list[Artifact]:
     """Returns: Those artifacts that have a file now."""
-    return [artifact for artifact in artifacts if artifact.status in LIVE_STATUSES]
+    return [artifact for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
 
 
 def choose_targets(artifacts: Sequence[Artifact], directory: Path) -> list[Path]:

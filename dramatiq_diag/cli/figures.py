@@ -11,11 +11,11 @@ import click
 
 from ..documents.runs import absence
 from ..errors import DiagnosticsError
-from ..reports.cache import form_of, open_download
+from ..reports.cache import format_of, open_download
 from ..reports.calltree import CallTree
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
-from ..statuses import LIVE_STATUSES, ArtifactStatus
+from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus
 from ..store.attempts import RankedRun, count_attempts
 from ..store.models import Artifact
 from ..store.reasons import shared_reason
@@ -83,7 +83,7 @@ def _read(run: RankedRun, named: Mapping[str, Artifact], name: str, read: Callab
     artifact = named.get(name)
     if artifact is None:
         return Missing(reason=absence(name, run.run.status))
-    if artifact.status not in LIVE_STATUSES:
+    if artifact.status not in DOWNLOADABLE_STATUSES:
         return Missing(reason=f"{artifact.name} is {artifact.status}: {artifact.reason or ''}")
     try:
         return read(artifact)
@@ -100,7 +100,7 @@ def _samples(store: Store, artifact: Artifact) -> list[Sample]:
 
 
 def _tree(store: Store, artifact: Artifact) -> CallTree:
-    with open_download(store.blobs, artifact, form_of(artifact, "calltree")) as file:
+    with open_download(store.blobs, artifact, format_of(artifact, "calltree")) as file:
         tree: CallTree = json.load(file)
     return tree
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..settings import Settings
-from ..statuses import LIVE_STATUSES
+from ..statuses import DOWNLOADABLE_STATUSES
 from ..store import pins as keeping
 from ..store.attempts import RankedRun
 from ..store.runs import artifacts_of
@@ -87,7 +87,7 @@ def _ask(store: Store, run: RankedRun) -> None:
         raise click.UsageError("There is no terminal to ask at; say --yes to delete.")
     with store.session() as session:
         artifacts = artifacts_of(session, [run.run.run_id])[run.run.run_id]
-    live = [artifact for artifact in artifacts if artifact.status in LIVE_STATUSES]
+    live = [artifact for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
     what = f"{_count(len(live))} ({format_size(sum(artifact.size_bytes or 0 for artifact in live))})"
     click.confirm(f"Delete {what} of {_name(run)} for good?", abort=True)
 

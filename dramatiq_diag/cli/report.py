@@ -12,10 +12,10 @@ import click
 
 from ..documents.runs import absence
 from ..errors import DiagnosticsError
-from ..reports.cache import form_of, open_download
+from ..reports.cache import format_of, open_download
 from ..reports.formats import Form
 from ..settings import Settings
-from ..statuses import LIVE_STATUSES
+from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.models import Artifact, TaskRun
 from ..store.runs import artifacts_of
 from ..text import printable
@@ -87,7 +87,7 @@ def report(
         with store.session() as session:
             run = chosen_run(session, task_id, attempt)
             artifact = _find(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
-        form = form_of(artifact, format_name)
+        form = format_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(form)
         with open_download(store.blobs, artifact, form) as source:
@@ -101,7 +101,7 @@ def _find(run: TaskRun, artifacts: list[Artifact], name: str) -> Artifact:
     artifact = next((found for found in artifacts if found.name == name), None)
     if artifact is None:
         raise DiagnosticsError(absence(name, run.status))
-    if artifact.status not in LIVE_STATUSES:
+    if artifact.status not in DOWNLOADABLE_STATUSES:
         raise DiagnosticsError(f"{name} is {artifact.status}: {printable(artifact.reason or '')}")
     return artifact
 

@@ -56,7 +56,7 @@ class CollectorSettings(Protocol):
 class RunFiles(Protocol):
     """The files of one run in the spool, one for each name of an artifact, besides its entry."""
 
-    def write(self) -> None:
+    def flush(self) -> None:
         """Writes the records of the entry that are buffered until the task starts."""
 
     def path(self, name: str) -> Path:
@@ -126,7 +126,7 @@ class Recording:
     reason: str | None = None
     "Why the artifact is only partial, in words for a person; None while it is whole."
 
-    quick: ClassVar[bool] = False
+    runs_inline: ClassVar[bool] = False
     """Whether `start`, `stop` and `save` are sure to return at once, or have to run on the threads that call them.
 
     Any other recording's steps run on a thread of their own, and one that hangs is abandoned: the artifact is `failed`,

@@ -8,7 +8,7 @@ from ..runtime.ticker import Timer
 from .base import Collector, Recording, RunContext
 
 
-class SampledRecording(Recording):
+class IntervalRecording(Recording):
     """Calls `sample` on the task's thread at both ends, and on the ticker's in between; never two at once.
 
     Parameters:
@@ -17,7 +17,7 @@ class SampledRecording(Recording):
       interval_s: Seconds between samples.
     """
 
-    quick = True
+    runs_inline = True
 
     def __init__(self, collector: Collector, run: RunContext, interval_s: float) -> None:
         self.collector = collector

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .base import Collector, Options, Recording, RunContext
-from .interval import SampledRecording
+from .interval import IntervalRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 
@@ -53,7 +53,7 @@ class MemoryCollector(Collector):
         return _MemoryRecording(self, run, self.settings.memory_interval if asked_s is None else asked_s)
 
 
-class _MemoryRecording(SampledRecording):
+class _MemoryRecording(IntervalRecording):
     """Besides the samples of the interval it has those of looks at which there is something to see.
 
     That is: in the first seconds each time that the time since the start has doubled, for a task that is killed early;

@@ -116,7 +116,7 @@ class _MemrayRecording(Recording):
     whatever has been done.
     """
 
-    quick = True
+    runs_inline = True
 
     def __init__(self, collector: MemrayCollector, run: RunContext, memray: Any) -> None:
         self.collector = collector
@@ -139,9 +139,9 @@ class _MemrayRecording(Recording):
     def start(self) -> None:
         if not self.run.is_executing:
             # What follows takes its time, and the run is to be known if the process dies meanwhile.
-            self.run.entry.write()
+            self.run.entry.flush()
         wait_s = 0.0 if self.run.is_executing else self.collector.settings.memray_wait
-        refusal = self.hook.take(self, self.run.task_id, wait_s)
+        refusal = self.hook.acquire_exclusive(self, self.run.task_id, wait_s)
         if refusal is not None:
             raise SkippedError(refusal)
         try:

@@ -10,7 +10,7 @@ import psutil
 from pydantic import Field
 
 from .base import Collector, CollectorSettings, Options, Recording, RunContext
-from .interval import SampledRecording
+from .interval import IntervalRecording
 
 #: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
 HEADER = (
@@ -80,7 +80,7 @@ class ResourcesCollector(Collector):
             return [None] * count
 
 
-class _ResourcesRecording(SampledRecording):
+class _ResourcesRecording(IntervalRecording):
     collector: ResourcesCollector
     first: list[_Figure] | None = None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..runtime.coroutines import CoroutineWatch
+from ..runtime.coroutines import CoroutineTracker
 from ..runtime.profile_hook import ProfileHook
 from ..runtime.rss import RssReader
 from ..runtime.switch_interval import SwitchInterval
@@ -29,7 +29,7 @@ class Services:
     rss: RssReader = field(default_factory=RssReader)
     profile_hook: ProfileHook = field(default_factory=ProfileHook)
     switch_interval: SwitchInterval = field(default_factory=SwitchInterval)
-    coroutines: CoroutineWatch = field(default_factory=CoroutineWatch)
+    coroutines: CoroutineTracker = field(default_factory=CoroutineTracker)
     hostname: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 

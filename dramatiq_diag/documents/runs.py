@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, with_config
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from ..statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from ..store.attempts import RankedRun, list_attempts
 from ..store.models import Artifact
 from ..store.runs import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
@@ -264,7 +264,7 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[s
     return {
         artifact.name: base_url + signer.url_path(str(artifact.artifact_id), artifact.filename)
         for artifact in artifacts
-        if artifact.status in LIVE_STATUSES
+        if artifact.status in DOWNLOADABLE_STATUSES
     }
 
 

@@ -15,7 +15,7 @@ from ..statuses import RunStatus
 from .allowed_texts import ALLOWED_RULES
 from .keep_rules import Facts, Rule, parse_rules
 from .propagation import KEEP_IF_OPTION
-from .quantiles import Durations
+from .quantiles import DurationHistogram
 
 #: Actors whose usual durations are known; the least recently executed one is forgotten first.
 MAX_ACTORS = 1000
@@ -34,7 +34,7 @@ class KeepPolicy:
         self._for_all = parse_rules(keep_if)
         self._by_actor: dict[str, tuple[Rule, ...]] = {}
         self._lock = threading.Lock()
-        self._usual: OrderedDict[str, Durations] = OrderedDict()
+        self._usual: OrderedDict[str, DurationHistogram] = OrderedDict()
 
     def rules_of(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
         """Returns: The rules for an actor's runs; without any all are kept."""
@@ -68,7 +68,7 @@ class KeepPolicy:
         with self._lock:
             usual = self._usual.get(actor_name)
             if usual is None:
-                usual = self._usual[actor_name] = Durations()
+                usual = self._usual[actor_name] = DurationHistogram()
                 if len(self._usual) > MAX_ACTORS:
                     self._usual.popitem(last=False)
             self._usual.move_to_end(actor_name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..text import parse_duration_ms, parse_size_bytes, split_texts
-from .quantiles import Durations
+from .quantiles import DurationHistogram
 
 _RSS_SUBJECTS = ("peak_rss", "rss_growth")
 
@@ -38,7 +38,7 @@ class Rule:
     text: str = ""
     "As it was written."
 
-    def holds(self, facts: Facts, usual: Durations) -> bool:
+    def holds(self, facts: Facts, usual: DurationHistogram) -> bool:
         """Returns: Whether a run is to be kept for it."""
         if self.subject == "failed":
             return facts.failed

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..collectors.base import Collector, Options
 
 #: Name of each collector that is asked for -> its options, as they were given.
-Request = Mapping[str, Mapping[str, Any]]
+DiagnosticsRequest = Mapping[str, Mapping[str, Any]]
 
 #: How long a request may be as JSON, in characters, and how deeply nested: it rides along with every message that is
 #: sent further on, and whoever enqueues a message decides what is in it.
@@ -25,7 +25,7 @@ class OptionsError(DiagnosticsError, ValueError):
     """An option of a collector is not allowed."""
 
 
-def read_request(value: Any) -> dict[str, dict[str, Any]]:
+def parse_request(value: Any) -> dict[str, dict[str, Any]]:
     """Reads what is asked for: a list of names, or a mapping of names to options; in a list each may be either.
 
     Raises:
@@ -45,7 +45,7 @@ def read_request(value: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def with_all(request: Request, allowed: Container[str]) -> dict[str, Mapping[str, Any]]:
+def with_all(request: DiagnosticsRequest, allowed: Container[str]) -> dict[str, Mapping[str, Any]]:
     """Replaces `all` by the names that it stands for here, as far as they are allowed.
 
     Raises:
@@ -74,12 +74,12 @@ def _length(value: Any, depth: int = 0) -> int:
     return 2 + sum(_length(part, depth + 1) for part in inner)
 
 
-def request_value(request: Request) -> list[Any]:
-    """Returns: What `read_request` reads as this request, as short as JSON can say it."""
+def request_value(request: DiagnosticsRequest) -> list[Any]:
+    """Returns: What `parse_request` reads as this request, as short as JSON can say it."""
     return [{name: dict(options)} if options else name for name, options in request.items()]
 
 
-def read_option(text: str) -> tuple[str, str, Any]:
+def parse_option(text: str) -> tuple[str, str, Any]:
     """Reads `memray.native_traces=true`, as a person writes it. Returns: Collector, option, value.
 
     Raises:
@@ -99,7 +99,7 @@ def with_options(names: Iterable[str], texts: Iterable[str]) -> dict[str, dict[s
     """Returns: A request for these names, with the options out of texts. Raises: OptionsError."""
     request: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in texts:
-        name, option, value = read_option(text)
+        name, option, value = parse_option(text)
         if name not in request and (ALL not in request or name not in all_names(here=False)):
             raise OptionsError(f"{text!r:.100} is an option of {name!r:.100}, which is not asked for.")
         request.setdefault(name, {})[option] = value

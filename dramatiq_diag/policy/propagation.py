@@ -15,7 +15,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
 if TYPE_CHECKING:
-    from .options import Request
+    from .options import DiagnosticsRequest
 
 #: The option of messages and actors: names of collectors, with their options where there are any.
 OPTION = "diagnostics"
@@ -46,7 +46,7 @@ _warned: set[str] = set()
 
 # Not frozen: that takes eight times as long to make, and a share of 1 % has one made for each of the other 99.
 @dataclass(slots=True, eq=False)
-class Sender:
+class SendingTask:
     """The task that is being executed, as far as what it sends is to know of it."""
 
     message: Message[Any]
@@ -54,7 +54,7 @@ class Sender:
     "Whether what it sends is to know the task that all began with; only shares depend on it."
     run_id: UUID | None = None
     "Its run; None while it is not diagnosed."
-    request: Request | None = None
+    request: DiagnosticsRequest | None = None
     "What was asked for and is passed on; None where nobody asked, or too far away."
     depth: int = 0
     "How many tasks are between it and whoever asked."
@@ -62,10 +62,10 @@ class Sender:
 
 # Both hold for a thread, or for a coroutine and what it starts. The sender stays until the message is acknowledged:
 # Dramatiq sends what follows a task (retries, pipelines, callbacks) when our hooks for it are already through.
-_sender: ContextVar[Sender | None] = ContextVar("dramatiq_diag.sender", default=None)
+_sender: ContextVar[SendingTask | None] = ContextVar("dramatiq_diag.sender", default=None)
 _asked: ContextVar[tuple[str, ...] | None] = ContextVar("dramatiq_diag.asked", default=None)
 
-set_sender = _sender.set
+set_sending_task = _sender.set
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def prepare(message: Message[Any]) -> None:
         _pass_on(sender, options)
 
 
-def _pass_on(sender: Sender, options: dict[str, Any]) -> None:
+def _pass_on(sender: SendingTask, options: dict[str, Any]) -> None:
     """Names the run that sends. A copy of what was passed on is passed on anew: it would go on for ever otherwise."""
     options[_PARENT] = str(sender.run_id)
     if OPTION in options and _DEPTH not in options:

@@ -20,7 +20,7 @@ _LONGEST_MS = 1e10
 _LOG_RATIO = math.log(_RATIO)
 
 
-class Durations:
+class DurationHistogram:
     """The recent durations of one kind, in buckets that are each 5 % wide.
 
     Note:

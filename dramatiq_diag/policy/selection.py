@@ -17,7 +17,7 @@ from ..collectors.base import Collector, Options, UnavailableCollector
 from ..collectors.names import ALL, COLLECTOR_NAMES, expand
 from ..collectors.registry import chosen, stand_in_for
 from ..runtime.task_log import Warn
-from .options import OptionsError, Request, judge_options, read_request, with_all
+from .options import DiagnosticsRequest, OptionsError, judge_options, parse_request, with_all
 from .propagation import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
 
 _MISSING = object()
@@ -32,7 +32,7 @@ class Choice:
 
     collectors: tuple[Collector, ...] = ()
     "In the order of starting."
-    request: Request = field(default_factory=dict)
+    request: DiagnosticsRequest = field(default_factory=dict)
     "Name of each of them -> its options, as they were given."
     options: Mapping[str, Options] = field(default_factory=dict)
     "Name of a collector -> its options, where any were given and are allowed."
@@ -57,7 +57,7 @@ class WantedCapture(Protocol):
     @property
     def capture_id(self) -> UUID: ...
     @property
-    def diagnostics(self) -> Request: ...
+    def diagnostics(self) -> DiagnosticsRequest: ...
 
 
 class OpenCaptures(Protocol):
@@ -137,7 +137,7 @@ class Selection:
         request = self._read(actor_name, wanted, "message")
         return None if request is None else replace(self._choose(request, "message"), requested=True)
 
-    def refusal(self, request: Request) -> str | None:
+    def refusal(self, request: DiagnosticsRequest) -> str | None:
         """Returns: Why this process cannot do all that is asked for, in words; None where it can."""
         request = with_all(request, self.allowed)
         missing = sorted(request.keys() - self.allowed)
@@ -169,10 +169,10 @@ class Selection:
         self.samples = self.samples or rate < 1
         return float(rate)
 
-    def _read(self, actor_name: str, wanted: Any, where: str) -> Request | None:
+    def _read(self, actor_name: str, wanted: Any, where: str) -> DiagnosticsRequest | None:
         """Returns: What is asked for, allowed or not; None where the option cannot be read."""
         try:
-            request = with_all(read_request(wanted), self.allowed)
+            request = with_all(parse_request(wanted), self.allowed)
         except ValueError as error:
             self._warn(
                 actor_name,
@@ -190,7 +190,7 @@ class Selection:
             )
         return request
 
-    def _choose(self, request: Request, where: str) -> Choice:
+    def _choose(self, request: DiagnosticsRequest, where: str) -> Choice:
         """Chooses what is allowed of a request.
 
         Parameters:

@@ -9,7 +9,7 @@ import sys
 
 from ..errors import NotInstalledError
 from .errors import ReportError
-from .formats import FORMS
+from .formats import FORMATS
 from .process import NOT_INSTALLED, REFUSED, TIMEOUT_S
 
 #: CPU seconds that it may take, all its threads together.
@@ -42,7 +42,7 @@ def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
 
 
 def _render(stored_form: str, form: str) -> None:
-    renderer = FORMS[stored_form][form].render
+    renderer = FORMATS[stored_form][form].render
     assert renderer is not None
     with open(os.dup(1), "wb") as target:
         os.dup2(2, 1)  # What a library prints is not part of the report.

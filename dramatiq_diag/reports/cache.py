@@ -15,20 +15,20 @@ from ..errors import BlobMissingError, StoreUnavailableError
 from ..store.blobs.local import BlobStore
 from ..store.models import Artifact
 from .errors import ReportError, UnknownFormatError
-from .formats import FORMS, Form
+from .formats import FORMATS, Form
 from .process import render
 
 _logger = get_logger(__name__)
 
 
-def form_of(artifact: Artifact, name: str | None = None) -> Form:
+def format_of(artifact: Artifact, name: str | None = None) -> Form:
     """Returns: The form of that name, or without one what a plain download gives.
 
     Raises:
       UnknownFormatError: When the artifact has no form of that name.
       ReportError: When it is stored in a form that this version does not know.
     """
-    forms = FORMS.get(_stored_form(artifact), {})
+    forms = FORMATS.get(_stored_form(artifact), {})
     if artifact.stored_as is not None and not forms:
         raise ReportError(f"This version of dramatiq_diag cannot render {artifact.stored_as!r}.")
     if name is None:
@@ -57,9 +57,9 @@ def open_download(blobs: BlobStore, artifact: Artifact, form: Form | None = None
       ReportError: When it cannot be rendered: it is damaged, too large, or in a form that this version does not know.
       NotInstalledError: When the package that renders it is missing.
     """
-    form = form or form_of(artifact)
-    file = open_at_once(blobs, artifact, form) or render_and_keep(blobs, artifact, form)
-    return file or open_kept(blobs, artifact, form)
+    form = form or format_of(artifact)
+    file = open_at_once(blobs, artifact, form) or render_to_cache(blobs, artifact, form)
+    return file or open_cached(blobs, artifact, form)
 
 
 def open_at_once(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO | None:
@@ -67,12 +67,12 @@ def open_at_once(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO |
     if form.render is None:
         return blobs.open(blob_name_of(artifact))
     try:
-        return open_kept(blobs, artifact, form)
+        return open_cached(blobs, artifact, form)
     except BlobMissingError:
         return None
 
 
-def open_kept(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO:
+def open_cached(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO:
     """Returns: A form that was rendered and kept. Raises: BlobMissingError when there is none."""
     file = blobs.open(blob_name_of(artifact), rendered=form.name)
     if file.seek(0, io.SEEK_END):
@@ -82,7 +82,7 @@ def open_kept(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO:
     raise BlobMissingError
 
 
-def render_and_keep(
+def render_to_cache(
     blobs: BlobStore, artifact: Artifact, form: Form, render: Callable[..., None] = render
 ) -> BinaryIO | None:
     """Renders a form, and keeps it where the store can be written.
@@ -113,7 +113,7 @@ def render_and_keep(
             _logger.warning("A rendered report is not kept: %s", error)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it.
         try:
-            write(file)  # Rendering again next time is better than no answer now.
+            write(file)  # RenderProcess again next time is better than no answer now.
         except BaseException:
             file.close()
             raise

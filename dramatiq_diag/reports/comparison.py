@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from ..documents.runs import RunDocument, absence, described
 from ..errors import BlobMissingError, NotInstalledError
-from ..statuses import LIVE_STATUSES
+from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.models import Artifact
 from ..text import format_size
 from .calltree import CallTree
@@ -149,7 +149,7 @@ def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[A
     artifact = run.artifacts.get(name)
     if artifact is None:
         return None, absence(name, run.run["status"], f"run {which}")
-    if artifact.status not in LIVE_STATUSES:
+    if artifact.status not in DOWNLOADABLE_STATUSES:
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:
         with open_form(artifact, form) as file:

@@ -44,7 +44,7 @@ def _memray_forms() -> list[Form]:
 
 
 #: Name of the stored form -> the name of each form -> the form. The first one is what a plain download gives.
-FORMS: dict[str, dict[str, Form]] = {
+FORMATS: dict[str, dict[str, Form]] = {
     "memory.datum": _forms(
         Form(name="datum", filename="memory.datum", media_type="text/plain"),
         Form(name="csv", filename="memory.csv", media_type="text/csv", render=memory.render_csv),

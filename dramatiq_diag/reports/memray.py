@@ -80,7 +80,7 @@ def _errors() -> Iterator[None]:
         import memray  # noqa: F401 - all of this needs it.
     except ImportError as error:
         raise NotInstalledError(
-            f"Rendering this needs memray, which is not installed ({error}): pip install 'dramatiq_diag[memray]'"
+            f"RenderProcess this needs memray, which is not installed ({error}): pip install 'dramatiq_diag[memray]'"
         ) from error
     try:
         yield

@@ -1,4 +1,4 @@
-"""Rendering in a process of its own, with a limit of time and of memory."""
+"""RenderProcess in a process of its own, with a limit of time and of memory."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def render(source: BinaryIO, target: BinaryIO, stored_form: str, form: str) -> N
       ReportError: When it cannot be rendered, or not within the limits.
       NotInstalledError: When the package that renders it is missing.
     """
-    Rendering().render(source, target, stored_form, form)
+    RenderProcess().render(source, target, stored_form, form)
 
 
-class Rendering:
+class RenderProcess:
     """One rendering, which another thread may stop."""
 
     def __init__(self) -> None:

@@ -105,7 +105,7 @@ def _render(session: Any, renderer: str, **options: Any) -> str:
         from pyinstrument.session import Session
     except ImportError as error:
         raise NotInstalledError(
-            f"Rendering this needs pyinstrument, which is not installed ({error}): "
+            f"RenderProcess this needs pyinstrument, which is not installed ({error}): "
             "pip install 'dramatiq_diag[pyinstrument]'"
         ) from error
     try:

@@ -1,4 +1,4 @@
-"""Renderings that many may ask for at once: each is made by one process, and a few at a time."""
+"""RenderQueue that many may ask for at once: each is made by one process, and a few at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..errors import DiagnosticsError, StoreError
 from ..store.blobs.local import BlobStore
 from ..store.models import Artifact
 from . import process as rendering
-from .cache import blob_name_of, open_at_once, open_kept, render_and_keep
+from .cache import blob_name_of, open_at_once, open_cached, render_to_cache
 from .errors import ReportError, TooManyRenderingsError
 from .formats import Form
 
-#: Renderings that run at a time, and those that run or wait.
+#: RenderQueue that run at a time, and those that run or wait.
 MAX_RUNNING = 2
 MAX_JOBS = 32
 
@@ -49,7 +49,7 @@ class RenderingInProgress(DiagnosticsError):  # noqa: N818 - nothing is wrong.
         "Whether it waits for others to end."
 
 
-class Renderings:
+class RenderQueue:
     """Renders forms in threads that end with their work; whoever asks for the same form meanwhile shares it.
 
     Parameters:
@@ -88,7 +88,7 @@ class Renderings:
         job = self._join(artifact, form)
         if not self._wait(job, wait_s):
             raise job.progress(self._clock())
-        return job.open_copy() or open_kept(self._blobs, artifact, form)
+        return job.open_copy() or open_cached(self._blobs, artifact, form)
 
     def close(self) -> None:
         """Kills what runs and lets go of what waits; whoever waits for either is told."""
@@ -157,7 +157,7 @@ class Renderings:
         file: BinaryIO | None = None
         error: DiagnosticsError | None = None
         try:
-            file = render_and_keep(self._blobs, job.artifact, job.form, job.rendering.render)
+            file = render_to_cache(self._blobs, job.artifact, job.form, job.rendering.render)
         except DiagnosticsError as failure:
             error = failure
         except Exception as failure:
@@ -179,7 +179,7 @@ class _Job:
         self.key = key
         self.artifact = artifact
         self.form = form
-        self.rendering = rendering.Rendering()
+        self.rendering = rendering.RenderProcess()
         self.ended = threading.Event()
         self.asked_at_s = asked_at_s
         self.begun_at_s: float | None = None

@@ -11,7 +11,7 @@ from dramatiq.asyncio import EventLoopThread
 _Found = Callable[[Coroutine[Any, Any, Any]], None]
 
 
-class CoroutineWatch:
+class CoroutineTracker:
     """Sees the coroutine that a worker thread hands to the event loop.
 
     Note:
@@ -28,7 +28,7 @@ class CoroutineWatch:
         """The thread of the event loop, once there is one to watch."""
         return None if self._watched is None else self._watched.ident
 
-    def expect(self, loop_thread: EventLoopThread, found: _Found) -> None:
+    def on_next(self, loop_thread: EventLoopThread, found: _Found) -> None:
         """Calls *found*, besides those that were given before, with the next coroutine that this thread hands over."""
         if self._watched is not loop_thread:
             self._put_in_front(loop_thread)

@@ -20,7 +20,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SHORT_OF_MEMORY = 0.9
 
 
-class Vitals(BaseModel):
+class MemoryState(BaseModel):
     """The memory of a process, of its machine, and of its cgroup, at one moment."""
 
     rss_bytes: NonNegativeInt
@@ -64,7 +64,7 @@ class Vitals(BaseModel):
         return used is not None and limit is not None and used > _SHORT_OF_MEMORY * limit
 
 
-class VitalsReader:
+class MemoryStateReader:
     """Reads the vitals of this process; made after the fork."""
 
     def __init__(self) -> None:
@@ -72,11 +72,11 @@ class VitalsReader:
         self._limited = _limited_cgroup()
         self._boot_id = _boot_id()
 
-    def read(self) -> Vitals:
+    def read(self) -> MemoryState:
         """Returns: The vitals now."""
         machine = psutil.virtual_memory()
         used, limit = (None, None) if self._limited is None else (_number(path) for path in self._limited)
-        return Vitals(
+        return MemoryState(
             rss_bytes=self._process.memory_info().rss,
             available_bytes=machine.available,
             total_bytes=machine.total,

@@ -64,7 +64,7 @@ class ProfileHook:
         Filled on CPython 3.11 alone.
         """
 
-    def take(self, tracker: Holder, task_id: str, wait_s: float) -> str | None:
+    def acquire_exclusive(self, tracker: Holder, task_id: str, wait_s: float) -> str | None:
         """Takes the hook for a Tracker, on all threads.
 
         Parameters:
@@ -101,7 +101,7 @@ class ProfileHook:
             if self._tracker is not None and self._tracker[0] is tracker:
                 self._tracker = None
 
-    def share(self, profiler: Holder, task_id: str) -> str | None:
+    def acquire_shared(self, profiler: Holder, task_id: str) -> str | None:
         """Takes this thread's hook for a profiler. Returns: None when it is taken; otherwise why not."""
         with self._lock:
             if self._tracker is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..errors import HungError
+from ..errors import StepTimeoutError
 
 #: Makes a call on a thread that no interrupt strikes.
 Handover = Callable[[Callable[[], object]], None]
 
 
-def call_bounded(call: Callable[[], None], timeout_s: float, hand_over: Handover) -> None:
+def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Handover) -> None:
     """Makes a call on a thread of its own, and waits for it; a call that hangs is left to itself.
 
     The threads of tasks do this, where an interrupt of Dramatiq's may strike after any call. A plain lock is waited
@@ -24,7 +24,7 @@ def call_bounded(call: Callable[[], None], timeout_s: float, hand_over: Handover
       hand_over: Starts the thread.
 
     Raises:
-      HungError: When it has not returned after *timeout_s* seconds.
+      StepTimeoutError: When it has not returned after *timeout_s* seconds.
       BaseException: What the call raised.
     """
     raised: list[BaseException] = []
@@ -50,4 +50,4 @@ def call_bounded(call: Callable[[], None], timeout_s: float, hand_over: Handover
     if raised:
         raise raised[0]
     if not is_done:
-        raise HungError(f"It did not return within {timeout_s:g} s and was abandoned.")
+        raise StepTimeoutError(f"It did not return within {timeout_s:g} s and was abandoned.")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ..errors import RunRefusedError, SpoolError
 from ..runtime.loggers import get_logger
-from ..store.store import Bundle, Store
+from ..store.store import FinishedRun, Store
 from .directory import Spool
 from .entry import Entry
-from .reader import artifact_kinds, read_bundle
+from .reader import artifact_kinds, read_finished_run
 
 #: Runs published in one transaction.
 BATCH_SIZE = 100
@@ -92,7 +92,7 @@ class Delivery:
           SpoolError: When the process lacks what it takes to read the spool.
         """
         store = self._opened_store()
-        read: list[tuple[Entry, Bundle]] = []
+        read: list[tuple[Entry, FinishedRun]] = []
         held_bytes = 0
         for entry, bundle in self._read(entries, settled):
             read.append((entry, bundle))
@@ -102,7 +102,7 @@ class Delivery:
                 read, held_bytes = [], 0
         self._publish(store, read, settled)
 
-    def _publish(self, store: Store, read: Sequence[tuple[Entry, Bundle]], settled: Settled) -> None:
+    def _publish(self, store: Store, read: Sequence[tuple[Entry, FinishedRun]], settled: Settled) -> None:
         """Publishes entries that were read, in one transaction, and removes them. As `deliver` otherwise."""
         if not read:
             return
@@ -153,12 +153,12 @@ class Delivery:
             self.spool.remove_owner(owner)
             yield counts
 
-    def _read(self, entries: Sequence[Entry], settled: Settled) -> Iterator[tuple[Entry, Bundle]]:
+    def _read(self, entries: Sequence[Entry], settled: Settled) -> Iterator[tuple[Entry, FinishedRun]]:
         """Yields each entry that can be published, with what is published of it; the others are settled."""
         lost = 0
         for entry in entries:
             try:
-                bundle = read_bundle(entry)
+                bundle = read_finished_run(entry)
             except (FileNotFoundError, NotADirectoryError):
                 bundle = None
             except (SpoolError, OSError) as error:
@@ -188,7 +188,7 @@ class Delivery:
         self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
         settled(entry, Outcome.REFUSED)
 
-    def _discard(self, entry: Entry, bundle: Bundle) -> None:
+    def _discard(self, entry: Entry, bundle: FinishedRun) -> None:
         try:
             self.spool.discard(entry, artifact_kinds(bundle))
         except OSError as error:
@@ -202,7 +202,7 @@ class Delivery:
             text = "The spool entry of run %s could not be removed, and is published again by the next worker: %s"
             self.logger.warning(text, entry.run_id, error)
 
-    def _log(self, bundle: Bundle) -> None:
+    def _log(self, bundle: FinishedRun) -> None:
         run = bundle.run
         self.logger.debug(
             "Published run %s of task %r (%s, %s): %s",

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SpoolError
-from ..runtime.memory_state import Vitals
+from ..runtime.memory_state import MemoryState
 from ..settings import Settings
 from .contents import SpoolContents, is_ready
 from .entry import Entry
@@ -118,7 +118,7 @@ class Spool(SpoolContents):
         except IndexError:
             return self._new_entry()
 
-    def make_ready(self) -> None:
+    def refill_pool(self) -> None:
         """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task is not to.
 
         Raises:
@@ -161,7 +161,7 @@ class Spool(SpoolContents):
             return
         entry.remove_files(kinds)
         with suppress(FileNotFoundError):  # Someone removed it.
-            self._ready.append(entry.renewed())
+            self._ready.append(entry.recycled())
 
     def _new_entry(self) -> Entry:
         entry = Entry(self.owner or self.root, uuid.uuid4())
@@ -175,7 +175,7 @@ class Spool(SpoolContents):
         self.full = size_bytes > self.max_bytes
         return size_bytes
 
-    def write_state(self, at: float, vitals: Vitals) -> None:
+    def write_state(self, at: float, vitals: MemoryState) -> None:
         """Notes for a salvager how this process stands, at a time in seconds since the epoch. Raises: OSError."""
         if self.owner is None:
             return

@@ -84,7 +84,7 @@ class Entry:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
-    def renewed(self) -> Entry:
+    def recycled(self) -> Entry:
         """Empties the file, and gives it to a new run: on many a disk that costs less than to remove it and make one.
 
         Raises:
@@ -144,12 +144,12 @@ class Entry:
         self._unwritten += lines
         self.memory_bytes += sum(map(len, lines))
 
-    def hold(self) -> None:
+    def buffer(self) -> None:
         """Holds back what is appended, until `write`: each write lets go of the GIL, and may wait to have it again."""
         if self._held is None:
             self._held = []
 
-    def write(self) -> None:
+    def flush(self) -> None:
         """Writes what was held back, in one go. An entry holds back from its creation.
 
         An interrupt of Dramatiq's may strike at any point, and right after the system call most of all: nothing is let

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from ..runtime.memory_state import Vitals
+from ..runtime.memory_state import MemoryState
 
 STATE_FILE = "owner.state"
 
@@ -25,7 +25,7 @@ class State(BaseModel):
     "How many were written before."
     at: FiniteFloat
     "Seconds since the epoch."
-    vitals: Vitals
+    vitals: MemoryState
 
 
 class StateFile:
@@ -43,7 +43,7 @@ class StateFile:
         self._descriptor = os.open(owner / STATE_FILE, flags, 0o600)
         self._number = 0
 
-    def write(self, at: float, vitals: Vitals) -> None:
+    def write(self, at: float, vitals: MemoryState) -> None:
         """Writes how the process stands, over the last but one. Raises: OSError."""
         data = State(number=self._number, at=at, vitals=vitals).model_dump_json().encode()
         place = b"%08x %b" % (zlib.crc32(data), data)

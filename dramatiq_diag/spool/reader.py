@@ -14,10 +14,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, FiniteFloa
 from ..collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, checkpoint_name
 from ..errors import SpoolError
 from ..runtime.bounded_reading import PIECE_BYTES, PiecesFile
-from ..runtime.memory_state import Vitals
+from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import MAX_LENGTH
-from ..statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
-from ..store.store import ArtifactRecord, Bundle, RunRecord
+from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
+from ..store.store import ArtifactRecord, FinishedRun, RunRecord
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record
 from .owner_state import read_state
 from .schema import MAX_OVERLAPPED, cut_id
@@ -96,7 +96,7 @@ class _Peak(BaseModel):
 class _Look(BaseModel):
     """What versions before `owner.state` wrote once a second."""
 
-    vitals: Vitals
+    vitals: MemoryState
     overlapped_task_ids: _Beside
 
 
@@ -125,7 +125,7 @@ class _Contents:
         self.are_held = True
         self.held_bytes = 0
         self.peak_rss_bytes: int | None = None
-        self.last_look: Vitals | None = None
+        self.last_look: MemoryState | None = None
         self.beside: list[str] = []
         self.traceback: str | None = None
         self.verdict: _Verdict | None = None
@@ -191,7 +191,7 @@ class _Contents:
         self.beside = list(dict.fromkeys((*self.beside, *task_ids)))[:MAX_OVERLAPPED]
 
 
-def read_bundle(entry: Entry) -> Bundle | None:
+def read_finished_run(entry: Entry) -> FinishedRun | None:
     """Reads an entry; one without an end is that of a run whose worker died.
 
     Returns:
@@ -222,7 +222,7 @@ def read_bundle(entry: Entry) -> Bundle | None:
         **ended,
     )
     artifacts = [_artifact(entry, contents, declared) for declared in start.artifacts]
-    return Bundle(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
+    return FinishedRun(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
 
 
 def _characters(run: RunRecord) -> int:
@@ -251,20 +251,20 @@ def _cut_short(entry: Entry, contents: _Contents) -> _End:
     )
 
 
-def artifact_kinds(bundle: Bundle) -> list[str]:
+def artifact_kinds(bundle: FinishedRun) -> list[str]:
     """Returns: The kinds of files that the entry of this bundle may have."""
     return [kind for artifact in bundle.artifacts for kind in (artifact.name, checkpoint_name(artifact.name))]
 
 
 def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:
     status, reason = _status(contents, declared.name)
-    if status in LIVE_STATUSES and contents.cut is not None and declared.name in contents.texts:
+    if status in DOWNLOADABLE_STATUSES and contents.cut is not None and declared.name in contents.texts:
         status, reason = ArtifactStatus.PARTIAL, f"{reason or ''} {contents.cut}".lstrip()
-    opener = _content(entry, contents, declared.name) if status in LIVE_STATUSES else None
-    if status in LIVE_STATUSES and opener is None and entry.size_bytes(checkpoint_name(declared.name)):
+    opener = _content(entry, contents, declared.name) if status in DOWNLOADABLE_STATUSES else None
+    if status in DOWNLOADABLE_STATUSES and opener is None and entry.size_bytes(checkpoint_name(declared.name)):
         status, reason = ArtifactStatus.PARTIAL, reason or "The worker process died before it was saved."
         opener = partial(entry.open, checkpoint_name(declared.name))
-    if status in LIVE_STATUSES and opener is None:
+    if status in DOWNLOADABLE_STATUSES and opener is None:
         status = ArtifactStatus.FAILED
         nothing = "The worker process died before there was anything of this."
         reason = reason or "The collector left no file." if contents.end else f"{nothing}{_last_look(contents)}"
@@ -273,7 +273,7 @@ def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> Artifac
 
 def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]:
     outcome = contents.outcomes.get(name)
-    if outcome is not None and outcome.status not in LIVE_STATUSES:
+    if outcome is not None and outcome.status not in DOWNLOADABLE_STATUSES:
         return outcome.status, outcome.reason
     if contents.end is None:
         text = f"The worker process died while the task ran; this is what it left.{_last_look(contents)}"

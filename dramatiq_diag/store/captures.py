@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..collectors.names import ALL, expand
 from ..collectors.registry import collector_class
 from ..errors import DiagnosticsError
-from ..policy.options import Request, judge_options
+from ..policy.options import DiagnosticsRequest, judge_options
 from ..policy.propagation import CLEANUP_ACTOR
 from ..settings import Settings
 from .clock import Clock
@@ -68,7 +68,7 @@ class CaptureStanding:
 def create(
     store: Store,
     actor_name: str,
-    diagnostics: Request,
+    diagnostics: DiagnosticsRequest,
     run_limit: int,
     duration_s: float,
     *,
@@ -185,7 +185,7 @@ def _check_known(session: Session, actor_name: str) -> None:
     )
 
 
-def _check_diagnostics(diagnostics: Request, settings: Settings) -> None:
+def _check_diagnostics(diagnostics: DiagnosticsRequest, settings: Settings) -> None:
     allowed = allowed_names(settings)
     if not diagnostics:
         raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(allowed) or 'none may be'}.")

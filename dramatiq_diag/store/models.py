@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from ..statuses import LIVE_STATUSES
+from ..statuses import DOWNLOADABLE_STATUSES
 
 
 def is_live(status: Any) -> ColumnElement[bool]:
@@ -38,7 +38,7 @@ def is_live(status: Any) -> ColumnElement[bool]:
 
     The statuses stand in the statement itself: SQLite does not use a partial index where they are parameters.
     """
-    condition: ColumnElement[bool] = status.in_([literal_column(f"'{live}'") for live in LIVE_STATUSES])
+    condition: ColumnElement[bool] = status.in_([literal_column(f"'{live}'") for live in DOWNLOADABLE_STATUSES])
     return condition
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from ..policy.options import Request
+from ..policy.options import DiagnosticsRequest
 from .clock import Clock
 from .models import Capture, CapturePermit
 
@@ -28,7 +28,7 @@ class OpenCapture:
 
     capture_id: uuid.UUID
     actor_name: str
-    diagnostics: Request
+    diagnostics: DiagnosticsRequest
     closes_at: float
     "When its time is up, by the `time.monotonic` of this process."
     has_free_permit: bool

@@ -17,7 +17,7 @@ from ..errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUna
 from ..runtime.loggers import get_logger
 from ..runtime.tracebacks import MAX_LENGTH
 from ..settings import Settings
-from ..statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from .blobs.local import BlobStore, RootId
 from .clock import Clock
 from .database import check_schema, make_engine, migrate, renewable, translated
@@ -82,7 +82,7 @@ class ArtifactRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
+class FinishedRun:
     """A finished run with its artifacts: what is published, all at once."""
 
     run: RunRecord
@@ -261,7 +261,7 @@ class Store:
             with self.session() as session:
                 session.connection().execute(self._upsert_run, [run.row() for run in runs])
 
-    def publish(self, bundles: Sequence[Bundle]) -> None:
+    def publish(self, bundles: Sequence[FinishedRun]) -> None:
         """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
 
         Raises:
@@ -298,7 +298,7 @@ class Store:
         query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
         return [names[artifact_id] for artifact_id in session.execute(query).scalars()]
 
-    def _put(self, bundle: Bundle, artifact: ArtifactRecord) -> dict[str, Any]:
+    def _put(self, bundle: FinishedRun, artifact: ArtifactRecord) -> dict[str, Any]:
         row: dict[str, Any] = {
             "artifact_id": artifact_id(bundle.run.run_id, artifact.name),
             "run_id": bundle.run.run_id,
@@ -313,13 +313,13 @@ class Store:
             "sha256": None,
             "expires_at": None,
         }
-        if artifact.open is not None and artifact.status in LIVE_STATUSES:
+        if artifact.open is not None and artifact.status in DOWNLOADABLE_STATUSES:
             with artifact.open() as source:
                 blob = self.blobs.put(row["artifact_id"], source, bundle.run.started_at.astimezone(UTC).date())
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
         return row
 
-    def _set_times(self, bundles: Sequence[Bundle], rows: Sequence[dict[str, Any]], now: datetime) -> None:
+    def _set_times(self, bundles: Sequence[FinishedRun], rows: Sequence[dict[str, Any]], now: datetime) -> None:
         """Sets when each artifact was published and expires, by the database's clock.
 
         Parameters:

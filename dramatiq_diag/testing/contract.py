@@ -23,7 +23,7 @@ from ..collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYP
 from ..collectors.names import COLLECTOR_NAMES
 from ..errors import UnavailableError
 from ..settings import Settings
-from ..statuses import LIVE_STATUSES, ArtifactStatus, RunStatus
+from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from .harness import PATIENCE_S, Change, Outcome, execute, files_in_spool, installed, outcome_of, traces
 
 __all__ = ["CollectorContract", "Outcome"]
@@ -88,7 +88,7 @@ class CollectorContract:
         outcomes = self._execute(tmp_path, count=2, threads=2, before=lambda: meet.wait(PATIENCE_S))
         for outcome in outcomes:
             assert outcome.run_status == RunStatus.SUCCEEDED, "the tasks did not run at once"
-            assert outcome.status in (*LIVE_STATUSES, ArtifactStatus.SKIPPED), outcome
+            assert outcome.status in (*DOWNLOADABLE_STATUSES, ArtifactStatus.SKIPPED), outcome
             assert outcome.status == ArtifactStatus.STORED or outcome.reason, f"no reason is given: {outcome}"
         assert any(outcome.status == ArtifactStatus.STORED for outcome in outcomes), outcomes
 
@@ -172,7 +172,7 @@ class CollectorContract:
                     start()
                 raise Interrupt
 
-            recording.quick = True  # type: ignore[misc]  # Interrupts strike the task's thread.
+            recording.runs_inline = True  # type: ignore[misc]  # Interrupts strike the task's thread.
             recording.start = start_and_strike  # type: ignore[method-assign]
 
         first, second = self._execute(directory, count=2, change=strike_once)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..documents.signing import Signer
 from ..errors import StoreError
-from ..reports.queue import Renderings
+from ..reports.queue import RenderQueue
 from ..settings import Settings
 from ..store.blobs.local import BlobStore
 from ..store.store import Store
@@ -32,7 +32,7 @@ class Backend:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = Store(settings)
-        self._renderings = Renderings(self._store.blobs)
+        self._renderings = RenderQueue(self._store.blobs)
         self._opened = False
 
     def session(self) -> AbstractContextManager[Session]:
@@ -52,7 +52,7 @@ class Backend:
         return self._store.blobs
 
     @property
-    def renderings(self) -> Renderings:
+    def renderings(self) -> RenderQueue:
         """Makes reports."""
         return self._renderings
 

@@ -31,7 +31,7 @@ _ACTORS_INTERVAL_S = 3600.0
 _MARGIN_S = permits.LEASE_S / 3
 
 
-class Capturing:
+class CaptureClient:
     """Learns which captures are open, holds permits for the runs of this process, and tells which were used.
 
     A process without runs for a permit keeps it, so that a rare task is captured as well, until another process says

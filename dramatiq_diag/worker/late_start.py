@@ -61,7 +61,7 @@ class Late:
     def _follow_coroutine(self) -> None:
         loop_thread = get_event_loop_thread()
         if loop_thread is not None:
-            self.run.services.coroutines.expect(loop_thread, self._found_coroutine)
+            self.run.services.coroutines.on_next(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.run.coroutine = coroutine

@@ -18,14 +18,14 @@ from ..collectors.registry import close_all, load, open_all
 from ..collectors.services import Services
 from ..errors import GUARDED, SpoolError
 from ..policy.keep_policy import KeepPolicy
-from ..policy.propagation import CLEANUP_ACTOR, Sender, depth_of, set_sender, task_id_of
+from ..policy.propagation import CLEANUP_ACTOR, SendingTask, depth_of, set_sending_task, task_id_of
 from ..policy.selection import NOTHING, Selection
 from ..policy.trigger_rules import collectors_of, parse_triggers
 from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.frames import GarbagePause
 from ..runtime.loggers import get_logger
-from ..runtime.memory_state import Vitals, VitalsReader
+from ..runtime.memory_state import MemoryState, MemoryStateReader
 from ..runtime.task_log import TaskLog
 from ..runtime.ticker import Ticker
 from ..settings import Settings
@@ -34,7 +34,7 @@ from ..spool.directory import Spool
 from ..statuses import RunStatus
 from ..store.lazy_store import LazyStore
 from ..store.store import Store
-from .captures import Capturing
+from .captures import CaptureClient
 from .late_start import Late
 from .publisher import Publisher
 from .rss_watch import RssWatch
@@ -104,9 +104,9 @@ class WorkerProcess:
         backlog = Backlog(self.spool, self.unsaved)
         self.saver = RunSaver(self.spool, backlog, self.log)
         self.publisher = Publisher(self.services, self.spool, backlog, store, self.runs, keep_schedule)
-        self.captures = Capturing(store, self.selection, hosted.can_run, hosted.actors)
+        self.captures = CaptureClient(store, self.selection, hosted.can_run, hosted.actors)
         self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
-        self._vitals = VitalsReader()
+        self._vitals = MemoryStateReader()
         self._messages: dict[int, MessageProxy] = {}
 
     def start(self) -> None:
@@ -141,14 +141,14 @@ class WorkerProcess:
             vitals = self._vitals.read()
             self._write_state(vitals)
             for run in runs:
-                run.append_vitals(vitals)
+                run.note_memory_state(vitals)
             for run in runs:
                 if run.late is not None:
                     run.late.look(vitals.rss_bytes)
         except GUARDED as error:  # As when the task uses up all descriptors: this look is lost, not the later ones.
             self.services.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
 
-    def _write_state(self, vitals: Vitals) -> None:
+    def _write_state(self, vitals: MemoryState) -> None:
         try:
             self.spool.write_state(time.time(), vitals)
         except OSError as error:  # As when the disk is full; triggers go by the look all the same.
@@ -180,7 +180,7 @@ class WorkerProcess:
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
         """Makes the run of a message, to be started. Returns: The run, or None where nothing is selected."""
         if message.actor_name == CLEANUP_ACTOR:  # Never diagnosed itself; no task is told that it overlapped this one.
-            set_sender(None)
+            set_sending_task(None)
             return None
         thread_id = threading.get_ident()
         self._messages[thread_id] = message
@@ -193,7 +193,7 @@ class WorkerProcess:
         choice = self.selection(broker, inner)
         plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
-            set_sender(Sender(inner, True) if self.selection.samples else None)
+            set_sending_task(SendingTask(inner, True) if self.selection.samples else None)
             return None
         # The run is registered now: if an interrupt strikes below, `end` still finds and ends it.
         run = self.runs[thread_id] = Run(
@@ -209,7 +209,7 @@ class WorkerProcess:
         self.unsaved.add(run.run_id)
         self._rss_watch.wake()
         run.late = None if plan is None else Late(run, plan)
-        set_sender(self._sender(inner, run))
+        set_sending_task(self._sender(inner, run))
         if choice.capture_id is not None:
             self.captures.held.used(run.run_id)
         for other_id, other in tuple(self._messages.items()):
@@ -217,10 +217,12 @@ class WorkerProcess:
                 run.overlap(task_id_of(other))
         return run
 
-    def _sender(self, message: Message[Any], run: Run) -> Sender:
+    def _sender(self, message: Message[Any], run: Run) -> SendingTask:
         depth = depth_of(message.options)
         passed_on = run.choice.requested and depth < self.settings.pass_on_depth
-        return Sender(message, self.selection.samples, run.run_id, run.choice.request if passed_on else None, depth)
+        return SendingTask(
+            message, self.selection.samples, run.run_id, run.choice.request if passed_on else None, depth
+        )
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Ends the run of this thread, if there is one, and hands it to the sealer; runs again after an interrupt."""

@@ -7,15 +7,15 @@ from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
 from ..collectors.services import Services
-from ..errors import GUARDED, HungError, SkippedError, UnavailableError
+from ..errors import GUARDED, SkippedError, StepTimeoutError, UnavailableError
 from ..policy.selection import Choice
-from ..runtime.timeout import call_bounded
+from ..runtime.timeout import call_with_timeout
 from ..spool.directory import Spool
 from ..spool.entry import Entry
 from ..spool.schema import text_of
 from ..statuses import ArtifactStatus
 
-#: Seconds that a step of a collector may take, unless its recording is a quick one.
+#: Seconds that a step of a collector may take, unless its recording `runs_inline`.
 STEP_TIMEOUT_S = 2.0
 
 
@@ -126,20 +126,20 @@ class Recordings:
         self._entry.remove_files((collector.artifact_name, checkpoint_name(collector.artifact_name)))
 
     def call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
-        """Takes a step of a recording, within `STEP_TIMEOUT_S` unless it is a quick one.
+        """Takes a step of a recording, within `STEP_TIMEOUT_S` unless it `runs_inline`.
 
         Raises:
-          HungError: When the step did not return in time, or the collector hung before.
+          StepTimeoutError: When the step did not return in time, or the collector hung before.
           BaseException: The error of the step.
         """
-        if recording.quick:
+        if recording.runs_inline:
             step()
             return
         if collector in self._stuck:
-            raise HungError("It hung in another run of this process.")
+            raise StepTimeoutError("It hung in another run of this process.")
         try:
-            call_bounded(step, STEP_TIMEOUT_S, self._services.ticker.call_soon)
-        except HungError:
+            call_with_timeout(step, STEP_TIMEOUT_S, self._services.ticker.call_soon)
+        except StepTimeoutError:
             self._stuck.add(collector)
             raise
 

@@ -15,7 +15,7 @@ from ..policy.keep_policy import KeepPolicy
 from ..policy.keep_rules import Facts
 from ..policy.propagation import task_id_of
 from ..policy.selection import Choice
-from ..runtime.memory_state import Vitals
+from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import Traceback, take_traceback, traceback_text
 from ..spool.directory import Spool
 from ..spool.schema import MAX_OVERLAPPED, RunIdentity, cut_id, end_record, start_record
@@ -188,7 +188,7 @@ class Run:
         # A run whose worker dies has no record of its end, so this one has the time that the collectors took.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
         self.entry.append({"called": {"started_at": time.time(), "collection_ms": collection_ms}})
-        self.entry.write()
+        self.entry.flush()
         self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
         self.is_executing = True
         if self.late is not None:
@@ -200,7 +200,7 @@ class Run:
             self.cpu_ended_s = time.thread_time()
             self.last_rss_bytes = self._read_rss()
             self.ended = self.clock()
-        self.entry.hold()
+        self.entry.buffer()
         if self.late is not None:
             self.late.end()
         self.recordings.stop()
@@ -211,7 +211,7 @@ class Run:
             # In one write: a run whose worker dies now is dropped, or kept, like any other.
             decision = () if self.dropped is None else ({"dropped": list(self.dropped)},)
             self.entry.append(*decision, {"end": end_record(self, status, exception)})
-            self.entry.write()
+            self.entry.flush()
             self.sealed = True
 
     def _read_rss(self) -> int | None:
@@ -291,7 +291,7 @@ class Run:
             record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
         self.entry.append(record)
 
-    def append_vitals(self, vitals: Vitals) -> None:
+    def note_memory_state(self, vitals: MemoryState) -> None:
         """Looks at the RSS, and notes what has changed since the last time: the peak, and what began beside the run."""
         self.look(vitals.rss_bytes)
         peak_bytes = self.peak_rss_bytes or 0

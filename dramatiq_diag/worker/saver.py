@@ -119,7 +119,7 @@ class RunSaver:
         spool = self._spool
         started = time.monotonic()
         try:
-            spool.make_ready()
+            spool.refill_pool()
             if started < self._measure_at:
                 return
             if spool.owner is None:

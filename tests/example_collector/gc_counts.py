@@ -31,7 +31,7 @@ class GcCountsCollector(Collector):
 
 
 class _GcCountsRecording(Recording):
-    quick = True
+    runs_inline = True
 
     def __init__(self, collector: GcCountsCollector, run: RunContext) -> None:
         self.collector = collector

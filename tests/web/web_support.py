@@ -17,7 +17,7 @@ from sqlalchemy import update
 from dramatiq_diag import Settings
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact
-from dramatiq_diag.store.store import ArtifactRecord, Bundle, RunRecord, Store, artifact_id
+from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
 from dramatiq_diag.web import create_app
 
 FIRST_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -98,7 +98,7 @@ class Site:
             "hostname": "worker-1",
             "pid": 4711,
         }
-        self.store.publish([Bundle(run=RunRecord(**values | fields), artifacts=artifacts)])
+        self.store.publish([FinishedRun(run=RunRecord(**values | fields), artifacts=artifacts)])
         return run_id
 
     def publish_one(self, record: ArtifactRecord, **fields: Any) -> str:

@@ -65,7 +65,7 @@ class DebugLogsCollector(LogsCollector):
 
 
 class _LogsRecording(Recording):
-    quick = True
+    runs_inline = True
 
     def __init__(self, collector: LogsCollector, run: RunContext) -> None:
         self.collector = collector

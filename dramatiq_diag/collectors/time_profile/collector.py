@@ -162,7 +162,7 @@ class _SamplerRecording(SessionRecording):
         if self.run.is_executing:  # It has been handed over by now.
             self.coroutine = self.run.coroutine
         else:
-            self.collector.services.coroutines.expect(loop_thread, self._found_coroutine)
+            self.collector.services.coroutines.on_next(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.coroutine = coroutine

@@ -17,7 +17,7 @@ from .session import SessionDict, describe, json_of
 class SessionRecording(Recording):
     """What both engines have in common: a session that is written once the run is sealed."""
 
-    quick = True
+    runs_inline = True
 
     def __init__(self, collector: Collector, run: RunContext) -> None:
         self.collector = collector
@@ -76,7 +76,7 @@ class ProfilerRecording(SessionRecording):
     def start(self) -> None:
         if coroutine_function(self.run.actor) is not None:
             raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
-        refusal = self.hook.share(self, self.run.task_id)
+        refusal = self.hook.acquire_shared(self, self.run.task_id)
         if refusal is not None:
             raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
         self._start_clocks()

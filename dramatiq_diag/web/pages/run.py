@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from ...documents.runs import ArtifactsDocument, RunDocument, run_document, runs_document
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...reports.memray import VIEWS
-from ...statuses import LIVE_STATUSES, RunStatus
+from ...statuses import DOWNLOADABLE_STATUSES, RunStatus
 from ...store.attempts import RankedRun, attempts_around, count_attempts
 from ...store.models import Artifact
 from ...store.reasons import shared_reason
@@ -62,7 +62,7 @@ def show_run(
         logs=_logs(backend, artifacts_of(session, [run_id])[run_id]),
         urls=document["urls"],
         blobs_fault=backend.blobs_fault(),
-        live_statuses=LIVE_STATUSES,
+        live_statuses=DOWNLOADABLE_STATUSES,
         neighbours=neighbours,
         parent=document["parent"],
         children=document["children"],
@@ -104,7 +104,7 @@ def _logs(backend: Backend, artifacts: Sequence[Artifact]) -> dict[str, str]:
     for artifact in artifacts:
         if artifact.media_type != "text/plain" or artifact.name == "memory_profile" or not artifact.blob_name:
             continue
-        if artifact.status in LIVE_STATUSES:
+        if artifact.status in DOWNLOADABLE_STATUSES:
             with suppress(BlobMissingError, StoreUnavailableError), backend.blobs.open(artifact.blob_name) as file:
                 skipped_bytes = max(file.seek(0, os.SEEK_END) - _MAX_LOG_BYTES, 0)
                 file.seek(skipped_bytes)

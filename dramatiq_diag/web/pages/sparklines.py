@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...reports.memory import sparkline_points
-from ...statuses import LIVE_STATUSES
+from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
 from ...store.runs import artifacts_of
 from ..backend import Backend
@@ -31,7 +31,7 @@ def sparklines(backend: Backend, session: Session, run_ids: Sequence[str]) -> Ma
 
 
 def _points(backend: Backend, artifact: Artifact) -> str | None:
-    if artifact.name != "memory_profile" or artifact.status not in LIVE_STATUSES or not artifact.blob_name:
+    if artifact.name != "memory_profile" or artifact.status not in DOWNLOADABLE_STATUSES or not artifact.blob_name:
         return None
     try:
         with backend.blobs.open(artifact.blob_name) as file:

@@ -17,7 +17,7 @@ from ...documents.captures import (
     new_capture_document,
 )
 from ...documents.runs import actor_href
-from ...policy.options import OptionsError, Request, read_request, with_options
+from ...policy.options import DiagnosticsRequest, OptionsError, parse_request, with_options
 from ...store import captures
 from ...store.captures import CaptureStanding
 from ..backend import Backend
@@ -36,7 +36,7 @@ class _Resource:
     def _create(
         self,
         actor_name: str,
-        diagnostics: Request,
+        diagnostics: DiagnosticsRequest,
         run_limit: int,
         duration_s: float,
         unknown_actor: bool,
@@ -108,7 +108,7 @@ class CaptureListResource(_Resource):
         """
         body = read_json(req, CaptureBody)
         try:
-            diagnostics = read_request(body.diagnostics)
+            diagnostics = parse_request(body.diagnostics)
         except ValueError as error:
             raise falcon.HTTPBadRequest(description=f"`diagnostics` is {error}.") from error
         made = self._create(body.actor_name, diagnostics, body.runs, body.for_s, body.unknown_actor)
@@ -172,7 +172,7 @@ def form_subject(actor_name: str) -> str:
     return f"captures of {actor_href(actor_name)}"
 
 
-def _diagnostics(form: Mapping[str, list[str]]) -> Request:
+def _diagnostics(form: Mapping[str, list[str]]) -> DiagnosticsRequest:
     texts = [text for text in _first(form, "options").split(",") if text.strip()]
     try:
         return with_options(form.get("diagnostics", ()), texts)

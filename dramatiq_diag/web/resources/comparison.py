@@ -10,12 +10,12 @@ import falcon
 from sqlalchemy.orm import Session
 
 from ...documents.runs import run_document
-from ...reports.cache import form_of
+from ...reports.cache import format_of
 from ...reports.charts import Spec, flame_chart, memory_chart
 from ...reports.comparison import PARTS, UNREADABLE, ComparedRun, Comparison, ComparisonDocument, compare_runs
 from ...reports.queue import RenderingInProgress
 from ...reports.tree_diff import difference_boxes
-from ...statuses import LIVE_STATUSES
+from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
 from ...store.runs import artifacts_of, find_run
 from ..backend import Backend
@@ -66,14 +66,14 @@ class CompareResource:
         for run in runs:
             for name, form in PARTS.values():
                 artifact = run.artifacts.get(name)
-                if artifact is not None and artifact.status in LIVE_STATUSES:
+                if artifact is not None and artifact.status in DOWNLOADABLE_STATUSES:
                     try:
                         self._open(artifact, form, 0.0).close()
                     except (RenderingInProgress, *UNREADABLE):  # The second look tells.
                         continue
 
     def _open(self, artifact: Artifact, form: str, wait_s: float) -> BinaryIO:
-        return self._backend.renderings.open(artifact, form_of(artifact, form), wait_s)
+        return self._backend.renderings.open(artifact, format_of(artifact, form), wait_s)
 
     def _show(self, req: falcon.Request, resp: falcon.Response, comparison: Comparison) -> None:
         document = comparison.document

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import falcon
 
-from ...reports.cache import form_of
+from ...reports.cache import format_of
 from ...reports.errors import UnknownFormatError
 from ...reports.queue import RenderingInProgress
 from ..backend import Backend
@@ -41,7 +41,7 @@ class DownloadResource:
             raise falcon.HTTPNotFound(description="There is no such artifact.")
         refuse_removed(artifact)
         try:
-            form = form_of(artifact, req.get_param("format"))
+            form = format_of(artifact, req.get_param("format"))
         except UnknownFormatError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
         try:

@@ -15,7 +15,7 @@ from dramatiq.logging import get_logger
 
 from ...errors import BlobMissingError
 from ...reports.formats import Form
-from ...statuses import LIVE_STATUSES
+from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
 from ...store.runs import find_artifact
 from ..backend import Backend
@@ -122,7 +122,7 @@ class ArtifactFiles:
 
 def refuse_removed(artifact: Artifact) -> None:
     """Raises: falcon.HTTPGone for an artifact without a file."""
-    if artifact.status not in LIVE_STATUSES:
+    if artifact.status not in DOWNLOADABLE_STATUSES:
         raise falcon.HTTPGone(description=artifact.reason or f"This artifact is {artifact.status}.")
 
 

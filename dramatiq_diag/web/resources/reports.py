@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import falcon
 
-from ...reports.cache import form_of
+from ...reports.cache import format_of
 from ...reports.errors import UnknownFormatError
 from ...reports.formats import Form
 from ...reports.queue import RenderingInProgress
@@ -42,7 +42,7 @@ class ReportResource:
             raise falcon.HTTPNotFound(description="There is no such artifact.")
         refuse_removed(artifact)
         try:
-            form = form_of(artifact, kind)
+            form = format_of(artifact, kind)
         except UnknownFormatError as error:
             raise falcon.HTTPNotFound(description=str(error)) from error
         try:
