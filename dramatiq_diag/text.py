@@ -36,7 +36,7 @@ def parse_size_bytes(value: Any, *, needs_unit: bool = False) -> int:
 
     Parameters:
       value: The number or the text.
-      needs_unit: Whether a bare number is refused.
+      needs_unit: Whether a bare number is refused, and nought as well.
 
     Raises:
       ValueError: When it is neither, or negative, or beyond `MAX_SIZE_BYTES`.
@@ -51,7 +51,7 @@ def parse_size_bytes(value: Any, *, needs_unit: bool = False) -> int:
             unit = base ** (1 + "kmgtpe".index(match["prefix"].lower())) if match["prefix"] else 1
             number = match["number"]
             size_bytes = int(number) * unit if number.isdigit() else int(float(number) * unit)
-    if not 0 <= size_bytes < MAX_SIZE_BYTES:
+    if not needs_unit <= size_bytes < MAX_SIZE_BYTES:
         raise ValueError(f"not a size such as 500MiB, 1GiB: {value!r:.100}")
     return int(size_bytes)
 

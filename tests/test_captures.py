@@ -153,7 +153,7 @@ def test_options_that_no_diagnostic_has_are_refused(store):
 
 
 def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.store.captures.MAX_OPEN", 2)
+    monkeypatch.setattr("dramatiq_diag.store.store.captures.MAX_OPEN", 2)
     first = ask(store)
     ask(store)
     with pytest.raises(TooManyCapturesError):
@@ -163,7 +163,7 @@ def test_only_so_many_captures_are_open_at_once(store, monkeypatch):
 
 
 def test_those_who_ask_at_once_get_no_more_captures_than_there_may_be(given, store_of, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.store.captures.MAX_OPEN", 3)
+    monkeypatch.setattr("dramatiq_diag.store.store.captures.MAX_OPEN", 3)
     stores = [store_of(given) for _ in range(8)]
     barrier, made, refused = threading.Barrier(len(stores)), [], []
 

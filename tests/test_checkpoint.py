@@ -13,9 +13,9 @@ import sys, threading
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.collectors import pyinstrument
+from dramatiq_diag.collectors.time_profile import collector
 
-pyinstrument.FIRST_CHECKPOINT_S = pyinstrument.CHECKPOINT_INTERVAL_S = 0.1
+collector.FIRST_CHECKPOINT_S = collector.CHECKPOINT_INTERVAL_S = 0.1
 broker = StubBroker()
 broker.add_middleware(Diagnostics(Settings(
     task_diagnostics=["memory", "pyinstrument", "memray"], data_dir=sys.argv[1], cleanup_interval=0)))

@@ -84,8 +84,11 @@ def test_it_is_enqueued_once_per_interval_across_workers_that_share_a_database(
             eventually(lambda: sum(map(len, sent)) == 1, "one cleanup is enqueued")
             publisher = broker.middleware[0].process.publisher
             looks: list[int] = []
-            schedule = publisher.schedule
-            publisher.schedule = lambda store, looks=looks, schedule=schedule: (looks.append(1), schedule(store))
+            schedule = publisher._keep_schedule_of_cleanup
+            publisher._keep_schedule_of_cleanup = lambda store, looks=looks, schedule=schedule: (
+                looks.append(1),
+                schedule(store),
+            )
             eventually(lambda looks=looks: len(looks) >= 3, "the schedule was looked at")
         broker.close()
 
@@ -110,7 +113,7 @@ def test_an_interval_of_zero_turns_the_schedule_off(settings, stub_broker, run_w
 
     with run_worker(stub_broker):
         publisher = stub_broker.middleware[-2].process.publisher
-        assert publisher.schedule is None
+        assert publisher._keep_schedule_of_cleanup is None
         assert CLEANUP_ACTOR in stub_broker.actors
 
     assert sent == []

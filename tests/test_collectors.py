@@ -26,7 +26,7 @@ from pyinstrument.renderers import HTMLRenderer
 from pyinstrument.session import Session
 from support import PATIENCE_S, Stored, eventually
 
-from dramatiq_diag.collectors.names import COLLECTOR_NAMES, all_names, installed
+from dramatiq_diag.collectors.names import BUILTIN, COLLECTOR_NAMES, all_names, installed
 from dramatiq_diag.collectors.registry import load
 from dramatiq_diag.collectors.time_profile.sampler import MAX_STACKS, Profile
 from dramatiq_diag.collectors.time_profile.session import MAX_NODES, prune
@@ -317,7 +317,7 @@ def _collector_class(name: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"dramatiq_diag.collectors.{name.removeprefix('debug-')}")
+    return importlib.import_module(f"dramatiq_diag.collectors{BUILTIN[name].module}")
 
 
 def _recording_class(name: str, options: dict[str, str]) -> Any:
@@ -463,7 +463,7 @@ def test_one_thread_samples_for_all_tasks(bench, settings, stored):
             actor.send()
         tasks.finish()
 
-    threads = ("captures", "publisher", "sealer", "ticker")
+    threads = ("captures", "publisher", "saver", "ticker")
     assert sorted(names[0]) == [f"dramatiq_diag.{name}" for name in threads]
 
 

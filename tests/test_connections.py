@@ -153,7 +153,7 @@ def test_a_file_that_others_use_is_rewritten_another_time(settings, caplog):
 def test_the_first_start_says_one_line_about_the_schema(settings, caplog):
     with caplog.at_level(logging.INFO):
         migrate(settings())
-        assert [record.name for record in caplog.records] == ["dramatiq_diag.database"]
+        assert [record.name for record in caplog.records] == ["dramatiq_diag.store.database"]
         migrate(settings())
 
     assert len(caplog.records) == 1

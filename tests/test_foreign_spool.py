@@ -37,9 +37,10 @@ from dramatiq_diag.store.store import Store
 _WORKER = """
 import dramatiq, logging, sys
 from dramatiq.brokers.stub import StubBroker
-from dramatiq_diag import Diagnostics, Settings, sealer
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.worker import saver
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-sealer._MEASURE_INTERVAL_S = 0.0
+saver._MEASURE_INTERVAL_S = 0.0
 broker = StubBroker()
 diagnostics = Diagnostics(Settings(task_diagnostics=["memory"], data_dir=sys.argv[1], cleanup_interval=0))
 broker.add_middleware(diagnostics)
@@ -306,7 +307,7 @@ def test_a_data_directory_that_is_removed_under_a_worker_is_made_anew(settings, 
         # Then runs are stored where a new reader finds them, and soon with their files again
         ids = [tasks.run(lambda: None, actor_name="after")]
         spool = tasks.diagnostics.process.spool
-        eventually(lambda: spool.owner not in (None, old), "the sealer noticed that its directory is gone")
+        eventually(lambda: spool.owner not in (None, old), "the saver noticed that its directory is gone")
         ids.append(tasks.run(lambda: None, actor_name="last"))
         assert spool.owner.is_dir()
         assert dead_owners_seen_by_another_process(given.data_dir) == []

@@ -15,10 +15,10 @@ from dramatiq_diag.statuses import ArtifactStatus
 
 _MODULES = """
 import importlib, pkgutil, dramatiq_diag
-for module in pkgutil.iter_modules(dramatiq_diag.__path__):
-    if module.name not in ("web", "cli", "demo", "commands", "reports", "__main__"):
-        importlib.import_module("dramatiq_diag." + module.name)
-import dramatiq_diag.collectors.base, dramatiq_diag.collectors.memory
+needing_extras = ("web", "cli", "demo", "reports", "testing", "collectors.time_profile")
+for module in pkgutil.walk_packages(dramatiq_diag.__path__, "dramatiq_diag.", onerror=print):
+    if not any((module.name + ".").startswith("dramatiq_diag." + name + ".") for name in needing_extras):
+        importlib.import_module(module.name)
 """
 
 _LOOK = """
@@ -109,7 +109,20 @@ print(*sorted(name for name in {*sys.modules} - before if name.startswith("drama
 """
 
 #: What a process that only sends messages imports of this package.
-_LIGHT = {"asking", "collector_names", "errors", "locations", "middleware", "setting_fields", "settings", "statuses"}
+_LIGHT = {
+    "collectors",
+    "collectors.names",
+    "errors",
+    "middleware",
+    "policy",
+    "policy.allowed_texts",
+    "policy.propagation",
+    "settings",
+    "settings.fields",
+    "settings.urls",
+    "statuses",
+    "text",
+}
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_long_text_of_one_call_is_published_as_a_whole(bench, settings, stored
 
         def work() -> None:
             (run,) = process.runs.values()
-            run.append_text(run.collectors[0], long)
+            run.append_text(run.choice.collectors[0], long)
 
         task_id = tasks.run(work)
 
@@ -211,7 +211,7 @@ def test_a_batch_with_much_text_is_published_in_parts(settings, stored, monkeypa
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", noted)
-    monkeypatch.setattr("dramatiq_diag.spool.delivery._BATCH_BYTES", 300_000)
+    monkeypatch.setattr("dramatiq_diag.spool.directory.delivery._BATCH_BYTES", 300_000)
 
     counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
 

@@ -616,13 +616,17 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
 @pytest.mark.parametrize(
     ("collector", "target", "options"),
     [
-        ("memory", "dramatiq_diag.ticker.Ticker.add", {}),
-        ("memory", "dramatiq_diag.entry.Entry._put", {}),
+        ("memory", "dramatiq_diag.runtime.ticker.Ticker.add", {}),
+        ("memory", "dramatiq_diag.spool.entry.Entry._put", {}),
         ("memray", "memray.Tracker.__enter__", {}),
-        ("memray", "dramatiq_diag.hook.ProfileHook.take", {}),
-        ("pyinstrument", "dramatiq_diag.collectors.sampler.Sampler.add", {}),
+        ("memray", "dramatiq_diag.runtime.profile_hook.ProfileHook.acquire_exclusive", {}),
+        ("pyinstrument", "dramatiq_diag.collectors.time_profile.sampler.Sampler.add", {}),
         ("pyinstrument", "pyinstrument.Profiler.start", {"pyinstrument_engine": "profiler"}),
-        ("pyinstrument", "dramatiq_diag.hook.ProfileHook.share", {"pyinstrument_engine": "profiler"}),
+        (
+            "pyinstrument",
+            "dramatiq_diag.runtime.profile_hook.ProfileHook.acquire_shared",
+            {"pyinstrument_engine": "profiler"},
+        ),
     ],
 )
 def test_an_interrupt_while_a_run_is_begun_leaves_the_next_one_whole(

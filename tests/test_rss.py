@@ -31,12 +31,12 @@ def rss_mb(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     values = [100.0]
     monkeypatch.setattr(RssReader, "rss_bytes", lambda _: int(values[-1] * MEGABYTE))
     # The state of the process, once a second, reads its own.
-    monkeypatch.setattr("dramatiq_diag.process.WorkerProcess._look_further", lambda *_: None)
+    monkeypatch.setattr("dramatiq_diag.worker.process.WorkerProcess._look_further", lambda *_: None)
     return values
 
 
 @pytest.fixture
-def simulation(settings: Callable) -> Iterator[Simulation]:
+def simulation(settings: Callable, rss_mb: list[float]) -> Iterator[Simulation]:
     with simulated(settings(task_diagnostics=["memory"], memory_interval=2.0)) as made:
         yield made
 

@@ -365,4 +365,4 @@ def test_nothing_else_reads_the_environment():
     ]
 
     # The demo tells its worker where the broker is; child processes are given a few variables.
-    assert set(readers) <= {"settings.py", "demo/worker.py", "interpreter.py"}
+    assert set(readers) <= {"settings/__init__.py", "demo/worker.py", "runtime/interpreter.py"}

@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 from support import PATIENCE_S, eventually
 from test_store import NOW, bundle, run_record
 
-from dramatiq_diag.cli import Commands
 from dramatiq_diag.cli.compare import compare
 from dramatiq_diag.cli.figures import sparklines
+from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.report import report
 from dramatiq_diag.cli.show import show
 from dramatiq_diag.store.store import RunRecord
@@ -303,7 +303,7 @@ def test_open_writes_a_private_file_and_hands_it_to_the_browser(command: Command
 def test_open_without_a_browser_says_where_the_file_is(command: Command, execute: Any, tmp_path: Path) -> None:
     task_id = execute(work, 1, 10, names=("memory",))
     environment = os.environ | {"PATH": str(tmp_path / "nothing"), "TMPDIR": str(tmp_path)}
-    script = "from dramatiq_diag.cli import Commands; from dramatiq_diag.cli.report import report; "
+    script = "from dramatiq_diag.cli.group import Commands; from dramatiq_diag.cli.report import report; "
     script += "Commands(commands={'report': report})()"
 
     done = subprocess.run(

@@ -135,7 +135,7 @@ def test_the_entry_of_a_task_of_a_day_stays_below_4_mib(bench, settings, monkeyp
 
         def work() -> None:
             (run,) = process.runs.values()
-            (collector,) = (found for found in run.collectors if isinstance(found, Collector))
+            (collector,) = (found for found in run.choice.collectors if isinstance(found, Collector))
             for second in range(HOUR_S):
                 run.overlap(f"{uuid.uuid4()}")
                 process._look_further((run,))

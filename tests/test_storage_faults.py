@@ -30,7 +30,7 @@ _TASKS = 20
 def impatient(monkeypatch):
     """The store is tried again soon, so that there are many failures and still one warning."""
     monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.01, 0.05))
-    monkeypatch.setattr("dramatiq_diag.store.database._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("dramatiq_diag.store.store.database._TIMEOUT_S", 0.2)
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from dramatiq_diag.statuses import ArtifactStatus
 #: Files whose functions are struck: ours, and those that memray and pyinstrument execute when they start and stop.
 STRUCK_FILES = (
     "dramatiq_diag/collectors/memray.py",
-    "dramatiq_diag/collectors/profiler.py",
-    "dramatiq_diag/collectors/own_profiler.py",
-    "dramatiq_diag/hook.py",
-    "dramatiq_diag/frames.py",
+    "dramatiq_diag/collectors/time_profile/profiler.py",
+    "dramatiq_diag/collectors/time_profile/own_profiler.py",
+    "dramatiq_diag/runtime/profile_hook.py",
+    "dramatiq_diag/runtime/frames.py",
     "memray/_thread_name_interceptor.py",
     "pyinstrument/profiler.py",
     "pyinstrument/stack_sampler.py",
@@ -102,11 +102,15 @@ def assert_usable(used_tracker: Any) -> None:
 @pytest.mark.parametrize(
     ("collector", "options", "reached"),
     [
-        ("memray", {}, {"start": {"take", "entered", "__init__"}, "stop": {"stop", "_exit", "release", "setprofile"}}),
+        (
+            "memray",
+            {},
+            {"start": {"acquire_exclusive", "entered", "__init__"}, "stop": {"stop", "_exit", "release", "setprofile"}},
+        ),
         (
             "pyinstrument",
             {"pyinstrument_engine": "profiler"},
-            {"start": {"share", "start", "subscribe", "_update"}, "stop": {"stop", "unsubscribe", "silence"}},
+            {"start": {"acquire_shared", "start", "subscribe", "_update"}, "stop": {"stop", "unsubscribe", "silence"}},
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_without_a_terminal_it_wants_to_be_told(used, uninstall):
 def test_while_a_worker_runs_it_refuses(used, uninstall, monkeypatch):
     # Given the directory of a worker that is alive; this process takes those of its own workers for its own
     alive = [used.spool / str(uuid.uuid4())]
-    monkeypatch.setattr("dramatiq_diag.spool.Spool.living_owners", lambda _: alive)
+    monkeypatch.setattr("dramatiq_diag.spool.directory.Spool.living_owners", lambda _: alive)
 
     result = uninstall("--yes")
 

@@ -158,7 +158,7 @@ class Recording:
         """
 
     def save(self) -> None:
-        """Leaves the file in the spool. The sealer's thread waits for it, after `stop`.
+        """Leaves the file in the spool. The saver's thread waits for it, after `stop`.
 
         That is `run.entry.write_file(collector.artifact_name, text)`, or whatever writes to the file
         `run.entry.path(collector.artifact_name)`; text that went to `run.append_text` is in the spool already.

@@ -18,7 +18,7 @@ MAX_HELD_BYTES = 16 * 1024**2
 
 
 class Backlog:
-    """Entries in the order of their runs' end; filled by the sealer, emptied by the publisher.
+    """Entries in the order of their runs' end; filled by the saver, emptied by the publisher.
 
     Parameters:
       spool: Where the entries are.

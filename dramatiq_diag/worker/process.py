@@ -225,7 +225,7 @@ class WorkerProcess:
         )
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
-        """Ends the run of this thread, if there is one, and hands it to the sealer; runs again after an interrupt."""
+        """Ends the run of this thread, if there is one, and hands it to the saver; runs again after an interrupt."""
         thread_id = threading.get_ident()
         self._messages.pop(thread_id, None)
         run = self.runs.get(thread_id)

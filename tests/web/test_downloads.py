@@ -330,7 +330,7 @@ def test_a_cleanup_in_between_is_no_reason_for_a_warning(
         site.change(memory, status=ArtifactStatus.EXPIRED, reason="Removed just now.")
         raise BlobMissingError
 
-    monkeypatch.setattr("dramatiq_diag.reports.renderings.RenderQueue.open", expire_first)
+    monkeypatch.setattr("dramatiq_diag.reports.queue.RenderQueue.open", expire_first)
     assert assert_problem(site.get(memory), 410) == "Removed just now."
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

@@ -1,0 +1,77 @@
+"""The `dramatiq-diag` command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMismatchError
+from .actors import actors
+from .artifacts import artifacts
+from .capture import capture, show_captures
+from .compare import compare
+from .demo import demo
+from .doctor import doctor
+from .keep import delete, pin, unpin
+from .recover import recover
+from .report import report
+from .serve import serve
+from .show import show
+from .store import check, cleanup, migrate
+from .tasks import tasks
+from .uninstall import uninstall
+
+#: What has to be set or installed otherwise before it makes sense to try again.
+_CONFIGURATION = (NotInstalledError, SettingsError, StoreMismatchError)
+
+
+class Commands(click.Group):
+    """A group whose commands report this package's errors in words, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DiagnosticsError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2 if isinstance(error, _CONFIGURATION) else 1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dramatiq_diag")
+def main() -> None:
+    """Where did this task's time and memory go: diagnostics for Dramatiq workers.
+
+    The settings are environment variables, the same for workers and for this command. The ones to know:
+
+    \b
+      TASK_DIAGNOSTICS            what is collected: memory, pyinstrument, memray, or all
+      DRAMATIQ_DIAG_DATA_DIR      where it is kept, ./.dramatiq_diag by default
+      DRAMATIQ_DIAG_DATABASE_URL  PostgreSQL in place of SQLite in the data dir
+
+    \b
+    Exit codes:
+      0  done, and all is well
+      1  done, with findings or failures; or not done, as the store is out of reach or a port is taken
+      2  wrong usage or configuration; nothing was done
+
+    \b
+    Examples:
+      dramatiq-diag demo                      see it work, without a broker or a database
+      dramatiq-diag tasks                     what was collected lately
+      dramatiq-diag actors                    how each actor has been doing
+      dramatiq-diag show TASK_ID              one run: its memory, its time, its allocations
+      dramatiq-diag compare TASK_A TASK_B     what got slower or larger
+      dramatiq-diag artifacts TASK_ID         what was collected of one task
+      dramatiq-diag report TASK_ID            where its time went, for a file
+      dramatiq-diag capture ACTOR --diagnostics memray --runs 5     the next runs of an actor
+      dramatiq-diag doctor                    why something was not
+    """
+
+
+for _command in (
+    *(demo, serve, migrate, tasks, actors, show, compare, artifacts, report),
+    *(capture, show_captures),
+    *(pin, unpin, delete, cleanup, recover, doctor, check, uninstall),
+):
+    main.add_command(_command)
