@@ -71,10 +71,10 @@ def _delays_ms(count: int) -> list[float]:
         delays_ms = []
         with (
             worker(task_diagnostics=["memory"], spool_dir=spool, shutdown_timeout=0.1) as (broker, diagnostics),
-            closing(create_app(diagnostics.settings)) as app,
+            closing(create_app(diagnostics.settings, insecure=True)) as app,
         ):
             actor = dramatiq.actor(lambda: None, actor_name="nothing", broker=broker)
-            client = TestClient(app)
+            client = TestClient(app, headers={"Host": "localhost"})
             for _ in range(_OWN_RUNS):
                 task_id = one_message(broker, diagnostics, actor)
                 ended = time.perf_counter()
