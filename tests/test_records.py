@@ -16,6 +16,7 @@ from test_store import NOW, artifact_record, bundle, run_record
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.attempts import find_attempt, list_attempts
 from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
@@ -27,7 +28,6 @@ from dramatiq_diag.store.runs import (
     list_runs,
     parent_of,
 )
-from dramatiq_diag.store.store import artifact_id
 from dramatiq_diag.store.values import clean_text, task_key
 
 
