@@ -53,6 +53,7 @@ class _Start(BaseModel):
     pid: _Count
     parent_run_id: uuid.UUID | None = None
     capture_id: uuid.UUID | None = None
+    without_capture: Annotated[list[_Name], Field(max_length=_MAX_ARTIFACTS)] | None = None
     artifacts: Annotated[list[_Declared], Field(max_length=_MAX_ARTIFACTS)]
 
 
@@ -218,6 +219,7 @@ def read_finished_run(entry: Entry) -> FinishedRun | None:
         pid=start.pid,
         parent_run_id=start.parent_run_id,
         capture_id=start.capture_id,
+        without_capture=start.without_capture,
         exception_traceback=contents.traceback,
         **ended,
     )

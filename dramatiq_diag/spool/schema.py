@@ -26,6 +26,7 @@ class RunIdentity(TypedDict):
     pid: int
     parent_run_id: UUID | None
     capture_id: UUID | None
+    without_capture: list[str] | None
 
 
 class EndedRun(Protocol):

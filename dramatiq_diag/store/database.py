@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revision that this version needs: the newest in `migrations/versions`.
-HEAD_REVISION = "0006"
+HEAD_REVISION = "0007"
 
 #: The class of PostgreSQL's SQLSTATEs for errors like a row that is too large for an index.
 _LIMITS_EXCEEDED = "54"

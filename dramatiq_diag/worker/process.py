@@ -19,9 +19,9 @@ from ..collectors.services import Services
 from ..errors import GUARDED, SpoolError
 from ..policy.keep_policy import KeepPolicy
 from ..policy.propagation import CLEANUP_ACTOR, SendingTask, depth_of, set_sending_task, task_id_of
-from ..policy.selection import NOTHING, Selection
+from ..policy.selection import NOTHING, Choice, Selection
 from ..policy.trigger_rules import collectors_of, parse_triggers
-from ..policy.triggers import Triggers
+from ..policy.triggers import Plan, Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.frames import GarbagePause
 from ..runtime.loggers import get_logger
@@ -32,7 +32,6 @@ from ..settings import Settings
 from ..spool.backlog import Backlog
 from ..spool.directory import Spool
 from ..statuses import RunStatus
-from ..store.lazy_store import LazyStore
 from ..store.store import Store
 from .captures import CaptureClient
 from .late_start import Late
@@ -100,11 +99,19 @@ class WorkerProcess:
         "Collectors of which a step did not return; they are left out from then on."
         self.unsaved: set[uuid.UUID] = set()
         "The ids of runs whose entries are not complete yet."
-        store = LazyStore(settings, users=2)  # The publisher, and the captures.
         backlog = Backlog(self.spool, self.unsaved)
-        self.saver = RunSaver(self.spool, backlog, self.log)
-        self.publisher = Publisher(self.services, self.spool, backlog, store, self.runs, keep_schedule)
-        self.captures = CaptureClient(store, self.selection, hosted.can_run, hosted.actors)
+        self.captures = CaptureClient(self.selection, hosted.can_run)
+        self.publisher = Publisher(
+            self.services,
+            self.spool,
+            backlog,
+            Store(settings),
+            self.runs,
+            self.captures,
+            hosted.actors,
+            keep_schedule,
+        )
+        self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake)
         self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
         self._vitals = MemoryStateReader()
         self._messages: dict[int, MessageProxy] = {}
@@ -121,11 +128,9 @@ class WorkerProcess:
                 self.logger.error("%s Until then diagnostics are held in memory.", error)
                 self.saver.has_warned = True
             self.services.ticker.start()
-            self.saver.start()
-            undo.callback(self.saver.stop, _UNDO_TIMEOUT_S)
-            self.publisher.start()
-            undo.callback(self.publisher.stop, _UNDO_TIMEOUT_S)
-            self.captures.start()
+            self.saver.thread.start()
+            undo.callback(self.saver.thread.stop, _UNDO_TIMEOUT_S)
+            self.publisher.thread.start()
             undo.pop_all()
 
     def _end_in_child(self) -> None:
@@ -157,10 +162,9 @@ class WorkerProcess:
     def stop(self, timeout_s: float) -> None:
         """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
         stop_at = time.monotonic() + timeout_s
-        self.captures.stop()
-        self.saver.stop(timeout_s)
+        self.selection.captures = None
+        self.saver.thread.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
-        self.captures.join(max(stop_at - time.monotonic(), 1.0))
         self._close()
 
     def _close(self) -> None:
@@ -191,7 +195,7 @@ class WorkerProcess:
                     run.overlap(task_id)
         inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of what an idle hook costs.
         choice = self.selection(broker, inner)
-        plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
+        plan = self._plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
             set_sending_task(SendingTask(inner, True) if self.selection.samples else None)
             return None
@@ -205,17 +209,31 @@ class WorkerProcess:
             broker.get_actor(message.actor_name),
             choice,
             () if plan is None else plan.declared,
+            self._names_without_capture(broker, inner, choice),
         )
         self.unsaved.add(run.run_id)
         self._rss_watch.wake()
         run.late = None if plan is None else Late(run, plan)
-        set_sending_task(self._sender(inner, run))
+        run.sending = self._sender(inner, run)
+        set_sending_task(run.sending)
         if choice.capture_id is not None:
-            self.captures.held.used(run.run_id)
+            self.captures.begun(run.run_id, choice.capture_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(task_id_of(other))
         return run
+
+    def _plan(self, broker: Broker, message: Message[Any], choice: Choice) -> Plan | None:
+        return None if choice is NOTHING else self._triggers.plan(broker, message, choice)
+
+    def _names_without_capture(self, broker: Broker, message: Message[Any], choice: Choice) -> list[str] | None:
+        """Returns: The artifacts that a run has even if its capture has no slot for it; None without a capture."""
+        if choice.without_capture is None:
+            return None
+        plan = self._plan(broker, message, choice.without_capture)
+        late = () if plan is None else plan.declared
+        declared = (*choice.without_capture.collectors, *choice.without_capture.denied, *late)
+        return [collector.artifact_name for collector in declared]
 
     def _sender(self, message: Message[Any], run: Run) -> SendingTask:
         depth = depth_of(message.options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
@@ -98,6 +98,15 @@ class Recordings:
             self._running.pop()
         self.enter_error = None
 
+    def end_early(self, but: Collection[str], reason: str) -> None:
+        """Ends, while the task goes on, the recordings of all artifacts but these. Runs on the publisher's thread."""
+        for collector, recording in tuple(self._running):
+            if collector.artifact_name not in but:
+                try:
+                    recording.end_early(reason)
+                except GUARDED as error:
+                    self._lost(collector, "end", error)
+
     def save(self) -> None:
         """Lets each recording write its file. Runs on the saver's thread."""
         for collector, recording in self._unsaved:
@@ -111,15 +120,18 @@ class Recordings:
                 self._lost(collector, "save", error)
         self._unsaved.clear()
 
-    def discard(self) -> None:
-        """Removes the files of a run that is not kept. Runs on the saver's thread."""
+    def discard(self, but: Collection[str] = ()) -> None:
+        """Removes the files of all artifacts but these, which are not kept. Runs on the saver's thread."""
+        kept = [pair for pair in self._unsaved if pair[0].artifact_name in but]
         for collector, recording in self._unsaved:
+            if collector.artifact_name in but:
+                continue
             try:
                 self.call(collector, recording, recording.discard)
                 self.remove_files(collector)
             except GUARDED as error:
                 self._lost(collector, "discard", error)
-        self._unsaved.clear()
+        self._unsaved = kept
 
     def remove_files(self, collector: Collector) -> None:
         """Removes the files of a collector from the spool. Raises: OSError."""

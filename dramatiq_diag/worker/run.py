@@ -13,13 +13,14 @@ from ..collectors.services import Services
 from ..errors import GUARDED
 from ..policy.keep_policy import KeepPolicy
 from ..policy.keep_rules import Facts
-from ..policy.propagation import task_id_of
+from ..policy.propagation import SendingTask, task_id_of
 from ..policy.selection import Choice
 from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import Traceback, take_traceback, traceback_text
 from ..spool.directory import Spool
 from ..spool.schema import MAX_OVERLAPPED, RunIdentity, cut_id, end_record, start_record
 from ..statuses import ArtifactStatus, RunStatus
+from ..store.records import NO_SLOT
 from .recordings import Recordings
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Run:
       actor: The actor that is called.
       choice: The collectors that were selected.
       late: The collectors that may start in the middle of the run.
+      without_capture: The names of the artifacts that it has even if its capture has no slot for it; None where no
+        capture asked for it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Run:
         actor: Actor[..., Any],
         choice: Choice,
         late: Sequence[Collector] = (),
+        without_capture: list[str] | None = None,
     ) -> None:
         self.services = services
         self.choice = choice
@@ -106,6 +110,11 @@ class Run:
         "The RSS before the collectors started; None where it could not be read."
         self.last_rss_bytes: int | None = None
         "The RSS when the function had returned; None before that."
+        self.sending: SendingTask | None = None
+        "The task as the messages that it sends know it."
+        self.slot_is_lost = False
+        "Whether a capture asked for it and had no slot left."
+        self._without_capture = without_capture
         self._keep_policy = keep_policy
         self._seen_rss_bytes = 0
         "The largest RSS in between. Each of the three is written by one thread alone."
@@ -133,6 +142,7 @@ class Run:
             "pid": self.services.pid,
             "parent_run_id": self.choice.parent_run_id,
             "capture_id": self.choice.capture_id,
+            "without_capture": self._without_capture,
         }
 
     @property
@@ -214,6 +224,14 @@ class Run:
             self.entry.flush()
             self.sealed = True
 
+    def lose_slot(self) -> None:
+        """Ends early what only a capture asked for, which has no slot for the run. Runs on the publisher's thread."""
+        self.slot_is_lost = True
+        if self.sending is not None:
+            self.sending.request = None
+        if not self.sealed:
+            self.recordings.end_early(but=self._without_capture or (), reason=NO_SLOT)
+
     def _read_rss(self) -> int | None:
         try:
             return self.services.rss.rss_bytes()
@@ -235,7 +253,7 @@ class Run:
     def _decide(self, status: RunStatus) -> None:
         try:
             if self._keep_policy.rules_of(self.actor):
-                is_requested = self.choice.requested or self.choice.capture_id is not None
+                is_requested = self.choice.requested and not self.slot_is_lost
                 facts = self._facts(status)
                 self.dropped = self._keep_policy.unmet_rules(self.actor, status, facts, is_requested=is_requested)
         except GUARDED as error:
@@ -258,10 +276,11 @@ class Run:
 
     def save(self) -> None:
         """Writes the files of the artifacts, or removes them. Runs on the saver's thread, once the run is sealed."""
-        if self.dropped is None:
-            self.recordings.save()
-        else:
+        if self.dropped is not None:
             self.recordings.discard()
+        elif self.slot_is_lost:
+            self.recordings.discard(but=self._without_capture or ())
+        self.recordings.save()
         if self._traceback is not None:
             self._save_traceback(self._traceback)
             self._traceback = None
