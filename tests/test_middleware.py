@@ -31,7 +31,6 @@ from dramatiq.middleware import (
 )
 from dramatiq.results import Results
 from dramatiq.results.backends import StubBackend
-from support import PATIENCE_S, eventually, finish, middleware_under_test
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
@@ -39,6 +38,8 @@ from dramatiq_diag.collectors.memory import MemoryCollector, _MemoryRecording
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.process import WorkerProcess
 from dramatiq_diag.worker.saver import RunSaver
+from support import PATIENCE_S, eventually
+from support.tasks import finish, middleware_under_test
 
 #: Before Dramatiq 2.2 its queue has no order among the messages of one priority.
 IS_IN_ORDER = hasattr(dramatiq.worker, "_WorkQueueItem")
