@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dramatiq_diag.cli import Commands, keep
+from dramatiq_diag.cli import keep
+from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.keep import delete, pin, unpin
 from dramatiq_diag.cli.parameters import moment, number
 from dramatiq_diag.cli.tasks import tasks

@@ -1,6 +1,7 @@
 """A task that allocates until the kernel kills its worker, and what a living sibling publishes of it.
 
-`DRAMATIQ_DIAG_TEST_KILLS=100 python -m pytest tests/scenarios/test_oom.py` does it a hundred times, and says how long it took.
+`DRAMATIQ_DIAG_TEST_KILLS=100 python -m pytest tests/scenarios/test_oom.py` does it a hundred times, and says how long
+it took.
 """
 
 from __future__ import annotations
