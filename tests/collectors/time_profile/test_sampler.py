@@ -1,9 +1,7 @@
-"""The time profile's sampler: what it follows, what it keeps, and what it leaves as it was."""
+"""The time profile's sampler: what it keeps, and what it leaves as it was."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 import threading
 import time
@@ -21,34 +19,11 @@ from dramatiq_diag.runtime.frames import Look
 from dramatiq_diag.runtime.switch_interval import SwitchInterval
 from dramatiq_diag.statuses import ArtifactStatus
 from support import PATIENCE_S, eventually
+from support.profiles import KEY, read_page, read_row, session_dict, shares, spin
 from support.store import Stored
 
 #: Shares of time, sample by sample.
 pytestmark = pytest.mark.alone
-
-KEY = "pyinstrument_profile"
-
-
-def session_dict(reader: Stored, task_id: str) -> dict[str, Any]:
-    session: dict[str, Any] = json.loads(reader.data(task_id, KEY))
-    return session
-
-
-def shares(reader: Stored, task_id: str) -> dict[str, float]:
-    """Function -> percent of the time in it or below it."""
-    spent: Counter[str] = Counter()
-    records = session_dict(reader, task_id)["frame_records"]
-    for stack, seconds in records:
-        for function in {frame.partition("\0")[0] for frame in stack}:
-            spent[function] += seconds
-    whole = sum(seconds for _, seconds in records)
-    return {function: 100 * seconds / whole for function, seconds in spent.items()}
-
-
-def spin(seconds: float) -> None:
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        pass
 
 
 def hottest(reader: Stored, task_id: str) -> list[str]:
@@ -144,142 +119,6 @@ def test_both_engines_agree_on_the_hottest_five_functions(bench, settings, store
         found[engine] = hottest(stored(given), task_id)
 
     assert found["sampler"] == found["profiler"] == ["index", "read", "render", "sort", "loop"]
-
-
-# Async actors.
-
-
-async def read_page(seconds: float) -> None:
-    await asyncio.sleep(seconds)
-
-
-async def read_row(seconds: float) -> None:
-    await asyncio.sleep(seconds)
-
-
-async def read_mail(seconds: float) -> None:
-    await asyncio.sleep(seconds)
-
-
-async def one_after_another() -> None:
-    await read_page(0.5)
-    await read_row(0.3)
-    await read_mail(0.2)
-
-
-def test_what_an_async_actor_awaits_has_its_share_with_ten_of_them_at_once(bench, settings, stored):
-    given = settings(task_diagnostics=["pyinstrument"])
-
-    with bench(given, threads=10) as tasks:
-        actor = tasks.actor(one_after_another)
-        ids = [actor.send().message_id for _ in range(10)]
-        tasks.finish()
-
-    for task_id in ids:
-        found = shares(stored(given), task_id)
-        assert found["one_after_another"] == pytest.approx(100)
-        assert found["read_page"] == pytest.approx(50, abs=5)
-        assert found["read_row"] == pytest.approx(30, abs=5)
-        assert found["read_mail"] == pytest.approx(20, abs=5)
-
-
-async def with_gather() -> None:
-    await asyncio.gather(read_page(0.3), read_row(0.3), read_mail(0.1))
-
-
-async def with_task_group() -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read_page(0.3))
-        group.create_task(read_row(0.3))
-        group.create_task(read_mail(0.1))
-
-
-async def with_wait() -> None:
-    await asyncio.wait([asyncio.ensure_future(step) for step in (read_page(0.3), read_row(0.3), read_mail(0.1))])
-
-
-@pytest.mark.parametrize("at_once", [with_gather, with_task_group, with_wait])
-def test_tasks_that_are_awaited_at_once_share_the_time(bench, settings, stored, at_once):
-    given = settings(task_diagnostics=["pyinstrument"])
-
-    with bench(given) as tasks:
-        task_id = tasks.run(at_once)
-
-    # 0.1 s for all three of them, and 0.2 s more for two.
-    found = shares(stored(given), task_id)
-    assert found["read_page"] == pytest.approx(100 * (0.1 / 3 + 0.2 / 2) / 0.3, abs=8)
-    assert found["read_row"] == pytest.approx(100 * (0.1 / 3 + 0.2 / 2) / 0.3, abs=8)
-    assert found["read_mail"] == pytest.approx(100 * (0.1 / 3) / 0.3, abs=8)
-
-
-async def numbers() -> Any:
-    for number in range(3):
-        await asyncio.sleep(0.05)
-        yield number
-
-
-async def through_others() -> None:
-    await asyncio.wait_for(read_page(0.1), PATIENCE_S)
-    await asyncio.create_task(read_row(0.1))
-    async for _ in numbers():
-        pass
-
-
-def test_it_follows_tasks_timeouts_and_asynchronous_generators(bench, settings, stored):
-    given = settings(task_diagnostics=["pyinstrument"])
-
-    with bench(given) as tasks:
-        task_id = tasks.run(through_others)
-
-    assert {"read_page", "read_row", "numbers", "[await]"} <= set(shares(stored(given), task_id))
-
-
-async def one_works() -> None:
-    await asyncio.gather(read_page(0.2), work_for_a_while())
-
-
-async def work_for_a_while() -> None:
-    spin(0.2)
-
-
-def test_of_tasks_that_are_awaited_at_once_the_one_that_runs_has_the_time(bench, settings, stored):
-    given = settings(task_diagnostics=["pyinstrument"])
-
-    with bench(given) as tasks:
-        task_id = tasks.run(one_works)
-
-    assert shares(stored(given), task_id)["work_for_a_while"] > 80
-
-
-class Tripwire:
-    """An object whose attributes must not be asked for."""
-
-    def __init__(self) -> None:
-        vars(self)["touched"] = []
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        vars(self)["touched"].append("__class__")
-        return Tripwire
-
-    def __getattr__(self, name: str) -> Any:
-        vars(self)["touched"].append(name)
-        raise AttributeError(name)
-
-
-def test_nothing_of_the_application_runs_while_a_coroutine_is_followed(bench, settings, stored):
-    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001)
-    wire = Tripwire()
-
-    async def hold_it() -> None:
-        held = wire  # noqa: F841 - a local of the coroutine that waits.
-        await asyncio.wait([asyncio.ensure_future(read_page(0.1))])
-
-    with bench(given) as tasks:
-        task_id = tasks.run(hold_it)
-
-    assert "read_page" in shares(stored(given), task_id)
-    assert vars(wire)["touched"] == []
 
 
 # Beginning late.
