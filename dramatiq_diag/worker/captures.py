@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
 from ..policy.selection import Selection
 from ..runtime.loggers import get_logger
 from ..store.slots import OpenCapture, open_captures
+
+#: Seconds between looks at which captures are open; one query each.
+POLL_INTERVAL_S = 2.5
 
 
 class CaptureClient:
@@ -29,6 +32,7 @@ class CaptureClient:
         self.logger = get_logger(__name__, type(self))
         self._selection = selection
         self._can_run = can_run
+        self.poll_interval_s = POLL_INTERVAL_S
         self._open: Mapping[str, Sequence[tuple[OpenCapture, Iterator[int]]]] = {}
         "Actor -> its captures, each with an item for each run that may begin. To take one is one step, without a lock."
         self._undecided: dict[uuid.UUID, uuid.UUID] = {}
@@ -58,6 +62,11 @@ class CaptureClient:
     def forget_undecided(self) -> None:
         """Forgets the runs that `begun` named: none of them is left, and the entries of some were lost."""
         self._undecided.clear()
+
+    @property
+    def actor_names(self) -> Collection[str]:
+        """The actors of which runs are captured here."""
+        return self._open.keys()
 
     def look(self, session: Session) -> None:
         """Learns which captures are open, and lets as many runs begin as there are slots left for this process."""

@@ -23,10 +23,9 @@ from .run import Run
 #: The switch interval while runs are published, in seconds: a task that comes back from a system call waits that long.
 _SWITCH_INTERVAL_S = 0.0005
 
-#: Seconds between looks at what wakes nobody: running runs, dead siblings, open captures, the schedule.
+#: Seconds between looks at what wakes nobody: running runs, dead siblings, the schedule.
 _TICK_S = 0.25
 _SALVAGE_INTERVAL_S = 3.0
-_CAPTURES_INTERVAL_S = 2.5
 _SCHEDULE_INTERVAL_S = 5.0
 
 #: Seconds after which a run that still runs is announced.
@@ -167,7 +166,7 @@ class Publisher:
 
     def _look_at_captures(self) -> None:
         """Looks for open captures. Says which actors this process has: at its start, after a change and hourly."""
-        if not self._is_due("captures", _CAPTURES_INTERVAL_S):
+        if not self._is_due("captures", self._captures.poll_interval_s):
             return
         if self.backlog.is_idle:
             self._captures.forget_undecided()
