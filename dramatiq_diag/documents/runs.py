@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
-from ..store.attempts import RankedRun, list_attempts
+from ..store.attempts import Attempt, list_attempts
 from ..store.models import Artifact
 from ..store.runs import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
 from .signing import Signer
@@ -160,9 +160,8 @@ class ProblemDocument(TypedDict):
     detail: NotRequired[str]
 
 
-def run_document(ranked: RankedRun) -> RunDocument:
+def run_document(run: Attempt) -> RunDocument:
     """Returns: RUN, as the README describes it."""
-    run = ranked.run
     exception: ExceptionDocument | None = None
     if run.exception_type is not None:
         exception = {"type": run.exception_type, "message": run.exception_message or ""}
@@ -171,7 +170,7 @@ def run_document(ranked: RankedRun) -> RunDocument:
         "task_id": run.task_id,
         "actor_name": run.actor_name,
         "queue_name": run.queue_name,
-        "attempt": ranked.attempt,
+        "attempt": run.attempt,
         "status": RunStatus(run.status),
         "started_at": timestamp(run.started_at),
         "finished_at": None if run.finished_at is None else timestamp(run.finished_at),
@@ -237,17 +236,17 @@ def task_document(session: Session, task_id: str, limit: int, cursor: str | None
     return document
 
 
-def artifacts_document(session: Session, chosen: RankedRun, signer: Signer, base_url: str) -> ArtifactsDocument:
+def artifacts_document(session: Session, chosen: Attempt, signer: Signer, base_url: str) -> ArtifactsDocument:
     """Returns: The artifacts of one run with their URLs."""
-    artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
-    parent = parent_of(session, chosen.run)
+    artifacts = artifacts_of(session, [chosen.run_id])[chosen.run_id]
+    parent = parent_of(session, chosen)
     return {
         "urls": urls(artifacts, signer, base_url),
         "run": run_document(chosen),
-        "traceback": traceback_of(session, chosen.run.run_id),
+        "traceback": traceback_of(session, chosen.run_id),
         "artifacts": [artifact_document(artifact) for artifact in artifacts],
         "parent": None if parent is None else run_document(parent),
-        "children": [run_document(child) for child in children_of(session, chosen.run.run_id)],
+        "children": [run_document(child) for child in children_of(session, chosen.run_id)],
     }
 
 
