@@ -13,7 +13,8 @@ from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
 from ..collectors.names import ALL
-from ..documents.runs import Document, run_document, urls_of_runs
+from ..documents.fields import Document
+from ..documents.runs import run_document, urls_of_runs
 from ..documents.signing import Signer
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics

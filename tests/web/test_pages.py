@@ -13,7 +13,7 @@ import pytest
 from falcon.testing import Result
 from web_support import FIRST_START, MEMORY, TOKEN, Site, artifact, assert_problem, memory_artifact, profile_artifact
 
-from dramatiq_diag.documents.runs import actor_href, task_href
+from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.records import RunRecord
 
