@@ -12,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support import ROOT
+
 PACKAGE = ROOT / "dramatiq_diag"
 
 

@@ -20,8 +20,8 @@ import yaml
 
 from dramatiq_diag.cli import main
 from dramatiq_diag.settings import Settings
+from support import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Kinds of samples that no program here reads.
 _UNREAD = {"text", "ini", "nginx", "gnuplot", "cron"}
