@@ -116,7 +116,7 @@ def test_a_published_entry_serves_the_next_run(spool):
     assert not entry.path(ENTRY_SUFFIX).exists()
     assert not entry.path("memray_profile").exists()
     following.append(start_record(following.run_id), END)
-    following.write()
+    following.flush()
     following.close()
     assert read_finished_run(following).run.run_id == following.run_id
     assert read_finished_run(following).artifacts[0].status == ArtifactStatus.FAILED  # Nothing of the text before.

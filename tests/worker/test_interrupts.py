@@ -147,7 +147,7 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
 
     monkeypatch.setattr(Diagnostics, "after_process_message", after)
     monkeypatch.setattr(_MemoryRecording, "stop", slow_stop)
-    monkeypatch.setattr(_MemoryRecording, "quick", quick)
+    monkeypatch.setattr(_MemoryRecording, "runs_inline", quick)
 
     # When a task runs under that time limit, which the command line would have armed
     with bench(given) as tasks:
