@@ -13,7 +13,7 @@ from ..documents.signing import Signer
 from ..errors import StoreError
 from ..reports.queue import RenderQueue
 from ..settings import Settings
-from ..store.blobs.local import BlobStore
+from ..store.blobs.base import BlobStore
 from ..store.store import Store
 from .http.urls import base_url, mount_path
 from .jinja import Pages
