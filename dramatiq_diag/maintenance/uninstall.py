@@ -17,7 +17,8 @@ from ..settings import Settings
 from ..spool.directory import Spool
 from ..store.adoption import VERSION_TABLE
 from ..store.blobs import blob_store_of
-from ..store.database import check_schema, make_engine, translated
+from ..store.database import make_engine, translated
+from ..store.migration import check_schema
 from ..store.models import Artifact, Base, StoreState, TaskRun
 from .cleanup import BATCH_SIZE, batched
 

@@ -99,10 +99,8 @@ class Entry:
             if "to" in record and not self._has_room(len(line)):
                 if is_cut:
                     continue
-                line, is_cut = (
-                    b"\n%b\n" % encode(cut_record(self._limits, is_large=self._text_bytes > self._limits.text)),
-                    True,
-                )
+                cut = cut_record(self._limits, is_large=self._text_bytes > self._limits.text)
+                line, is_cut = b"\n%b\n" % encode(cut), True
             lines.append(line)
         held = self._held
         if held is None:

@@ -19,7 +19,8 @@ from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
 from .blobs import blob_store_of
 from .blobs.base import RootId
 from .clock import Clock
-from .database import check_schema, make_engine, migrate, renewable, translated
+from .database import make_engine, renewable, translated
+from .migration import check_schema, migrate
 from .models import Artifact, StoreState, TaskRun, is_live
 from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id, clean_or_none
 

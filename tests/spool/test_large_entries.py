@@ -214,7 +214,7 @@ def test_a_batch_with_much_text_is_published_in_parts(settings, stored, monkeypa
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", noted)
-    monkeypatch.setattr("dramatiq_diag.spool.directory.delivery._BATCH_BYTES", 300_000)
+    monkeypatch.setattr("dramatiq_diag.spool.delivery._BATCH_BYTES", 300_000)
 
     counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
 
