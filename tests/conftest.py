@@ -178,7 +178,7 @@ def template_migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     template = Settings(data_dir=tmp_path_factory.mktemp("template"), **own)
     migrate(template)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dramatiq_diag.store.store.migrate", partial(migrate_from, template))
+        patch.setattr("dramatiq_diag.store.transactions.migrate", partial(migrate_from, template))
         yield
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revision that this version needs: the newest in `migrations/versions`.
-HEAD_REVISION = "0006"
+HEAD_REVISION = "0007"
 
 #: The loggers that say something of each step, and on import.
 _ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")

@@ -60,7 +60,7 @@ def open_store(settings: Settings) -> None:
 def test_the_database_is_private_in_a_directory_that_is_not(
     settings: Settings, opens: Callable[[Settings], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dramatiq_diag.store.store.migrate", migrate)  # Not the clone of the tests' template.
+    monkeypatch.setattr("dramatiq_diag.store.transactions.migrate", migrate)  # Not the clone of the tests' template.
     settings.data_dir.mkdir(mode=0o755, parents=True)
 
     opens(settings)

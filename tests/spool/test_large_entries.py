@@ -188,7 +188,7 @@ def test_an_entry_of_an_older_version_is_salvaged_with_its_last_look(settings, s
     last = {"vitals": vitals, "overlapped_task_ids": ["beside", "z" * 5000]}
     dead_entry(given.spool, [start_record(run_id), TEXT, *looks, last], run_id)
 
-    counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
+    counts = Delivery(Spool(given), stored(given).store).salvage()
 
     assert (counts.recovered_runs, counts.refused_runs) == (1, 0)
     (run,) = stored(given).all_runs()
@@ -216,7 +216,7 @@ def test_a_batch_with_much_text_is_published_in_parts(settings, stored, monkeypa
     monkeypatch.setattr(Store, "publish", noted)
     monkeypatch.setattr("dramatiq_diag.spool.delivery._BATCH_BYTES", 300_000)
 
-    counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
+    counts = Delivery(Spool(given), stored(given).store).salvage()
 
     assert counts.recovered_runs == 20
     assert sum(held) > 1_200_000

@@ -58,7 +58,7 @@ def test_a_directory_is_listed_once_however_much_is_in_it(settings, monkeypatch,
     owner, ids = left_behind(settings().spool, count)
     listings, store = Listings(owner, monkeypatch), Taking()
 
-    salvaged = Delivery(Spool(settings()), lambda: store).salvage()
+    salvaged = Delivery(Spool(settings()), store).salvage()
 
     assert salvaged.recovered_runs == count
     assert [run_id for batch in store.batches for run_id in batch] == ids
@@ -70,7 +70,7 @@ def test_what_is_too_much_for_one_listing_takes_a_few_and_comes_oldest_first(set
     owner, ids = left_behind(settings().spool, 230)
     listings, store = Listings(owner, monkeypatch), Taking()
 
-    Delivery(Spool(settings(), max_listed=50), lambda: store).salvage()
+    Delivery(Spool(settings(), max_listed=50), store).salvage()
 
     assert [run_id for batch in store.batches for run_id in batch] == ids
     assert listings.count == 6
@@ -88,7 +88,7 @@ def test_a_salvage_that_is_stopped_begins_nothing_more_and_leaves_the_rest(setti
     owner, ids = left_behind(settings().spool, 3 * SALVAGE_BATCH_SIZE)
     store = Taking()
 
-    salvaged = Delivery(Spool(settings()), lambda: store).salvage(until=time.monotonic())
+    salvaged = Delivery(Spool(settings()), store).salvage(until=time.monotonic())
 
     assert salvaged.recovered_runs == SALVAGE_BATCH_SIZE
     assert len(Spool(settings()).entries(owner, len(ids))) == 2 * SALVAGE_BATCH_SIZE
