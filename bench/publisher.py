@@ -14,7 +14,7 @@ from dramatiq.broker import MessageProxy
 from falcon.testing import TestClient
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.web import create_app
 
 from .result import Result, percentile, spread

@@ -25,7 +25,7 @@ from dramatiq.middleware import Middleware
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.policy.propagation import set_sending_task
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 from support import RABBITMQ_URL, encodable, eventually, missing
 from support.store import Postgres, Stored, migrate_from

@@ -16,7 +16,7 @@ from ..store.records import FinishedRun
 from ..store.store import Store
 from .directory import Spool
 from .entry import Entry
-from .reader import artifact_kinds, read_finished_run
+from .reader import file_suffixes, read_finished_run
 
 #: Runs published in one transaction.
 BATCH_SIZE = 100
@@ -190,7 +190,7 @@ class Delivery:
 
     def _discard(self, entry: Entry, bundle: FinishedRun) -> None:
         try:
-            self.spool.discard(entry, artifact_kinds(bundle))
+            self.spool.discard(entry, file_suffixes(bundle))
         except OSError as error:
             self._not_removed(entry, error)
 

@@ -50,7 +50,7 @@ class RunIdentity(TypedDict):
     parent_run_id: NotRequired[UUID | None]
     capture_id: NotRequired[UUID | None]
     without_capture: NotRequired[Annotated[list[Name], Field(max_length=MAX_ARTIFACTS)] | None]
-    "The artifacts that the run has even if its capture has no slot for it. Versions before 0.1.0 did not write it."
+    "The artifacts that the run has even if its capture has no slot for it; None for a run that needs no slot."
 
 
 class Declared(TypedDict):

@@ -15,7 +15,8 @@ from ..errors import BlobMissingError, StoreMismatchError
 from ..runtime.loggers import get_logger
 from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
-from .blobs.local import BlobStore, RootId
+from .blobs import blob_store_of
+from .blobs.base import RootId
 from .clock import Clock
 from .models import Artifact, StoreState, TaskRun, is_live
 from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id, clean_or_none
@@ -41,7 +42,7 @@ class Store(Transactions):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.logger = get_logger(__name__, type(self))
-        self.blobs = BlobStore(settings.blob_dir)
+        self.blobs = blob_store_of(settings)
         self._identity: RootId | None = None
         "The ids of this store and its blob root, once the root was looked at."
         insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[settings.database.get_backend_name()]

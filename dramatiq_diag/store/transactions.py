@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from ..errors import SchemaError, StoreUnavailableError
 from ..settings import Settings
 from .clock import Clock
-from .database import check_schema, make_engine, migrate, renewable, translated
+from .database import make_engine, renewable, translated
+from .migration import check_schema, migrate
 from .models import StoreState
 
 

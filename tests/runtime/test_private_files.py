@@ -16,7 +16,7 @@ from dramatiq_diag.cli.doctor_checks import Check, Status, examine
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.runtime.private_files import make_directory, make_file
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, inspect, text, update
 
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.store.captures import CaptureState
-from dramatiq_diag.store.database import check_schema, migrate
+from dramatiq_diag.store.migration import check_schema, migrate
 from dramatiq_diag.store.models import Capture
 from dramatiq_diag.web import create_app
 from support import eventually

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import StoreState
 from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.store import Store
@@ -283,14 +283,14 @@ def test_a_blob_directory_that_goes_away_while_blobs_are_put_is_noticed_before_t
     store, given, stored, monkeypatch
 ):
     published = bundle()
-    original = BlobStore.sync
+    original = LocalBlobStore.sync
 
-    def vanish(blobs: BlobStore, names: Any) -> None:
+    def vanish(blobs: LocalBlobStore, names: Any) -> None:
         original(blobs, names)
         given.blob_dir.rename(given.blob_dir.with_name("away"))
         given.blob_dir.mkdir()
 
-    monkeypatch.setattr(BlobStore, "sync", vanish)
+    monkeypatch.setattr(LocalBlobStore, "sync", vanish)
 
     with pytest.raises(StoreUnavailableError):
         store.publish([published])
