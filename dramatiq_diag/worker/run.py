@@ -22,6 +22,7 @@ from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, end_reco
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.records import NO_SLOT
 from .recordings import Recordings
+from .run_times import RunTimes
 
 if TYPE_CHECKING:
     from dramatiq import Actor
@@ -42,7 +43,7 @@ class LateStarts(Protocol):
     def end(self) -> None: ...
 
 
-class Run:
+class Run(RunTimes):
     """One attempt to execute a task.
 
     Parameters:
@@ -70,11 +71,10 @@ class Run:
         late: Sequence[Collector] = (),
         without_capture: list[str] | None = None,
     ) -> None:
+        super().__init__(services.clock)
         self.services = services
         self.choice = choice
         self.actor = actor
-        self.clock = services.clock
-        self.made = services.clock()
         self.entry = spool.entry()
         self.recordings = Recordings(services, spool, self.entry, choice, stuck)
         self.run_id = self.entry.run_id
@@ -84,23 +84,12 @@ class Run:
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id()
         self.thread_name = threading.current_thread().name
-        self.started_at_s = time.time()
-        "When the function was called, in seconds since the epoch; before that, when the run was made."
-        self.started = self.made
-        "The same moment by `clock`."
-        self.ended: float | None = None
-        "When the function had returned, by `clock`; None before that."
-        self.cpu_started_s = time.thread_time()
-        "The CPU time of the thread when the function was called."
-        self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
         "The ids of the tasks that the process executed meanwhile."
         self.sealed = False
         "Whether the entry has the end of the run."
         self.taken = False
         "Whether the saver has the run."
-        self.is_executing = False
-        "Whether the function has been called. A collector that starts after that starts late, on another thread."
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known and while a collector may start late."
         self.late: LateStarts | None = None
@@ -146,33 +135,6 @@ class Run:
         }
 
     @property
-    def started_at(self) -> datetime:
-        """When the function was called."""
-        return datetime.fromtimestamp(self.started_at_s, UTC)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds for which the function has been running, or ran; 0 before it is called."""
-        if not self.is_executing:
-            return 0.0
-        return (self.clock() if self.ended is None else self.ended) - self.started
-
-    @property
-    def duration_ms(self) -> float:
-        """Milliseconds that the function ran."""
-        return self.elapsed_s * 1000
-
-    @property
-    def finished_at(self) -> datetime:
-        """When the function returned."""
-        return datetime.fromtimestamp(self.started_at_s + self.elapsed_s, UTC)
-
-    @property
-    def collection_ms(self) -> float:
-        """Milliseconds of the task's thread that the collectors have taken so far, before and after the function."""
-        return (self.clock() - self.made - self.elapsed_s) * 1000
-
-    @property
     def peak_rss_bytes(self) -> int | None:
         """The largest RSS that was read; None where it could not be read."""
         return max(self.first_rss_bytes or 0, self._seen_rss_bytes, self.last_rss_bytes or 0) or None
@@ -199,8 +161,7 @@ class Run:
         collection_ms = round((self.clock() - self.made) * 1000, 3)
         self.entry.append({"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}})
         self.entry.flush()
-        self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
-        self.is_executing = True
+        self.note_call()
         if self.late is not None:
             self.late.arm()
 
