@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +24,7 @@ from ..store.records import NO_SLOT
 from .recordings import Recordings
 
 if TYPE_CHECKING:
-    from dramatiq import Actor
-    from dramatiq.broker import MessageProxy
+    from dramatiq import Actor, Message
 
 #: A longer text is written in pieces of this length, in characters: an entry is read line by line.
 _MAX_TEXT_LENGTH = 64 * 1024
@@ -64,7 +63,7 @@ class Run:
         spool: Spool,
         keep_policy: KeepPolicy,
         stuck: set[Collector],
-        message: MessageProxy,
+        message: Message[Any],
         actor: Actor[..., Any],
         choice: Choice,
         late: Sequence[Collector] = (),
@@ -124,8 +123,7 @@ class Run:
         "How many ids of overlapping tasks stand in the entry."
         self._followers: list[Callable[[int], None]] = []
         self._traceback: Traceback | None = None
-        names = {collector.artifact_name for collector in late}
-        self._denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
+        self._denied = _without(choice.denied, late) if choice.denied and late else choice.denied
         "The stand-in of each collector that was requested and is not allowed -> the reason."
         declared = (*choice.collectors, *late, *self._denied)
         self.entry.append(start_record(self.identity, self.started_at, declared))
@@ -158,21 +156,6 @@ class Run:
         return (self.clock() if self.ended is None else self.ended) - self.started
 
     @property
-    def duration_ms(self) -> float:
-        """Milliseconds that the function ran."""
-        return self.elapsed_s * 1000
-
-    @property
-    def finished_at(self) -> datetime:
-        """When the function returned."""
-        return datetime.fromtimestamp(self.started_at_s + self.elapsed_s, UTC)
-
-    @property
-    def collection_ms(self) -> float:
-        """Milliseconds of the task's thread that the collectors have taken so far, before and after the function."""
-        return (self.clock() - self.made - self.elapsed_s) * 1000
-
-    @property
     def peak_rss_bytes(self) -> int | None:
         """The largest RSS that was read; None where it could not be read."""
         return max(self.first_rss_bytes or 0, self._seen_rss_bytes, self.last_rss_bytes or 0) or None
@@ -184,7 +167,7 @@ class Run:
 
     def options(self, collector: Collector) -> Any:
         """Returns: The options of a collector in this run, an `Options` of its own class."""
-        return self.recordings.options(collector)
+        return self.choice.options.get(collector.name, collector.default_options)
 
     def start(self) -> Iterator[Callable[[], object]]:
         """Starts the collectors, and writes the entry; the function is called right after.
@@ -256,7 +239,7 @@ class Run:
                 is_requested = self.choice.requested and not self.slot_is_lost
                 facts = Facts(
                     failed=status == RunStatus.FAILED,
-                    duration_ms=self.duration_ms,
+                    duration_ms=self.elapsed_s * 1000,
                     peak_rss_bytes=self.peak_rss_bytes,
                     first_rss_bytes=self.first_rss_bytes,
                 )
@@ -315,3 +298,9 @@ class Run:
         if len(beside) > self._noted_overlapped:
             self.entry.append({"beside": beside[self._noted_overlapped :]})
             self._noted_overlapped = len(beside)
+
+
+def _without(denied: Mapping[Collector, str], others: Sequence[Collector]) -> dict[Collector, str]:
+    """Returns: The collectors of *denied* whose artifacts none of the others has."""
+    names = {collector.artifact_name for collector in others}
+    return {collector: why for collector, why in denied.items() if collector.artifact_name not in names}
