@@ -89,8 +89,8 @@ class Run:
         "The same moment by `clock`."
         self.ended: float | None = None
         "When the function had returned, by `clock`; None before that."
-        self.cpu_started_s = time.thread_time()
-        "The CPU time of the thread when the function was called."
+        self.cpu_started_s = 0.0
+        "The CPU time of the thread when the function was called; 0 before that."
         self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
         "The ids of the tasks that the process executed meanwhile."
@@ -126,7 +126,8 @@ class Run:
         self._denied = _without(choice.denied, late) if choice.denied and late else choice.denied
         "The stand-in of each collector that was requested and is not allowed -> the reason."
         declared = (*choice.collectors, *late, *self._denied)
-        self.entry.append(start_record(self.identity, self.started_at, declared))
+        self._start: Record | None = start_record(self.identity, self.started_at, declared)
+        "The first record, until the entry has it."
 
     @property
     def identity(self) -> RunIdentity:
@@ -180,12 +181,21 @@ class Run:
         yield from self.recordings.start(self)
         # A run whose worker dies has no record of its end, so the collectors' time stands in this record.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
-        self.entry.append({"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}})
+        record: Record = {"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}}
+        self.entry.append(record if self._start is None else {**self._start, **record})
+        self._start = None
         self.entry.flush()
         self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
         self.is_executing = True
         if self.late is not None:
             self.late.arm()
+
+    def write_start(self) -> None:
+        """Writes the first record now, for a collector whose start may take the process down."""
+        if self._start is not None:
+            self.entry.append(self._start)
+            self._start = None
+            self.entry.flush()
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and completes the entry. An interrupt may cut it short: called again, it goes on."""
@@ -198,6 +208,9 @@ class Run:
             self.late.end()
         self.recordings.stop()
         if not self.sealed:
+            if self._start is not None:  # An interrupt cut `start` short.
+                self.entry.append(self._start)
+                self._start = None
             if exception is not None:
                 self._take_traceback(exception)
             self._decide(status)
