@@ -22,6 +22,7 @@ from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, end_reco
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.records import NO_SLOT
 from .recordings import Recordings
+from .run_times import RunTimes
 
 if TYPE_CHECKING:
     from dramatiq import Actor, Message
@@ -41,7 +42,7 @@ class LateStarts(Protocol):
     def end(self) -> None: ...
 
 
-class Run:
+class Run(RunTimes):
     """One attempt to execute a task.
 
     Parameters:
@@ -69,11 +70,10 @@ class Run:
         late: Sequence[Collector] = (),
         without_capture: list[str] | None = None,
     ) -> None:
+        super().__init__(services.clock)
         self.services = services
         self.choice = choice
         self.actor = actor
-        self.clock = services.clock
-        self.made = services.clock()
         self.entry = spool.entry()
         self.recordings = Recordings(services, spool, self.entry, choice, stuck)
         self.run_id = self.entry.run_id
@@ -83,23 +83,12 @@ class Run:
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id()
         self.thread_name = threading.current_thread().name
-        self.started_at_s = time.time()
-        "When the function was called, in seconds since the epoch; before that, when the run was made."
-        self.started = self.made
-        "The same moment by `clock`."
-        self.ended: float | None = None
-        "When the function had returned, by `clock`; None before that."
-        self.cpu_started_s = 0.0
-        "The CPU time of the thread when the function was called; 0 before that."
-        self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
         "The ids of the tasks that the process executed meanwhile."
         self.sealed = False
         "Whether the entry has the end of the run."
         self.taken = False
         "Whether the saver has the run."
-        self.is_executing = False
-        "Whether the function has been called. A collector that starts after that starts late, on another thread."
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known and while a collector may start late."
         self.late: LateStarts | None = None
@@ -145,18 +134,6 @@ class Run:
         }
 
     @property
-    def started_at(self) -> datetime:
-        """When the function was called."""
-        return datetime.fromtimestamp(self.started_at_s, UTC)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds for which the function has been running, or ran; 0 before it is called."""
-        if not self.is_executing:
-            return 0.0
-        return (self.clock() if self.ended is None else self.ended) - self.started
-
-    @property
     def peak_rss_bytes(self) -> int | None:
         """The largest RSS that was read; None where it could not be read."""
         return max(self.first_rss_bytes or 0, self._seen_rss_bytes, self.last_rss_bytes or 0) or None
@@ -185,8 +162,7 @@ class Run:
         self.entry.append(record if self._start is None else {**self._start, **record})
         self._start = None
         self.entry.flush()
-        self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
-        self.is_executing = True
+        self.note_call()
         if self.late is not None:
             self.late.arm()
 
