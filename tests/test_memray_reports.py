@@ -15,10 +15,13 @@ import pytest
 from support import PATIENCE_S, eventually, finish
 
 import dramatiq_diag
+from dramatiq_diag.collectors.task_logs import tap
+from dramatiq_diag.reports.allocation_stacks import is_own_code
 from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memray import VIEWS
+from dramatiq_diag.runtime import coroutines, ticker
 
 MEGABYTE = 1024 * 1024
 
@@ -278,3 +281,9 @@ def test_a_text_counts_in_the_units_of_everything_else(capture, name):
 
     assert re.search(r"\d\.\d MiB", text)
     assert not re.search(r"\d ?[kMG]B", text)
+
+
+@pytest.mark.parametrize("module", [coroutines, tap], ids=["coroutines", "task_logs"])
+def test_code_that_calls_the_application_does_not_count_as_own_code(module):
+    assert not is_own_code(module.__file__)
+    assert is_own_code(ticker.__file__)

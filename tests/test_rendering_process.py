@@ -15,20 +15,19 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.process import REFUSED, render
+from dramatiq_diag.reports.process import REFUSED, TIMEOUT_S, RenderProcess
 from dramatiq_diag.runtime.interpreter import python_command
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 
 
-def rendered(data: bytes, stored_form: str = "memory.datum", form: str = "csv") -> bytes:
+def rendered(data: bytes, stored_form: str = "memory.datum", form: str = "csv", timeout_s: float = TIMEOUT_S) -> bytes:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
         source.write(data)
         source.seek(0)
-        render(source, target, stored_form, form)
+        RenderProcess(timeout_s).render(source, target, stored_form, form)
         target.seek(0)
         return target.read()
 
@@ -101,7 +100,7 @@ def test_a_report_beyond_the_limit_of_a_file_is_a_clear_error(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["SEGV", "ABRT", "BUS", "FPE", "ILL"])
 def test_a_crash_is_said_to_be_one(interpreter: Callable[[str], None], name: str) -> None:
     interpreter(f"kill -{name} $$")
-    with pytest.raises(ReportError, match=rf"crashed \(SIG{name}\), so what is stored is probably damaged"):
+    with pytest.raises(ReportError, match=rf"crashed \(SIG{name}\), so the stored artifact is probably damaged"):
         rendered(LOG)
 
 
@@ -120,11 +119,10 @@ def test_a_limit_is_named(interpreter: Callable[[str], None], line: str, said: s
         rendered(LOG)
 
 
-def test_one_that_hangs_is_given_up(interpreter: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "TIMEOUT_S", 0.2)
+def test_one_that_hangs_is_given_up(interpreter: Callable[[str], None]) -> None:
     interpreter("exec sleep 1000")
     with pytest.raises(ReportError, match=r"given up after 0\.2 s"):
-        rendered(LOG)
+        rendered(LOG, timeout_s=0.2)
 
 
 @pytest.fixture(scope="module")

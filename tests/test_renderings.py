@@ -20,8 +20,9 @@ from dramatiq_diag.errors import BlobMissingError, NotInstalledError, StoreUnava
 from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports import queue as renderings
 from dramatiq_diag.reports.cache import format_of, open_download
-from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
-from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, RenderQueue
+from dramatiq_diag.reports.errors import RenderingInProgress, ReportError, TooManyRenderingsError
+from dramatiq_diag.reports.process import RenderProcess
+from dramatiq_diag.reports.queue import MAX_WAITING, RenderQueue
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import Artifact
@@ -211,15 +212,16 @@ def test_two_are_rendered_at_a_time_and_the_others_wait_in_line(server, publish,
 
     assert waiting == [False, False, True, True, True]
     eventually(lambda: children.count == 2, "two processes start")
-    assert threads() == ["dramatiq_diag.report"] * 2
+    assert sorted(threads()) == ["dramatiq_diag.report_0", "dramatiq_diag.report_1"]
     children.open()
     assert [ask(server, artifact) for artifact in artifacts] == [CSV] * 5
     assert children.count == 5
-    eventually(lambda: not threads(), "the threads end with their work")
+    server.close()
+    assert threads() == []
 
 
-def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(server, publish, children, monkeypatch):
-    monkeypatch.setattr(renderings, "MAX_JOBS", 4)
+def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(blobs, publish, children):
+    server = RenderQueue(blobs, max_jobs=4)
     artifacts = [publish() for _ in range(4)]
     children.shut()
     for artifact in artifacts:
@@ -230,6 +232,7 @@ def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(
 
     assert is_waiting(server, artifacts[-1])
     assert ask(server, artifacts[0], "datum", 0) == LOG
+    server.close()
 
 
 def test_a_failure_is_told_to_all_and_not_tried_again_for_a_minute(server, publish, children, clock):
@@ -272,6 +275,7 @@ def test_a_blob_that_is_gone_is_missing_each_time(server, publish, blobs, childr
     for form in ("datum", "csv", "csv"):
         with pytest.raises(BlobMissingError):
             ask(server, artifact, form)
+    server.close()
     assert children.count == 0
 
 
@@ -354,10 +358,11 @@ def test_a_process_that_is_killed_is_a_clear_error(server, publish, children):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 @pytest.mark.parametrize(("form", "limit_bytes"), [("svg", 64 * 1024**2), ("csv", 12 * 1024**2)])
-def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(server, publish, monkeypatch, form, limit_bytes):
+def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(blobs, publish, form, limit_bytes):
     pytest.importorskip("vl_convert")
-    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", limit_bytes)
+    server = RenderQueue(blobs, make_process=lambda: RenderProcess(max_memory_bytes=limit_bytes))
     artifact = publish(b"".join(b"%d.000\t10.000\n" % second for second in range(200_000)))
 
     with pytest.raises(ReportError, match=f"within {limit_bytes // 1024**2} MiB of memory"):
         ask(server, artifact, form)
+    server.close()

@@ -43,7 +43,7 @@ def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int |
     with opened_store(Settings()) as store:
         a, b = _compared(store, task_a, attempt_a), _compared(store, task_b, attempt_b)
         comparison = compare_runs(
-            a, b, lambda artifact, form: open_download(store.blobs, artifact, format_of(artifact, form))
+            a, b, lambda artifact, name: open_download(store.blobs, artifact, format_of(artifact, name))
         )
     if as_json:
         echo_json(comparison.document)

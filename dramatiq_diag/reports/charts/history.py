@@ -1,4 +1,4 @@
-"""How the runs of an actor went over time."""
+"""Draws the runs of an actor over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .drawing import SCHEMA, Spec
 if TYPE_CHECKING:  # The process that renders a chart needs no tables.
     from ...documents.runs import RunDocument
 
-#: Status -> colour, readable on light and on dark and told apart by whoever does not see red and green.
+#: Status -> colour, readable on light and dark pages; red-green blindness does not matter.
 _COLOURS = {
     "succeeded": "#0072b2",
     "failed": "#d55e00",
@@ -36,12 +36,12 @@ def history_chart(
     """Draws the durations and the peaks of runs, one above the other.
 
     Parameters:
-      runs: Those that have not ended are left out of the upper half.
-      since: Where the axis of time begins; aware. Without both ends it reaches from the first to the last run.
-      until: Where it ends.
-      width: In pixels; Vega-Lite fits no stacked charts to their container. A page sets it by `view.width`.
+      runs: Runs without a duration are left out of the upper half.
+      since: The beginning of the axis of time; aware. Without both ends it reaches from the first to the last run.
+      until: The end of it.
+      width: In pixels; Vega-Lite does not fit stacked charts to their container. A page sets it in each half.
       height: Of each half, in pixels.
-      href: Gives the address that a click on a run opens.
+      href: Returns the address that a click on a run opens.
 
     Returns:
       A specification with the data `runs`.
@@ -60,7 +60,7 @@ def history_chart(
 
 
 def _vega_moment(moment: datetime) -> Spec:
-    """Returns: A moment as Vega-Lite takes it for the end of a scale; it reads neither texts nor numbers there."""
+    """Returns: A moment as the end of a scale, where Vega-Lite takes neither texts nor numbers."""
     in_utc = moment.astimezone(UTC)
     return {
         "year": in_utc.year,
@@ -85,7 +85,7 @@ def _half(field: str, title: str, width: int, height: int, axis_title: str | Non
     return {
         "width": width,
         "height": height,
-        # Of one name, so that both halves are moved together.
+        # Parameters of the same name, so that both halves are zoomed together.
         "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
         "transform": [{"filter": {"field": field, "valid": True}}],
         "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.8, "clip": True, "cursor": "pointer"},

@@ -107,19 +107,19 @@ class BlobStore:
         size_bytes, sha256 = self._link(name, source) or self._write(name, iter(lambda: source.read(PIECE_BYTES), b""))
         return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
 
-    def put_rendered(self, name: str, form: str, write: Callable[[BinaryIO], None]) -> None:
-        """Keeps a form that is rendered from a blob; it goes with its blob, and can always be made again.
+    def put_rendered(self, name: str, format_name: str, write: Callable[[BinaryIO], None]) -> None:
+        """Keeps a format that is rendered from a blob; it is removed with its blob, and can be rendered again.
 
         Parameters:
           name: The blob.
-          form: The name of the form, of lower case letters, digits and hyphens.
-          write: Writes the form to a file; when it raises, nothing is kept.
+          format_name: Lower case letters, digits and hyphens.
+          write: Writes the format to a file; when it raises, nothing is kept.
 
         Raises:
           BlobMissingError: When the name is not one of a blob.
           StoreUnavailableError: When the directory cannot be written.
         """
-        path = _rendered_path(name, form)
+        path = _rendered_path(name, format_name)
         temporary = self._temporary(path)
         with self._replacing(temporary, path), open(self._create(temporary), "wb") as file:
             write(file)

@@ -13,7 +13,7 @@ from ...documents.runs import run_document
 from ...reports.cache import format_of
 from ...reports.charts import Spec, flame_chart, memory_chart
 from ...reports.comparison import PARTS, UNREADABLE, ComparedRun, Comparison, ComparisonDocument, compare_runs
-from ...reports.queue import RenderingInProgress
+from ...reports.errors import RenderingInProgress
 from ...reports.tree_diff import difference_boxes
 from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
@@ -49,7 +49,11 @@ class CompareResource:
         give_up_at = time.monotonic() + _WAIT_S
         try:
             comparison = compare_runs(
-                a, b, lambda artifact, form: self._open(artifact, form, max(give_up_at - time.monotonic(), 0.0))
+                a,
+                b,
+                lambda artifact, format_name: self._open(
+                    artifact, format_name, max(give_up_at - time.monotonic(), 0.0)
+                ),
             )
         except RenderingInProgress as progress:
             answer_progress(self._backend, req, resp, progress)
@@ -64,16 +68,16 @@ class CompareResource:
     def _begin_all(self, *runs: ComparedRun) -> None:
         """Has everything rendered that is needed, before the first of it is waited for."""
         for run in runs:
-            for name, form in PARTS.values():
+            for name, format_name in PARTS.values():
                 artifact = run.artifacts.get(name)
                 if artifact is not None and artifact.status in DOWNLOADABLE_STATUSES:
                     try:
-                        self._open(artifact, form, 0.0).close()
+                        self._open(artifact, format_name, 0.0).close()
                     except (RenderingInProgress, *UNREADABLE):  # The second look tells.
                         continue
 
-    def _open(self, artifact: Artifact, form: str, wait_s: float) -> BinaryIO:
-        return self._backend.renderings.open(artifact, format_of(artifact, form), wait_s)
+    def _open(self, artifact: Artifact, format_name: str, wait_s: float) -> BinaryIO:
+        return self._backend.renderings.open(artifact, format_of(artifact, format_name), wait_s)
 
     def _show(self, req: falcon.Request, resp: falcon.Response, comparison: Comparison) -> None:
         document = comparison.document

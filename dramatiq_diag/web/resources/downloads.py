@@ -5,8 +5,7 @@ from __future__ import annotations
 import falcon
 
 from ...reports.cache import format_of
-from ...reports.errors import UnknownFormatError
-from ...reports.queue import RenderingInProgress
+from ...reports.errors import RenderingInProgress, UnknownFormatError
 from ..backend import Backend
 from ..http.openapi import FILE, PROBLEM, operation
 from ..http.queries import DownloadQuery
@@ -41,11 +40,11 @@ class DownloadResource:
             raise falcon.HTTPNotFound(description="There is no such artifact.")
         refuse_removed(artifact)
         try:
-            form = format_of(artifact, req.get_param("format"))
+            wanted = format_of(artifact, req.get_param("format"))
         except UnknownFormatError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
         try:
-            self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
+            self._files.answer(req, resp, artifact, wanted, wait_s=_WAIT_S)
         except RenderingInProgress as progress:
             raise falcon.HTTPServiceUnavailable(description=str(progress), retry_after=10) from progress
 

@@ -14,7 +14,7 @@ import falcon
 from dramatiq.logging import get_logger
 
 from ...errors import BlobMissingError
-from ...reports.formats import Form
+from ...reports.formats import Format
 from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
 from ...store.runs import find_artifact
@@ -53,25 +53,25 @@ class ArtifactFiles:
             return find_artifact(session, key)
 
     def answer(
-        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, *, wait_s: float
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format, *, wait_s: float
     ) -> None:
-        """Answers with a form of an artifact, rendered first where it has to be.
+        """Answers with a format of an artifact, rendered first where it has to be.
 
         Raises:
           RenderingInProgress: When it is not rendered after *wait_s* seconds.
           falcon.HTTPGone: When there is no file.
         """
         with ExitStack() as opened:
-            file = opened.enter_context(self.open(artifact, form, wait_s))
-            offsets = self._describe(req, resp, artifact, form, file)
+            file = opened.enter_context(self.open(artifact, wanted, wait_s))
+            offsets = self._describe(req, resp, artifact, wanted, file)
             if offsets is not None:
                 resp.stream = Slice(file, offsets)
                 opened.pop_all()
 
-    def open(self, artifact: Artifact, form: Form, wait_s: float) -> BinaryIO:
-        """Opens a form of an artifact. Raises as `answer` does."""
+    def open(self, artifact: Artifact, wanted: Format, wait_s: float) -> BinaryIO:
+        """Opens a format of an artifact. Raises as `answer` does."""
         try:
-            return self._backend.renderings.open(artifact, form, wait_s)
+            return self._backend.renderings.open(artifact, wanted, wait_s)
         except BlobMissingError as error:
             refuse_removed(self.find(str(artifact.artifact_id)) or artifact)  # A cleanup may just have been there.
             self._logger.warning(
@@ -82,19 +82,19 @@ class ArtifactFiles:
             raise falcon.HTTPGone(description="The file of this artifact is gone.") from error
 
     def _describe(
-        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, file: BinaryIO
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format, file: BinaryIO
     ) -> range | None:
         """Sets status and headers. Returns: The offsets to send, or None when nothing is sent but headers."""
         size_bytes = file.seek(0, os.SEEK_END)
-        etag = f'"{self._digest(artifact, form, file, size_bytes)}"'
+        etag = f'"{self._digest(artifact, wanted, file, size_bytes)}"'
         offsets = _offsets(req, etag, size_bytes)
         resp.set_header("ETag", etag)
         resp.set_header("Cache-Control", "private, no-cache")  # Asked for anew each time: it may have been removed.
         if _has_already(req, etag):
             resp.status = falcon.HTTP_304
             return None
-        resp.content_type, shown, policy = _presentation(form.media_type)
-        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", form.filename))
+        resp.content_type, shown, policy = _presentation(wanted.media_type)
+        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", wanted.filename))
         resp.set_header("Content-Security-Policy", policy)
         resp.set_header("Accept-Ranges", "bytes")
         if offsets is not None:
@@ -104,8 +104,8 @@ class ArtifactFiles:
         resp.content_length = len(offsets)
         return None if req.method == "HEAD" else offsets
 
-    def _digest(self, artifact: Artifact, form: Form, file: BinaryIO, size_bytes: int) -> str:
-        if form.render is not None or artifact.sha256 is None:
+    def _digest(self, artifact: Artifact, wanted: Format, file: BinaryIO, size_bytes: int) -> str:
+        if wanted.render is not None or artifact.sha256 is None:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         if size_bytes != artifact.size_bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import falcon
 
 from ...documents.runs import ProgressDocument
-from ...reports.queue import RenderingInProgress
+from ...reports.errors import RenderingInProgress
 from ..backend import Backend
 from ..http.negotiation import wants_html
 

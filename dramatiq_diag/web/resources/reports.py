@@ -5,9 +5,8 @@ from __future__ import annotations
 import falcon
 
 from ...reports.cache import format_of
-from ...reports.errors import UnknownFormatError
-from ...reports.formats import Form
-from ...reports.queue import RenderingInProgress
+from ...reports.errors import RenderingInProgress, UnknownFormatError
+from ...reports.formats import Format
 from ...store.models import Artifact
 from ..backend import Backend
 from ..http.negotiation import wants_html
@@ -42,25 +41,25 @@ class ReportResource:
             raise falcon.HTTPNotFound(description="There is no such artifact.")
         refuse_removed(artifact)
         try:
-            form = format_of(artifact, kind)
+            wanted = format_of(artifact, kind)
         except UnknownFormatError as error:
             raise falcon.HTTPNotFound(description=str(error)) from error
         try:
-            if form.media_type == "text/plain" and form.render is not None and wants_html(req):
-                self._show_text(req, resp, artifact, form)
+            if wanted.media_type == "text/plain" and wanted.render is not None and wants_html(req):
+                self._show_text(req, resp, artifact, wanted)
             else:
-                self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
+                self._files.answer(req, resp, artifact, wanted, wait_s=_WAIT_S)
         except RenderingInProgress as progress:
             answer_progress(self._backend, req, resp, progress)
 
     on_head = on_get
 
-    def _show_text(self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form) -> None:
+    def _show_text(self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format) -> None:
         """Answers a browser with a page of the text: shown as plain text, it would break long paths in the middle."""
-        with self._files.open(artifact, form, _WAIT_S) as file:
+        with self._files.open(artifact, wanted, _WAIT_S) as file:
             text = file.read(_MAX_TEXT_BYTES)
             is_cut = bool(file.read(1))
-        values = {"title": form.filename, "text": text.decode("utf-8", "replace"), "is_cut": is_cut}
+        values = {"title": wanted.filename, "text": text.decode("utf-8", "replace"), "is_cut": is_cut}
         self._backend.pages.show(req, resp, "text.html", self._backend.mount(req), **values)
         resp.set_header("Content-Security-Policy", _TEXT_POLICY)
         resp.set_header("Vary", "Accept")
