@@ -16,18 +16,18 @@ from test_store import NOW, artifact_record, bundle, run_record
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.attempts import find_attempt, list_attempts
 from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
     artifacts_of,
-    beside,
     children_of,
     find_artifact,
     find_run,
     list_runs,
+    overlapping_runs,
     parent_of,
 )
-from dramatiq_diag.store.store import artifact_id
 from dramatiq_diag.store.values import clean_text, task_key
 
 
@@ -54,8 +54,8 @@ def test_attempts_are_ranked_by_start(store):
         runs, _ = list_attempts(session, "task", 10)
         listed, _ = list_runs(session, RunFilter(), 10)
 
-    assert [(run.run.run_id, run.attempt) for run in runs] == list(zip(run_ids, (1, 2, 3), strict=True))
-    ranks = {run.run.run_id: run.attempt for run in listed}
+    assert [(run.run_id, run.attempt) for run in runs] == list(zip(run_ids, (1, 2, 3), strict=True))
+    ranks = {run.run_id: run.attempt for run in listed}
     assert [ranks[run_id] for run_id in run_ids] == [1, 2, 3]
 
 
@@ -67,7 +67,7 @@ def test_runs_that_start_in_the_same_microsecond_have_ranks_of_their_own(store):
         listed, _ = list_runs(session, RunFilter(), 10)
 
     assert [run.attempt for run in runs] == [1, 2, 3, 4, 5]
-    assert {run.run.run_id: run.attempt for run in runs} == {run.run.run_id: run.attempt for run in listed}
+    assert {run.run_id: run.attempt for run in runs} == {run.run_id: run.attempt for run in listed}
 
 
 def test_an_unknown_task_has_no_runs(store):
@@ -110,7 +110,7 @@ def test_pages_have_every_run_once_newest_first(store):
         with store.session() as session:
             runs, cursor = list_runs(session, RunFilter(), 10, cursor)
         assert len(runs) <= 10
-        seen += [(run.run.started_at, run.run.run_id) for run in runs]
+        seen += [(run.started_at, run.run_id) for run in runs]
         pages += 1
 
     assert pages == 6
@@ -127,7 +127,7 @@ def test_a_run_that_comes_in_between_does_not_shift_the_pages(store):
     with store.session() as session:
         second, end = list_runs(session, RunFilter(), 2, cursor)
 
-    assert len({run.run.run_id for run in first + second}) == 4
+    assert len({run.run_id for run in first + second}) == 4
     assert end is None
 
 
@@ -211,7 +211,7 @@ def test_runs_are_found_by_their_task_or_how_its_id_begins(store, task_id, found
     with store.session() as session:
         runs, _ = list_runs(session, RunFilter(task_id=task_id), 20)
 
-    assert {run.run.task_id for run in runs} == {clean_text(each) for each in found}
+    assert {run.task_id for run in runs} == {clean_text(each) for each in found}
 
 
 @pytest.mark.parametrize(("sort", "figure"), [(Sort.SLOWEST, "duration_ms"), (Sort.MEMORY, "peak_rss_bytes")])
@@ -226,7 +226,7 @@ def test_pages_have_every_run_with_a_figure_once_largest_first(store, sort, figu
     while len(seen) == 0 or cursor is not None:
         with store.session() as session:
             page, cursor = list_runs(session, RunFilter(), 10, cursor, sort)
-        seen += [(getattr(run.run, figure), run.run.run_id) for run in page]
+        seen += [(getattr(run, figure), run.run_id) for run in page]
 
     assert len(set(seen)) == len(seen) == 57
     assert [value for value, _ in seen] == sorted((getattr(run, figure) for run in runs), reverse=True)
@@ -244,7 +244,7 @@ def test_orders_and_filters_go_together(store):
     with store.session() as session:
         runs, _ = list_runs(session, RunFilter(actor_name="work", min_duration_ms=1), 10, None, Sort.SLOWEST)
 
-    assert [run.run.duration_ms for run in runs] == [3.0, 2.0]
+    assert [run.duration_ms for run in runs] == [3.0, 2.0]
 
 
 def test_a_cursor_goes_on_in_the_order_that_it_came_from_alone(store):
@@ -268,7 +268,7 @@ def test_a_duration_that_is_no_number_is_not_the_slowest(store):
     with store.session() as session:
         runs, _ = list_runs(session, RunFilter(), 10, None, Sort.SLOWEST)
 
-    assert [run.run.duration_ms for run in runs] == [5.0]
+    assert [run.duration_ms for run in runs] == [5.0]
 
 
 def test_a_run_is_found_by_its_id_with_its_rank(store):
@@ -276,7 +276,7 @@ def test_a_run_is_found_by_its_id_with_its_rank(store):
 
     with store.session() as session:
         found = [find_run(session, run_id) for run_id in run_ids]
-        assert [(each.run.run_id, each.attempt) for each in found] == [(run_ids[0], 1), (run_ids[1], 2)]
+        assert [(each.run_id, each.attempt) for each in found] == [(run_ids[0], 1), (run_ids[1], 2)]
         assert find_run(session, uuid.uuid4()) is None
 
 
@@ -306,10 +306,10 @@ def test_runs_beside_one_are_those_of_its_process_that_overlapped_it(store):
     store.announce([running])
 
     with store.session() as session:
-        found = beside(session, find_run(session, one.run_id).run)
-        while_it_runs = beside(session, find_run(session, running.run_id).run)
+        found = overlapping_runs(session, find_run(session, one.run_id))
+        while_it_runs = overlapping_runs(session, find_run(session, running.run_id))
 
-    assert [(each.run.task_id, each.attempt) for each in found] == [
+    assert [(each.task_id, each.attempt) for each in found] == [
         ("into", 1),
         ("within", 1),
         ("beyond", 1),
@@ -424,17 +424,17 @@ def test_a_run_knows_what_sent_it_and_what_it_sent(store):
     with store.session() as session:
         children = children_of(session, parent.run_id)
         parents = {
-            run.task_id: parent_of(session, find_run(session, run.run_id).run)
+            run.task_id: parent_of(session, find_run(session, run.run_id))
             for run in (parent, second, grandchild, orphan)
         }
         assert children_of(session, second.run_id) == []
 
-    assert [(child.run.run_id, child.attempt) for child in children] == [
+    assert [(child.run_id, child.attempt) for child in children] == [
         (first.run_id, 1),
         (again.run_id, 2),
         (second.run_id, 1),
     ]
-    assert {task_id: found and found.run.task_id for task_id, found in parents.items()} == {
+    assert {task_id: found and found.task_id for task_id, found in parents.items()} == {
         "parent": None,
         "second": "parent",
         "third": "first",
@@ -453,4 +453,4 @@ def test_no_more_than_a_hundred_children_are_told(store):
     with store.session() as session:
         found = children_of(session, parent_run_id)
 
-    assert [child.run.task_id for child in found] == [f"child {number}" for number in range(100)]
+    assert [child.task_id for child in found] == [f"child {number}" for number in range(100)]

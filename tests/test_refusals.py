@@ -16,7 +16,8 @@ from support import Postgres
 from dramatiq_diag.errors import RunRefusedError, StoreError, StoreUnavailableError
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.store import FinishedRun, RunRecord, Store
+from dramatiq_diag.store.records import FinishedRun, RunRecord
+from dramatiq_diag.store.store import Store
 
 #: SQLSTATEs that a run causes: numeric overflow, characters that the database does not have, a constraint, a value that
 #: is too long, a row that is too large.

@@ -24,7 +24,7 @@ from dramatiq_diag.cli.figures import sparklines
 from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.report import report
 from dramatiq_diag.cli.show import show
-from dramatiq_diag.store.store import RunRecord
+from dramatiq_diag.store.records import RunRecord
 
 MEGABYTE = 1024 * 1024
 SCRIPT = "from dramatiq_diag.cli.report import report; report()"

@@ -15,7 +15,8 @@ from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, St
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import StoreState
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from dramatiq_diag.store.store import Store
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from ..runtime.bounded_reading import PIECE_BYTES, PiecesFile
 from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import MAX_LENGTH
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
-from ..store.store import ArtifactRecord, FinishedRun, RunRecord
+from ..store.records import ArtifactRecord, FinishedRun, RunRecord
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record
 from .owner_state import read_state
 from .schema import MAX_OVERLAPPED, cut_id

@@ -13,7 +13,7 @@ from test_pages import HOSTILE, publish_hostile
 from web_support import Site, memory_artifact
 
 from dramatiq_diag import Settings
-from dramatiq_diag.documents.runs import actor_href, task_href
+from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.web.server import Server
 
 pytest.importorskip("pyinstrument")

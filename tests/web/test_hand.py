@@ -12,7 +12,7 @@ from web_support import FIRST_START, TOKEN, Site, assert_problem, memory_artifac
 
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.statuses import RunStatus
-from dramatiq_diag.store.store import RunRecord
+from dramatiq_diag.store.records import RunRecord
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 

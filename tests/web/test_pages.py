@@ -13,9 +13,9 @@ import pytest
 from falcon.testing import Result
 from web_support import FIRST_START, MEMORY, TOKEN, Site, artifact, assert_problem, memory_artifact, profile_artifact
 
-from dramatiq_diag.documents.runs import actor_href, task_href
+from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.store import RunRecord
+from dramatiq_diag.store.records import RunRecord
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 HOSTILE = "\"'><script>pwned()</script><img src=x onerror=pwned()>{{ 7*7 }}</title></pre></script><!--"

@@ -14,7 +14,7 @@ import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
 from web_support import HOST, MEMORY, Site, assert_problem, memory_artifact, memray_artifact, path_of, profile_artifact
 
-from dramatiq_diag.documents.runs import task_href
+from dramatiq_diag.documents.fields import task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.web import create_app
 
