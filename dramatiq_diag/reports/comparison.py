@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 from typing_extensions import TypedDict
 
 from ..documents.fields import described
-from ..documents.runs import RunDocument, absence
+from ..documents.runs import RunDocument, absence, run_document
 from ..errors import BlobMissingError, NotInstalledError
 from ..statuses import DOWNLOADABLE_STATUSES
+from ..store.attempts import Attempt
 from ..store.models import Artifact
 from ..text import format_size
 from .calltree import CallTree
@@ -80,7 +81,7 @@ class ComparisonDocument(TypedDict):
 class ComparedRun:
     """One of two runs."""
 
-    run: RunDocument
+    run: Attempt
     artifacts: Mapping[str, Artifact]
     "By name."
 
@@ -103,8 +104,8 @@ def compare_runs(a: ComparedRun, b: ComparedRun, open_format: Opener) -> Compari
     read = {part: _read_both(a, b, part, open_format) for part in PARTS}
     (chart_a, chart_b), memory_reason = read["memory"]
     document: ComparisonDocument = {
-        "a": a.run,
-        "b": b.run,
+        "a": run_document(a.run),
+        "b": run_document(b.run),
         "memory": {"reason": memory_reason, "a": _samples(chart_a), "b": _samples(chart_b)},
         "time": _tree_comparison("ms", *read["time"]),
         "allocations": _tree_comparison("bytes", *read["allocations"]),
@@ -144,7 +145,7 @@ def _read(run: ComparedRun, which: str, part: str, open_format: Opener) -> tuple
     name, format_name = PARTS[part]
     artifact = run.artifacts.get(name)
     if artifact is None:
-        return None, absence(name, run.run["status"], f"run {which}")
+        return None, absence(name, run.run.status, f"run {which}")
     if artifact.status not in DOWNLOADABLE_STATUSES:
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:

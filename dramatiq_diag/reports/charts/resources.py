@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from .drawing import SCHEMA, Spec
 
 _MEGABYTE = 1024 * 1024
+_LEGEND: Spec = {"title": None, "orient": "top"}
 
 #: Title of each panel -> column -> label and divisor. Columns of one panel have the same unit.
 _PANELS: dict[str, dict[str, tuple[str, float]]] = {
@@ -57,7 +58,7 @@ def _panel(title: str, last_s: float, width: int, height: int, *, is_last: bool)
         "scale": {"domain": [0, last_s or 1], "nice": False},
     }
     labels = [label for label, _ in _PANELS[title].values()]
-    colour = {"field": "label", "type": "nominal", "scale": {"domain": labels}, "legend": {"title": None}}
+    colour = {"field": "label", "type": "nominal", "scale": {"domain": labels}, "legend": _LEGEND}
     return {
         "width": width,
         "height": height,
@@ -69,7 +70,7 @@ def _panel(title: str, last_s: float, width: int, height: int, *, is_last: bool)
             "x": x,
             "y": {"field": "value", "type": "quantitative", "title": title},
             "color": colour,
-            "strokeDash": {"field": "label", "type": "nominal", "scale": {"domain": labels}, "legend": {"title": None}},
+            "strokeDash": {"field": "label", "type": "nominal", "scale": {"domain": labels}, "legend": _LEGEND},
             "tooltip": [
                 {"field": "seconds", "type": "quantitative", "title": "Seconds", "format": ".3f"},
                 {"field": "label", "type": "nominal", "title": "Figure"},
