@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..runtime.loggers import get_logger
 from ..spool.directory import Spool
 from ..statuses import ArtifactStatus, RunStatus
-from ..store.blobs.local import Found
+from ..store.blobs.base import Found
 from ..store.captures import delete_captures
 from ..store.models import Artifact, TaskRun, checked_per_row, is_live
 from ..store.store import Store

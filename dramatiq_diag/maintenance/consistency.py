@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from ..errors import BlobMissingError
 from ..statuses import ArtifactStatus
-from ..store.blobs.local import Found
+from ..store.blobs.base import Found
 from ..store.clock import Clock
 from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store

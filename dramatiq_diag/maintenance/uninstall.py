@@ -16,7 +16,7 @@ from ..errors import DiagnosticsError, StoreMismatchError
 from ..settings import Settings
 from ..spool.directory import Spool
 from ..store.adoption import VERSION_TABLE
-from ..store.blobs.local import BlobStore
+from ..store.blobs import blob_store_of
 from ..store.database import check_schema, make_engine, translated
 from ..store.models import Artifact, Base, StoreState, TaskRun
 from .cleanup import BATCH_SIZE, batched
@@ -56,7 +56,7 @@ class Removal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._blobs = BlobStore(settings.blob_dir)
+        self._blobs = blob_store_of(settings)
         self._spool = Spool(settings)
 
     def look(self) -> Holdings:

@@ -16,7 +16,8 @@ from ..errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUna
 from ..runtime.loggers import get_logger
 from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
-from .blobs.local import BlobStore, RootId
+from .blobs import blob_store_of
+from .blobs.base import RootId
 from .clock import Clock
 from .database import check_schema, make_engine, migrate, renewable, translated
 from .models import Artifact, StoreState, TaskRun, is_live
@@ -47,7 +48,7 @@ class Store:
         self.engine: Engine = make_engine(settings)
         self.renew_connections = renewable(self.engine)
         "Lets no connection be used again that is open now."
-        self.blobs = BlobStore(settings.blob_dir)
+        self.blobs = blob_store_of(settings)
         self._identity: RootId | None = None
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
