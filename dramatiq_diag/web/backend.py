@@ -29,6 +29,7 @@ class Backend:
         self._settings = settings
         self._store = Store(settings)
         self._opened = False
+        self.data_dir = settings.data_dir
         self.blobs = self._store.blobs
         self.renderings = RenderQueue(self.blobs)
 
