@@ -46,7 +46,7 @@ def resources_chart(rows: Sequence[Mapping[str, float | None]], *, width: int = 
         "datasets": {"figures": figures},
         "data": {"name": "figures"},
         "vconcat": [_panel(title, last_s, width, height, is_last=title == titles[-1]) for title in titles],
-        "resolve": {"scale": {"color": "independent"}},
+        "resolve": {"scale": {"color": "independent", "strokeDash": "independent"}},
     }
 
 
