@@ -68,7 +68,7 @@ def _panel(title: str, last_s: float, width: int, height: int, *, is_last: bool)
         "mark": {"type": "line", "clip": True, "strokeWidth": 1.5, "tooltip": True},
         "encoding": {
             "x": x,
-            "y": {"field": "value", "type": "quantitative", "title": title},
+            "y": {"field": "value", "type": "quantitative", "title": title, "axis": {"tickCount": 4}},
             "color": colour,
             "strokeDash": {"field": "label", "type": "nominal", "scale": {"domain": labels}, "legend": _LEGEND},
             "tooltip": [
