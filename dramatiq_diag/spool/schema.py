@@ -49,6 +49,8 @@ class RunIdentity(TypedDict):
     pid: Count
     parent_run_id: NotRequired[UUID | None]
     capture_id: NotRequired[UUID | None]
+    without_capture: NotRequired[Annotated[list[Name], Field(max_length=MAX_ARTIFACTS)] | None]
+    "The artifacts that the run has even if its capture has no slot for it; None for a run that needs no slot."
 
 
 class Declared(TypedDict):

@@ -16,7 +16,7 @@ from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.store.blobs.local import LocalBlobStore
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import StoreState
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S

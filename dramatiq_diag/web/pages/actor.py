@@ -108,6 +108,6 @@ def show_actor(backend: Backend, req: falcon.Request, resp: falcon.Response, vie
         ranges=list(Range),
         sparklines=sparklines(backend, view.artifacts),
         described_diagnostics=described_diagnostics,
-        diagnostics=allowed_names(backend.store.settings),
+        diagnostics=allowed_names(backend.settings),
         token=token,
     )
