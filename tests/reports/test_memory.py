@@ -166,7 +166,7 @@ def profile(bench, settings, stored):
     return reader, task_id
 
 
-def form(reader: Any, task_id: str, name: str) -> bytes:
+def download(reader: Any, task_id: str, name: str) -> bytes:
     artifact = reader.artifacts(task_id)["memory_profile"]
     with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
         return file.read()
@@ -181,7 +181,7 @@ def test_a_plain_download_is_the_log_itself(profile):
 
 
 def test_csv_has_units_in_its_names(profile):
-    rows = [*csv.DictReader(io.StringIO(form(*profile, "csv").decode()))]
+    rows = [*csv.DictReader(io.StringIO(download(*profile, "csv").decode()))]
 
     assert rows[1] == {"seconds": "2.000", "rss_bytes": str(150 * MEGABYTE)}
 
@@ -189,18 +189,18 @@ def test_csv_has_units_in_its_names(profile):
 def test_pictures_are_drawn_with_the_peak_named(profile):
     pytest.importorskip("vl_convert")
 
-    drawn = form(*profile, "svg").decode()
+    drawn = download(*profile, "svg").decode()
 
     assert drawn.startswith("<svg")
     assert "peak 150.0 MiB" in drawn
     assert "Seconds since task start" in drawn
-    assert form(*profile, "png").startswith(b"\x89PNG")
+    assert download(*profile, "png").startswith(b"\x89PNG")
 
 
 def test_a_page_asks_nothing_of_another_host_and_draws_its_chart(profile, tmp_path, dump_dom):
     pytest.importorskip("vl_convert")
     page = tmp_path / "memory.html"
-    page.write_bytes(form(*profile, "html"))
+    page.write_bytes(download(*profile, "html"))
 
     elements = dump_dom(page.as_uri())
 
@@ -209,7 +209,7 @@ def test_a_page_asks_nothing_of_another_host_and_draws_its_chart(profile, tmp_pa
 
 
 def test_a_chart_is_a_specification_with_named_data(profile):
-    chart = json.loads(form(*profile, "chart"))
+    chart = json.loads(download(*profile, "chart"))
 
     assert [row["megabytes"] for row in chart["datasets"]["samples"]] == [50, 150, 75]
     assert chart["datasets"]["bands"] == []

@@ -23,11 +23,13 @@ LOG = b"0.000\t10.000\n2.000\t20.000\n"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 
 
-def rendered(data: bytes, stored_form: str = "memory.datum", form: str = "csv", timeout_s: float = TIMEOUT_S) -> bytes:
+def rendered(
+    data: bytes, stored_format: str = "memory.datum", name: str = "csv", timeout_s: float = TIMEOUT_S
+) -> bytes:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
         source.write(data)
         source.seek(0)
-        RenderProcess(timeout_s).render(source, target, stored_form, form)
+        RenderProcess(timeout_s).render(source, target, stored_format, name)
         target.seek(0)
         return target.read()
 
@@ -126,9 +128,9 @@ def test_one_that_hangs_is_given_up(interpreter: Callable[[str], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def allocation_profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     memray = pytest.importorskip("memray")
-    path = tmp_path_factory.mktemp("capture") / "memray.bin"
+    path = tmp_path_factory.mktemp("allocations") / "memray.bin"
     with memray.Tracker(path):
         kept = [bytearray(1000) for _ in range(2000)]
     assert kept
@@ -136,9 +138,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_damaged_capture_is_a_report_or_a_clear_error(capture: bytes, seed: int) -> None:
+def test_a_damaged_allocation_profile_is_a_report_or_a_clear_error(allocation_profile: bytes, seed: int) -> None:
     chance = random.Random(seed)
-    damaged = bytearray(capture)
+    damaged = bytearray(allocation_profile)
     for _ in range(2 ** (seed % 4 * 2)):
         damaged[chance.randrange(len(damaged))] = chance.randrange(256)
     if seed >= 4:
