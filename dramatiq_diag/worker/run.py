@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,8 +25,7 @@ from .recordings import Recordings
 from .run_times import RunTimes
 
 if TYPE_CHECKING:
-    from dramatiq import Actor
-    from dramatiq.broker import MessageProxy
+    from dramatiq import Actor, Message
 
 #: A longer text is written in pieces of this length, in characters: an entry is read line by line.
 _MAX_TEXT_LENGTH = 64 * 1024
@@ -65,7 +64,7 @@ class Run(RunTimes):
         spool: Spool,
         keep_policy: KeepPolicy,
         stuck: set[Collector],
-        message: MessageProxy,
+        message: Message[Any],
         actor: Actor[..., Any],
         choice: Choice,
         late: Sequence[Collector] = (),
@@ -113,11 +112,11 @@ class Run(RunTimes):
         "How many ids of overlapping tasks stand in the entry."
         self._followers: list[Callable[[int], None]] = []
         self._traceback: Traceback | None = None
-        names = {collector.artifact_name for collector in late}
-        self._denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
+        self._denied = _without(choice.denied, late) if choice.denied and late else choice.denied
         "The stand-in of each collector that was requested and is not allowed -> the reason."
         declared = (*choice.collectors, *late, *self._denied)
-        self.entry.append(start_record(self.identity, self.started_at, declared))
+        self._start: Record | None = start_record(self.identity, self.started_at, declared)
+        "The first record, until the entry has it."
 
     @property
     def identity(self) -> RunIdentity:
@@ -146,7 +145,7 @@ class Run(RunTimes):
 
     def options(self, collector: Collector) -> Any:
         """Returns: The options of a collector in this run, an `Options` of its own class."""
-        return self.recordings.options(collector)
+        return self.choice.options.get(collector.name, collector.default_options)
 
     def start(self) -> Iterator[Callable[[], object]]:
         """Starts the collectors, and writes the entry; the function is called right after.
@@ -159,11 +158,20 @@ class Run(RunTimes):
         yield from self.recordings.start(self)
         # A run whose worker dies has no record of its end, so the collectors' time stands in this record.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
-        self.entry.append({"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}})
+        record: Record = {"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}}
+        self.entry.append(record if self._start is None else {**self._start, **record})
+        self._start = None
         self.entry.flush()
         self.note_call()
         if self.late is not None:
             self.late.arm()
+
+    def write_start(self) -> None:
+        """Writes the first record now, for a collector whose start may take the process down."""
+        if self._start is not None:
+            self.entry.append(self._start)
+            self._start = None
+            self.entry.flush()
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and completes the entry. An interrupt may cut it short: called again, it goes on."""
@@ -176,6 +184,9 @@ class Run(RunTimes):
             self.late.end()
         self.recordings.stop()
         if not self.sealed:
+            if self._start is not None:  # An interrupt cut `start` short.
+                self.entry.append(self._start)
+                self._start = None
             if exception is not None:
                 self._take_traceback(exception)
             self._decide(status)
@@ -217,7 +228,7 @@ class Run(RunTimes):
                 is_requested = self.choice.requested and not self.slot_is_lost
                 facts = Facts(
                     failed=status == RunStatus.FAILED,
-                    duration_ms=self.duration_ms,
+                    duration_ms=self.elapsed_s * 1000,
                     peak_rss_bytes=self.peak_rss_bytes,
                     first_rss_bytes=self.first_rss_bytes,
                 )
@@ -276,3 +287,9 @@ class Run(RunTimes):
         if len(beside) > self._noted_overlapped:
             self.entry.append({"beside": beside[self._noted_overlapped :]})
             self._noted_overlapped = len(beside)
+
+
+def _without(denied: Mapping[Collector, str], others: Sequence[Collector]) -> dict[Collector, str]:
+    """Returns: The collectors of *denied* whose artifacts none of the others has."""
+    names = {collector.artifact_name for collector in others}
+    return {collector: why for collector, why in denied.items() if collector.artifact_name not in names}

@@ -23,8 +23,8 @@ class RunTimes:
         "The same moment by `clock`."
         self.ended: float | None = None
         "When the function had returned, by `clock`; None before that."
-        self.cpu_started_s = time.thread_time()
-        "The CPU time of the thread when the function was called."
+        self.cpu_started_s = 0.0
+        "The CPU time of the thread when the function was called; 0 before that."
         self.cpu_ended_s: float | None = None
         self.is_executing = False
         "Whether the function has been called. A collector that starts after that starts late, on another thread."
@@ -45,18 +45,3 @@ class RunTimes:
         if not self.is_executing:
             return 0.0
         return (self.clock() if self.ended is None else self.ended) - self.started
-
-    @property
-    def duration_ms(self) -> float:
-        """Milliseconds that the function ran."""
-        return self.elapsed_s * 1000
-
-    @property
-    def finished_at(self) -> datetime:
-        """When the function returned."""
-        return datetime.fromtimestamp(self.started_at_s + self.elapsed_s, UTC)
-
-    @property
-    def collection_ms(self) -> float:
-        """Milliseconds of the task's thread that the collectors have taken so far, before and after the function."""
-        return (self.clock() - self.made - self.elapsed_s) * 1000
