@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
@@ -59,9 +59,9 @@ class CaptureClient:
         for run_id in run_ids:
             self._undecided.pop(run_id, None)
 
-    def forget_undecided(self) -> None:
-        """Forgets the runs that `begun` named: none of them is left, and the entries of some were lost."""
-        self._undecided.clear()
+    def forget_lost(self, unsaved: Container[uuid.UUID]) -> None:
+        """Forgets all runs but these: nothing else waits to be published, so the entries of the others were lost."""
+        self.decided([run_id for run_id in tuple(self._undecided) if run_id not in unsaved])
 
     @property
     def actor_names(self) -> Collection[str]:
