@@ -1,4 +1,4 @@
-"""Actors as the JSON documents that HTTP gives."""
+"""Makes the JSON documents of actors, for HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .runs import RunDocument
 
 @described
 class ActorDocument(TypedDict):
-    """An actor's figures; of one that workers have and that nothing was collected for yet there are no runs."""
+    """The figures of an actor. An actor that workers have may have no runs yet."""
 
     actor_name: str
     run_count: int

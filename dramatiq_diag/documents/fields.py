@@ -1,4 +1,4 @@
-"""The fields that documents share: moments, ids and paths, and how a document is made from a row."""
+"""Makes documents from rows, and defines the fields that they share: moments, ids and paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs and artifacts as the JSON documents that HTTP and the command line give."""
+"""Makes the JSON documents of runs and artifacts, for HTTP and the command line."""
 
 from __future__ import annotations
 

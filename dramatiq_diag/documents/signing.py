@@ -1,4 +1,4 @@
-"""Download URLs that expire and cannot be made up."""
+"""Signs download URLs, and forms of pages: they expire, and cannot be forged."""
 
 from __future__ import annotations
 

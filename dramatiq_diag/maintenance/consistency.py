@@ -1,4 +1,4 @@
-"""Rows against blobs, both ways: a feature, and the oracle of the tests."""
+"""Compares rows with blobs, both ways. The tests use it as their oracle as well."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store
 from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned
 
-#: A blob is put a moment before its row: one that has none and is younger than this is looked for again, in seconds,
+#: A blob is put a moment before its row. If one without a row is younger than the first, all are looked up again after
+#: the second, in seconds.
 _YOUNG_S = 60.0
-#: after this long.
 _GRACE_S = 1.0
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """What does not fit."""
+    """Rows and blobs that do not fit."""
 
     missing_blobs: list[str] = field(default_factory=list)
     "Artifact ids whose row says stored while the file is gone."
     damaged_blobs: list[str] = field(default_factory=list)
     "Artifact ids whose file has another size or SHA-256 than its row."
     unknown_blobs: list[str] = field(default_factory=list)
-    "Names of files in the blob root that no row speaks for."
+    "Names of files in the blob root that no row has."
 
     def __bool__(self) -> bool:
         return bool(self.missing_blobs or self.damaged_blobs or self.unknown_blobs)
@@ -45,13 +45,13 @@ def check(
 
     Parameters:
       store: The store.
-      fix: Whether to mend: a row without its whole blob becomes `failed`, a blob without a row is removed.
+      fix: Whether to repair: a row without its whole blob becomes `failed`, a blob without a row is removed.
       blobs_lost: Whether an empty blob root is this store's though the database knows of blobs; otherwise it is taken
         for one whose disk is not mounted.
       on_blob: Called with the number of artifacts read so far.
 
     Returns:
-      What was found, mended or not.
+      The findings, repaired or not.
 
     Raises:
       StoreMismatchError: When blob root and database are not of one store; nothing was changed.
@@ -112,7 +112,7 @@ def _is_live(store: Store, artifact_id: uuid.UUID) -> bool:
 
 
 def _give_up(store: Store, artifact: Artifact) -> None:
-    """Makes the row `failed`, unless it was published again meanwhile; nothing can be while this looks once more."""
+    """Makes the row `failed`, unless the artifact was published again; nothing is published during this second look."""
     with store.exclusive() as session:
         damage = _damage(store, artifact)
         if damage is None:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.engine import Engine
 
+from ..documents.signing import KEY_FILE
 from ..errors import DiagnosticsError, StoreMismatchError
 from ..settings import Settings
 from ..spool.directory import Spool
@@ -22,8 +23,7 @@ from ..store.migration import check_schema
 from ..store.models import Artifact, Base, StoreState, TaskRun
 from .orphans import BATCH_SIZE, batched
 
-#: The files that are made in the data dir, besides directories; `-wal` and the like are SQLite's own.
-_KEY_FILE = "secret.key"
+#: SQLite makes the files with a suffix itself.
 _SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
@@ -145,7 +145,7 @@ class Removal:
 
     def _own_paths(self) -> Iterator[Path]:
         """Yields the files that this package makes in its data dir; of a database that others use as well none."""
-        yield self._settings.data_dir / _KEY_FILE
+        yield self._settings.data_dir / KEY_FILE
         url = self._settings.database
         if self._settings.database_url is None and self._is_own_file(Path(url.database or "")):
             for suffix in _SQLITE_SUFFIXES:

@@ -1,4 +1,4 @@
-"""How the actors have been doing, one line each."""
+"""Summarizes the stored runs of each actor: counts, durations, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .models import TaskRun
 from .values import clean_text
 from .worker_actors import worker_actor_names, worker_has
 
-#: The durations of so many runs of an actor count, the latest that have ended.
+#: The latest ended runs of an actor whose durations count.
 LATEST_RUNS = 100
 
 _FAILED = (RunStatus.FAILED, RunStatus.INTERRUPTED)
@@ -24,7 +24,7 @@ _FAILED = (RunStatus.FAILED, RunStatus.INTERRUPTED)
 
 @dataclass(frozen=True, kw_only=True)
 class ActorSummary:
-    """The runs of one actor that are stored; none of one that workers have and that nothing was collected for yet."""
+    """The stored runs of one actor. An actor that workers have may have none yet."""
 
     actor_name: str
     run_count: int
@@ -53,8 +53,8 @@ def list_actors(session: Session, since: datetime | None = None) -> list[ActorSu
 
 
 def summarize_actor(session: Session, actor_name: str) -> ActorSummary | None:
-    """Returns: What the runs of an actor come to, or None where none is stored and no worker has it."""
-    row = session.execute(_counts().where(TaskRun.actor_name == clean_text(actor_name))).first()
+    """Returns: The summary of an actor, or None where no run of it is stored and no worker has it."""
+    row = session.execute(_counts().where(TaskRun.actor_name == actor_name)).first()
     if row is not None:
         return _summary(session, row)
     return _without_runs(clean_text(actor_name)) if worker_has(session, actor_name) else None

@@ -1,4 +1,4 @@
-"""The time by the database's clock, which all processes of a store share, whatever their own clocks say."""
+"""Reads the database's clock, which all processes of a store share; the clocks of their hosts may differ."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ class Clock:
         return type_coerce(moment, UtcDateTime())
 
     def read(self) -> datetime:
-        """Asks the database. Returns: The moment."""
+        """Returns: The moment, as the database has it now."""
         return self._session.execute(select(self.now)).scalar_one()

@@ -1,4 +1,4 @@
-"""Says once why a run was cut short, in place of once for each artifact."""
+"""Finds the one reason of an interrupted run, so that a page gives it once and not for each artifact."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def shared_reason(status: str, reasons: Iterable[str | None]) -> str | None:
     """Finds the reason that stands for all of an interrupted run.
 
     Parameters:
-      status: The run's.
-      reasons: Those of its artifacts.
+      status: The status of the run.
+      reasons: The reasons of its artifacts.
 
     Returns:
       The reason that most of the artifacts have, the first of several; None for a run that was not interrupted.

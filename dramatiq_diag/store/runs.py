@@ -1,4 +1,4 @@
-"""Questions to the rows: which runs, which attempt, which artifact."""
+"""Reads runs and artifacts: a list, a count, one run, and the runs that have to do with it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from .cursors import read_cursor, write_cursor
 from .models import Artifact, TaskRun
 from .values import clean_text, task_key
 
-#: What each list is sorted by, largest first.
+#: The column that each list is sorted by, largest first.
 _FIGURES: dict[Sort, InstrumentedAttribute[Any]] = {
     Sort.NEWEST: TaskRun.started_at,
     Sort.SLOWEST: TaskRun.duration_ms,
     Sort.MEMORY: TaskRun.peak_rss_bytes,
 }
 
-#: What a column can hold at most.
+_NEWEST_FIRST = TaskRun.started_at.desc(), TaskRun.run_id.desc()
+
+#: The most that a column can hold.
 _MAX_DURATION_MS = sys.float_info.max
 _MAX_BYTES = 2**63 - 1
 _FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
@@ -45,7 +47,7 @@ class RunFilter:
     queue_name: str | None = None
     status: str | None = None
     task_id: str | None = None
-    "The id, or where no run has it, what ids begin with; case counts."
+    "The id, or the beginning of ids where no run has that id; case counts."
     started_since: datetime | None = None
     "Aware, and included."
     started_before: datetime | None = None
@@ -66,8 +68,8 @@ def list_runs(
       session: The transaction.
       wanted: Which runs.
       limit: How many at most.
-      cursor: Where to go on, as the page before said, which was sorted alike.
-      sort: In which order; runs without the figure that it goes by are left out.
+      cursor: The cursor that the page before gave, in the same order.
+      sort: The order; runs without the figure of that order are left out.
 
     Returns:
       The runs, and the cursor of the next page or None.
@@ -88,6 +90,12 @@ def list_runs(
     if len(runs) <= limit:
         return runs, None
     return runs[:limit], write_cursor(sort, runs[limit - 1])
+
+
+def count_runs(session: Session, wanted: RunFilter, limit: int) -> int:
+    """Returns: How many runs there are; it counts up to *limit* only."""
+    newest = select(TaskRun.run_id).where(*_conditions(session, wanted)).order_by(*_NEWEST_FIRST).limit(limit)
+    return session.execute(select(func.count()).select_from(newest.subquery())).scalar_one()
 
 
 def find_run(session: Session, run_id: uuid.UUID) -> Attempt | None:
@@ -113,7 +121,7 @@ def overlapping_runs(session: Session, run: TaskRun) -> list[Attempt]:
 
 
 def parent_of(session: Session, run: TaskRun) -> Attempt | None:
-    """Returns: The run that sent the task of this one, or None where there is none, or none any more."""
+    """Returns: The run that sent the task of this one, or None where it has none, or the row of that run is gone."""
     return None if run.parent_run_id is None else find_run(session, run.parent_run_id)
 
 
@@ -150,7 +158,7 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
 
 def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]]:
     conditions = [
-        column == clean_text(value)
+        column == value
         for column, value in (
             (TaskRun.actor_name, wanted.actor_name),
             (TaskRun.queue_name, wanted.queue_name),
