@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import select, update
@@ -132,17 +132,16 @@ def _give_up(store: Store, artifact: Artifact) -> None:
 
 
 def _unknown(store: Store) -> list[Found]:
-    found = [orphan for batch in batched(_scan_blobs(store), BATCH_SIZE) for orphan in _orphans(store, batch)]
+    found = _orphans(store, (file for file in store.blobs.scan() if file.is_blob))
     young_after = store.now().timestamp() - _YOUNG_S
     if any(orphan.modified_at > young_after for orphan in found):
         time.sleep(_GRACE_S)
-    return [orphan for batch in batched(found, BATCH_SIZE) for orphan in _orphans(store, batch)]
+    return _orphans(store, found)
 
 
-def _scan_blobs(store: Store) -> Iterator[Found]:
-    return (found for found in store.blobs.scan() if found.is_blob)
-
-
-def _orphans(store: Store, batch: list[Found]) -> list[Found]:
-    with store.session() as session:
-        return orphaned(session, batch)
+def _orphans(store: Store, files: Iterable[Found]) -> list[Found]:
+    found: list[Found] = []
+    for batch in batched(files, BATCH_SIZE):
+        with store.session() as session:
+            found += orphaned(session, batch)
+    return found

@@ -27,16 +27,16 @@ class ActorSummary:
     """The stored runs of one actor. An actor that workers have may have none yet."""
 
     actor_name: str
-    run_count: int
-    failed_count: int
+    run_count: int = 0
+    failed_count: int = 0
     "Of runs that failed or were interrupted."
-    last_started_at: datetime | None
+    last_started_at: datetime | None = None
     "None where there are no runs."
-    median_duration_ms: float | None
+    median_duration_ms: float | None = None
     "Of the latest 100 ended runs; None where none has ended."
-    p95_duration_ms: float | None
+    p95_duration_ms: float | None = None
     "Of the same: 95 % of them took no longer."
-    max_peak_rss_bytes: int | None
+    max_peak_rss_bytes: int | None = None
 
 
 def list_actors(session: Session, since: datetime | None = None) -> list[ActorSummary]:
@@ -48,7 +48,7 @@ def list_actors(session: Session, since: datetime | None = None) -> list[ActorSu
     """
     counts = _counts() if since is None else _counts().where(TaskRun.started_at >= since)
     found = {row[0]: _summary(session, row, since) for row in session.execute(counts).all()}
-    found |= {name: _without_runs(name) for name in worker_actor_names(session) if name not in found}
+    found |= {name: ActorSummary(actor_name=name) for name in worker_actor_names(session) if name not in found}
     return [found[name] for name in sorted(found)]
 
 
@@ -57,7 +57,7 @@ def summarize_actor(session: Session, actor_name: str) -> ActorSummary | None:
     row = session.execute(_counts().where(TaskRun.actor_name == actor_name)).first()
     if row is not None:
         return _summary(session, row)
-    return _without_runs(clean_text(actor_name)) if worker_has(session, actor_name) else None
+    return ActorSummary(actor_name=clean_text(actor_name)) if worker_has(session, actor_name) else None
 
 
 def _counts() -> Select[str, int, int, datetime, int | None]:
@@ -83,18 +83,6 @@ def _summary(
         median_duration_ms=statistics.median(durations_ms) if durations_ms else None,
         p95_duration_ms=_p95(durations_ms) if durations_ms else None,
         max_peak_rss_bytes=max_peak_rss_bytes,
-    )
-
-
-def _without_runs(actor_name: str) -> ActorSummary:
-    return ActorSummary(
-        actor_name=actor_name,
-        run_count=0,
-        failed_count=0,
-        last_started_at=None,
-        median_duration_ms=None,
-        p95_duration_ms=None,
-        max_peak_rss_bytes=None,
     )
 
 

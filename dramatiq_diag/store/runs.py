@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, tuple_
@@ -157,30 +158,19 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
 
 
 def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]]:
-    conditions = [
-        column == value
-        for column, value in (
-            (TaskRun.actor_name, wanted.actor_name),
-            (TaskRun.queue_name, wanted.queue_name),
-            (TaskRun.status, wanted.status),
-        )
-        if value is not None
-    ]
-    if wanted.task_id is not None:
-        conditions.append(_has_task_id(session, wanted.task_id))
-    if wanted.started_since is not None:
-        conditions.append(TaskRun.started_at >= _in_utc(wanted.started_since))
-    if wanted.started_before is not None:
-        conditions.append(TaskRun.started_at < _in_utc(wanted.started_before))
-    if wanted.min_duration_ms is not None:
-        conditions.append(TaskRun.duration_ms >= float(min(wanted.min_duration_ms, _MAX_DURATION_MS)))
-    if wanted.max_duration_ms is not None:
-        conditions.append(TaskRun.duration_ms <= float(min(wanted.max_duration_ms, _MAX_DURATION_MS)))
-    if wanted.min_peak_rss_bytes is not None:
-        conditions.append(TaskRun.peak_rss_bytes >= min(wanted.min_peak_rss_bytes, _MAX_BYTES))
-    if wanted.capture_id is not None:
-        conditions.append(TaskRun.capture_id == wanted.capture_id)
-    return conditions
+    fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
+        (wanted.actor_name, lambda name: TaskRun.actor_name == name),
+        (wanted.queue_name, lambda name: TaskRun.queue_name == name),
+        (wanted.status, lambda status: TaskRun.status == status),
+        (wanted.task_id, partial(_has_task_id, session)),
+        (wanted.started_since, lambda since: TaskRun.started_at >= _in_utc(since)),
+        (wanted.started_before, lambda before: TaskRun.started_at < _in_utc(before)),
+        (wanted.min_duration_ms, lambda least: TaskRun.duration_ms >= float(min(least, _MAX_DURATION_MS))),
+        (wanted.max_duration_ms, lambda most: TaskRun.duration_ms <= float(min(most, _MAX_DURATION_MS))),
+        (wanted.min_peak_rss_bytes, lambda least: TaskRun.peak_rss_bytes >= min(least, _MAX_BYTES)),
+        (wanted.capture_id, lambda capture_id: TaskRun.capture_id == capture_id),
+    )
+    return [condition(value) for value, condition in fields if value is not None]
 
 
 def _has_task_id(session: Session, task_id: str) -> ColumnElement[bool]:

@@ -148,7 +148,7 @@ class CaptureFormResource(_Resource):
             raise falcon.HTTPNotFound(description="There are start, end.")
         form = read_form(req)
         actor_name = _first(form, "actor_name")
-        refusal = self._backend.signer.action_refusal(form_subject(actor_name), _first(form, "token"))
+        refusal = self._backend.signer.reason_against_action(form_subject(actor_name), _first(form, "token"))
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
         if action == "start":

@@ -83,7 +83,7 @@ class FormResource(_Resource):
         if action not in _ACTIONS:
             raise falcon.HTTPNotFound(description=f"There are {', '.join(_ACTIONS)}.")
         token = read_form(req).get("token", [""])[0]
-        refusal = self._backend.signer.action_refusal(run_id, token)
+        refusal = self._backend.signer.reason_against_action(run_id, token)
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
         run = run_document(self._do(action, run_id))
