@@ -48,12 +48,7 @@ class ActorHistoryDocument(TypedDict):
 
 
 def actors_document(session: Session, since: datetime | None = None) -> ActorsDocument:
-    """Returns: The actors that something was collected for and those that workers have, by name.
-
-    Parameters:
-      session: The transaction.
-      since: Only runs that started then or later count.
-    """
+    """Returns: The actors of which a run is stored and those that workers have; see `list_actors`."""
     return {"actors": [actor_document(summary) for summary in list_actors(session, since)]}
 
 

@@ -49,11 +49,7 @@ class Holdings:
 
 
 class Removal:
-    """Finds what is stored, and removes it.
-
-    Parameters:
-      settings: Where it is.
-    """
+    """Finds what is stored by these settings, and removes it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -80,11 +76,10 @@ class Removal:
     def run(self, on_batch: Callable[[int], None]) -> list[Path]:
         """Removes everything; after an error or an interrupt it can be run again.
 
-        Parameters:
-          on_batch: Called now and then, with the number of blobs that were removed.
+        *on_batch* is called now and then with the number of blobs that were removed.
 
         Returns:
-          Directories that stay, as they have something in them that this package has not made.
+          Directories that stay, as they have files in them that this package has not made.
         """
         self.look()
         count = 0

@@ -72,11 +72,7 @@ class Backlog:
             return self._changed.wait_for(lambda: self._done >= count, timeout_s)
 
     def oldest(self, count: int, *, but: Iterable[uuid.UUID]) -> list[Entry]:
-        """Returns: The next entries, which stay until they are `done`; when all are done, none.
-
-        Parameters:
-          count: How many at most.
-          but: Ids of entries that are not to be looked for in the spool, as they cannot be published.
+        """Returns: The next entries, at most *count*, which stay until they are `done`; without those that are refused.
 
         Raises:
           SpoolError: When the spool cannot be read.

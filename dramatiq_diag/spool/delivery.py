@@ -82,9 +82,7 @@ class Delivery:
         An entry is refused only for what its own run causes. Whatever else goes wrong is raised, so that the entries
         which were not settled are delivered again later.
 
-        Parameters:
-          entries: The entries.
-          settled: Called with each entry that is not to be delivered again, as soon as that is certain.
+        *settled* is called with each entry that is not to be delivered again, as soon as that is certain.
 
         Raises:
           StoreError: When the store cannot be used.
@@ -121,10 +119,9 @@ class Delivery:
             self._log(run)
 
     def salvage(self, *, until: float | None = None) -> Salvaged:
-        """Publishes what dead processes of this disk left, the oldest entries of each first.
+        """Publishes the entries that dead processes of this disk left, the oldest of each first.
 
-        Parameters:
-          until: When to begin with nothing more, by `time.monotonic`; what is left waits for the next salvager.
+        *until* is when to begin no further batch, by `time.monotonic`; the rest waits for the next salvager.
 
         Raises:
           StoreError: When the store cannot be used.

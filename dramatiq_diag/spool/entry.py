@@ -186,15 +186,7 @@ class Entry:
         return Path(self._prefix + suffix)
 
     def write_file(self, suffix: str, text: str | Iterable[str]) -> None:
-        """Writes a file, whole or not at all; one that is there is replaced.
-
-        Parameters:
-          suffix: Which file.
-          text: What goes into it, as one text or in pieces.
-
-        Raises:
-          OSError: When it cannot be written.
-        """
+        """Writes a file, whole or not at all; one that is there is replaced. Raises: OSError."""
         temporary = f"{self._prefix}{suffix.partition('.')[0]}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

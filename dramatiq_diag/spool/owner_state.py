@@ -29,14 +29,7 @@ class State(BaseModel):
 
 
 class StateFile:
-    """The file in the directory of an owner. One thread writes it.
-
-    Parameters:
-      owner: The directory.
-
-    Raises:
-      OSError: When the file cannot be made.
-    """
+    """The file in the directory of an owner. One thread writes it. Raises: OSError when it cannot be made."""
 
     def __init__(self, owner: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -42,9 +42,7 @@ class ActorSummary:
 def list_actors(session: Session, since: datetime | None = None) -> list[ActorSummary]:
     """Returns: The actors of which a run is stored and those that workers have, by name.
 
-    Parameters:
-      session: The transaction.
-      since: Only runs that started then or later count; aware.
+    With *since* only runs that started then or later count; aware.
     """
     counts = _counts() if since is None else _counts().where(TaskRun.started_at >= since)
     found = {row[0]: _summary(session, row, since) for row in session.execute(counts).all()}

@@ -15,11 +15,7 @@ _SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
 class Clock:
-    """Moments for queries; PostgreSQL's are those of the transaction's start.
-
-    Parameters:
-      session: The transaction.
-    """
+    """Moments for the queries of a transaction; in PostgreSQL those of its start."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

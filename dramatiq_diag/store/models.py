@@ -74,11 +74,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class CleanText(TypeDecorator[str]):
-    """Text that is made fit for every database when it is written or compared; see `clean_text`.
+    """Text that `clean_text` makes fit for every database, also in a comparison.
 
-    Parameters:
-      cut: The most characters, past which it is cut; None for no limit.
-      length: The length of the column; None for one without.
+    It is cut at *cut* characters; the column has a *length* or none.
     """
 
     impl: Any = Text

@@ -9,15 +9,7 @@ from ..statuses import RunStatus
 
 
 def shared_reason(status: str, reasons: Iterable[str | None]) -> str | None:
-    """Finds the reason that stands for all of an interrupted run.
-
-    Parameters:
-      status: The status of the run.
-      reasons: The reasons of its artifacts.
-
-    Returns:
-      The reason that most of the artifacts have, the first of several; None for a run that was not interrupted.
-    """
+    """Returns: The reason that most artifacts of an interrupted run have; None for a run of another status."""
     if status != RunStatus.INTERRUPTED:
         return None
     counted = Counter(reason for reason in reasons if reason)

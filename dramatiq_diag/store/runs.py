@@ -63,17 +63,7 @@ class RunFilter:
 def list_runs(
     session: Session, wanted: RunFilter, limit: int, cursor: str | None = None, sort: Sort = Sort.NEWEST
 ) -> tuple[list[Attempt], str | None]:
-    """Lists runs.
-
-    Parameters:
-      session: The transaction.
-      wanted: Which runs.
-      limit: How many at most.
-      cursor: The cursor that the page before gave, in the same order.
-      sort: The order; runs without the figure of that order are left out.
-
-    Returns:
-      The runs, and the cursor of the next page or None.
+    """Returns: Runs in an order, and the cursor of the next page or None. Runs without the order's figure are left out.
 
     Raises:
       ValueError: When the cursor is not one of ours for this order.

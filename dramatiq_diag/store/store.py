@@ -33,11 +33,7 @@ def _identity(session: Session) -> RootId:
 
 
 class Store(Transactions):
-    """The database and the blob root of one set of settings; it opens itself when it is first used.
-
-    Parameters:
-      settings: The settings.
-    """
+    """The database and the blob root of one set of settings; it opens itself when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -227,12 +223,9 @@ class Store(Transactions):
         return row
 
     def _set_times(self, runs: Sequence[FinishedRun], rows: Sequence[dict[str, Any]], now: datetime) -> None:
-        """Sets when each artifact was published and expires, by the database's clock.
+        """Sets when each artifact was published and expires.
 
-        Parameters:
-          runs: The runs. By the clock of its host one may have ended later than now: then it is kept longer.
-          rows: The rows of their artifacts.
-          now: The moment by the database's clock.
+        By the clock of its host a run may have ended later than *now*, the database's: then it is kept longer.
         """
         ends = {finished.run.run_id: finished.run.finished_at or now for finished in runs}
         protection = timedelta(seconds=self.settings.orphan_protection_time)

@@ -20,13 +20,9 @@ _MAX_COMPARED = 1000
 
 
 def note_actors(session: Session, actors: Mapping[str, str]) -> None:
-    """Writes down the actors of a worker process.
+    """Writes down the actors of a worker process: name -> queue.
 
     Many processes may do so at once: all lock the rows in the same order.
-
-    Parameters:
-      session: The transaction.
-      actors: Name -> queue.
     """
     names = {clean_text(name, NAME_LENGTH): clean_text(queue, NAME_LENGTH) for name, queue in actors.items()}
     if not names:
