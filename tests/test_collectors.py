@@ -28,8 +28,8 @@ from support import PATIENCE_S, Stored, eventually
 
 from dramatiq_diag.collectors.names import BUILTIN, COLLECTOR_NAMES, all_names, installed
 from dramatiq_diag.collectors.registry import load
+from dramatiq_diag.collectors.time_profile.pruning import MAX_NODES, prune
 from dramatiq_diag.collectors.time_profile.sampler import MAX_STACKS, Profile
-from dramatiq_diag.collectors.time_profile.session import MAX_NODES, prune
 from dramatiq_diag.runtime.stacks import OTHER
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 

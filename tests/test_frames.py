@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from support import PATIENCE_S
 
-from dramatiq_diag.runtime.frames import GarbagePause, Look, thread_ids
+from dramatiq_diag.runtime.frames import Look, thread_ids
+from dramatiq_diag.runtime.gc_pause import GcPause
 
 # The collector runs as soon as so many objects are made, and each frame is one of them.
 _SCRIPT = """
@@ -157,7 +158,7 @@ def test_stacks_of_busy_threads_are_whole():
 
 
 def test_a_pause_lasts_until_the_last_of_its_users_ends_it():
-    one, other = GarbagePause(), GarbagePause()
+    one, other = GcPause(), GcPause()
     one.begin()
     other.begin()
     one.end()
@@ -170,7 +171,7 @@ def test_a_pause_lasts_until_the_last_of_its_users_ends_it():
 def test_a_pause_leaves_a_collector_alone_that_the_application_stopped():
     gc.disable()
     try:
-        pause = GarbagePause()
+        pause = GcPause()
         pause.begin()
         pause.end()
         assert not gc.isenabled()

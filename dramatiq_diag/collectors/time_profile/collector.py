@@ -17,10 +17,9 @@ from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name
 from ..names import CANNOT_JOIN
 from ..services import Services
-from .own_profiler import tolerant
-from .profiler import ProfilerRecording, SessionRecording
+from .profiler import ProfilerRecording, tolerant
 from .sampler import Profile, Sampler
-from .session import SessionDict, describe_thread, session_of
+from .session import SessionDict, SessionRecording, describe_thread, session_of
 
 #: Seconds until the first checkpoint of a profile that is being taken, so that a task that is killed early leaves one
 #: as well; the intervals double from there to the longest.
