@@ -10,7 +10,7 @@ from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
 from dramatiq.logging import get_logger
 
-from ..collectors.base import Collector, StandIn
+from ..collectors.base import Collector, PlaceholderCollector
 from ..collectors.names import LATE_NAMES, STACKS
 from ..runtime.task_log import Warn
 from .allowed_texts import ALLOWED_TRIGGERS
@@ -75,7 +75,7 @@ class Triggers:
         self._for_all = parse_triggers(triggers)
         self._by_actor: dict[str, tuple[tuple[Trigger, ...], bool]] = {}
         "Name -> its triggers, and whether it has a list of diagnostics of its own."
-        self._stacks_log = StandIn(StacksLog)
+        self._stacks_log = PlaceholderCollector(StacksLog)
 
     def plan(self, broker: Broker, message: Message[Any] | MessageProxy, choice: Choice) -> Plan | None:
         """Returns: What may begin in the run of a message; None where nothing can."""

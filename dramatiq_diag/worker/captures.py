@@ -168,12 +168,12 @@ class CaptureClient:
     def _is_for_here(self, capture: OpenCapture) -> bool:
         if not self._can_run(capture.actor_name):
             return False
-        refusal = self._selection.refusal(capture.diagnostics)
-        if refusal is not None and capture.capture_id not in self._warned:
+        reason = self._selection.reason_against(capture.diagnostics)
+        if reason is not None and capture.capture_id not in self._warned:
             self._warned.add(capture.capture_id)
             text = "Capture %s of actor %r is left to other workers: %s"
-            self.logger.warning(text, capture.capture_id, capture.actor_name, refusal)
-        return refusal is None
+            self.logger.warning(text, capture.capture_id, capture.actor_name, reason)
+        return reason is None
 
     def _see_to(self, capture: OpenCapture) -> None:
         now = time.monotonic()
