@@ -12,20 +12,19 @@ from dramatiq.logging import get_logger
 
 from ..runtime.task_log import Warn
 from ..statuses import RunStatus
-from .allowed_texts import ALLOWED_RULES
-from .keep_rules import Facts, Rule, parse_rules
+from .keep_rules import ALLOWED_RULES, Facts, Rule, parse_rules
 from .propagation import KEEP_IF_OPTION
 from .quantiles import DurationHistogram
 
-#: Actors whose usual durations are known; the least recently executed one is forgotten first.
+#: The most actors whose durations are remembered; the least recently executed one is forgotten first.
 MAX_ACTORS = 1000
 
 
 class KeepPolicy:
-    """Decides which runs of a process are kept, and learns how long its actors usually take.
+    """Decides which runs of a process are kept, and learns the usual durations of its actors.
 
     Parameters:
-      keep_if: The rules of actors that have no rules of their own, as the setting has them.
+      keep_if: The setting of that name: the rules of actors that have no rules of their own.
       warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
@@ -37,7 +36,7 @@ class KeepPolicy:
         self._usual: OrderedDict[str, DurationHistogram] = OrderedDict()
 
     def rules_of(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
-        """Returns: The rules for an actor's runs; without any all are kept."""
+        """Returns: The rules for an actor's runs; without rules all are kept."""
         try:
             return self._by_actor[actor.actor_name]
         except KeyError:
@@ -51,12 +50,12 @@ class KeepPolicy:
 
         Parameters:
           actor: The actor.
-          status: How the run ended. Only runs that succeeded count for the usual durations, as others may end early.
-          facts: The figures that rules compare.
-          is_requested: Whether somebody asked for this very run, which is then kept.
+          status: Its status. Only runs that succeeded count for the usual durations, as others may end early.
+          facts: The figures of the run.
+          is_requested: Whether the run was requested; it is kept then.
 
         Returns:
-          The rules, as they were written, when none of them holds; None for a run that is kept.
+          The rules, as they were written, if none of them holds; None for a run that is kept.
         """
         rules = self.rules_of(actor)
         if not rules:
