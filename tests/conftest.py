@@ -22,23 +22,14 @@ import pytest
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware
-from support import (
-    RABBITMQ_URL,
-    Bench,
-    Postgres,
-    Stored,
-    encodable,
-    eventually,
-    middleware_under_test,
-    migrate_from,
-    missing,
-    running,
-)
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.policy.propagation import set_sending_task
 from dramatiq_diag.store.database import migrate
 from dramatiq_diag.store.store import Store
+from support import RABBITMQ_URL, encodable, eventually, missing
+from support.store import Postgres, Stored, migrate_from
+from support.tasks import Bench, middleware_under_test, running
 
 
 def pytest_collection_finish() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_support import Site
 
 from dramatiq_diag import Settings
 from dramatiq_diag.web.server import Server
+from support.web import Site
 
 
 @pytest.fixture

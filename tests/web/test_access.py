@@ -6,7 +6,8 @@ import base64
 from collections.abc import Callable
 
 import pytest
-from web_support import MEMORY, Site, assert_problem, memory_artifact, path_of
+
+from support.web import MEMORY, Site, assert_problem, memory_artifact, path_of
 
 TOKEN = "s3cret-tökén:with-colon"
 

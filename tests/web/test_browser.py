@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support import eventually, missing
-from test_pages import HOSTILE, publish_hostile
-from web_support import Site, memory_artifact
 
 from dramatiq_diag import Settings
 from dramatiq_diag.documents.runs import actor_href, task_href
 from dramatiq_diag.web.server import Server
+from support import eventually, missing
+from support.pages import HOSTILE, publish_hostile
+from support.web import Site, memory_artifact
 
 pytest.importorskip("pyinstrument")
 pytest.importorskip("memray")

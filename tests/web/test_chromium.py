@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 
 import pytest
-from web_support import Site, memray_artifact, profile_artifact, session_of
 
 from dramatiq_diag.web.server import Server
+from support.web import Site, memray_artifact, profile_artifact, session_of
 
 pytest.importorskip("pyinstrument")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import eventually
-from web_support import Site, memory_artifact, profile_artifact, session_of
 
 from dramatiq_diag.reports import comparison as comparing
+from support import eventually
+from support.web import Site, memory_artifact, profile_artifact, session_of
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 600])

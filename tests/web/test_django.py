@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import python_path
-from web_support import MEMORY, Site, memory_artifact
+from support import ROOT, python_path
+from support.web import MEMORY, Site, memory_artifact
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 PROJECT = """
 import json

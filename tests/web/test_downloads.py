@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 import pytest
-from web_support import MEMORY, Site, artifact, assert_problem, memory_artifact, memray_artifact, profile_artifact
 
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.statuses import ArtifactStatus
+from support.web import MEMORY, Site, artifact, assert_problem, memory_artifact, memray_artifact, profile_artifact
 
 
 @pytest.fixture

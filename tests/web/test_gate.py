@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
-from web_support import HOST, TOKEN, Site, assert_problem, memory_artifact
 
 from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.web import create_app
 from dramatiq_diag.web.app import DiagnosticsApp
+from support.web import HOST, TOKEN, Site, assert_problem, memory_artifact
 
 #: Names of headers that something parses.
 PARSED = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from falcon.testing import Result
-from web_support import Site, memory_artifact, path_of, profile_artifact
+
+from support.web import Site, memory_artifact, path_of, profile_artifact
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import falcon
 import pytest
 from falcon.testing import Result, TestClient
 from pydantic import SecretStr
-from web_support import TOKEN
 
 from dramatiq_diag.web.http.access import TokenAccess
 from dramatiq_diag.web.http.logins import MAX_FAILURES, REFILL_S, FailedLogins
+from support.web import TOKEN
 
 WRONG = "the-wrong-token-0"
 

@@ -13,24 +13,10 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
-from web_support import Site, memory_artifact, profile_artifact
 
 from dramatiq_diag.store.worker_actors import note_actors
-
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
+from support.openapi import CHECKS
+from support.web import Site, memory_artifact, profile_artifact
 
 #: The pages and the JSON have the same addresses.
 ACCEPTED = ("application/json", "text/html")

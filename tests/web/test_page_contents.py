@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from test_pages import page_of
-from web_support import Site, artifact, memory_artifact, profile_artifact
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from support.pages import page_of
+from support.web import Site, artifact, memory_artifact, profile_artifact
 
 OOM = "The worker process died while the task ran; this is what it left. At the last look: it looks like an OOM kill."
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from falcon.testing import TestClient
-from web_support import MEMORY, Site, assert_problem, memory_artifact
 
 from dramatiq_diag import Settings
 from dramatiq_diag.store.database import migrate
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.web import create_app
+from support.web import MEMORY, Site, assert_problem, memory_artifact
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/task", "/artifacts", "/artifacts/x", "/healthz/x"])

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from web_support import TOKEN, Site, assert_problem, memory_artifact, path_of, profile_artifact
 
 from dramatiq_diag import Settings
 from dramatiq_diag.web import create_app
+from support.web import TOKEN, Site, assert_problem, memory_artifact, path_of, profile_artifact
 
 HTML = {"Accept": "text/html"}
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_support import Site, assert_problem, profile_artifact, session_of
 
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.pyinstrument import render_session
+from support.web import Site, assert_problem, profile_artifact, session_of
 
 pytest.importorskip("pyinstrument")
 

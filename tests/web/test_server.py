@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from web_support import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, path_of, profile_artifact
 
 from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.documents.runs import task_href
 from dramatiq_diag.errors import DiagnosticsError
 from dramatiq_diag.web.server import Server
+from support.web import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, path_of, profile_artifact
 
 GIB = 1 << 30
 

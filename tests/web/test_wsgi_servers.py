@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import eventually
-from web_support import MEMORY, TOKEN, Site, memory_artifact, path_of, profile_artifact
 
 from dramatiq_diag.errors import NotInstalledError
 from dramatiq_diag.runtime.interpreter import python_executable
+from support import eventually
+from support.web import MEMORY, TOKEN, Site, memory_artifact, path_of, profile_artifact
 
 APP = """
 from dramatiq_diag import Settings

@@ -1,0 +1,57 @@
+"""`recover`: what dead workers left is published once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from support.cli import SCRIPT, Command, checks_of, document
+
+
+def test_recover_publishes_what_dead_workers_left_once(command: Command, killed_worker: None) -> None:
+    assert document(command("recover", "--json")) == {"recovered_runs": 1, "refused_runs": 0}
+
+    (run,) = document(command("tasks", "--json"))["runs"]
+    assert (run["actor_name"], run["status"]) == ("die", "interrupted")
+    assert document(command("recover", "--json")) == {"recovered_runs": 0, "refused_runs": 0}
+    assert document(command("check", "--json")) == {"missing_blobs": [], "damaged_blobs": [], "unknown_blobs": []}
+    assert checks_of(command("doctor", "--json"))["backlog"]["detail"] == "0 runs, 0 bytes"
+
+
+def test_recover_leaves_what_it_cannot_publish_and_says_so(
+    command: Command, data_dir: Path, killed_worker: None
+) -> None:
+    (entry,) = (path for path in (data_dir / "spool").glob("*/*.entry") if path.stat().st_size)
+    entry.write_text("no record of ours\n")
+
+    result = command("recover")
+
+    assert result.exit_code == 1
+    assert "Recovered 0 runs" in result.output
+    assert "1 entries could not be published" in result.output
+    assert entry.exists()
+
+
+def test_recover_leaves_the_runs_of_a_living_worker_alone(
+    command: Command, data_dir: Path, bench: Any, settings: Any
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    with bench(settings(task_diagnostics=["memory"])) as tasks:
+        tasks.actor(wait).send()
+        assert begun.wait(60)
+        script = subprocess.run(
+            [sys.executable, "-c", SCRIPT, "recover", "--json"], capture_output=True, text=True, timeout=60
+        )
+        go_on.set()
+        tasks.finish()
+
+    assert (script.returncode, json.loads(script.stdout)) == (0, {"recovered_runs": 0, "refused_runs": 0})

@@ -1,0 +1,94 @@
+"""The memory log: what is in it, and how often."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psutil
+
+from support import PATIENCE_S
+from support.collectors import MEGABYTE, rows_of, spin
+
+
+def test_the_memory_log_is_what_gnuplot_plots(bench, settings, stored):
+    given = settings(task_diagnostics=["memory"], memory_interval=0.05)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(time.sleep, 0.4, actor_name="sleep")
+
+    text = stored(given).data(task_id, "memory_profile").decode("ascii")
+    lines = text.splitlines()
+    assert text.endswith("\n")
+    assert [line for line in lines if line.startswith("#")] == [lines[0]]
+    assert all(line.count("\t") == 1 for line in lines)
+    assert all(len(line.split()) == 2 for line in lines[1:])
+    rows = rows_of(text)
+    elapsed = [row[0] for row in rows]
+    # A sample at the start, every interval and at the end, at true elapsed seconds
+    assert elapsed == sorted(elapsed)
+    assert elapsed[0] < 0.05
+    assert elapsed[-1] >= 0.4
+    early = [moment_s for moment_s in (0.05, 0.1, 0.2, 0.4) if moment_s <= elapsed[-1]]
+    assert 4 <= len(rows) <= 10 + len(early)
+    rss_mb = psutil.Process().memory_info().rss / MEGABYTE
+    assert all(rss_mb / 3 < row[1] < rss_mb * 3 for row in rows)
+
+
+def test_the_memory_log_has_the_interval_that_was_set(bench, settings, stored):
+    given = settings(task_diagnostics=["memory"])
+
+    with bench(given) as tasks:
+        task_id = tasks.run(spin, 0.02)
+
+    # Then there are a sample at each end, and of those in between the early ones alone: the interval is two seconds
+    rows = rows_of(stored(given).data(task_id, "memory_profile").decode())
+    early = [moment_s for moment_s in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6) if moment_s <= rows[-1][0]]
+    assert 2 <= len(rows) <= 2 + len(early)
+
+
+def test_rss_rises_with_what_is_held_and_falls_with_what_is_freed(bench, settings, stored):
+    given = settings(task_diagnostics=["memory"], memory_interval=0.02)
+    log: list[int] = []
+
+    def hold_and_free() -> None:
+        process = psutil.Process()
+        held = bytearray(200 * MEGABYTE)
+        for start in range(0, len(held), 4096):
+            held[start] = 1
+        log.append(process.memory_info().rss)
+        time.sleep(0.1)
+        del held
+        time.sleep(0.1)
+        log.append(process.memory_info().rss)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(hold_and_free)
+
+    column = [row[1] for row in rows_of(stored(given).data(task_id, "memory_profile").decode())]
+    peak, last = max(column), column[-1]
+    assert peak - column[0] > 150
+    assert peak - last > 150
+    assert abs(peak - log[0] / MEGABYTE) < 20
+    run = stored(given).runs(task_id)[0]
+    assert abs(run.peak_rss_bytes / MEGABYTE - peak) < 0.01
+
+
+def test_one_thread_samples_for_all_tasks(bench, settings, stored):
+    given = settings(task_diagnostics=["memory"], memory_interval=0.01)
+    together = threading.Barrier(4)
+
+    def meet() -> None:
+        together.wait(PATIENCE_S)
+        names.append([thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")])
+        together.wait(PATIENCE_S)
+
+    names: list[list[str]] = []
+    with bench(given, threads=4) as tasks:
+        actor = tasks.actor(meet)
+        for _ in range(4):
+            actor.send()
+        tasks.finish()
+
+    threads = ("captures", "publisher", "saver", "ticker")
+    assert sorted(names[0]) == [f"dramatiq_diag.{name}" for name in threads]

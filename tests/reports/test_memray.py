@@ -1,0 +1,281 @@
+"""memray's reports: of the task's own thread and of all, at the peak and of what was not freed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dramatiq_diag
+from dramatiq_diag.reports.cache import format_of, open_download
+from dramatiq_diag.reports.errors import ReportError
+from dramatiq_diag.reports.formats import FORMATS
+from dramatiq_diag.reports.memray import VIEWS
+from support import PATIENCE_S, eventually
+from support.tasks import finish
+
+MEGABYTE = 1024 * 1024
+
+_kept: list[bytes] = []
+
+
+def hold_and_keep() -> None:
+    """Frees one of two allocations before it ends."""
+    held = hold(20)
+    _kept.append(keep(10))
+    del held
+
+
+def hold(megabytes: int) -> bytes:
+    return b"h" * (megabytes * MEGABYTE)
+
+
+def keep(megabytes: int) -> bytes:
+    return b"k" * (megabytes * MEGABYTE)
+
+
+@pytest.fixture
+def capture(bench, settings, stored):
+    """The reader of a store, and the id of a task with a capture."""
+    given = settings(task_diagnostics=["memray"])
+    with bench(given) as tasks:
+        task_id = tasks.run(hold_and_keep)
+    yield stored(given), task_id
+    _kept.clear()
+
+
+def report(reader: Any, task_id: str, name: str) -> str:
+    artifact = reader.artifacts(task_id)["memray_profile"]
+    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
+        return file.read().decode()
+
+
+def megabytes_of(tree: str, function: str) -> float:
+    """What a tree says that a function and its calls held."""
+    lines = [line for line in tree.splitlines() if f" {function}  " in line]
+    assert len(lines) == 1, tree
+    return float(lines[0].lstrip("├└─│ ").split()[0])
+
+
+def test_every_view_is_a_form_of_a_capture():
+    assert [*FORMATS["memray.bin"]][: 1 + len(VIEWS)] == ["capture", *(view.name for view in VIEWS)]
+    assert {"flamegraph", "table-process", "tree-leaks", "summary-process-leaks", "stats-process"} <= {
+        *FORMATS["memray.bin"]
+    }
+
+
+@pytest.mark.parametrize("name", ["flamegraph", "table"])
+def test_a_page_names_the_function_and_asks_nothing_of_another_host(capture, name):
+    page = report(*capture, name)
+
+    assert "hold" in page
+    assert Path(__file__).name in page
+    assert "<script src=" not in page
+    assert '<link rel="stylesheet" href="http' not in page
+
+
+@pytest.mark.parametrize("name", ["tree", "summary", "stats-process"])
+def test_a_text_names_the_function(capture, name):
+    text = report(*capture, name)
+
+    assert "hold" in text
+    assert Path(__file__).name in text
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_the_peak_has_what_was_held_and_the_leaks_what_was_kept(capture):
+    peak, leaks = report(*capture, "tree"), report(*capture, "tree-leaks")
+
+    assert megabytes_of(peak, "hold") == pytest.approx(20, rel=0.02)
+    assert megabytes_of(peak, "keep") == pytest.approx(10, rel=0.02)
+    assert megabytes_of(leaks, "keep") == pytest.approx(10, rel=0.02)
+    assert " hold  " not in leaks
+
+
+def test_a_task_among_eight_has_its_own_allocations_and_the_process_those_of_all(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+    with bench(given, threads=8) as tasks:
+        reader = stored(given)
+        for chosen in range(8):
+            # Given eight tasks that hold a known amount at the same time, of which one is captured
+            all_hold = threading.Barrier(8)
+
+            def work(megabytes: int, all_hold: threading.Barrier = all_hold) -> None:
+                held = hold(megabytes)
+                all_hold.wait(PATIENCE_S)
+                time.sleep(0.05)
+                del held
+
+            actor = tasks.actor(work, actor_name=f"work{chosen}")
+            messages = [
+                actor.send_with_options(args=(5 + number,), diagnostics=["memray"] if number == chosen else [])
+                for number in range(8)
+            ]
+            finish(tasks.broker, tasks.worker, "tasks")
+            assert tasks.diagnostics.flush(PATIENCE_S)
+            task_id = messages[chosen].message_id
+            # Then its report has its own
+            tree = report(reader, task_id, "tree")
+            assert megabytes_of(tree, "hold") == pytest.approx(5 + chosen, rel=0.02)
+            assert float(tree.split()[0]) == pytest.approx(5 + chosen, rel=0.02)
+
+
+async def hold_in_coroutine() -> None:
+    held = hold(20)
+    kept = await asyncio.gather(keep_in_task(), keep_in_task())
+    del held, kept
+
+
+async def keep_in_task() -> bytes:
+    return keep(3)
+
+
+def test_an_async_actor_s_own_thread_is_the_event_loop_s_and_said_to_be_shared(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+    with bench(given) as tasks:
+        task_id = tasks.run(hold_in_coroutine)
+
+    tree, summary = (report(stored(given), task_id, name) for name in ("tree", "summary"))
+    assert megabytes_of(tree, "hold_in_coroutine") == pytest.approx(20, rel=0.02)
+    assert megabytes_of(tree, "keep_in_task") == pytest.approx(6, rel=0.02)
+    shared = "of the event loop's thread, which all async actors of the process share"
+    assert tree.splitlines()[0].endswith(shared)
+    assert summary.splitlines()[0] == f"Allocations {shared}"
+    assert "event loop, shared by all async actors" in report(stored(given), task_id, "flamegraph")
+    calls = json.loads(report(stored(given), task_id, "calltree"))
+    assert calls["note"] == f"They are {shared}."
+    assert [call["function"] for call in calls["tree"]["children"]] == ["hold_in_coroutine", "keep_in_task"]
+
+
+def count_words() -> None:
+    words = Path(__file__).read_text().split()
+    assert len(set(words)) < len(words)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_no_report_of_a_small_task_has_anything_of_this_package_or_of_dramatiq_above_the_task(
+    bench, settings, stored, is_late
+):
+    # Given a task so small that most of what is held at its peak is held by the hooks and the threads of this package
+    given = settings(task_diagnostics=["memray", "memory", "logs", "pyinstrument"], memory_interval=0.1)
+    if is_late:
+        given = settings(task_diagnostics_on_request=["memray"], triggers="after 1ms: memray")
+
+    def work() -> None:
+        count_words()
+        if is_late:
+            run = next(iter(tasks.diagnostics.process.runs.values()))
+            eventually(lambda: run.recordings._running, "memray began")
+            count_words()
+
+    with bench(given) as tasks:
+        task_id = tasks.run(work)
+
+    package = str(Path(dramatiq_diag.__file__).parent)
+    path = str(stored(given).path(task_id, "memray_profile"))
+    for view in VIEWS:
+        target = io.BytesIO()
+        view.render(path, target)
+        page = target.getvalue().decode()
+        assert package not in page, view.name
+        assert "before_process_message" not in page, view.name
+        if not view.whole_process:
+            assert "process_message" not in page, view.name
+    calls = json.loads(report(stored(given), task_id, "calltree"))
+    assert {call["function"] for call in calls["tree"]["children"]} <= {"work", "count_words"}
+
+
+def test_the_process_view_has_the_other_threads(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+    task_holds, other_holds, done = threading.Event(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        task_holds.wait(PATIENCE_S)
+        held = keep(7)
+        other_holds.set()
+        done.wait(PATIENCE_S)
+        del held
+
+    def work() -> None:
+        held = hold(5)
+        task_holds.set()
+        other_holds.wait(PATIENCE_S)
+        del held
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with bench(given) as tasks:
+        task_id = tasks.run(work)
+    done.set()
+    thread.join()
+
+    own, whole = (report(stored(given), task_id, name) for name in ("tree", "tree-process"))
+    assert megabytes_of(own, "hold") == megabytes_of(whole, "hold") == pytest.approx(5, rel=0.02)
+    assert megabytes_of(whole, "keep") == pytest.approx(7, rel=0.02)
+    assert " keep  " not in own
+
+
+def test_a_report_is_rendered_once(capture, monkeypatch):
+    first = report(*capture, "tree")
+    monkeypatch.setattr("dramatiq_diag.reports.process.subprocess.Popen", None)
+
+    assert report(*capture, "tree") == first
+
+
+def test_what_is_no_capture_is_a_clear_error(capture):
+    reader, task_id = capture
+    reader.path(task_id, "memray_profile").write_bytes(b"memray? no")
+
+    with pytest.raises(ReportError, match="cannot be read"):
+        report(reader, task_id, "tree")
+
+
+def test_names_in_a_page_are_inert(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"])
+    hostile = "</script><script>document.title='pwned'</script>"
+    namespace: dict[str, Any] = {}
+    exec(
+        compile("def hold_here():\n    held = b'x' * 10_000_000\n    return len(held)", f"/{hostile}.py", "exec"),
+        namespace,
+    )
+
+    with bench(given) as tasks:
+        task_id = tasks.run(lambda: namespace["hold_here"]() and None, actor_name="work")
+
+    for name in ("flamegraph", "table"):
+        page = report(stored(given), task_id, name)
+        assert "hold_here" in page
+        assert hostile not in page
+
+
+def test_rendering_goes_to_any_file(capture):
+    reader, task_id = capture
+    path = str(reader.path(task_id, "memray_profile"))
+    target = io.BytesIO()
+
+    next(view for view in VIEWS if view.name == "tree").render(path, target)
+
+    assert target.getvalue().decode() == report(reader, task_id, "tree")
+
+
+@pytest.mark.parametrize("name", ["flamegraph", "table"])
+def test_a_page_counts_in_the_units_of_everything_else(capture, name):
+    page = report(*capture, name)
+
+    assert '"MiB"' in page
+    assert '"MB"' not in page
+
+
+@pytest.mark.parametrize("name", ["tree", "summary", "stats-process"])
+def test_a_text_counts_in_the_units_of_everything_else(capture, name):
+    text = report(*capture, name)
+
+    assert re.search(r"\d\.\d MiB", text)
+    assert not re.search(r"\d ?[kMG]B", text)

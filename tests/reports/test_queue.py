@@ -1,0 +1,363 @@
+"""Reports that many ask for at once: one process each, a few at a time, and none that outlives the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from dramatiq_diag.errors import BlobMissingError, NotInstalledError, StoreUnavailableError
+from dramatiq_diag.reports import process as rendering
+from dramatiq_diag.reports import queue as renderings
+from dramatiq_diag.reports.cache import format_of, open_download
+from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
+from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, RenderQueue
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.models import Artifact
+from support import PATIENCE_S, eventually
+
+LOG = b"0.000\t10.000\n2.000\t20.000\n"
+CSV = b"seconds,rss_bytes\n0.000,10485760\n2.000,20971520\n"
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Children:
+    """The processes that render: each leaves a mark, and waits while the gate is shut."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.gate = directory / "gate"
+        self.ids = directory / "ids"
+        self.ids.mkdir()
+        self.gate.touch()
+
+    def shut(self) -> None:
+        self.gate.unlink()
+
+    def open(self) -> None:
+        self.gate.touch()
+
+    @property
+    def count(self) -> int:
+        return len(list(self.ids.iterdir()))
+
+    def alive(self) -> list[int]:
+        return [int(path.name) for path in self.ids.iterdir() if Path("/proc", path.name).exists()]
+
+
+@pytest.fixture
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
+    """Puts a script before the interpreter that renders."""
+    made = Children(tmp_path)
+    script = tmp_path / "python"
+    script.write_text(
+        f'#!/bin/sh\n: > {made.ids}/$$\nwhile [ ! -e {made.gate} ]; do sleep 0.02; done\nexec {sys.executable} "$@"\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return made
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    store = BlobStore(tmp_path / "blobs")
+    store.claim(uuid.uuid4())
+    return store
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(blobs: BlobStore, clock: Clock) -> Iterator[RenderQueue]:
+    made = RenderQueue(blobs, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publish(blobs: BlobStore, tmp_path: Path) -> Callable[..., Artifact]:
+    def make(data: bytes = LOG) -> Artifact:
+        source = tmp_path / uuid.uuid4().hex
+        source.write_bytes(data)
+        artifact_id = uuid.uuid4()
+        with source.open("rb") as file:
+            blob = blobs.put(artifact_id, file)
+        return Artifact(
+            artifact_id=artifact_id,
+            name="memory_profile",
+            status=ArtifactStatus.STORED,
+            filename="memory.datum",
+            media_type="text/plain",
+            blob_name=blob.name,
+        )
+
+    return make
+
+
+def read(file: BinaryIO) -> bytes:
+    with file:
+        return file.read()
+
+
+def ask(server: RenderQueue, artifact: Artifact, form: str = "csv", wait_s: float = PATIENCE_S) -> bytes:
+    return read(server.open(artifact, format_of(artifact, form), wait_s))
+
+
+def is_waiting(server: RenderQueue, artifact: Artifact, form: str = "csv") -> bool:
+    with pytest.raises(RenderingInProgress) as progress:
+        ask(server, artifact, form, 0)
+    return progress.value.waiting
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")]
+
+
+def test_what_is_stored_is_opened_at_once_and_a_form_is_rendered_once(server, publish, children):
+    artifact = publish()
+
+    assert ask(server, artifact, "datum", 0) == LOG
+    assert children.count == 0
+    assert ask(server, artifact) == CSV
+    assert ask(server, artifact, wait_s=0) == CSV
+    assert children.count == 1
+
+
+def test_those_who_ask_for_the_same_form_share_one_process(server, publish, children):
+    # Given a rendering that does not end yet
+    artifact = publish()
+    children.shut()
+
+    # When as many ask for it as may wait
+    with ThreadPoolExecutor(MAX_WAITING) as pool:
+        answers = [pool.submit(ask, server, artifact) for _ in range(MAX_WAITING)]
+        eventually(lambda: children.count, "the process starts")
+        assert not is_waiting(server, artifact)
+        children.open()
+
+        # Then all get it from one process
+        assert {answer.result() for answer in answers} == {CSV}
+    assert children.count == 1
+
+
+def test_only_so_many_wait_and_the_next_one_is_told_at_once(server, publish, children):
+    # Given renderings that do not end yet, and as many that wait for them as may
+    artifact, other = publish(), publish(b"0.000\t1.000\n")
+    children.shut()
+    with ThreadPoolExecutor(MAX_WAITING) as pool:
+        answers = [pool.submit(ask, server, artifact) for _ in range(MAX_WAITING)]
+        eventually(lambda: server._free_waits._value == 0, "all of them wait")
+
+        # When two more ask, for the same and for another one, and would wait for a long time
+        # Then both are told how far it is, before anything was rendered
+        for asked in (artifact, other):
+            with pytest.raises(RenderingInProgress):
+                server.open(asked, format_of(asked, "csv"), PATIENCE_S)
+        children.open()
+        assert {answer.result() for answer in answers} == {CSV}
+
+    # And somebody may wait again
+    assert ask(server, other)
+
+
+def test_each_blob_and_each_form_is_a_rendering_of_its_own(server, publish, children):
+    one, other = publish(), publish(b"0.000\t1.000\n")
+
+    assert ask(server, one) != ask(server, other)
+    assert ask(server, one, "chart").startswith(b"{")
+    assert children.count == 3
+
+
+def test_whoever_asks_too_early_is_told_how_far_it_is(server, publish, children, clock):
+    artifact = publish()
+    children.shut()
+    assert not is_waiting(server, artifact)
+    clock.now_s += 7
+
+    with pytest.raises(RenderingInProgress, match="ask again") as progress:
+        ask(server, artifact, wait_s=0)
+
+    assert (progress.value.elapsed_s, progress.value.limit_s) == (7, rendering.TIMEOUT_S)
+    children.open()
+    assert ask(server, artifact) == CSV
+
+
+def test_two_are_rendered_at_a_time_and_the_others_wait_in_line(server, publish, children):
+    artifacts = [publish() for _ in range(5)]
+    children.shut()
+
+    waiting = [is_waiting(server, artifact) for artifact in artifacts]
+
+    assert waiting == [False, False, True, True, True]
+    eventually(lambda: children.count == 2, "two processes start")
+    assert threads() == ["dramatiq_diag.report"] * 2
+    children.open()
+    assert [ask(server, artifact) for artifact in artifacts] == [CSV] * 5
+    assert children.count == 5
+    eventually(lambda: not threads(), "the threads end with their work")
+
+
+def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(server, publish, children, monkeypatch):
+    monkeypatch.setattr(renderings, "MAX_JOBS", 4)
+    artifacts = [publish() for _ in range(4)]
+    children.shut()
+    for artifact in artifacts:
+        is_waiting(server, artifact)
+
+    with pytest.raises(TooManyRenderingsError, match="Too many"):
+        ask(server, publish())
+
+    assert is_waiting(server, artifacts[-1])
+    assert ask(server, artifacts[0], "datum", 0) == LOG
+
+
+def test_a_failure_is_told_to_all_and_not_tried_again_for_a_minute(server, publish, children, clock):
+    artifact = publish(b"nothing")
+    children.shut()
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask, server, artifact) for _ in range(4)]
+        eventually(lambda: children.count, "the process starts")
+        children.open()
+        errors = [answer.exception() for answer in answers]
+    assert all(isinstance(error, ReportError) and "no sample" in str(error) for error in errors)
+
+    clock.now_s += renderings.REMEMBERED_S - 1
+    with pytest.raises(ReportError, match="no sample"):
+        ask(server, artifact, wait_s=0)
+    assert children.count == 1
+
+    clock.now_s += 1
+    with pytest.raises(ReportError, match="no sample"):
+        ask(server, artifact)
+    assert children.count == 2
+
+
+def test_a_missing_package_is_named_to_all(server, publish, monkeypatch, tmp_path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nprintf \"pip install 'dramatiq_diag[web]'\" >&2\nexit 4\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    artifact = publish()
+
+    for _ in range(2):
+        with pytest.raises(NotInstalledError, match="pip install"):
+            ask(server, artifact, "svg")
+
+
+def test_a_blob_that_is_gone_is_missing_each_time(server, publish, blobs, children):
+    artifact = publish()
+    blobs.delete([artifact.blob_name])
+
+    for form in ("datum", "csv", "csv"):
+        with pytest.raises(BlobMissingError):
+            ask(server, artifact, form)
+    assert children.count == 0
+
+
+def test_a_blob_that_a_cleanup_removes_meanwhile_is_missing(server, publish, blobs, children):
+    artifact = publish()
+    children.shut()
+    is_waiting(server, artifact)
+    eventually(lambda: children.count, "the process starts")
+
+    blobs.delete([artifact.blob_name])
+    children.open()
+
+    with pytest.raises(BlobMissingError):
+        ask(server, artifact)
+    assert children.count == 1
+    assert [found.name for found in blobs.scan()] == []
+
+
+def test_a_form_that_cannot_be_kept_is_given_to_all_the_same(server, publish, children, monkeypatch, clock):
+    def full(*_: Any) -> None:
+        raise StoreUnavailableError("No space left on device.")
+
+    monkeypatch.setattr(BlobStore, "put_rendered", full)
+    artifact = publish()
+
+    assert [ask(server, artifact) for _ in range(3)] == [CSV] * 3
+    assert children.count == 1
+    clock.now_s += renderings.REMEMBERED_S
+    assert ask(server, artifact) == CSV
+    assert children.count == 2
+    assert read(open_download(server._blobs, artifact, format_of(artifact, "csv"))) == CSV
+
+
+def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
+    server = RenderQueue(blobs)
+    artifacts = [publish() for _ in range(4)]
+    children.shut()
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask, server, artifact) for artifact in artifacts]
+        eventually(lambda: children.count == 2, "two processes start")
+
+        server.close()
+
+        assert all("stops" in str(answer.exception()) for answer in answers)
+    assert children.alive() == []
+    assert threads() == []
+    with pytest.raises(ReportError, match="stops"):
+        ask(server, artifacts[0])
+    assert not list(blobs.root.glob("*/*.rendered/*"))
+    server.close()
+
+
+def test_making_one_starts_nothing(blobs):
+    server = RenderQueue(blobs)
+
+    assert threads() == []
+    server.close()
+
+
+def test_a_rendering_that_is_stopped_before_it_starts_starts_no_process(tmp_path, children):
+    job = rendering.RenderProcess()
+    job.stop()
+
+    with open(os.devnull, "rb") as source, (tmp_path / "out").open("wb") as target, pytest.raises(ReportError):
+        job.render(source, target, "memory.datum", "csv")
+    assert children.count == 0
+
+
+def test_a_process_that_is_killed_is_a_clear_error(server, publish, children):
+    artifact = publish()
+    children.shut()
+    is_waiting(server, artifact)
+    [child] = eventually(children.alive, "the process starts")
+
+    os.kill(child, signal.SIGKILL)
+
+    with pytest.raises(ReportError, match="could not be made"):
+        ask(server, artifact)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+@pytest.mark.parametrize(("form", "limit_bytes"), [("svg", 64 * 1024**2), ("csv", 12 * 1024**2)])
+def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(server, publish, monkeypatch, form, limit_bytes):
+    pytest.importorskip("vl_convert")
+    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", limit_bytes)
+    artifact = publish(b"".join(b"%d.000\t10.000\n" % second for second in range(200_000)))
+
+    with pytest.raises(ReportError, match=f"within {limit_bytes // 1024**2} MiB of memory"):
+        ask(server, artifact, form)

@@ -1,0 +1,150 @@
+"""The state of a worker process: one place that is overwritten, and what a kill in the middle of that leaves."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+import pytest
+
+from dramatiq_diag.collectors.base import Collector
+from dramatiq_diag.runtime.memory_state import MemoryState
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.entry import ENTRY_SUFFIX
+from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_state
+from dramatiq_diag.spool.reader import read_finished_run
+from support.spool import TEXT, dead_entry, start_record
+
+HOUR_S = 3600
+
+
+def vitals(rss_bytes: int) -> MemoryState:
+    return MemoryState(rss_bytes=rss_bytes, available_bytes=2**34, total_bytes=2**35, oom_kills=3, boot_id="b" * 36)
+
+
+@pytest.fixture
+def state(tmp_path):
+    file = StateFile(tmp_path)
+    yield file
+    file.close()
+
+
+def test_the_last_state_is_read_and_the_file_does_not_grow(state, tmp_path):
+    for number in range(1000):
+        state.write(1000.0 + number, vitals(number))
+
+    found = read_state(tmp_path)
+
+    assert (found.at, found.vitals.rss_bytes) == (1999.0, 999)
+    assert (tmp_path / STATE_FILE).stat().st_size == 2048
+    assert (tmp_path / STATE_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("written", [1, 5, 100, 200, 300, 1023])
+def test_a_state_that_was_torn_costs_itself_alone(state, tmp_path, written):
+    # Given two states, and a third that was written in part over the first
+    state.write(1000.0, vitals(1))
+    before = (tmp_path / STATE_FILE).read_bytes()
+    state.write(1001.0, vitals(22))
+    state.write(1002.0, vitals(333))
+    whole = (tmp_path / STATE_FILE).read_bytes()
+    (tmp_path / STATE_FILE).write_bytes(whole[:written] + before[written:1024] + whole[1024:])
+
+    found = read_state(tmp_path)
+
+    # Then the second is read, or the third where all that matters of it was written
+    assert found.vitals.rss_bytes in ((22,) if written < 300 else (22, 333))
+
+
+HOSTILE = [
+    b"",
+    b"\n" * 2048,
+    b"\xff" * 5000,
+    b"00000000 {}",
+    b"8c736521 []",
+    b"x" * 1024 + b'a8c04c0e {"number": -1}',
+]
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_what_is_no_state_is_none(tmp_path, content):
+    (tmp_path / STATE_FILE).write_bytes(content)
+
+    assert read_state(tmp_path) is None
+
+
+def test_a_state_that_is_no_regular_file_is_none(tmp_path):
+    assert read_state(tmp_path) is None
+    os.mkfifo(tmp_path / STATE_FILE)
+    assert read_state(tmp_path) is None
+    (tmp_path / STATE_FILE).unlink()
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / STATE_FILE).symlink_to(tmp_path / "secret")
+    assert read_state(tmp_path) is None
+
+
+def dead_run_with_state(root, at: float):
+    """An entry of a run that began at 1000 s, and the state of its process at another time."""
+    run_id = uuid.uuid4()
+    entry = dead_entry(root, [start_record(run_id, started_at="1970-01-01T00:16:40+00:00"), TEXT], run_id)
+    os.utime(entry.path(ENTRY_SUFFIX), (1001, 1001))
+    state = StateFile(entry.owner)
+    state.write(at, vitals(2**33))
+    state.close()
+    return entry
+
+
+def test_an_interrupted_run_lived_until_the_last_look_at_its_process(settings):
+    entry = dead_run_with_state(settings().spool, at=5000.0)
+
+    run = read_finished_run(entry).run
+
+    assert run.finished_at.timestamp() == 5000.0
+    assert run.duration_ms == 4_000_000.0
+    assert run.peak_rss_bytes == 2**33
+
+
+def test_a_look_from_before_a_run_says_nothing_of_it(settings):
+    entry = dead_run_with_state(settings().spool, at=999.0)
+
+    bundle = read_finished_run(entry)
+
+    assert bundle.run.finished_at.timestamp() == 1001.0
+    assert bundle.run.peak_rss_bytes == TEXT["peak_rss_bytes"]
+    assert "At the last look" not in bundle.artifacts[0].reason
+
+
+def test_a_dead_owner_is_removed_with_its_state(settings):
+    spool = Spool(settings())
+    spool.open()
+    spool.write_state(1000.0, vitals(1))
+    assert (spool.owner / STATE_FILE).exists()
+
+    spool.close()
+
+    assert list(spool.root.iterdir()) == []
+
+
+def test_the_entry_of_a_task_of_a_day_stays_below_4_mib(bench, settings, monkeypatch):
+    # Given a task that runs for an hour beside one new task a second, with samples and looks at their usual intervals
+    given = settings(task_diagnostics=["memory"])
+    sizes: list[int] = []
+    with bench(given) as tasks:
+        process = tasks.diagnostics.process
+        monkeypatch.setattr(process._vitals, "read", lambda: vitals(2**31))
+
+        def work() -> None:
+            (run,) = process.runs.values()
+            (collector,) = (found for found in run.choice.collectors if isinstance(found, Collector))
+            for second in range(HOUR_S):
+                run.overlap(f"{uuid.uuid4()}")
+                process._look_further((run,))
+                if second % 2 == 0:
+                    run.append_text(collector, f"{82_800 + second:.3f}\t{second:.3f}\n", peak_rss_bytes=2**31 + second)
+            sizes.append(run.entry.size_bytes(ENTRY_SUFFIX))
+
+        tasks.run(work)
+
+    # Then 24 such hours fit
+    (size_bytes,) = sizes
+    assert 10_000 < size_bytes < 4 * 1024**2 // 24

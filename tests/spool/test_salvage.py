@@ -1,0 +1,130 @@
+"""Salvage: one listing, a step at a time, between the process's own runs; it hears the stop."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dramatiq_diag.spool import contents as spool_contents
+from dramatiq_diag.spool.delivery import SALVAGE_BATCH_SIZE, Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.store.store import Store
+from support import PATIENCE_S, eventually
+from support.spool import END, dead_entry, start_record
+from support.tasks import finish
+
+
+class Listings:
+    """Counts how often a directory is listed, and how many files are looked at."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        scandir = os.scandir
+
+        def counted(path: Any) -> Any:
+            self.count += Path(path) == directory
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", counted)
+
+
+class Taking:
+    """A store that takes everything, and does nothing with it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[uuid.UUID]] = []
+
+    def publish(self, bundles: Any) -> None:
+        self.batches.append([bundle.run.run_id for bundle in bundles])
+
+
+def left_behind(spool_root: Path, count: int) -> tuple[Path, list[uuid.UUID]]:
+    """Leaves entries of one dead worker. Returns: Its directory, and the ids, oldest first."""
+    owner, ids = str(uuid.uuid4()), [uuid.uuid4() for _ in range(count)]
+    for number, run_id in enumerate(ids):
+        entry = dead_entry(
+            spool_root, [start_record(run_id, artifacts=[], task_id=f"left-{number}"), END], run_id, owner
+        )
+        os.utime(entry.path("entry"), (number, number))
+    return spool_root / owner, ids
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+def test_a_directory_is_listed_once_however_much_is_in_it(settings, monkeypatch, count):
+    owner, ids = left_behind(settings().spool, count)
+    listings, store = Listings(owner, monkeypatch), Taking()
+
+    salvaged = Delivery(Spool(settings()), lambda: store).salvage()
+
+    assert salvaged.recovered_runs == count
+    assert [run_id for batch in store.batches for run_id in batch] == ids
+    assert listings.count == 2  # The second one finds it empty, and removes it.
+    assert not owner.exists()
+
+
+def test_what_is_too_much_for_one_listing_takes_a_few_and_comes_oldest_first(settings, monkeypatch):
+    monkeypatch.setattr(spool_contents, "MAX_LISTED", 50)
+    owner, ids = left_behind(settings().spool, 230)
+    listings, store = Listings(owner, monkeypatch), Taking()
+
+    Delivery(Spool(settings()), lambda: store).salvage()
+
+    assert [run_id for batch in store.batches for run_id in batch] == ids
+    assert listings.count == 6
+
+
+def test_listing_is_done_in_steps_as_well(settings, monkeypatch):
+    monkeypatch.setattr(spool_contents, "_FILES_PER_STEP", 10)
+    owner, _ = left_behind(settings().spool, 95)
+
+    steps = list(Spool(settings()).batches(owner, 50))
+
+    assert [len(step) for step in steps] == [0] * 9 + [50, 45]
+
+
+def test_a_salvage_that_is_stopped_begins_nothing_more_and_leaves_the_rest(settings):
+    owner, ids = left_behind(settings().spool, 3 * SALVAGE_BATCH_SIZE)
+    store = Taking()
+
+    salvaged = Delivery(Spool(settings()), lambda: store).salvage(until=time.monotonic())
+
+    assert salvaged.recovered_runs == SALVAGE_BATCH_SIZE
+    assert len(Spool(settings()).entries(owner, len(ids))) == 2 * SALVAGE_BATCH_SIZE
+    assert list(Spool(settings()).dead_owners()) == [owner]
+
+
+def test_own_runs_are_published_between_the_steps_of_a_salvage(settings, bench, stored, monkeypatch):
+    given = settings(task_diagnostics=["memory"])
+    _, left = left_behind(given.spool, 30 * SALVAGE_BATCH_SIZE)
+    original = Store.publish
+    order: list[list[str]] = []
+    own: list[str] = []
+
+    with bench(given) as tasks:
+        actor = tasks.actor(lambda: None, actor_name="work")
+        backlog = tasks.diagnostics.process.publisher.backlog
+
+        # Given a task that ends while the first of many salvaged batches is published
+        def publish(store: Store, bundles: Any) -> None:
+            order.append([bundle.run.task_id for bundle in bundles])
+            if not own and order[-1][0].startswith("left-"):
+                own.append(actor.send().message_id)
+                eventually(lambda: len(backlog), "it is saved")
+            original(store, bundles)
+
+        monkeypatch.setattr(Store, "publish", publish)
+        tasks.run(lambda: None, actor_name="first")
+        eventually(lambda: own, "the salvage has begun")
+        finish(tasks.broker, tasks.worker, "tasks")
+        assert tasks.diagnostics.flush(PATIENCE_S)
+
+    # Then it is published next, and the salvage goes on
+    position = next(number for number, batch in enumerate(order) if own[0] in batch)
+    began = next(number for number, batch in enumerate(order) if batch[0].startswith("left-"))
+    assert position == began + 1
+    assert len(stored(given).all_runs()) == len(left) + 2

@@ -1,0 +1,114 @@
+"""The actors' summaries, over both databases."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.actor_stats import LATEST_RUNS, ActorSummary, list_actors, summarize_actor
+from dramatiq_diag.store.models import TaskRun
+from support.records import NOW, bundle, run_record
+
+
+@pytest.fixture
+def store(settings, database_url, store_of):
+    return store_of(settings(database_url=database_url))
+
+
+def publish(store, *runs):
+    store.publish([bundle(run) for run in runs])
+
+
+def summaries(store):
+    with store.session() as session:
+        return list_actors(session)
+
+
+def summary(store, actor_name="work"):
+    with store.session() as session:
+        return summarize_actor(session, actor_name)
+
+
+def test_every_actor_has_one_summary_by_name(store):
+    publish(
+        store,
+        run_record(actor_name="b", duration_ms=10.0, peak_rss_bytes=5),
+        run_record(actor_name="b", duration_ms=30.0, peak_rss_bytes=7, started_at=NOW + timedelta(seconds=1)),
+        run_record(actor_name="b", status=RunStatus.FAILED, duration_ms=20.0),
+        run_record(actor_name="a", status=RunStatus.INTERRUPTED, duration_ms=1.5),
+        run_record(actor_name="a", status=RunStatus.SKIPPED, duration_ms=0.0),
+    )
+
+    assert summaries(store) == [
+        ActorSummary(
+            actor_name="a",
+            run_count=2,
+            failed_count=1,
+            last_started_at=NOW,
+            median_duration_ms=0.75,
+            p95_duration_ms=1.5,
+            max_peak_rss_bytes=None,
+        ),
+        ActorSummary(
+            actor_name="b",
+            run_count=3,
+            failed_count=1,
+            last_started_at=NOW + timedelta(seconds=1),
+            median_duration_ms=20.0,
+            p95_duration_ms=30.0,
+            max_peak_rss_bytes=7,
+        ),
+    ]
+    assert [summary(store, each.actor_name) for each in summaries(store)] == summaries(store)
+
+
+def test_without_runs_there_are_no_actors(store):
+    assert summaries(store) == []
+
+
+@pytest.mark.parametrize("actor_name", ["", "nobody", "\0", "\ud800", "x" * 10_000, "WORK", "wor%"])
+def test_an_unknown_actor_has_no_summary(store, actor_name):
+    publish(store, run_record())
+
+    assert summary(store, actor_name) is None
+
+
+def test_an_actor_whose_runs_all_run_has_no_durations(store):
+    store.announce([run_record(status=RunStatus.RUNNING, finished_at=None, duration_ms=None)])
+
+    found = summary(store)
+
+    assert (found.run_count, found.failed_count) == (1, 0)
+    assert (found.median_duration_ms, found.p95_duration_ms, found.max_peak_rss_bytes) == (None, None, None)
+
+
+def test_the_durations_are_those_of_the_latest_ended_runs(store):
+    # Given runs that were slow once, are quick lately, and one that runs
+    slow = [run_record(duration_ms=1e6, started_at=NOW - timedelta(days=1)) for _ in range(50)]
+    quick = [
+        run_record(duration_ms=float(number), started_at=NOW + timedelta(seconds=number))
+        for number in range(1, LATEST_RUNS + 1)
+    ]
+    publish(store, *slow, *quick)
+    store.announce(
+        [run_record(status=RunStatus.RUNNING, finished_at=None, duration_ms=None, started_at=NOW + timedelta(days=1))]
+    )
+
+    found = summary(store)
+
+    assert found.run_count == 151
+    assert found.last_started_at == NOW + timedelta(days=1)
+    assert (found.median_duration_ms, found.p95_duration_ms) == (50.5, 95.0)
+
+
+@pytest.mark.parametrize("duration_ms", [math.inf, math.nan])
+def test_a_duration_that_is_no_number_does_not_count(store, duration_ms):
+    publish(store, run_record(duration_ms=3.0), run_record())
+    with store.session() as session:
+        session.execute(update(TaskRun).where(TaskRun.duration_ms > 3).values(duration_ms=duration_ms))
+
+    assert summary(store).p95_duration_ms == 3.0

@@ -1,0 +1,92 @@
+"""A worker process whose time a test makes pass: days of a run in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
+
+from dramatiq_diag import Settings
+from dramatiq_diag.runtime.ticker import Ticker
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.worker.process import WorkerProcess
+from dramatiq_diag.worker.run import Run
+from support import PATIENCE_S
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class DrivenTicker(Ticker):
+    """A ticker without a thread: the test calls what is due."""
+
+    def start(self) -> None: ...
+
+
+class NoActors:
+    """Stands in for the workers of a process that has none."""
+
+    def can_run(self, actor_name: str) -> bool:
+        return False
+
+    def actors(self) -> dict[str, str]:
+        return {}
+
+
+class Simulation:
+    """The diagnostics of a process, by the clock and the ticker of a test; runs begin and end on the test's thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.clock = Clock()
+        self.ticker = DrivenTicker(self.clock)
+        self.process = WorkerProcess(settings, NoActors(), clock=self.clock, ticker=self.ticker)
+        self.broker = StubBroker(middleware=[])
+
+    def actor(self, name: str = "work") -> dramatiq.Actor[Any, Any]:
+        return dramatiq.actor(lambda: None, actor_name=name, broker=self.broker)
+
+    def begin(self, actor: dramatiq.Actor[Any, Any]) -> Run:
+        """Does what happens before the function of an actor is called."""
+        run = self.process.begin(self.broker, MessageProxy(actor.message()))
+        assert run is not None
+        for enter in run.start():
+            enter()
+        return run
+
+    def end(self, run: Run, status: RunStatus = RunStatus.SUCCEEDED) -> None:
+        """Does what happens after it."""
+        run.stop(status)
+        self.process.saver.submit(run)
+        del self.process.runs[next(thread for thread, found in self.process.runs.items() if found is run)]
+
+    def pass_time(self, seconds: float, step_s: float = 0.05) -> None:
+        """Lets so many seconds pass, and calls what is due at the end of each step."""
+        for _ in range(round(seconds / step_s)):
+            self.clock.now_s += step_s
+            while self.ticker.turn():
+                pass
+
+    def flush(self) -> None:
+        assert self.process.flush(PATIENCE_S)
+
+
+@contextmanager
+def simulated(settings: Settings) -> Iterator[Simulation]:
+    simulation = Simulation(settings)
+    simulation.process.start()
+    try:
+        yield simulation
+    finally:
+        simulation.process.stop(PATIENCE_S)
+        simulation.broker.close()

@@ -1,0 +1,43 @@
+"""Triggers that fire at once or never, and what they began."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from support import PATIENCE_S
+
+#: Due at once, by a timer of its own.
+NOW = "after 1ms"
+#: Due never, as far as a test is concerned.
+LATER = "after 1h"
+
+LATE = ["memory", "pyinstrument", "memray"]
+
+
+def spin_until(condition: Callable[[], Any]) -> None:
+    """Works busily until something has happened elsewhere."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up_at
+
+
+class Runs:
+    """What the runs of a bench have, as seen from inside a task."""
+
+    def __init__(self, tasks: Any) -> None:
+        self.process = tasks.diagnostics.process
+
+    def current(self) -> Any:
+        return self.process.runs[threading.get_ident()]
+
+    def begun(self, *names: str) -> Callable[[], bool]:
+        """Returns: Whether the collectors were started in this run."""
+        run = self.current()
+        return lambda: set(names) <= {name for name, over in dict(run.late._begun).items() if over}
+
+    def wrote_stacks(self) -> Callable[[], bool]:
+        run = self.current()
+        return lambda: run.late._wrote_stacks

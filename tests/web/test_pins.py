@@ -1,0 +1,148 @@
+"""Runs pinned and deleted by hand, over HTTP."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from falcon.testing import Result
+
+from dramatiq_diag.documents.signing import Signer
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.store import RunRecord
+from support.web import FIRST_START, TOKEN, Site, assert_problem, memory_artifact
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def send(site: Site, method: str, path: str, **options: Any) -> Result:
+    return site.client.simulate_request(method, path, **options)
+
+
+def submit(site: Site, run_id: object, action: str, token: str | None = None, **headers: str) -> Result:
+    """Sends the form of a page."""
+    given = Signer(site.settings).action_token(str(run_id)) if token is None else token
+    return send(site, "POST", f"/runs/{run_id}/forms/{action}", body=f"token={given}", headers=FORM | headers)
+
+
+def test_a_pinned_run_does_not_expire_until_it_is_unpinned(site: Site) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    assert send(site, "PUT", f"/runs/{run_id}/pin/").json["pinned"] is True
+    document = site.get("/tasks/t/profile_artifacts/").json
+    assert document["run"]["pinned"] is True
+    assert document["artifacts"][0]["expires_at"] is None
+    assert send(site, "DELETE", f"/runs/{run_id}/pin").json["pinned"] is False
+    assert site.get("/tasks/t/profile_artifacts/").json["artifacts"][0]["expires_at"] is not None
+
+
+def test_a_deleted_run_says_so_and_has_no_files(site: Site) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    url = site.get("/tasks/t/profile_artifacts/").json["urls"]["memory_profile"]
+    assert send(site, "DELETE", f"/runs/{run_id}/").status_code == 200
+    document = site.get("/tasks/t/profile_artifacts/").json
+    assert document["urls"] == {}
+    assert document["artifacts"][0]["status"] == "deleted"
+    assert document["artifacts"][0]["reason"].startswith("Deleted by hand at ")
+    assert "Deleted by hand" in assert_problem(site.get(url.removeprefix("http://localhost")), 410)
+    assert "Deleted by hand" in site.get("/tasks/t/", headers={"Accept": "text/html"}).text
+    assert send(site, "DELETE", f"/runs/{run_id}/").status_code == 200
+
+
+def test_a_pinned_run_is_not_deleted(site: Site) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    send(site, "PUT", f"/runs/{run_id}/pin")
+    assert "npin" in assert_problem(send(site, "DELETE", f"/runs/{run_id}"), 409)
+    assert site.get("/tasks/t/profile_artifacts/").json["urls"]
+
+
+def test_a_running_run_is_neither_pinned_nor_deleted(site: Site) -> None:
+    run = RunRecord(
+        run_id=uuid.uuid4(),
+        task_id="t",
+        actor_name="crawl",
+        queue_name="default",
+        status=RunStatus.RUNNING,
+        started_at=FIRST_START,
+        hostname="worker-1",
+        pid=1,
+    )
+    site.store.announce([run])
+    assert assert_problem(send(site, "PUT", f"/runs/{run.run_id}/pin"), 409)
+    assert assert_problem(send(site, "DELETE", f"/runs/{run.run_id}"), 409)
+
+
+@pytest.mark.parametrize("run_id", ["7c0a4c1e-53bb-4d0f-9f5e-2f6a8d1b7e90", "x", "..", "%00", "'--"])
+def test_a_run_that_there_is_not_is_not_found(site: Site, run_id: str) -> None:
+    assert assert_problem(send(site, "PUT", f"/runs/{run_id}/pin"), 404)
+    assert assert_problem(send(site, "DELETE", f"/runs/{run_id}/pin"), 404)
+    assert assert_problem(send(site, "DELETE", f"/runs/{run_id}"), 404)
+
+
+def test_the_forms_of_the_page_lead_back_to_it(site: Site) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    for action in ("pin", "unpin", "delete"):
+        result = submit(site, run_id, action)
+        assert (result.status_code, result.headers["location"]) == (303, "/tasks/t/?attempt=1")
+    assert assert_problem(submit(site, run_id, "explode"), 404)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "https://localhost.evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+    ],
+)
+def test_another_sites_page_changes_nothing(site: Site, headers: dict[str, str]) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    for method, path in (("PUT", "pin"), ("DELETE", "pin"), ("DELETE", "")):
+        assert "another site" in assert_problem(send(site, method, f"/runs/{run_id}/{path}", headers=headers), 403)
+    assert "another site" in assert_problem(submit(site, run_id, "delete", **headers), 403)
+    assert site.get("/tasks/t/profile_artifacts/").json["urls"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": "http://localhost"}],
+)
+def test_the_own_page_and_programs_may(site: Site, headers: dict[str, str]) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    assert send(site, "PUT", f"/runs/{run_id}/pin", headers=headers).status_code == 200
+
+
+def test_the_own_page_behind_a_proxy_may(make_site: Callable[..., Site]) -> None:
+    site = make_site(public_url="https://diag.example/here")
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Origin="https://evil.example").status_code == 403
+    result = submit(site, run_id, "pin", Origin="https://diag.example")
+    assert (result.status_code, result.headers["location"]) == (303, "/here/tasks/t/?attempt=1")
+
+
+def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    signer = Signer(site.settings)
+    late = Signer(site.settings)
+    late._ttl_s = -5.0
+    expired = late.action_token(str(run_id))
+    for token in ("", "x", "9999999999.", "9999999999.abc", signer.action_token(str(uuid.uuid4())), expired):
+        assert assert_problem(submit(site, run_id, "delete", token), 403)
+    for body, content_type in ((b"", ""), (b"{", "application/json"), (b"\xff", FORM["Content-Type"]), (b"a", "x/y")):
+        headers = {"Content-Type": content_type} if content_type else {}
+        result = send(site, "POST", f"/runs/{run_id}/forms/delete", body=body, headers=headers)
+        assert 400 <= result.status_code < 500
+        assert assert_problem(result, result.status_code)
+    assert site.get("/tasks/t/profile_artifacts/").json["urls"]
+
+
+def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> None:
+    site = make_site(api_token=TOKEN)
+    run_id = site.publish("t", [memory_artifact()])
+    assert assert_problem(send(site, "DELETE", f"/runs/{run_id}"), 401)
+    assert assert_problem(submit(site, run_id, "delete"), 401)
+    assert send(site, "DELETE", f"/runs/{run_id}", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200

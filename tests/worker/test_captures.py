@@ -1,0 +1,283 @@
+"""Captures in a worker: which runs are captured, and whose permit it is."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from sqlalchemy import update
+
+from dramatiq_diag import Diagnostics
+from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.policy.options import with_options
+from dramatiq_diag.store import permits
+from dramatiq_diag.store.captures import (
+    CaptureRequestError,
+    CaptureState,
+    create,
+    end,
+)
+from dramatiq_diag.store.models import Capture, CapturePermit
+from dramatiq_diag.store.pins import pin
+from dramatiq_diag.worker import captures as capturing
+from support import eventually
+from support.captures import (
+    HOUR_S,
+    ask,
+    claimed,
+    has_a_permit,
+    held,
+    lapse,
+    look,
+    run_until,
+    runs_of,
+    standing,
+    work,
+)
+from support.store import FakeClock
+
+
+@pytest.fixture
+def given(settings, database_url):
+    made = settings(
+        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
+    )
+    made.data_dir.mkdir()
+    return made
+
+
+@pytest.fixture
+def store(given, store_of):
+    return store_of(given)
+
+
+def test_a_worker_looks_at_captures_often_enough_to_learn_of_one_within_five_seconds():
+    assert 2 * capturing.POLL_INTERVAL_S <= 5
+
+
+def test_the_next_runs_are_captured_and_no_more(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=3)
+    with bench(given, threads=4) as tasks:
+        actor, other = tasks.actor(work), tasks.actor(work, actor_name="other")
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs == 3, "three runs are captured")
+        for _ in range(20):
+            actor.send()
+            other.send()
+        tasks.finish()
+
+    done = standing(store, capture_id)
+    assert (done.state, done.captured_runs) == (CaptureState.COMPLETE, 3)
+    assert done.capture.ended_at is not None
+    runs = runs_of(store, capture_id)
+    assert {permit.run_id for permit in held(store, capture_id)} == {run.run_id for run in runs}
+    assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{"memory_profile"}] * 3
+    assert len(stored(given).all_runs()) == 3
+
+
+def test_a_capture_whose_time_is_up_has_what_came(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=1000)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+        with store.session() as session:
+            session.execute(update(Capture).values(expires_at=datetime.now(UTC)))
+        run_until(tasks, actor, lambda: standing(store, capture_id).state == CaptureState.EXPIRED, "its time is up")
+        run_until(tasks, actor, lambda: tasks.diagnostics.process.selection.captures is None, "the worker knows")
+        count = len(stored(given).all_runs())
+        actor.send()
+        tasks.finish()
+
+    assert 0 < count == len(runs_of(store, capture_id)) == len(stored(given).all_runs())
+    assert standing(store, capture_id).captured_runs == count < 1000
+
+
+def test_a_capture_that_is_ended_by_hand_takes_no_further_run(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=1000)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+        end(store, capture_id)
+        eventually(lambda: tasks.diagnostics.process.selection.captures is None, "the worker knows")
+        count = len(stored(given).all_runs())
+        actor.send()
+        tasks.finish()
+
+    assert len(stored(given).all_runs()) == count == standing(store, capture_id).captured_runs
+
+
+def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, stored, soon):
+    first, second = ask(store, runs=2), ask(store, runs=2, names=("pyinstrument",))
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, second).captured_runs == 2, "the later one is complete")
+
+    for capture_id, name in ((first, "memory_profile"), (second, "pyinstrument_profile")):
+        runs = runs_of(store, capture_id)
+        assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{name}] * 2
+
+
+def test_an_idle_process_leaves_its_permit_to_one_that_has_runs(given, store, bench, run_worker, soon):
+    # Given a process that has the only permit, and no runs
+    capture_id = ask(store)
+    diagnostics = Diagnostics(given)
+    idle = StubBroker(middleware=[diagnostics])  # AsyncIO has one thread in a process, and the other worker has it.
+    dramatiq.actor(work, broker=idle)
+    with run_worker(idle):
+        eventually(lambda: diagnostics.process.captures._mine, "the idle process has the permit")
+
+        # When another one has runs, then one of those is captured
+        with bench(given) as busy:
+            actor = busy.actor(work)
+            run_until(busy, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+            assert not has_a_permit(busy)
+
+
+def test_an_idle_process_keeps_its_permit_while_nobody_wants_it(given, store, bench, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the process has the permit")
+        with store.session() as session:  # As if most of the lease had passed.
+            session.execute(update(CapturePermit).values(held_until=datetime.now(UTC) + timedelta(seconds=1)))
+        tasks.diagnostics.process.captures._mine[capture_id].usable_until -= permits.LEASE_S / 2
+        eventually(
+            lambda: held(store, capture_id)[0].held_until > datetime.now(UTC) + timedelta(seconds=5), "it is renewed"
+        )
+
+        # And so the very next run is captured
+        actor.send()
+        tasks.finish()
+
+    assert standing(store, capture_id).state == CaptureState.COMPLETE
+
+
+def test_the_permit_of_a_process_that_was_killed_comes_back_after_its_lease(given, store, bench, soon):
+    capture_id = ask(store)
+    assert claimed(store, capture_id, uuid.uuid4()) == 1
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: tasks.diagnostics.process.selection.captures is not None, "the worker knows of it")
+        actor.send()
+        tasks.finish()
+        assert standing(store, capture_id).captured_runs == 0
+
+        lapse(store, capture_id)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+
+
+def test_a_worker_that_stops_gives_its_permit_back(given, store, bench, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the worker has the permit")
+        assert len(held(store, capture_id)) == 1
+
+    assert held(store, capture_id) == []
+
+
+def test_all_is_what_the_worker_may_collect(given, store, bench, stored, soon):
+    capture_id = ask(store, names=("all",))
+    with bench(replace(given, task_diagnostics_on_request=("memory", "resources"))) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+    (run,) = runs_of(store, capture_id)
+    assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "resources_profile"}
+
+
+def test_all_has_no_options_and_the_names_that_it_stands_for_have(store):
+    with pytest.raises(CaptureRequestError, match="all has no options"):
+        create(store, "work", {"all": {"interval": 1.0}}, 1, HOUR_S, unknown_actor=True)
+    wanted = with_options(["all"], ["memory.interval=1"])
+    assert create(store, "work", wanted, 1, HOUR_S, unknown_actor=True).capture.diagnostics == {
+        "all": {},
+        "memory": {"interval": 1},
+    }
+
+
+def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, store, bench, stored, soon):
+    capture_id = ask(store, names=("pyinstrument",))
+    with bench(replace(given, task_diagnostics=("memory",))) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+
+    (run,) = runs_of(store, capture_id)
+    assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "pyinstrument_profile"}
+
+
+def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, stored, soon):
+    capture_id = ask(store)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+        own = actor.send_with_options(diagnostics=["pyinstrument"]).message_id
+        none = actor.send_with_options(diagnostics=[]).message_id
+        tasks.finish()
+
+    assert set(stored(given).artifacts(own)) == {"pyinstrument_profile"}
+    assert stored(given).runs(none) == []
+    assert standing(store, capture_id).captured_runs == 0
+
+
+def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(given, store, bench, caplog, soon):
+    capture_id = ask(store, names=("memory", "pyinstrument"))
+    with bench(replace(given, task_diagnostics_on_request=("memory",))) as tasks:
+        tasks.actor(work).send()
+        tasks.finish()
+        eventually(lambda: "left to other workers" in caplog.text, "the worker says so")
+        look(tasks)
+        tasks.finish()
+
+    assert held(store, capture_id) == []
+    assert caplog.text.count("left to other workers") == 1
+    assert "TASK_DIAGNOSTICS_ON_REQUEST of this one has ['pyinstrument']" in caplog.text
+
+
+def test_a_worker_without_the_actor_or_its_queue_holds_no_permit(given, store, stub_broker, run_worker, soon):
+    ask(store)
+    ask(store, "elsewhere")
+    seen_by = ask(store, "here")
+    diagnostics = Diagnostics(given)
+    stub_broker.add_middleware(diagnostics)
+    dramatiq.actor(work, broker=stub_broker, actor_name="here", queue_name="here")
+    dramatiq.actor(work, broker=stub_broker, actor_name="elsewhere", queue_name="elsewhere")
+    with run_worker(stub_broker, queues={"here", given.cleanup_queue}):
+        eventually(lambda: diagnostics.process.captures._mine, "the worker has looked at the captures")
+        assert set(diagnostics.process.captures._mine) == {seen_by}
+
+
+# After their end.
+
+
+def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs(
+    given, store, bench, monkeypatch, soon
+):
+    clock = FakeClock(monkeypatch)
+    complete, in_time, still_open = ask(store), ask(store, "x"), ask(store, "y", duration_s=30 * 86400.0)
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, complete).captured_runs, "a run is captured")
+    (run,) = runs_of(store, complete)
+    pin(store, run.run_id)  # Or it would go by the same retention.
+
+    clock.ahead = timedelta(seconds=given.run_retention - 60)
+    Cleanup(store).run()
+    assert standing(store, complete) is not None
+
+    clock.ahead = timedelta(seconds=given.run_retention + 60)
+    Cleanup(store, dry_run=True).run()
+    assert standing(store, complete) is not None
+    Cleanup(store).run()
+    assert standing(store, complete) is None
+    assert standing(store, in_time) is not None  # It ended an hour later.
+    assert held(store, complete) == []
+
+    clock.ahead += timedelta(hours=2)
+    Cleanup(store).run()
+    assert standing(store, in_time) is None
+    clock.ahead = timedelta(0)
+    assert standing(store, still_open).state == CaptureState.OPEN
+    assert [each.run_id for each in runs_of(store, complete)] == [run.run_id]
