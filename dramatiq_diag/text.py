@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
-_DURATION = rf"(\d{{1,12}}(?:\.\d{{1,6}})?)\s*({'|'.join(_UNIT_MS)})"
-_SIZE = r"(?i:(?P<number>\d{1,20}(?:\.\d{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|(?P<bytes>b))?)"
+_DURATION = rf"([0-9]{{1,12}}(?:\.[0-9]{{1,6}})?)\s*({'|'.join(_UNIT_MS)})"
+_SIZE = r"(?i:(?P<number>[0-9]{1,20}(?:\.[0-9]{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|(?P<bytes>b))?)"
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 #: Larger sizes do not fit into a column of the database.

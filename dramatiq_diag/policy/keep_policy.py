@@ -16,6 +16,8 @@ from .keep_rules import ALLOWED_RULES, Facts, Rule, parse_rules
 from .propagation import KEEP_IF_OPTION
 from .quantiles import DurationHistogram
 
+_logger = get_logger(__name__)
+
 #: The most actors whose durations are remembered; the least recently executed one is forgotten first.
 MAX_ACTORS = 1000
 
@@ -28,8 +30,8 @@ class KeepPolicy:
       warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(self, keep_if: Sequence[str] = (), warn: Warn | None = None) -> None:
-        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
+    def __init__(self, keep_if: Sequence[str] = (), warn: Warn = _logger.warning) -> None:
+        self._log_warning = warn
         self._for_all = parse_rules(keep_if)
         self._by_actor: dict[str, tuple[Rule, ...]] = {}
         self._lock = threading.Lock()

@@ -20,6 +20,8 @@ from ..runtime.task_log import Warn
 from .options import DiagnosticsRequest, OptionsError, parse_request, validate_options, with_all
 from .propagation import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
 
+_logger = get_logger(__name__)
+
 _MISSING = object()
 
 #: A run has an artifact for each requested name that is not allowed, up to this number of them.
@@ -87,9 +89,9 @@ class Selection:
         *,
         options_on_request: tuple[str, ...] = (ALL,),
         sample_rate: float = 1.0,
-        warn: Warn | None = None,
+        warn: Warn = _logger.warning,
     ) -> None:
-        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
+        self._log_warning = warn
         self.collectors = collectors
         self.for_all = frozenset(expand(for_all))
         self.allowed = self.for_all | frozenset(expand(on_request))

@@ -19,6 +19,8 @@ from .trigger_rules import ALLOWED_TRIGGERS, Trigger, parse_triggers, resolve_tr
 if TYPE_CHECKING:
     from .selection import Choice
 
+_logger = get_logger(__name__)
+
 
 class StacksLog(Collector):
     """The log that stacks are written to if the run collects no logs. It cannot be chosen by name."""
@@ -66,9 +68,9 @@ class Triggers:
         collectors: Mapping[str, Collector],
         triggers: Sequence[str] = (),
         engine: str = "sampler",
-        warn: Warn | None = None,
+        warn: Warn = _logger.warning,
     ) -> None:
-        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
+        self._log_warning = warn
         self._collectors = collectors
         self._engine = engine
         self._for_all = parse_triggers(triggers)

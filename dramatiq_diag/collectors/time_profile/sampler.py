@@ -216,9 +216,7 @@ class Sampler:
             now_s = clock()
             turns_s = 2 * switch_s * len(self._profiles)
             while (next_s := due_s + self._shortest_s * uniform(0.5, 1.5)) < now_s - turns_s:
-                due_s = (
-                    next_s  # A thread kept the GIL for longer than a round of switches: all of that is its time.
-                )
+                due_s = next_s  # A thread kept the GIL for longer than a round of switches: all of that is its time.
             self._sample(due_s)
             took_s = 0.9 * took_s + 0.1 * min(clock() - now_s, longest_s)
 
