@@ -28,11 +28,15 @@ class KeepPolicy:
     Parameters:
       keep_if: The setting of that name: the rules of actors that have no rules of their own.
       warn: Logs a warning for a task's thread; see `TaskLog`.
+      max_actors: The most actors whose durations are remembered.
     """
 
-    def __init__(self, keep_if: Sequence[str] = (), warn: Warn = _logger.warning) -> None:
+    def __init__(
+        self, keep_if: Sequence[str] = (), warn: Warn = _logger.warning, *, max_actors: int = MAX_ACTORS
+    ) -> None:
         self._log_warning = warn
         self._for_all = parse_rules(keep_if)
+        self._max_actors = max_actors
         self._by_actor: dict[str, tuple[Rule, ...]] = {}
         self._lock = threading.Lock()
         self._usual: OrderedDict[str, DurationHistogram] = OrderedDict()
@@ -70,7 +74,7 @@ class KeepPolicy:
             usual = self._usual.get(actor_name)
             if usual is None:
                 usual = self._usual[actor_name] = DurationHistogram()
-                if len(self._usual) > MAX_ACTORS:
+                if len(self._usual) > self._max_actors:
                     self._usual.popitem(last=False)
             self._usual.move_to_end(actor_name)
             held = any(rule.holds(facts, usual) for rule in rules)

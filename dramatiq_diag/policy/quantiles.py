@@ -33,6 +33,11 @@ class DurationHistogram:
         "The sum of the weights of the durations."
         self._buckets: dict[int, float] = {}
 
+    @property
+    def bucket_count(self) -> int:
+        """The number of buckets that are not empty."""
+        return len(self._buckets)
+
     def add(self, duration_ms: float) -> None:
         """Adds a duration."""
         if self.weight >= _HALVE_AT:

@@ -143,7 +143,8 @@ class Sampler:
         self.switch_interval = switch_interval
         self.loop_thread_id: int | None = None
         "The thread of the event loop, once there is one."
-        self._profiles: frozenset[Profile] = frozenset()
+        self.profiles: frozenset[Profile] = frozenset()
+        "The profiles that are sampled."
         self._shortest_s = interval_s
         "The interval of the profile that wants the most samples."
         # The threads of tasks add and remove profiles; see `runtime.interrupts`.
@@ -160,19 +161,19 @@ class Sampler:
     def add(self, profile: Profile) -> None:
         """Begins to sample a profile."""
         with self._lock:
-            self._set_profiles(self._profiles | {profile})
+            self._set_profiles(self.profiles | {profile})
         if self._is_idle:
             self._wakes.put(None)
 
     def remove(self, profile: Profile) -> None:
         """Ends the sampling of a profile; may be called again."""
         with self._lock:
-            self._set_profiles(self._profiles - {profile})
+            self._set_profiles(self.profiles - {profile})
 
     def _set_profiles(self, profiles: frozenset[Profile]) -> None:
         wanted = (self.interval_s if profile.interval_s is None else profile.interval_s for profile in profiles)
         self._shortest_s = min(wanted, default=self.interval_s)
-        self._profiles = profiles
+        self.profiles = profiles
 
     def stop(self) -> None:
         """Ends the thread and waits for it."""
@@ -194,7 +195,7 @@ class Sampler:
     def _wait_for_profiles(self) -> bool:
         """Returns: True when there is a profile to sample; False at the end."""
         self._is_idle = True
-        while not self._profiles and not self._stopped:  # `add` sees from here on that it is idle.
+        while not self.profiles and not self._stopped:  # `add` sees from here on that it is idle.
             self._wakes.get()
         self._is_idle = False
         return not self._stopped
@@ -206,7 +207,7 @@ class Sampler:
         shortest_s, longest_s = _SWITCH_INTERVAL_S
         took_s, switch_s = 0.0, math.inf
         next_s = clock() + self._shortest_s * uniform(0.5, 1.5)
-        while self._profiles and not self._stopped:
+        while self.profiles and not self._stopped:
             wanted_s = min(max(took_s * _SAMPLES_TO_SWITCH, shortest_s), longest_s)
             if not 0.7 < wanted_s / switch_s < 1.4:
                 switch_s = wanted_s
@@ -214,7 +215,7 @@ class Sampler:
             due_s = next_s
             time.sleep(max(due_s - clock(), 0.0))
             now_s = clock()
-            turns_s = 2 * switch_s * len(self._profiles)
+            turns_s = 2 * switch_s * len(self.profiles)
             while (next_s := due_s + self._shortest_s * uniform(0.5, 1.5)) < now_s - turns_s:
                 due_s = next_s  # A thread kept the GIL for longer than a round of switches: all of that is its time.
             self._sample(due_s)
@@ -222,7 +223,7 @@ class Sampler:
 
     def _sample(self, due_s: float) -> None:
         look = Look()
-        asked = [(profile, profile.ask(look, self.loop_thread_id)) for profile in self._profiles]
+        asked = [(profile, profile.ask(look, self.loop_thread_id)) for profile in self.profiles]
         look.take()
         for profile, stacks in asked:
             profile.sample(due_s, stacks)

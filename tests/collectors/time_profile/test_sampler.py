@@ -279,7 +279,7 @@ def test_the_sampler_rests_and_the_interval_is_back_while_no_task_is_profiled(be
         tasks.finish()
         eventually(lambda: sys.getswitchinterval() == found[0], "the switch interval is the application's again")
         sampler = tasks.diagnostics.process.collectors["pyinstrument"].sampler
-        assert sampler._profiles == frozenset()
+        assert sampler.profiles == frozenset()
         assert (sys.getswitchinterval(), sys.getprofile(), threading.getprofile(), threading.stack_size()) == found
 
 
