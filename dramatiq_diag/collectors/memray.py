@@ -193,7 +193,7 @@ class _MemrayRecording(Recording):
             self.timer.cancel()
             elapsed_s = time.perf_counter() - self.started
             self._end_elsewhere(
-                f"The capture was ended after {elapsed_s:.1f} s, at its limit of {self.max_bytes} bytes."
+                f"The allocation profile was ended after {elapsed_s:.1f} s, at its limit of {self.max_bytes} bytes."
             )
 
     def _end_elsewhere(self, reason: str) -> None:
