@@ -10,10 +10,11 @@ SEED ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench torture clean
+.PHONY: help demo test lint types docs bench torture clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,22 +27,29 @@ demo: $(STAMP) ## Execute real tasks under every diagnostic, and serve what they
 test: $(STAMP) ## Run the tests in so many PROCESSES (2); what needs a service that is missing here is skipped
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal $(ARGS)
 
-lint: $(STAMP) ## Check style, format, and which module imports which
+lint: $(STAMP) ## Check style, format, which module imports which, and the documentation's links
 	$(BIN)/ruff check $(ARGS) .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(MKDOCS)
+	$(BIN)/python docs/check_site.py site
 
 types: $(STAMP) ## Check types
 	$(BIN)/mypy $(ARGS)
 
-bench: $(STAMP) ## Measure every budget of the README; takes about an hour, and writes bench.json
+docs: $(STAMP) ## Write the generated pages anew, and build the documentation into site/
+	$(BIN)/python docs/generate.py
+	$(MKDOCS)
+	$(BIN)/python docs/check_site.py site
+
+bench: $(STAMP) ## Measure every budget of docs/benchmarks.md; takes about an hour, and writes bench.json
 	$(BIN)/python -m bench $(ARGS)
 
 torture: $(STAMP) ## Kill workers and take their store away for MINUTES (10), in the order of SEED (1), and account for every task
 	$(BIN)/python -m torture --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist site
 
 # pip is brought up first: the one of a fresh environment may not know dependency groups.
 $(STAMP): pyproject.toml constraints.txt

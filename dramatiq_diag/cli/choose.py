@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from ..errors import DiagnosticsError
-from ..store.attempts import RankedRun, find_attempt
+from ..store.attempts import Attempt, find_attempt
 from ..store.runs import task_ids_like
 from ..text import printable
 
@@ -13,7 +13,7 @@ from ..text import printable
 _NAMED = 5
 
 
-def chosen_run(session: Session, task_id: str, attempt: int | None) -> RankedRun:
+def chosen_run(session: Session, task_id: str, attempt: int | None) -> Attempt:
     """Finds a run by the id of its task, or by the beginning of an id that no other task shares.
 
     Raises:
@@ -23,7 +23,7 @@ def chosen_run(session: Session, task_id: str, attempt: int | None) -> RankedRun
     return found or exact_run(session, _completed(session, task_id, attempt), attempt)
 
 
-def exact_run(session: Session, task_id: str, attempt: int | None) -> RankedRun:
+def exact_run(session: Session, task_id: str, attempt: int | None) -> Attempt:
     """Finds a run by the whole id of its task. Raises: DiagnosticsError when there is no such run."""
     found = find_attempt(session, task_id, attempt)
     if found is None:

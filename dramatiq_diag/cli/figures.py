@@ -16,7 +16,7 @@ from ..reports.calltree import CallTree
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus
-from ..store.attempts import RankedRun, count_attempts
+from ..store.attempts import Attempt, count_attempts
 from ..store.models import Artifact
 from ..store.reasons import shared_reason
 from ..store.runs import artifacts_of, traceback_of
@@ -42,7 +42,7 @@ class Missing:
 class Figures:
     """A run, and what was measured of it."""
 
-    run: RankedRun
+    run: Attempt
     attempts: int
     "How many runs the task has."
     traceback: str | None
@@ -61,11 +61,11 @@ def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
     """Reads the figures of a run. Raises: DiagnosticsError when there is no such run."""
     with store.session() as session:
         chosen = chosen_run(session, task_id, attempt)
-        attempts = count_attempts(session, chosen.run.task_id)
-        traceback = traceback_of(session, chosen.run.run_id)
-        artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+        attempts = count_attempts(session, chosen.task_id)
+        traceback = traceback_of(session, chosen.run_id)
+        artifacts = artifacts_of(session, [chosen.run_id])[chosen.run_id]
     named = {artifact.name: artifact for artifact in artifacts}
-    interruption = shared_reason(chosen.run.status, (artifact.reason for artifact in artifacts))
+    interruption = shared_reason(chosen.status, (artifact.reason for artifact in artifacts))
     incomplete = [artifact for artifact in artifacts if artifact.status == ArtifactStatus.PARTIAL]
     return Figures(
         run=chosen,
@@ -79,10 +79,10 @@ def figures_of(store: Store, task_id: str, attempt: int | None) -> Figures:
     )
 
 
-def _read(run: RankedRun, named: Mapping[str, Artifact], name: str, read: Callable[[Artifact], T]) -> T | Missing:
+def _read(run: Attempt, named: Mapping[str, Artifact], name: str, read: Callable[[Artifact], T]) -> T | Missing:
     artifact = named.get(name)
     if artifact is None:
-        return Missing(reason=absence(name, run.run.status))
+        return Missing(reason=absence(name, run.status))
     if artifact.status not in DOWNLOADABLE_STATUSES:
         return Missing(reason=f"{artifact.name} is {artifact.status}: {artifact.reason or ''}")
     try:

@@ -9,7 +9,7 @@ import click
 from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES
 from ..store import pins as keeping
-from ..store.attempts import RankedRun
+from ..store.attempts import Attempt
 from ..store.runs import artifacts_of
 from ..store.store import Store
 from ..text import format_size, printable
@@ -32,7 +32,7 @@ def pin(task_id: str, *, attempt: int | None) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        pinned = keeping.pin(store, run.run.run_id)
+        pinned = keeping.pin(store, run.run_id)
     click.echo(f"Pinned {_name(run)} with {_count(pinned.artifact_count)}: the cleanup leaves it alone.")
     if pinned.artifact_count == 0:
         click.echo("Nothing of it can be downloaded any more; its row is kept.")
@@ -53,7 +53,7 @@ def unpin(task_id: str, *, attempt: int | None) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        unpinned = keeping.unpin(store, run.run.run_id)
+        unpinned = keeping.unpin(store, run.run_id)
     until = "" if unpinned.expires_at is None else f", kept until {unpinned.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     click.echo(f"{_name(run, capital=True)} is not pinned; it has {_count(unpinned.artifact_count)}{until}.")
 
@@ -73,20 +73,20 @@ def delete(task_id: str, *, attempt: int | None, yes: bool) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        if run.run.pinned_at is not None:
+        if run.pinned_at is not None:
             raise keeping.RunIsPinnedError
         if not yes:
             _ask(store, run)
-        deletion = keeping.delete(store, run.run.run_id)
+        deletion = keeping.delete(store, run.run_id)
     click.echo(f"Deleted {_count(deletion.artifact_count)} of {_name(run)}; {format_size(deletion.freed_bytes)} freed.")
 
 
-def _ask(store: Store, run: RankedRun) -> None:
+def _ask(store: Store, run: Attempt) -> None:
     """Raises: click.Abort for a no, click.UsageError where nobody can be asked."""
     if not _at_terminal():
         raise click.UsageError("There is no terminal to ask at; say --yes to delete.")
     with store.session() as session:
-        artifacts = artifacts_of(session, [run.run.run_id])[run.run.run_id]
+        artifacts = artifacts_of(session, [run.run_id])[run.run_id]
     live = [artifact for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
     what = f"{_count(len(live))} ({format_size(sum(artifact.size_bytes or 0 for artifact in live))})"
     click.confirm(f"Delete {what} of {_name(run)} for good?", abort=True)
@@ -96,14 +96,14 @@ def _at_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _chosen(store: Store, task_id: str, attempt: int | None) -> RankedRun:
+def _chosen(store: Store, task_id: str, attempt: int | None) -> Attempt:
     """Returns: The run that is meant. Raises: DiagnosticsError where there is none."""
     with store.session() as session:
         return exact_run(session, task_id, attempt)
 
 
-def _name(run: RankedRun, *, capital: bool = False) -> str:
-    return f"{'A' if capital else 'a'}ttempt {run.attempt} of task {printable(run.run.task_id)}"
+def _name(run: Attempt, *, capital: bool = False) -> str:
+    return f"{'A' if capital else 'a'}ttempt {run.attempt} of task {printable(run.task_id)}"
 
 
 def _count(artifacts: int) -> str:

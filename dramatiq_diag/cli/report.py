@@ -86,7 +86,7 @@ def report(
     with opened_store(Settings()) as store:
         with store.session() as session:
             run = chosen_run(session, task_id, attempt)
-            artifact = _find(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
+            artifact = _find(run, artifacts_of(session, [run.run_id])[run.run_id], artifact_name)
         form = format_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(form)

@@ -10,9 +10,9 @@ from ..documents.runs import RunDocument, run_document
 from ..reports.calltree import CallTree, FunctionTotals, functions
 from ..reports.memory import Sample
 from ..settings import Settings
-from ..store.attempts import RankedRun
+from ..store.attempts import Attempt
 from ..store.models import TaskRun
-from ..store.runs import beside, children_of, parent_of
+from ..store.runs import children_of, overlapping_runs, parent_of
 from ..text import format_duration, printable
 from .figures import (
     Figures,
@@ -54,15 +54,15 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
     with opened_store(Settings()) as store:
         figures = figures_of(store, task_id, attempt)
         with store.session() as session:
-            others = beside(session, figures.run.run)
-            parent, children = parent_of(session, figures.run.run), children_of(session, figures.run.run.run_id)
+            others = overlapping_runs(session, figures.run)
+            parent, children = parent_of(session, figures.run), children_of(session, figures.run.run_id)
     if as_json:
         tree = {"parent": parent and run_document(parent), "children": [run_document(child) for child in children]}
         echo_json(_document(figures, others) | tree)
         return
     _show_run(run_document(figures.run), figures.attempts, figures.interruption)
-    _show_tree(figures.run.run, parent, children)
-    _show_beside(figures.run.run, others)
+    _show_tree(figures.run, parent, children)
+    _show_overlapping(figures.run, others)
     echo_heading("Memory of the process")
     _show_memory(figures.memory)
     echo_reason(figures.partial.get("memory_profile"))
@@ -72,7 +72,7 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
     echo_reason(figures.partial.get("memray_profile"))
 
 
-def _document(figures: Figures, others: list[RankedRun]) -> dict[str, Any]:
+def _document(figures: Figures, others: list[Attempt]) -> dict[str, Any]:
     return {
         "run": run_document(figures.run),
         "attempts": figures.attempts,
@@ -117,25 +117,25 @@ def _show_run(run: RunDocument, attempts: int, interruption: str | None) -> None
         click.echo(f"  raised {printable(raised)}")
 
 
-def _show_tree(run: TaskRun, parent: RankedRun | None, children: list[RankedRun]) -> None:
+def _show_tree(run: TaskRun, parent: Attempt | None, children: list[Attempt]) -> None:
     if parent is not None:
         echo_heading("Sent by")
-        echo_rows(_HEADINGS, [_row_of_other(run, parent.run)])
+        echo_rows(_HEADINGS, [_row_of_other(run, parent)])
     elif run.parent_run_id is not None:
         echo_heading("Sent by")
         echo_reason(f"Run {run.parent_run_id}, which is not there any more.")
     if children:
         echo_heading("Sent")
-        echo_rows(_HEADINGS, [_row_of_other(run, child.run) for child in children])
+        echo_rows(_HEADINGS, [_row_of_other(run, child) for child in children])
 
 
-def _show_beside(run: TaskRun, others: list[RankedRun]) -> None:
-    diagnosed = {other.run.task_id for other in others}
+def _show_overlapping(run: TaskRun, others: list[Attempt]) -> None:
+    diagnosed = {other.task_id for other in others}
     bare = [task_id for task_id in run.overlapped_task_ids if task_id not in diagnosed]
     if not others and not bare:
         return
     echo_heading("Beside it in the same process")
-    rows = [_row_of_other(run, other.run) for other in others]
+    rows = [_row_of_other(run, other) for other in others]
     rows += [("-", "-", "not diagnosed", task_id) for task_id in bare]
     echo_rows(_HEADINGS, rows)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import RunRefusedError, SpoolError
 from ..runtime.loggers import get_logger
-from ..store.store import FinishedRun, Store
+from ..store.records import FinishedRun
+from ..store.store import Store
 from .directory import Spool
 from .entry import Entry
 from .reader import artifact_kinds, read_finished_run

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from pydantic_core import to_json
 
 from ..runtime.bounded_reading import contains, lines, read_up_to
+from .schema import Record
 
 ENTRY_SUFFIX = "entry"
 
@@ -36,9 +37,7 @@ MAX_LINE_BYTES = 1024**2
 _HEAD_BYTES = 512 * 1024**2
 _TAIL_BYTES = 1024**2
 
-Record = dict[str, Any]
-
-_TOO_LARGE: Record = {"cut": "Its entry in the spool was too large to be read as a whole."}
+_TOO_LARGE: dict[str, Any] = {"cut": "Its entry in the spool was too large to be read as a whole."}
 
 
 class Entry:
@@ -239,7 +238,7 @@ class Entry:
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[dict[str, Any]]:
         """Yields the records that can be read; torn and foreign lines are passed over.
 
         Where something else had to be left out comes a record `cut`, with the reason.

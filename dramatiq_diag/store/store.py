@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any
 
 from sqlalchemy import Engine, and_, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,94 +14,21 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from ..errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
 from ..runtime.loggers import get_logger
-from ..runtime.tracebacks import MAX_LENGTH
 from ..settings import Settings
-from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
+from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
 from .blobs.local import BlobStore, RootId
 from .clock import Clock
 from .database import check_schema, make_engine, migrate, renewable, translated
 from .models import Artifact, StoreState, TaskRun, is_live
-from .values import clean_text, task_key
+from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id, clean_or_none
 
 #: A turn that was taken so many seconds from now was taken by a clock that was wrong.
 _WRONG_BY_S = 300.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """A run as it goes into its row."""
-
-    run_id: uuid.UUID
-    task_id: str
-    actor_name: str
-    queue_name: str
-    status: RunStatus
-    started_at: datetime
-    finished_at: datetime | None = None
-    duration_ms: float | None = None
-    collection_ms: float | None = None
-    peak_rss_bytes: int | None = None
-    hostname: str
-    pid: int
-    exception_type: str | None = None
-    exception_message: str | None = None
-    exception_traceback: str | None = None
-    overlapped_task_ids: Sequence[str] = ()
-    parent_run_id: uuid.UUID | None = None
-    capture_id: uuid.UUID | None = None
-
-    def row(self) -> dict[str, Any]:
-        """Returns: The columns, with texts made fit for every database."""
-        return {
-            **vars(self),
-            "task_key": task_key(self.task_id),
-            "task_id": clean_text(self.task_id),
-            "actor_name": clean_text(self.actor_name, 255),
-            "queue_name": clean_text(self.queue_name, 255),
-            "hostname": clean_text(self.hostname, 255),
-            "exception_type": _clean(self.exception_type, 255),
-            "exception_message": _clean(self.exception_message, 4000),
-            "exception_traceback": _clean(self.exception_traceback, MAX_LENGTH),
-            "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactRecord:
-    """An artifact on its way into the store."""
-
-    name: str
-    filename: str
-    media_type: str
-    stored_as: str | None
-    status: ArtifactStatus
-    reason: str | None = None
-    open: Callable[[], BinaryIO] | None = None
-    "Opens the file in the spool; None where there is no file."
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedRun:
-    """A finished run with its artifacts: what is published, all at once."""
-
-    run: RunRecord
-    artifacts: Sequence[ArtifactRecord]
-    held_bytes: int = 0
-    "About what its texts take in memory until it is published."
-
-
-def _clean(text: str | None, limit: int) -> str | None:
-    return None if text is None else clean_text(text, limit)
-
-
 def _identity(session: Session) -> RootId:
     store_id, root_id = session.execute(select(StoreState.store_id, StoreState.blob_root_id)).one()
     return RootId(store_id=store_id, root_id=root_id)
-
-
-def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
-    """Returns: The id of an artifact: the same however often it is published."""
-    return uuid.uuid5(run_id, name)
 
 
 class Store:
@@ -304,7 +230,7 @@ class Store:
             "run_id": bundle.run.run_id,
             "name": artifact.name,
             "status": artifact.status,
-            "reason": _clean(artifact.reason, 4000),
+            "reason": clean_or_none(artifact.reason, 4000),
             "filename": artifact.filename,
             "media_type": artifact.media_type,
             "stored_as": artifact.stored_as,

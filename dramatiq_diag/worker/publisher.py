@@ -15,7 +15,8 @@ from ..spool.directory import Spool
 from ..spool.entry import Entry
 from ..statuses import RunStatus
 from ..store.lazy_store import LazyStore
-from ..store.store import RunRecord, Store
+from ..store.records import RunRecord
+from ..store.store import Store
 from .run import Run
 
 #: The switch interval while runs are published, in seconds: a task that comes back from a system call waits that long.

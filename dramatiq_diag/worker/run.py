@@ -18,7 +18,7 @@ from ..policy.selection import Choice
 from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import Traceback, take_traceback, traceback_text
 from ..spool.directory import Spool
-from ..spool.schema import MAX_OVERLAPPED, RunIdentity, cut_id, end_record, start_record
+from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, end_record, start_record
 from ..statuses import ArtifactStatus, RunStatus
 from .recordings import Recordings
 
@@ -119,7 +119,7 @@ class Run:
         self._denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
         "Stand-in of each collector that was asked for and is not allowed -> the reason."
         declared = (*choice.collectors, *late, *self._denied)
-        self.entry.append({"run": start_record(self.identity, self.started_at_s, declared)})
+        self.entry.append(start_record(self.identity, self.started_at, declared))
 
     @property
     def identity(self) -> RunIdentity:
@@ -153,9 +153,9 @@ class Run:
         return self.elapsed_s * 1000
 
     @property
-    def finished_at_s(self) -> float:
-        """When its function had ended, in seconds since the epoch."""
-        return self.started_at_s + self.elapsed_s
+    def finished_at(self) -> datetime:
+        """When its function had ended."""
+        return datetime.fromtimestamp(self.started_at_s + self.elapsed_s, UTC)
 
     @property
     def collection_ms(self) -> float:
@@ -187,7 +187,7 @@ class Run:
         yield from self.recordings.start(self)
         # A run whose worker dies has no record of its end, so this one has the time that the collectors took.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
-        self.entry.append({"called": {"started_at": time.time(), "collection_ms": collection_ms}})
+        self.entry.append({"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}})
         self.entry.flush()
         self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
         self.is_executing = True
@@ -209,8 +209,8 @@ class Run:
                 self._take_traceback(exception)
             self._decide(status)
             # In one write: a run whose worker dies now is dropped, or kept, like any other.
-            decision = () if self.dropped is None else ({"dropped": list(self.dropped)},)
-            self.entry.append(*decision, {"end": end_record(self, status, exception)})
+            decision: tuple[Record, ...] = () if self.dropped is None else ({"dropped": list(self.dropped)},)
+            self.entry.append(*decision, end_record(self, status, exception))
             self.entry.flush()
             self.sealed = True
 
@@ -286,7 +286,7 @@ class Run:
         while len(text) > _MAX_TEXT_LENGTH:
             self.entry.append({"to": collector.artifact_name, "text": text[:_MAX_TEXT_LENGTH]})
             text = text[_MAX_TEXT_LENGTH:]
-        record: dict[str, Any] = {"to": collector.artifact_name, "text": text}
+        record: Record = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None and peak_rss_bytes > self._noted_peak_bytes:
             record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
         self.entry.append(record)

@@ -160,7 +160,7 @@ def test_a_blob_that_is_published_while_the_store_is_mended_is_not_lost(store, g
 
 
 def check_module_artifact_id(each: Any) -> uuid.UUID:
-    from dramatiq_diag.store.store import artifact_id
+    from dramatiq_diag.store.records import artifact_id
 
     return artifact_id(each.run.run_id, "memory_profile")
 

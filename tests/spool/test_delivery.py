@@ -18,7 +18,7 @@ from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.delivery import Delivery, Outcome
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.store.store import FinishedRun
+from dramatiq_diag.store.records import FinishedRun
 from support.spool import END, TEXT, start_record
 
 _RUNS = 11

@@ -20,7 +20,8 @@ from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store import pins as keeping
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import Artifact
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from dramatiq_diag.store.store import Store
 
 KEPT = b"the private key of somebody\n"
 

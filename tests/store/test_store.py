@@ -14,7 +14,8 @@ from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, St
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.blobs.local import BlobStore
 from dramatiq_diag.store.models import StoreState
-from dramatiq_diag.store.store import Store, artifact_id
+from dramatiq_diag.store.records import artifact_id
+from dramatiq_diag.store.store import Store
 from support.records import artifact_record, bundle, run_record
 
 

@@ -36,7 +36,7 @@ def standing(store, capture_id):
 
 def runs_of(store, capture_id):
     with store.session() as session:
-        return [ranked.run for ranked in list_runs(session, RunFilter(capture_id=capture_id), 10_000)[0]]
+        return [*list_runs(session, RunFilter(capture_id=capture_id), 10_000)[0]]
 
 
 def held(store, capture_id):

@@ -1,4 +1,4 @@
-"""The README's way to put Django's staff login in front, in a Django of its own."""
+"""The documented way to put Django's staff login in front, in a Django of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from support import ROOT, python_path
 from support.web import MEMORY, Site, memory_artifact
 
-README = ROOT / "README.md"
+INTEGRATIONS = ROOT / "docs" / "integrations.md"
 
 PROJECT = """
 import json
@@ -87,7 +87,7 @@ print("done")
 
 
 def test_staff_alone_reach_it(site: Site, tmp_path: Path) -> None:
-    [code] = re.findall(r"```python\n(# urls\.py\n.*?)```", README.read_text("utf-8"), re.DOTALL)
+    [code] = re.findall(r"```python\n(# urls\.py\n.*?)```", INTEGRATIONS.read_text("utf-8"), re.DOTALL)
     (tmp_path / "urls.py").write_text(code)
     site.publish("a/b", [memory_artifact()])
 
