@@ -1,4 +1,4 @@
-"""`memray`: which code allocated the memory that was held at the peak."""
+"""`memray`: records allocations, to show which code allocated the memory that was held at the peak."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SIZE_INTERVAL_S = 0.25
 
 _REPLACED = (
     "The task replaced memray's profile function on its thread, as profilers do (`sys.setprofile`; cProfile before "
-    "Python 3.12): what it allocated from then on has no stacks, or wrong ones."
+    "Python 3.12): its later allocations have no stacks, or wrong ones."
 )
 
 

@@ -48,14 +48,14 @@ class Settings:
     )
     task_diagnostics_on_request: tuple[str, ...] = field(
         (),
-        "what a message, an actor or an HTTP request may ask for besides",
+        "names that a message, an actor or an HTTP request may ask for besides",
         _COLLECTORS,
         readers.collectors,
         variable="TASK_DIAGNOSTICS_ON_REQUEST",
     )
     options_on_request: tuple[str, ...] = field(
         (ALL,),
-        "which options of collectors a message, an actor or a capture may give",
+        "options of collectors that a message, an actor or a capture may give",
         f"{ALL}, {NONE}, or options such as memray.native_traces, comma separated",
         readers.options,
     )
@@ -87,12 +87,18 @@ class Settings:
         secret=True,
     )
     blob_url: str | None = field(
-        None, "where blobs live; without it `blobs` in the data dir", "a directory, or a file:// URL of one", local_url
+        None,
+        "the place of the blobs; without it `blobs` in the data dir",
+        "a directory, or a file:// URL of one",
+        local_url,
     )
     spool_dir: Path | None = field(
-        None, "on the worker's own disk; without it `spool` in the data dir", "a directory", readers.directory
+        None,
+        "a directory on the worker's own disk; without it `spool` in the data dir",
+        "a directory",
+        readers.directory,
     )
-    spool_max_bytes: int = size(4 * 1024**3, "past it new diagnostics are declined with a reason")
+    spool_max_bytes: int = size(4 * 1024**3, "above it new diagnostics are declined with a reason")
     memory_interval: float = interval(2.0, "seconds between RSS samples")
     pyinstrument_interval: float = interval(0.005, "seconds between profile samples")
     pyinstrument_engine: Literal["sampler", "profiler"] = field(
@@ -102,14 +108,14 @@ class Settings:
         readers.one_of("sampler", "profiler"),
     )
     pyinstrument_start_after: float = seconds(
-        0.0, "seconds after which a run that is still going on is profiled; the sampler alone can join later"
+        0.0, "seconds after which a run that still goes on is profiled; only the sampler can start late"
     )
     memray_wait: float = seconds(0.0, "seconds a task waits for the process's one Tracker")
     memray_max_bytes: int = size(1024**3, "an allocation profile ends there and is partial")
     logs_max_bytes: int = size(
         1024**2, "a run's log ends there and is partial", "a whole number of bytes from 1 to 64MiB", MAX_LOG_BYTES
     )
-    resources_interval: float = interval(2.0, "seconds between samples of what the process uses")
+    resources_interval: float = interval(2.0, "seconds between samples of the resources of the process")
     keep_if: tuple[str, ...] = field(
         (),
         "rules, of which one has to hold for the artifacts of a run to be kept; without rules all are kept",
@@ -149,7 +155,7 @@ class Settings:
     )
     allowed_hosts: tuple[str, ...] = field(
         (),
-        "further names that the web part answers under, besides localhost and the public URL's",
+        "further host names of the web part, besides localhost and that of the public URL",
         f"names of hosts without a port, comma separated, or {ANY_HOST} for all",
         host_names,
     )

@@ -40,7 +40,7 @@ class LogsCollector(Collector):
     options_class = LogsOptions
 
     debug: ClassVar[bool] = False
-    "Whether it has what the loggers' levels leave out as well."
+    "Whether the log has all records from DEBUG on, whatever the levels of the loggers."
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
