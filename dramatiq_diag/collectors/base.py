@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -24,6 +25,15 @@ MEDIA_TYPE_PATTERN = "[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}"
 def checkpoint_name(artifact_name: str) -> str:
     """Returns: The name of the file that replaces an artifact's file until that is saved."""
     return f"{artifact_name}.part"
+
+
+def import_extra(name: str) -> Any:
+    """Imports the package of an extra of the same name. Raises: UnavailableError with the command that installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        reason = f"{name} is not installed ({error}); install it with: pip install 'dramatiq_diag[{name}]'"
+        raise UnavailableError(reason) from error
 
 
 class Options(BaseModel):

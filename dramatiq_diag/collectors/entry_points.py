@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from ..errors import UnavailableError
+from ..errors import GUARDED, UnavailableError
 from .base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector, Options
 
 #: Class attribute -> the pattern that it has to match, and the same in words.
@@ -30,7 +30,7 @@ def import_class(point: EntryPoint, taken: Container[str]) -> type[Collector]:
     """
     try:
         found = point.load()
-    except (Exception, SystemExit) as error:
+    except GUARDED as error:
         reason = f"{point.value} cannot be imported: {type(error).__name__}: {error}"
         raise UnavailableError(reason) from error
     for reason in _reasons_against(found, point.name, taken):

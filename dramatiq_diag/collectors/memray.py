@@ -14,14 +14,14 @@ from typing import Any
 
 from dramatiq.asyncio import get_event_loop_thread
 
-from ..errors import SkippedError, UnavailableError
+from ..errors import SkippedError
 from ..runtime.gc_pause import GcPause
 from ..runtime.interrupts import NotedCall, forget_interrupts, watch_interrupts
 from ..runtime.profile_function import ProfileFunctionLook
 from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
 from ..runtime.stacks import coroutine_function
 from ..runtime.ticker import Timer
-from .base import Collector, CollectorSettings, Options, Recording, RunContext
+from .base import Collector, CollectorSettings, Options, Recording, RunContext, import_extra
 from .services import Services
 
 #: Seconds between checks of the size of an allocation profile.
@@ -59,13 +59,7 @@ class MemrayCollector(Collector):
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
-        try:
-            import memray
-        except ImportError as error:
-            raise UnavailableError(
-                f"memray is not installed ({error}); install it with: pip install 'dramatiq_diag[memray]'"
-            ) from error
-        self._memray = memray
+        self._memray = import_extra("memray")
         self.profile_function: ProfileFunctionLook | None = None
 
     def open(self, services: Services) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 
-from ..errors import UnavailableError
+from ..errors import GUARDED, UnavailableError
 from ..runtime.loggers import get_logger
 from .base import Collector, CollectorSettings, PlaceholderCollector, UnavailableCollector
 from .entry_points import import_class, placeholder_class
@@ -69,7 +69,7 @@ def open_all(collectors: dict[str, Collector], services: Services) -> None:
     for name, collector in collectors.items():
         try:
             collector.open(services)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken collector must not stop the worker.
+        except GUARDED as error:  # A broken collector must not stop the worker.
             collectors[name] = _unavailable(name, type(collector), _reason(name, error))
 
 
@@ -78,7 +78,7 @@ def close_all(collectors: Mapping[str, Collector]) -> None:
     for name, collector in collectors.items():
         try:
             collector.close()
-        except (Exception, SystemExit):  # noqa: BLE001 - as above.
+        except GUARDED:
             get_logger(__name__).warning("The collector %r could not be closed.", name, exc_info=True)
 
 
@@ -113,7 +113,7 @@ def _build(name: str, collector_class: type[Collector], settings: CollectorSetti
         return collector_class(settings)
     except UnavailableError as error:
         reason = str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken package must not stop the worker from booting.
+    except GUARDED as error:  # A broken package must not stop the worker from booting.
         reason = _reason(name, error)
     return _unavailable(name, collector_class, reason)
 

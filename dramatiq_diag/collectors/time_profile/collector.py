@@ -14,7 +14,7 @@ from ...errors import SkippedError, UnavailableError
 from ...runtime.interrupts import forget_interrupts, watch_interrupts
 from ...runtime.stacks import anchor_of, coroutine_function, root_of
 from ...runtime.ticker import Timer
-from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name
+from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name, import_extra
 from ..names import CANNOT_JOIN
 from ..services import Services
 from .profiler import ProfilerRecording, tolerant
@@ -63,12 +63,7 @@ class PyinstrumentCollector(Collector):
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
-        try:
-            import pyinstrument
-        except ImportError as error:
-            raise UnavailableError(
-                f"pyinstrument is not installed ({error}); install it with: pip install 'dramatiq_diag[pyinstrument]'"
-            ) from error
+        pyinstrument = import_extra("pyinstrument")
         if is_gevent_active():
             raise UnavailableError(
                 "Under gevent all greenlets share one thread, and a profile could not tell them apart."
