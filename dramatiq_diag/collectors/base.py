@@ -66,9 +66,6 @@ class CollectorSettings(Protocol):
 class RunFiles(Protocol):
     """The files of one run in the spool: one for each artifact name, besides the entry."""
 
-    def flush(self) -> None:
-        """Writes the records of the entry that are buffered until the task starts."""
-
     def path(self, name: str) -> Path:
         """Returns: The path of this artifact's file."""
 
@@ -123,6 +120,9 @@ class RunContext(Protocol):
     def options(self, collector: Collector) -> Any:
         """Returns: The options of a collector in this run, an instance of its `options_class`."""
 
+    def write_start(self) -> None:
+        """Writes the first record of the run into the spool now, not only when the function is called."""
+
     def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
         """Appends lines to a text artifact; they are in the spool when this returns."""
 
@@ -165,6 +165,12 @@ class Recording:
 
         An interrupt may have cut `start` or an earlier `stop` short: `stop` ends whatever has begun, and may be called
         again. See `runtime.interrupts`.
+        """
+
+    def end_early(self, reason: str) -> None:
+        """Ends the measurement while the task goes on, on another thread; `stop` follows in any case.
+
+        By default nothing ends: the artifact is not kept in this case, so a measurement that costs little may go on.
         """
 
     def save(self) -> None:

@@ -16,13 +16,15 @@ from ..errors import DiagnosticsError, StoreMismatchError
 from ..settings import Settings
 from ..spool.directory import Spool
 from ..store.adoption import VERSION_TABLE
-from ..store.blobs.local import BlobStore
-from ..store.database import check_schema, make_engine, translated
+from ..store.blobs import blob_store_of
+from ..store.database import make_engine, translated
+from ..store.migration import check_schema
 from ..store.models import Artifact, Base, StoreState, TaskRun
-from .cleanup import BATCH_SIZE, batched
+from .orphans import BATCH_SIZE, batched
 
 #: The files that are made in the data dir, besides directories; `-wal` and the like are SQLite's own.
 _KEY_FILE = "secret.key"
+_CACHE_DIRECTORY = "cache"
 _SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
@@ -56,7 +58,7 @@ class Removal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._blobs = BlobStore(settings.blob_dir)
+        self._blobs = blob_store_of(settings)
         self._spool = Spool(settings)
 
     def look(self) -> Holdings:
@@ -98,7 +100,8 @@ class Removal:
         for path in self._own_paths():
             if not path.is_dir():
                 path.unlink(missing_ok=True)
-        directories = [self._settings.spool, self._settings.blob_dir, self._settings.data_dir]
+        data_dir = self._settings.data_dir
+        directories = [self._settings.spool, self._settings.blob_dir, data_dir / _CACHE_DIRECTORY, data_dir]
         return [path for path in directories if not _removed(path)]
 
     def _in_database(self) -> Holdings:
@@ -145,6 +148,7 @@ class Removal:
     def _own_paths(self) -> Iterator[Path]:
         """Yields the files that this package makes in its data dir; of a database that others use as well none."""
         yield self._settings.data_dir / _KEY_FILE
+        yield from (self._settings.data_dir / _CACHE_DIRECTORY).glob("charts-*.js")
         url = self._settings.database
         if self._settings.database_url is None and self._is_own_file(Path(url.database or "")):
             for suffix in _SQLITE_SUFFIXES:

@@ -48,6 +48,8 @@ class Choice:
     "The diagnosed run that sent the task, and passed its request on."
     capture_id: UUID | None = None
     "The capture that requests it."
+    without_capture: Choice | None = None
+    "The choice that holds if the capture has no slot for the run; None without a capture."
 
 
 NOTHING = Choice()
@@ -132,7 +134,11 @@ class Selection:
         wanted = with_all(capture.diagnostics, self.allowed)
         captured = self._choose({**choice.request, **wanted}, "capture")
         return replace(
-            captured, denied={**choice.denied, **captured.denied}, requested=True, capture_id=capture.capture_id
+            captured,
+            denied={**choice.denied, **captured.denied},
+            requested=True,
+            capture_id=capture.capture_id,
+            without_capture=choice,
         )
 
     def _of_message(self, actor_name: str, wanted: Any) -> Choice | None:

@@ -152,9 +152,9 @@ def _cut_short(entry: Entry, contents: _Contents, start: Start) -> End:
     }
 
 
-def artifact_kinds(run: FinishedRun) -> list[str]:
-    """Returns: The kinds of files that the entry of this run may have."""
-    return [kind for artifact in run.artifacts for kind in (artifact.name, checkpoint_name(artifact.name))]
+def file_suffixes(run: FinishedRun) -> list[str]:
+    """Returns: The suffixes of the files that the entry of this run may have."""
+    return [suffix for artifact in run.artifacts for suffix in (artifact.name, checkpoint_name(artifact.name))]
 
 
 def _artifact(entry: Entry, contents: _Contents, declared: Declared) -> ArtifactRecord:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, and_, case, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
-from ..errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
+from ..errors import BlobMissingError, StoreMismatchError
 from ..runtime.loggers import get_logger
 from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
-from .blobs.local import BlobStore, RootId
+from .blobs import blob_store_of
+from .blobs.base import RootId
 from .clock import Clock
-from .database import check_schema, make_engine, migrate, renewable, translated
 from .models import Artifact, StoreState, TaskRun, is_live
 from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id, clean_or_none
+from .slots import claim_slots
+from .transactions import Transactions
 
 #: A turn that was taken so many seconds from now was taken by a clock that was wrong.
 _WRONG_BY_S = 300.0
@@ -31,30 +32,24 @@ def _identity(session: Session) -> RootId:
     return RootId(store_id=store_id, root_id=root_id)
 
 
-class Store:
-    """The database and the blob root of one set of settings.
+class Store(Transactions):
+    """The database and the blob root of one set of settings; it opens itself when it is first used.
 
     Parameters:
       settings: The settings.
-
-    Raises:
-      NotInstalledError: When the database's driver is missing.
     """
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.logger = get_logger(__name__, type(self))
-        self.settings = settings
-        self.engine: Engine = make_engine(settings)
-        self.renew_connections = renewable(self.engine)
-        "Lets no connection be used again that is open now."
-        self.blobs = BlobStore(settings.blob_dir)
+        self.blobs = blob_store_of(settings)
         self._identity: RootId | None = None
-        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
+        "The ids of this store and its blob root, once the root was looked at."
+        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[settings.database.get_backend_name()]
         run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
         self._upsert_run = run.on_conflict_do_update(
             index_elements=[TaskRun.run_id],
-            set_={name: column for name, column in run.excluded.items() if name != "pinned_at"},
+            set_={name: column for name, column in run.excluded.items() if name not in ("pinned_at", "capture_id")},
             where=TaskRun.status == RunStatus.RUNNING,
         )
         # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired or was
@@ -68,24 +63,20 @@ class Store:
         )
 
     def open(self) -> None:
-        """Opens the database, and claims the blob root.
+        """Opens the database and claims the blob root, unless both was done before.
 
         Raises:
+          NotInstalledError: When the database's driver is missing.
           SchemaError: When the schema is not the one needed.
           StoreUnavailableError: When the database or the blob root cannot be used.
         """
         self.open_database()
-        self.claim_blobs()
+        if self._identity is None:
+            self.claim_blobs()
 
-    def open_database(self) -> None:
-        """Sees to it that the schema is right; an SQLite file in the data dir is made. Raises: as `open`."""
-        try:
-            check_schema(self.engine)
-        except (SchemaError, StoreUnavailableError):  # The second while there is no data dir yet.
-            if not self.settings.migrates_itself:
-                raise
-            migrate(self.settings)
-        self._identity = self.identity()
+    def reopen(self) -> None:
+        super().reopen()
+        self._identity = None
 
     def claim_blobs(self) -> None:
         """Claims the blob root.
@@ -96,34 +87,11 @@ class Store:
         Raises:
           StoreUnavailableError: When the database or the blob root cannot be used.
         """
-        self._identity = self.identity()
-        if self._identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
+        identity = self.identity()
+        if identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
             self.claim_root()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self.engine.dispose()
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A transaction: committed at the end, rolled back on an error; driver errors come out translated."""
-        with translated(), self._sessions.begin() as session:
-            yield session
-
-    @contextmanager
-    def exclusive(self) -> Iterator[Session]:
-        """A transaction during which nothing is published; keep it short."""
-        with self.session() as session:
-            if self.engine.dialect.name == "sqlite":
-                session.execute(update(StoreState).values(id=StoreState.id))  # Takes the write lock, which is one.
-            else:
-                session.execute(select(StoreState.id).with_for_update())
-            yield session
-
-    def now(self) -> datetime:
-        """Returns: The time by the database's clock."""
-        with self.session() as session:
-            return Clock(session).read()
+        else:
+            self._identity = identity
 
     def store_id(self) -> uuid.UUID:
         """Returns: The id of this store, as the database has it."""
@@ -181,20 +149,33 @@ class Store:
         with self.session() as session:
             return session.execute(query).first() is not None
 
-    def announce(self, runs: Sequence[RunRecord]) -> None:
-        """Makes running runs visible; one that is already there stays as it is."""
-        if runs:
-            with self.session() as session:
-                session.connection().execute(self._upsert_run, [run.row() for run in runs])
+    def announce(self, runs: Sequence[RunRecord]) -> set[uuid.UUID]:
+        """Makes running runs visible, and claims the slots of captures; one that is already there stays as it is.
+
+        Returns:
+          The ids of the runs for which their capture has no slot. They have lost it for good.
+        """
+        if not runs:
+            return set()
+        with self.session() as session:
+            session.connection().execute(self._upsert_run, [run.row() for run in runs])
+            return claim_slots(session, runs)
 
     def publish(self, bundles: Sequence[FinishedRun]) -> None:
         """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
 
+        Before that a captured run is announced, if it was not: one without a slot has no blobs that only its capture
+        asked for.
+
         Raises:
           StoreError: When nothing was stored, or some blobs without their rows; publish again.
         """
+        lost = self.announce([bundle.run.as_running() for bundle in bundles if bundle.run.needs_slot])
+        kept = (bundle.without_its_capture() if bundle.run.run_id in lost else bundle for bundle in bundles)
+        bundles = [bundle for bundle in kept if bundle is not None]
         if not bundles:
             return
+        self.open()
         identity = self._identity or self.identity()
         self.blobs.verify(identity.store_id, identity.root_id)
         rows = [self._put(bundle, artifact) for bundle in bundles for artifact in bundle.artifacts]

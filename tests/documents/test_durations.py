@@ -106,7 +106,7 @@ def test_a_run_whose_worker_died_began_when_its_function_did(settings, stored, m
         started_at = run.started_at
         # When the entry is salvaged as it is now, and the run never ends
         (entry,) = Spool(given).entries(run.entry.owner, 1)
-        Delivery(Spool(given), lambda: stored(given).store).deliver([entry])
+        Delivery(Spool(given), stored(given).store).deliver([entry])
         simulation.process.runs.clear()
         run.entry.close()
 

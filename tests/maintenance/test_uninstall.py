@@ -14,7 +14,8 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.cli import main
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.store.database import VERSION_TABLE, make_engine
+from dramatiq_diag.store.adoption import VERSION_TABLE
+from dramatiq_diag.store.database import make_engine
 from dramatiq_diag.store.models import Base
 from support.tasks import finish, running
 
@@ -51,6 +52,9 @@ def used(given, stub_broker) -> Settings:
             actor.send()
         finish(stub_broker, worker, "default")
     Signer(given)
+    cache = given.data_dir / "cache"
+    cache.mkdir()
+    (cache / "charts-1.0.js").touch()
     owner = given.spool / str(uuid.uuid4())
     owner.mkdir()
     entry = Entry(owner, uuid.uuid4())

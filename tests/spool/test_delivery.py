@@ -87,7 +87,7 @@ class Publishing:
         self.entries = [saved(spool, number) for number in range(1, _RUNS + 1)]
         self.poison = self.entries[_POISON].run_id
         self.store: Any = FlakyStore(self.poison, fails_at, error, takes=takes)
-        self.delivery = Delivery(spool, lambda: self.store)
+        self.delivery = Delivery(spool, self.store)
         self.outcomes: dict[uuid.UUID, Outcome] = {}
         self.backlog.add(self.entries)
 

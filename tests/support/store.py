@@ -23,7 +23,7 @@ from dramatiq_diag.maintenance import cleanup as retention
 from dramatiq_diag.maintenance.consistency import Findings, check
 from dramatiq_diag.store.attempts import Attempt, find_attempt, list_attempts
 from dramatiq_diag.store.clock import Clock
-from dramatiq_diag.store.database import HEAD_REVISION, migrate
+from dramatiq_diag.store.migration import HEAD_REVISION, migrate
 from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.runs import RunFilter, artifacts_of, list_runs
 from dramatiq_diag.store.store import Store
