@@ -82,7 +82,7 @@ class CaptureClient:
     def _is_for_here(self, capture: OpenCapture) -> bool:
         if not self._can_run(capture.actor_name):
             return False
-        reason = self._selection.refusal(capture.diagnostics)
+        reason = self._selection.reason_against(capture.diagnostics)
         if reason is not None and capture.capture_id not in self._warned:
             self._warned.add(capture.capture_id)
             text = "Capture %s of actor %r is left to other workers: %s"

@@ -23,7 +23,7 @@ from ..policy.selection import NOTHING, Choice, Selection
 from ..policy.trigger_rules import collectors_of, parse_triggers
 from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
-from ..runtime.frames import GarbagePause
+from ..runtime.gc_pause import GcPause
 from ..runtime.loggers import get_logger
 from ..runtime.memory_state import MemoryState, MemoryStateReader
 from ..runtime.task_log import TaskLog
@@ -142,7 +142,7 @@ class WorkerProcess:
         self._inherited.update(self.runs)  # Kept: a Tracker writes to its file when its last reference is dropped.
         self.runs.clear()
         self.services.switch_interval.end_in_child()
-        GarbagePause.end_in_child()
+        GcPause.end_in_child()
 
     def _look_further(self, runs: Sequence[Run]) -> None:
         """Writes the memory state of the process, so that a sudden death can be explained. Then checks the triggers."""
