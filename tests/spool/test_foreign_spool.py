@@ -302,8 +302,8 @@ def test_a_data_directory_that_is_removed_under_a_worker_is_made_anew(settings, 
     with bench(given) as tasks:
         tasks.run(lambda: None, actor_name="before")
         old = tasks.diagnostics.process.spool.owner
-        # When everything is removed
-        shutil.rmtree(given.data_dir)
+        # When everything is removed; under another name first, as the worker may make files while the tree is walked
+        shutil.rmtree(given.data_dir.rename(given.data_dir.with_name("removed")))
         # Then runs are stored where a new reader finds them, and soon with their files again
         ids = [tasks.run(lambda: None, actor_name="after")]
         spool = tasks.diagnostics.process.spool
