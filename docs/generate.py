@@ -79,17 +79,19 @@ def _shown_default(setting: dataclasses.Field[Any]) -> str:
 
 def command_line_page() -> str:
     """Returns: The page of the commands."""
-    context = click.Context(command_line, info_name=_COMMAND, **_help_settings())
+    context = _context(command_line, _COMMAND)
     parts = [_NOTE, "# Command line\n", _help(context)]
     for name in command_line.list_commands(context):
         command = command_line.commands[name]
         parts.append(f"## {name}\n")
-        parts.append(_help(click.Context(command, info_name=name, parent=context, **_help_settings())))
+        parts.append(_help(_context(command, name, context)))
     return "\n".join(parts)
 
 
-def _help_settings() -> dict[str, Any]:
-    return {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    return command.make_context(
+        name, [], parent, resilient_parsing=True, terminal_width=_WIDTH, max_content_width=_WIDTH
+    )
 
 
 def _help(context: click.Context) -> str:

@@ -1,4 +1,4 @@
-"""Finds the run that a command is asked about, by a task's id or by how that id begins."""
+"""Finds the run that a command names, by the id of its task or the beginning of that id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..store.attempts import RankedRun, find_attempt
 from ..store.runs import task_ids_like
 from ..text import printable
 
-#: So many of the tasks that an ambiguous text could mean are named.
+#: How many tasks are named when a text is ambiguous.
 _NAMED = 5
 
 
@@ -17,7 +17,7 @@ def chosen_run(session: Session, task_id: str, attempt: int | None) -> RankedRun
     """Finds a run by the id of its task, or by the beginning of an id that no other task shares.
 
     Raises:
-      DiagnosticsError: When there is no such run, or several tasks begin like that; the message names them.
+      DiagnosticsError: When there is no such run, or when several tasks match; the message names them.
     """
     found = find_attempt(session, task_id, attempt)
     return found or exact_run(session, _completed(session, task_id, attempt), attempt)
@@ -32,13 +32,13 @@ def exact_run(session: Session, task_id: str, attempt: int | None) -> RankedRun:
 
 
 def never_collected(task_id: str, attempt: int | None) -> DiagnosticsError:
-    """Returns: The error which says that there is no such run."""
+    """Returns: The error for a run that does not exist."""
     which = "" if attempt is None else f"attempt {attempt} of "
     return DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
 
 
 def _completed(session: Session, beginning: str, attempt: int | None) -> str:
-    """Returns: The id of the one task that begins like that; the text itself where a task has exactly that id."""
+    """Returns: The id of the one task that begins with a text; the text itself where a task has exactly that id."""
     if find_attempt(session, beginning) is not None:
         return beginning
     ids = task_ids_like(session, beginning, _NAMED + 1) if beginning else []

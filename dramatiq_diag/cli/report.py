@@ -1,4 +1,4 @@
-"""`report`: one report of one run, for a file or a pipe."""
+"""`report`: writes one report of one run, for a file, a pipe or a browser."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from .download import copy, create
 from .output import attempt_option
 from .store import opened_store
 
-#: Kind of report -> the artifact that it is made of, the form that a terminal can show, and the one for a browser; None
-#: for a file that is shown as it is stored.
+#: Kind of report -> its artifact, the format for a terminal, and the format for a browser; None means the stored file.
 _KINDS: dict[str, tuple[str, str | None, str | None]] = {
     "time": ("pyinstrument_profile", "text", "html"),
     "allocations": ("memray_profile", "tree", "flamegraph"),
@@ -40,14 +39,14 @@ _NO_TEXT = ("image/png", "application/octet-stream")
 @click.command()
 @click.argument("task_id")
 @click.argument("kind", type=click.Choice([*_KINDS]), default="time")
-@click.option("--format", "format_name", metavar="NAME", help="One of those above; without it a text.")
+@click.option("--format", "format_name", metavar="NAME", help="One of the formats above; by default a text.")
 @attempt_option
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to write it; no file that is there is overwritten. Without it the report goes to standard output.",
+    help="Write it into this new file, not to standard output; no existing file is overwritten.",
 )
 @click.option("--open", "in_browser", is_flag=True, help="Write it into a temporary file, and open that in a browser.")
 def report(
@@ -55,19 +54,19 @@ def report(
 ) -> None:
     """Write a report of one run of a task.
 
-    `time` is the time profile: `text` for the eye, `html` for a browser, `speedscope` for https://www.speedscope.app,
-    `session` is what is stored, for pyinstrument's own `Session.from_json`.
+    `time` is the time profile: `text` for a terminal, `html` for a browser, `speedscope` for
+    https://www.speedscope.app, `session` (the stored file) for pyinstrument's own `Session.from_json`.
 
-    `allocations` is what memray captured: `tree` and `summary` for the eye, `flamegraph` and `table` for a browser.
-    They are of what the task's own thread held at the peak of the process; with `-process` behind the name (as in
-    `flamegraph-process`) of all threads, with `-leaks` of what was not freed by the end, with `-process-leaks` of
-    both. `stats-process` is memray's statistics, `capture` is what is stored.
+    `allocations` is memray's recording: `tree` and `summary` for a terminal, `flamegraph` and `table` for a browser.
+    They show the memory that the task's own thread held at the peak of the process; with `-process` behind the name (as
+    in `flamegraph-process`) that of all threads, with `-leaks` the memory that was not freed by the end, with
+    `-process-leaks` both. `stats-process` is memray's statistics, `capture` the stored file.
 
     `memory` is the memory of the process over time: `csv` for a spreadsheet, `html` for a browser, `svg` and `png` as
-    pictures, `datum` is what is stored, for gnuplot.
+    pictures, `datum` (the stored file) for gnuplot.
 
-    `logs` is what the task logged, `resources` a table of the processor time, context switches, I/O, open files and
-    threads of its process. Both are stored as they are shown.
+    `logs` is the log of the task, `resources` a table of the processor time, context switches, I/O, open files and
+    threads of its process. Both are shown as they are stored.
 
     `calltree` of the first two, and `chart` of `memory`, are JSON for programs.
 
@@ -80,7 +79,7 @@ def report(
       dramatiq-diag report 4c1d7ad2 logs
     """
     if in_browser and output is not None:
-        raise click.UsageError("--open writes into a file of its own; it does not go with --output.")
+        raise click.UsageError("--open writes into a file of its own; it cannot be combined with --output.")
     artifact_name, text_form, browser_form = _KINDS[kind]
     format_name = format_name or (browser_form if in_browser else text_form)
     with opened_store(Settings()) as store:
@@ -119,14 +118,16 @@ def _write(source: BinaryIO, output: Path | None) -> None:
 
 
 def _write_to_terminal(source: BinaryIO) -> None:
-    """Prints a text without what could steer the terminal; a log holds whatever the task was given."""
+    """Prints a text without control characters: a log may contain any text that the task was given."""
     for line in io.TextIOWrapper(source, "utf-8", "replace"):
         click.echo(printable(line.rstrip("\n").expandtabs()))
 
 
 def _refuse_terminal(form: Form) -> None:
     if sys.stdout.isatty() and form.media_type in _NO_TEXT:
-        raise click.UsageError(f"{form.name} is nothing for a terminal; write it into a file with -o, or use --open.")
+        raise click.UsageError(
+            f"{form.name} cannot be shown in a terminal; write it into a file with -o, or use --open."
+        )
 
 
 def _open(source: BinaryIO, form: Form) -> None:
