@@ -7,20 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..documents.runs import absence
 from ..errors import DiagnosticsError
 from ..reports.cache import format_of, open_download
 from ..reports.calltree import CallTree
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
-from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus
+from ..statuses import ArtifactStatus
 from ..store.attempts import RankedRun, count_attempts
 from ..store.models import Artifact
 from ..store.reasons import shared_reason
 from ..store.runs import artifacts_of, traceback_of
 from ..store.store import Store
 from ..text import format_duration, format_size
-from .choose import chosen_run
+from .choose import chosen_run, find_artifact
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: The columns of a curve.
@@ -61,13 +60,8 @@ def read_figures(store: Store, task_id: str, attempt: int | None) -> Figures:
     }
 
     def read(name: str, read_artifact: Callable[[Store, Artifact], T]) -> T | str:
-        artifact = next((artifact for artifact in artifacts if artifact.name == name), None)
-        if artifact is None:
-            return absence(name, run.status)
-        if artifact.status not in DOWNLOADABLE_STATUSES:
-            return f"{artifact.name} is {artifact.status}: {artifact.reason or ''}"
         try:
-            return read_artifact(store, artifact)
+            return read_artifact(store, find_artifact(run, artifacts, name))
         except DiagnosticsError as error:
             return str(error)
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMismatchError
+from ..text import printable
 from .actors import actors
 from .artifacts import artifacts
 from .capture import capture, show_captures
@@ -33,7 +34,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except DiagnosticsError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             ctx.exit(2 if isinstance(error, _CONFIGURATION) else 1)
 
 

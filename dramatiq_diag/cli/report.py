@@ -10,16 +10,13 @@ from typing import BinaryIO
 
 import click
 
-from ..documents.runs import absence
 from ..errors import DiagnosticsError
 from ..reports.cache import format_of, open_download
 from ..reports.formats import Form
 from ..settings import Settings
-from ..statuses import DOWNLOADABLE_STATUSES
-from ..store.models import Artifact, TaskRun
 from ..store.runs import artifacts_of
 from ..text import printable
-from .choose import chosen_run
+from .choose import chosen_run, find_artifact
 from .download import copy, create
 from .output import attempt_option
 from .store import opened_store
@@ -85,7 +82,7 @@ def report(
     with opened_store(Settings()) as store:
         with store.session() as session:
             run = chosen_run(session, task_id, attempt)
-            artifact = _find(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
+            artifact = find_artifact(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
         form = format_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(form)
@@ -94,15 +91,6 @@ def report(
                 _open(source, form)
             else:
                 _write(source, output)
-
-
-def _find(run: TaskRun, artifacts: list[Artifact], name: str) -> Artifact:
-    artifact = next((found for found in artifacts if found.name == name), None)
-    if artifact is None:
-        raise DiagnosticsError(absence(name, run.status))
-    if artifact.status not in DOWNLOADABLE_STATUSES:
-        raise DiagnosticsError(f"{name} is {artifact.status}: {printable(artifact.reason or '')}")
-    return artifact
 
 
 def _write(source: BinaryIO, output: Path | None) -> None:
