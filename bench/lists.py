@@ -18,10 +18,11 @@ from urllib.parse import urlencode
 from sqlalchemy import insert
 
 from dramatiq_diag import Settings
-from dramatiq_diag.documents.runs import task_href
+from dramatiq_diag.documents.fields import task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.values import task_key
 
 from .publisher import postgresql

@@ -24,7 +24,7 @@ from dramatiq.broker import MessageProxy
 from sqlalchemy import select
 
 from dramatiq_diag import Settings
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.store import Store
 

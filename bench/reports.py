@@ -15,7 +15,8 @@ from pathlib import Path
 from dramatiq_diag import Settings
 from dramatiq_diag.reports.process import TIMEOUT_S
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from dramatiq_diag.store.store import Store
 
 from .result import Result, percentile
 from .serving import answer_ms, answers_ms, served

@@ -59,7 +59,7 @@ def _cpu_us(count: int) -> float:
         with closing(Store(settings)) as store:
             store.open()
             started = time.process_time()
-            salvaged = Delivery(Spool(settings), lambda: store).salvage()
+            salvaged = Delivery(Spool(settings), store).salvage()
             assert salvaged.recovered_runs == count
             return (time.process_time() - started) / count * 1e6
 

@@ -21,9 +21,10 @@ from sqlalchemy import Connection
 from dramatiq_diag import Settings
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact, TaskRun
-from dramatiq_diag.store.store import RunRecord, Store, artifact_id
+from dramatiq_diag.store.records import RunRecord, artifact_id
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.values import task_key
 from dramatiq_diag.web import create_app
 

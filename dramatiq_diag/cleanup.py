@@ -1,4 +1,4 @@
-"""Declares the cleanup actor, for a scheduler of one's own to enqueue."""
+"""Declares the cleanup actor for a scheduler of the application."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["register_cleanup"]
 
 
 def register_cleanup(broker: Broker, **actor_options: Any) -> Actor[[], None]:
-    """Declares the cleanup actor `dramatiq_diag.cleanup_orphans`, for a scheduler of your own to enqueue.
+    """Declares the cleanup actor `dramatiq_diag.cleanup_orphans`, which a scheduler of yours enqueues.
 
     Parameters:
       broker: The broker; the settings are those of its `Diagnostics` middleware, or of the environment.
       actor_options: Options of the actor, such as `queue_name` or periodiq's `periodic`. By default the queue is
-        `cleanup_queue`, the time limit an hour, and a cleanup that failed is not retried: the next one does its work.
+        `cleanup_queue` and the time limit is an hour. A failed cleanup is not retried: the next one does its work.
 
     Returns:
-      The actor; the one that is already declared, if there is one and no options are given.
+      The actor. If it is already declared and no options are given, the declared one.
 
     Raises:
       ValueError: When it is already declared and options are given.

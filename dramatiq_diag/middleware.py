@@ -1,4 +1,4 @@
-"""Dramatiq's hooks, nothing else."""
+"""Connects diagnostics to Dramatiq's hooks."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Diagnostics(Middleware):
     """
 
     _workers: Workers | None = None
-    "The workers of this process that were booted, each object its own."
+    "The booted workers of this process; None before the first. Each middleware has its own."
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = Settings.load(settings)
         self.process: WorkerProcess | None = None
-        "What this worker process has; None outside a worker, and while nothing can be selected."
+        "The parts of this worker process; None outside a worker, and while nothing can be selected."
 
     @property
     def actor_options(self) -> set[str]:
@@ -107,29 +107,29 @@ class Diagnostics(Middleware):
     after_nack = after_ack
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until everything sealed so far is published.
+        """Waits until all runs that have ended are published.
 
         Parameters:
           timeout_s: Seconds to wait at most.
 
         Returns:
-          Whether it is.
+          True when they are published; False after the timeout, or if one of them is lost.
         """
         return self.process is None or self.process.flush(timeout_s)
 
     def _workers_of_this_process(self) -> Workers:
-        """Returns: The same for all threads that boot workers. Made here: its lock must not be from before a fork."""
+        """Returns: One object for all threads that boot workers. Made here: its lock must not be older than a fork."""
         from .worker.boot import (
             Workers,  # SQLAlchemy, pydantic and psutil, which a process that only sends never needs.
         )
 
         workers: Workers = vars(self).setdefault("_workers", Workers(self.settings))
-        if workers.pid != os.getpid():  # The copy of a process that forked while it had workers.
+        if workers.pid != os.getpid():  # A copy: a process forked while it had workers.
             workers = self._workers = Workers(self.settings)
         return workers
 
     def _is_first_of(self, broker: Broker) -> bool:
-        """Returns: Whether no other one was added to the broker before; two would measure each other."""
+        """Returns: False where the broker has another `Diagnostics` before this: two would measure each other."""
         first = next((middleware for middleware in broker.middleware if isinstance(middleware, Diagnostics)), self)
         if first is not self:
             self.logger.error("The broker has Diagnostics twice: the first works, and this one does not.")
@@ -141,6 +141,6 @@ class Diagnostics(Middleware):
                 process.end(status, exception)
                 return
             except Interrupt as interrupt:
-                # A time limit that strikes in here was meant for a function that has already ended: without this
-                # middleware it would have been disarmed by now, so the task's outcome stays what it is.
+                # A time limit that strikes here was meant for a function that has already ended: without this
+                # middleware it would be disarmed by now. So it does not change the task's outcome.
                 process.log.say(logging.DEBUG, "%r struck after the task had ended.", interrupt)

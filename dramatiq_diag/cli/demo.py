@@ -8,7 +8,7 @@ import threading
 import click
 
 from ..demo.run import Demo, demo_settings
-from ..documents.runs import Document
+from ..documents.fields import Document
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError
 from ..settings import Settings
 from ..text import format_duration, format_size

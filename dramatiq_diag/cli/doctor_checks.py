@@ -24,7 +24,8 @@ from ..settings.urls import shown_url
 from ..spool.contents import remedy_for
 from ..spool.directory import Spool
 from ..spool.owner_lock import NO_LOCKS, try_lock
-from ..store.database import HEAD_REVISION, check_schema, is_read_only
+from ..store.database import is_read_only
+from ..store.migration import HEAD_REVISION, check_schema
 from ..store.store import Store
 from ..store.worker_actors import worker_standing
 

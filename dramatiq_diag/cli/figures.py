@@ -13,7 +13,7 @@ from ..reports.calltree import CallTree
 from ..reports.errors import ReportError
 from ..reports.memory import Sample, read_samples
 from ..statuses import ArtifactStatus
-from ..store.attempts import RankedRun, count_attempts
+from ..store.attempts import Attempt, count_attempts
 from ..store.models import Artifact
 from ..store.reasons import shared_reason
 from ..store.runs import artifacts_of, traceback_of
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Figures:
     """A run and its measurements; in place of a missing measurement stands the reason, a text."""
 
-    run: RankedRun
+    run: Attempt
     attempts: int
     "How many runs the task has."
     traceback: str | None
@@ -49,8 +49,7 @@ class Figures:
 def read_figures(store: Store, task_id: str, attempt: int | None) -> Figures:
     """Reads the figures of a run. Raises: DiagnosticsError when there is no such run."""
     with store.session() as session:
-        chosen = chosen_run(session, task_id, attempt)
-        run = chosen.run
+        run = chosen_run(session, task_id, attempt)
         attempts = count_attempts(session, run.task_id)
         traceback = traceback_of(session, run.run_id)
         artifacts = artifacts_of(session, [run.run_id])[run.run_id]
@@ -66,7 +65,7 @@ def read_figures(store: Store, task_id: str, attempt: int | None) -> Figures:
             return str(error)
 
     return Figures(
-        run=chosen,
+        run=run,
         attempts=attempts,
         traceback=traceback,
         interruption=interruption,

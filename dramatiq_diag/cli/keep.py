@@ -7,7 +7,7 @@ import click
 from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES
 from ..store import pins
-from ..store.attempts import RankedRun
+from ..store.attempts import Attempt
 from ..store.runs import artifacts_of
 from ..store.store import Store
 from ..text import format_size, printable
@@ -30,7 +30,7 @@ def pin(task_id: str, *, attempt: int | None) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        pinned = pins.pin(store, run.run.run_id)
+        pinned = pins.pin(store, run.run_id)
     click.echo(f"Pinned {_name(run)} with {_count(pinned.artifact_count)}: the cleanup leaves it alone.")
     if pinned.artifact_count == 0:
         click.echo("None of its artifacts can be downloaded any more; its row is kept.")
@@ -50,7 +50,7 @@ def unpin(task_id: str, *, attempt: int | None) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        unpinned = pins.unpin(store, run.run.run_id)
+        unpinned = pins.unpin(store, run.run_id)
     until = "" if unpinned.expires_at is None else f", kept until {unpinned.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     click.echo(f"A{_name(run)[1:]} is not pinned; it has {_count(unpinned.artifact_count)}{until}.")
 
@@ -70,27 +70,27 @@ def delete(task_id: str, *, attempt: int | None, yes: bool) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        if run.run.pinned_at is not None:
+        if run.pinned_at is not None:
             raise pins.RunIsPinnedError
         confirm(f"Delete {_live_artifacts(store, run)} of {_name(run)} for good?", yes=yes)
-        deletion = pins.delete(store, run.run.run_id)
+        deletion = pins.delete(store, run.run_id)
     click.echo(f"Deleted {_count(deletion.artifact_count)} of {_name(run)}; {format_size(deletion.freed_bytes)} freed.")
 
 
-def _live_artifacts(store: Store, run: RankedRun) -> str:
+def _live_artifacts(store: Store, run: Attempt) -> str:
     with store.session() as session:
-        artifacts = artifacts_of(session, [run.run.run_id])[run.run.run_id]
+        artifacts = artifacts_of(session, [run.run_id])[run.run_id]
     sizes = [artifact.size_bytes or 0 for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
     return f"{_count(len(sizes))} ({format_size(sum(sizes))})"
 
 
-def _chosen(store: Store, task_id: str, attempt: int | None) -> RankedRun:
+def _chosen(store: Store, task_id: str, attempt: int | None) -> Attempt:
     with store.session() as session:
         return exact_run(session, task_id, attempt)
 
 
-def _name(run: RankedRun) -> str:
-    return f"attempt {run.attempt} of task {printable(run.run.task_id)}"
+def _name(run: Attempt) -> str:
+    return f"attempt {run.attempt} of task {printable(run.task_id)}"
 
 
 def _count(artifacts: int) -> str:

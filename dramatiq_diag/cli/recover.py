@@ -31,7 +31,7 @@ def recover(context: click.Context, *, as_json: bool) -> None:
     settings = Settings()
     spool = Spool(settings)
     with opened_store(settings) as store:
-        salvaged = Delivery(spool, lambda: store).salvage()
+        salvaged = Delivery(spool, store).salvage()
     if as_json:
         echo_json(asdict(salvaged))
     else:

@@ -82,7 +82,7 @@ def report(
     with opened_store(Settings()) as store:
         with store.session() as session:
             run = chosen_run(session, task_id, attempt)
-            artifact = find_artifact(run.run, artifacts_of(session, [run.run.run_id])[run.run.run_id], artifact_name)
+            artifact = find_artifact(run, artifacts_of(session, [run.run_id])[run.run_id], artifact_name)
         form = format_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(form)

@@ -10,9 +10,9 @@ from ..documents.runs import RunDocument, run_document
 from ..reports.calltree import CallTree, FunctionTotals, functions
 from ..reports.memory import Sample
 from ..settings import Settings
-from ..store.attempts import RankedRun
+from ..store.attempts import Attempt
 from ..store.models import TaskRun
-from ..store.runs import beside, children_of, parent_of
+from ..store.runs import children_of, overlapping_runs, parent_of
 from ..text import format_duration, printable
 from .figures import Figures, format_figure, memory_summary, read_figures, sparklines
 from .output import attempt_option, echo_figures, echo_heading, echo_json, echo_reason, json_option
@@ -43,9 +43,9 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
     """
     with opened_store(Settings()) as store:
         figures = read_figures(store, task_id, attempt)
-        run = figures.run.run
+        run = figures.run
         with store.session() as session:
-            others = beside(session, run)
+            others = overlapping_runs(session, run)
             parent, children = parent_of(session, run), children_of(session, run.run_id)
     if as_json:
         tree = {"parent": parent and run_document(parent), "children": [run_document(child) for child in children]}
@@ -53,7 +53,7 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
         return
     _show_run(run_document(figures.run), figures)
     _show_tree(run, parent, children)
-    _show_beside(run, others)
+    _show_overlapping(run, others)
     _show_memory(figures.memory)
     echo_reason(figures.partial.get("memory_profile"))
     _show_functions("Time", figures.time)
@@ -62,7 +62,7 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
     echo_reason(figures.partial.get("memray_profile"))
 
 
-def _document(figures: Figures, others: list[RankedRun]) -> dict[str, Any]:
+def _document(figures: Figures, others: list[Attempt]) -> dict[str, Any]:
     return {
         "run": run_document(figures.run),
         "attempts": figures.attempts,
@@ -106,21 +106,21 @@ def _show_run(run: RunDocument, figures: Figures) -> None:
         click.echo(f"  raised {printable(raised)}")
 
 
-def _show_tree(run: TaskRun, parent: RankedRun | None, children: list[RankedRun]) -> None:
+def _show_tree(run: TaskRun, parent: Attempt | None, children: list[Attempt]) -> None:
     if run.parent_run_id is not None:
         echo_heading("Sent by")
         if parent is None:
             echo_reason(f"Run {run.parent_run_id}, which no longer exists.")
         else:
-            echo_figures(_HEADINGS, [_related(run, parent.run)])
+            echo_figures(_HEADINGS, [_related(run, parent)])
     if children:
         echo_heading("Sent")
-        echo_figures(_HEADINGS, [_related(run, child.run) for child in children])
+        echo_figures(_HEADINGS, [_related(run, child) for child in children])
 
 
-def _show_beside(run: TaskRun, others: list[RankedRun]) -> None:
-    diagnosed = {other.run.task_id for other in others}
-    rows = [_related(run, other.run) for other in others]
+def _show_overlapping(run: TaskRun, others: list[Attempt]) -> None:
+    diagnosed = {other.task_id for other in others}
+    rows = [_related(run, other) for other in others]
     rows += [("-", "-", "not diagnosed", task) for task in run.overlapped_task_ids if task not in diagnosed]
     if rows:
         echo_heading("Beside it in the same process")

@@ -14,7 +14,7 @@ from ..maintenance import consistency
 from ..maintenance.cleanup import Cleanup
 from ..settings import Settings
 from ..settings.urls import shown_url
-from ..store import database
+from ..store import migration
 from ..store.store import Store
 from ..text import format_size
 from .output import counter, echo_json, echo_table, json_option
@@ -44,7 +44,7 @@ def migrate() -> None:
       DRAMATIQ_DIAG_DATABASE_URL=postgresql://diag@db/diag dramatiq-diag migrate
     """
     settings = Settings()
-    revision = database.migrate(settings, partial(click.echo, err=True))
+    revision = migration.migrate(settings, partial(click.echo, err=True))
     click.echo(f"{shown_url(settings.database)} is at revision {revision}.")
 
 

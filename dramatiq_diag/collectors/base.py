@@ -157,6 +157,12 @@ class Recording:
         be called again.
         """
 
+    def end_early(self, reason: str) -> None:
+        """Ends the measurement while the task goes on, on another thread; `stop` follows in any case.
+
+        By default nothing ends: the artifact is not kept in this case, so a measurement that costs little may go on.
+        """
+
     def save(self) -> None:
         """Leaves the file in the spool. The saver's thread waits for it, after `stop`.
 

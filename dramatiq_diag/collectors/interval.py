@@ -41,6 +41,9 @@ class IntervalRecording(Recording):
                 self.sample()
             self._stopped = True
 
+    def end_early(self, reason: str) -> None:
+        self._timer.cancel()
+
     def _tick(self) -> None:
         with self._lock:
             if not self._stopped:

@@ -13,7 +13,8 @@ from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
 from ..collectors.names import ALL
-from ..documents.runs import Document, run_document, urls_of_runs
+from ..documents.fields import Document
+from ..documents.runs import run_document, urls_of_runs
 from ..documents.signing import Signer
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics
@@ -105,10 +106,10 @@ class Demo:
     def _documents(self, task_id: str) -> list[Document]:
         store = Store(self.settings)
         with closing(store), store.session() as session:
-            ranked, _ = list_attempts(session, task_id, 100)
-            run_ids = [run.run.run_id for run in ranked]
+            runs, _ = list_attempts(session, task_id, 100)
+            run_ids = [run.run_id for run in runs]
             urls = urls_of_runs(session, run_ids, Signer(self.settings), self.base_url)
-            return [{**run_document(run), "urls": urls[str(run.run.run_id)]} for run in ranked]
+            return [{**run_document(run), "urls": urls[str(run.run_id)]} for run in runs]
 
 
 @contextmanager

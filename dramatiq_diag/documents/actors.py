@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from ..store.actor_stats import ActorSummary, list_actors
-from .runs import Href, RunDocument, Timestamp, actor_href, described, timestamp
+from .fields import HrefText, Timestamp, actor_href, described, document_of
+from .runs import RunDocument
 
 
 @described
@@ -25,7 +26,7 @@ class ActorDocument(TypedDict):
     "Of the latest 100 runs that have ended, as the two that follow."
     p95_duration_ms: float | None
     max_peak_rss_bytes: int | None
-    href: str
+    href: HrefText
     "The path of the actor."
 
 
@@ -58,13 +59,4 @@ def actors_document(session: Session, since: datetime | None = None) -> ActorsDo
 
 def actor_document(summary: ActorSummary) -> ActorDocument:
     """Returns: ACTOR, as the README describes it."""
-    return {
-        "actor_name": summary.actor_name,
-        "run_count": summary.run_count,
-        "failed_count": summary.failed_count,
-        "last_started_at": None if summary.last_started_at is None else timestamp(summary.last_started_at),
-        "median_duration_ms": summary.median_duration_ms,
-        "p95_duration_ms": summary.p95_duration_ms,
-        "max_peak_rss_bytes": summary.max_peak_rss_bytes,
-        "href": Href(actor_href(summary.actor_name)),
-    }
+    return document_of(ActorDocument, summary, href=actor_href(summary.actor_name))

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from ..store.captures import CaptureStanding, CaptureState, list_captures
 from ..store.worker_actors import is_known
-from .runs import Href, Timestamp, UuidText, described, timestamp
+from .fields import HrefText, Timestamp, UuidText, described, document_of
 
 
 @described
@@ -30,9 +30,9 @@ class CaptureDocument(TypedDict):
     "When it ends at the latest."
     ended_at: Timestamp | None
     "When it had all its runs, or was ended by hand."
-    href: str
+    href: HrefText
     "The path of the capture."
-    runs_href: str
+    runs_href: HrefText
     "The path of the list of its runs."
 
 
@@ -54,19 +54,14 @@ class CapturesDocument(TypedDict):
 def capture_document(standing: CaptureStanding) -> CaptureDocument:
     """Returns: CAPTURE, as the README describes it."""
     capture = standing.capture
-    return {
-        "capture_id": str(capture.capture_id),
-        "actor_name": capture.actor_name,
-        "diagnostics": {name: dict(options) for name, options in capture.diagnostics.items()},
-        "state": standing.state,
-        "run_limit": capture.run_limit,
-        "captured_runs": standing.captured_runs,
-        "created_at": timestamp(capture.created_at),
-        "expires_at": timestamp(capture.expires_at),
-        "ended_at": None if capture.ended_at is None else timestamp(capture.ended_at),
-        "href": Href(f"/captures/{capture.capture_id}/"),
-        "runs_href": Href(f"/tasks/?capture={capture.capture_id}"),
-    }
+    return document_of(
+        CaptureDocument,
+        capture,
+        state=standing.state,
+        captured_runs=standing.captured_runs,
+        href=f"/captures/{capture.capture_id}/",
+        runs_href=f"/tasks/?capture={capture.capture_id}",
+    )
 
 
 def described_diagnostics(document: CaptureDocument) -> list[str]:

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NotRequired
-from urllib.parse import quote
+from typing import NotRequired
 
-from pydantic import ConfigDict, Field, with_config
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
-from ..store.attempts import RankedRun, list_attempts
+from ..store.attempts import Attempt, list_attempts
 from ..store.models import Artifact
 from ..store.runs import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
+from .fields import HrefText, Timestamp, UuidText, described, document_of, task_href
 from .signing import Signer
-
-Document = dict[str, Any]
-
-#: RFC 3339 in UTC with microseconds and a Z.
-Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-UuidText = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-#: What the server needs.
-Part = Literal["database", "blobs"]
-described = with_config(ConfigDict(use_attribute_docstrings=True))
 
 
 @described
@@ -64,7 +53,7 @@ class RunDocument(TypedDict):
     "Whether the cleanup leaves it alone."
     parent_run_id: UuidText | None
     "The run that sent the task, where that was diagnosed as well; its own row may be gone."
-    href: str
+    href: HrefText
     "The path of the task."
 
 
@@ -123,69 +112,12 @@ class ArtifactsDocument(TypedDict):
     "The diagnosed runs of the tasks that it sent, by start; at most 100."
 
 
-@described
-class HealthDocument(TypedDict):
-    """The server answers."""
-
-    status: Literal["ok"]
-
-
-@described
-class ReadyDocument(TypedDict):
-    """Whether what the server needs answers."""
-
-    status: Literal["ok", "unavailable"]
-    failing: list[Part]
-    "What does not answer; empty where the status is `ok`."
-
-
-@described
-class ProgressDocument(TypedDict):
-    """How far a rendering is; ask again after a second."""
-
-    status: Literal["waiting", "rendering"]
-    elapsed_s: float
-    "Seconds since it was asked for."
-    limit_s: float
-    "Seconds after which it is given up."
-
-
-@described
-class ProblemDocument(TypedDict):
-    """What went wrong, after RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    detail: NotRequired[str]
-
-
-def run_document(ranked: RankedRun) -> RunDocument:
+def run_document(run: Attempt) -> RunDocument:
     """Returns: RUN, as the README describes it."""
-    run = ranked.run
-    exception: ExceptionDocument | None = None
-    if run.exception_type is not None:
-        exception = {"type": run.exception_type, "message": run.exception_message or ""}
-    return {
-        "run_id": str(run.run_id),
-        "task_id": run.task_id,
-        "actor_name": run.actor_name,
-        "queue_name": run.queue_name,
-        "attempt": ranked.attempt,
-        "status": RunStatus(run.status),
-        "started_at": timestamp(run.started_at),
-        "finished_at": None if run.finished_at is None else timestamp(run.finished_at),
-        "duration_ms": run.duration_ms,
-        "collection_ms": run.collection_ms,
-        "peak_rss_bytes": run.peak_rss_bytes,
-        "hostname": run.hostname,
-        "pid": run.pid,
-        "exception": exception,
-        "overlapped_task_ids": list(run.overlapped_task_ids),
-        "pinned": run.pinned_at is not None,
-        "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
-        "href": Href(task_href(run.task_id)),
-    }
+    exception = run.exception_type and {"type": run.exception_type, "message": run.exception_message or ""}
+    return document_of(
+        RunDocument, run, exception=exception, pinned=run.pinned_at is not None, href=task_href(run.task_id)
+    )
 
 
 def absence(name: str, status: str, which: str = "this run") -> str:
@@ -197,18 +129,7 @@ def absence(name: str, status: str, which: str = "this run") -> str:
 
 def artifact_document(artifact: Artifact) -> ArtifactDocument:
     """Returns: ARTIFACT, as the README describes it."""
-    return {
-        "artifact_id": str(artifact.artifact_id),
-        "name": artifact.name,
-        "status": ArtifactStatus(artifact.status),
-        "reason": artifact.reason,
-        "filename": artifact.filename,
-        "media_type": artifact.media_type,
-        "stored_as": artifact.stored_as,
-        "size_bytes": artifact.size_bytes,
-        "sha256": artifact.sha256,
-        "expires_at": None if artifact.expires_at is None else timestamp(artifact.expires_at),
-    }
+    return document_of(ArtifactDocument, artifact)
 
 
 def runs_document(
@@ -237,17 +158,17 @@ def task_document(session: Session, task_id: str, limit: int, cursor: str | None
     return document
 
 
-def artifacts_document(session: Session, chosen: RankedRun, signer: Signer, base_url: str) -> ArtifactsDocument:
+def artifacts_document(session: Session, chosen: Attempt, signer: Signer, base_url: str) -> ArtifactsDocument:
     """Returns: The artifacts of one run with their URLs."""
-    artifacts = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
-    parent = parent_of(session, chosen.run)
+    artifacts = artifacts_of(session, [chosen.run_id])[chosen.run_id]
+    parent = parent_of(session, chosen)
     return {
         "urls": urls(artifacts, signer, base_url),
         "run": run_document(chosen),
-        "traceback": traceback_of(session, chosen.run.run_id),
+        "traceback": traceback_of(session, chosen.run_id),
         "artifacts": [artifact_document(artifact) for artifact in artifacts],
         "parent": None if parent is None else run_document(parent),
-        "children": [run_document(child) for child in children_of(session, chosen.run.run_id)],
+        "children": [run_document(child) for child in children_of(session, chosen.run_id)],
     }
 
 
@@ -266,35 +187,3 @@ def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[s
         for artifact in artifacts
         if artifact.status in DOWNLOADABLE_STATUSES
     }
-
-
-class Href(str):
-    """A path in a document, as it is where the web part is not mounted below another path."""
-
-    __slots__ = ()
-
-
-def actor_href(actor_name: str) -> str:
-    """Returns: The path of an actor."""
-    return f"/actors/{quote(actor_name, safe='', errors='replace')}/"
-
-
-def task_href(task_id: str) -> str:
-    """Returns: The path of a task; `profile_artifacts/` goes behind it."""
-    return f"/tasks/{quote(task_id, safe='', errors='replace')}/"
-
-
-def mounted(document: Any, mount: str) -> Any:
-    """Returns: A document in which every path begins with the one that the web part is mounted at."""
-    if isinstance(document, Href):
-        return mount + document
-    if isinstance(document, dict):
-        return {name: mounted(value, mount) for name, value in document.items()}
-    if isinstance(document, list):
-        return [mounted(value, mount) for value in document]
-    return document
-
-
-def timestamp(moment: datetime) -> str:
-    """Returns: RFC 3339 in UTC with microseconds and a Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

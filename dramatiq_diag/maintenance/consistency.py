@@ -11,11 +11,11 @@ from sqlalchemy import select, update
 
 from ..errors import BlobMissingError
 from ..statuses import ArtifactStatus
-from ..store.blobs.local import Found
+from ..store.blobs.base import Found
 from ..store.clock import Clock
 from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store
-from .cleanup import BATCH_SIZE, batched, delete_orphans, orphaned
+from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned
 
 #: A blob is put a moment before its row: one that has none and is younger than this is looked for again, in seconds,
 _YOUNG_S = 60.0

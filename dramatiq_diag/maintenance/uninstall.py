@@ -16,10 +16,11 @@ from ..errors import DiagnosticsError, StoreMismatchError
 from ..settings import Settings
 from ..spool.directory import Spool
 from ..store.adoption import VERSION_TABLE
-from ..store.blobs.local import BlobStore
-from ..store.database import check_schema, make_engine, translated
+from ..store.blobs import blob_store_of
+from ..store.database import make_engine, translated
+from ..store.migration import check_schema
 from ..store.models import Artifact, Base, StoreState, TaskRun
-from .cleanup import BATCH_SIZE, batched
+from .orphans import BATCH_SIZE, batched
 
 #: The files that are made in the data dir, besides directories; `-wal` and the like are SQLite's own.
 _KEY_FILE = "secret.key"
@@ -56,7 +57,7 @@ class Removal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._blobs = BlobStore(settings.blob_dir)
+        self._blobs = blob_store_of(settings)
         self._spool = Spool(settings)
 
     def look(self) -> Holdings:

@@ -46,6 +46,8 @@ class Choice:
     "The diagnosed run that sent the task, which passed on what is collected."
     capture_id: UUID | None = None
     "The capture that asked for it."
+    without_capture: Choice | None = None
+    "What is collected where that capture has no slot for the run; None without a capture."
 
 
 NOTHING = Choice()
@@ -130,7 +132,11 @@ class Selection:
         wanted = with_all(capture.diagnostics, self.allowed)
         captured = self._choose({**choice.request, **wanted}, "capture")
         return replace(
-            captured, denied={**choice.denied, **captured.denied}, requested=True, capture_id=capture.capture_id
+            captured,
+            denied={**choice.denied, **captured.denied},
+            requested=True,
+            capture_id=capture.capture_id,
+            without_capture=choice,
         )
 
     def _of_message(self, actor_name: str, wanted: Any) -> Choice | None:

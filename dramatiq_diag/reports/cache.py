@@ -12,7 +12,7 @@ from typing import BinaryIO
 from dramatiq.logging import get_logger
 
 from ..errors import BlobMissingError, StoreUnavailableError
-from ..store.blobs.local import BlobStore
+from ..store.blobs.base import BlobStore
 from ..store.models import Artifact
 from .errors import ReportError, UnknownFormatError
 from .formats import FORMATS, Form

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 from typing_extensions import TypedDict
 
-from ..documents.runs import RunDocument, absence, described
+from ..documents.fields import described
+from ..documents.runs import RunDocument, absence
 from ..errors import BlobMissingError, NotInstalledError
 from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.models import Artifact

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from dramatiq.logging import get_logger
 
 from ..errors import DiagnosticsError, StoreError
-from ..store.blobs.local import BlobStore
+from ..store.blobs.base import BlobStore
 from ..store.models import Artifact
 from . import process as rendering
 from .cache import blob_name_of, open_at_once, open_cached, render_to_cache

@@ -39,11 +39,15 @@ class Backlog:
         self._overflowed = False
         "Whether there are entries in the spool that come after those held."
         self._added = self._done = 0
-        self._news = False
         self._changed = threading.Condition(threading.Lock())
 
     def __len__(self) -> int:
         return self._added - self._done
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no run of the process goes on, and none waits to be saved or published."""
+        return not self._unsaved and not len(self)
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Takes entries that are whole. Past `MAX_HELD` it holds only those that the disk did not take."""
@@ -60,18 +64,7 @@ class Backlog:
                     self._done += 1
                 # Under the lock: `_find` must see each entry either as unsaved or as added, never as neither.
                 self._unsaved.discard(entry.run_id)
-            self._news = True
             self._changed.notify_all()
-
-    def wake(self) -> None:
-        """Ends the current or the next `wait_for_news`."""
-        self.add(())
-
-    def wait_for_news(self, timeout_s: float) -> None:
-        """Waits until something was added since it last returned."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._news, timeout_s)
-            self._news = False
 
     def wait_until_done(self, count: int, timeout_s: float) -> bool:
         """Waits until so many entries, of all that were ever added, are done. Returns: Whether they are."""

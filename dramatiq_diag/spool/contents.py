@@ -1,6 +1,6 @@
-"""What stands in the spool, whichever process made it: owners, their entries, and what cannot be used.
+"""Reads the spool, whichever process wrote it: owners, their entries, and what cannot be used.
 
-Whoever salvages trusts nothing in here: names are matched, links are not followed, lines are parsed one by one.
+A salvager trusts nothing in here: names are matched, links are not followed, lines are parsed one by one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import stat
 import uuid
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import SpoolError
+from ..runtime import directory_scan
 from ..runtime.loggers import get_logger
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
@@ -22,13 +24,29 @@ from .owner_state import STATE_FILE
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWNER_NAME = re.compile(_UUID)
-_FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<kind>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
+_FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<suffix>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
 
 #: Entries of a dead owner that are listed at once, about 180 bytes each, and the files that are looked at in one step.
 MAX_LISTED = 50_000
-_FILES_PER_STEP = 1000
+FILES_PER_STEP = 1000
 
-_File = tuple[uuid.UUID, str, os.stat_result]
+
+class File(NamedTuple):
+    """A regular file of our own pattern."""
+
+    run_id: uuid.UUID
+    suffix: str
+    status: os.stat_result
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it is an entry that a run was written to."""
+        return self.suffix == ENTRY_SUFFIX and self.status.st_size > EMPTY_BYTES
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is an entry that was only made beforehand; each process has a fixed number of them."""
+        return self.suffix == ENTRY_SUFFIX and self.status.st_size <= EMPTY_BYTES
 
 
 class SpoolContents:
@@ -36,18 +54,22 @@ class SpoolContents:
 
     Parameters:
       root: The spool directory.
+      max_listed: Entries of a dead owner that are listed at once.
+      files_per_step: Files that are looked at in one step of `batches`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, max_listed: int = MAX_LISTED, files_per_step: int = FILES_PER_STEP) -> None:
         self.logger = get_logger(__name__, type(self))
         self.root = root
         self.passed_over: dict[Path, OSError] = {}
         "Directories of the spool that could not be used so far, or that hold what is not ours, and what is wrong."
+        self._max_listed = max_listed
+        self._files_per_step = files_per_step
 
     def written_at(self, *owners: Path) -> list[float]:
         """Returns: When each entry of these owners, or of all, was last written to, in seconds since the epoch."""
         found = (file for owner in owners or self.owners() for file in self.files(owner))
-        return [status.st_mtime for _, kind, status in found if _is_used(kind, status)]
+        return [file.status.st_mtime for file in found if file.is_used]
 
     def dead_owners(self) -> Iterator[Path]:
         """Yields the directory of each owner that died, locked until the next step, so that one salvager has it."""
@@ -64,6 +86,26 @@ class SpoolContents:
             finally:
                 lock.close()
 
+    def living_owners(self) -> list[Path]:
+        """Returns: The directories of processes that are running."""
+        dead = {*self.dead_owners()}
+        return [owner for owner in self.owners() if owner not in dead]
+
+    def owners(self) -> list[Path]:
+        """Returns: The directories of all owners, living and dead."""
+        owners = []
+        try:
+            for match, status in directory_scan.scan(self.root, _OWNER_NAME):
+                if stat.S_ISDIR(status.st_mode):
+                    owners.append(self.root / match[0])
+                else:
+                    self._pass_over(self.root / match[0], NotADirectoryError(errno.ENOTDIR, "Not a directory"))
+        except (FileNotFoundError, NotADirectoryError):  # Where that is wrong, `open` says so.
+            return []
+        except OSError as error:
+            self._pass_over(self.root, error)
+        return owners
+
     def entries(self, owner: Path, count: int, *, but: Container[uuid.UUID] = ()) -> list[Entry]:
         """Returns: The oldest entries of an owner that a run was written to, oldest first.
 
@@ -76,14 +118,19 @@ class SpoolContents:
           SpoolError: When the directory cannot be read.
         """
         try:
-            return [Entry(owner, run_id) for _, run_id in heapq.nsmallest(count, self._used(owner, but))]
+            used = (
+                (file.status.st_mtime_ns, file.run_id)
+                for file in self._files(owner)
+                if file.is_used and file.run_id not in but
+            )
+            return [Entry(owner, run_id) for _, run_id in heapq.nsmallest(count, used)]
         except OSError as error:
             raise SpoolError(f"The spool directory {owner} cannot be read: {error.strerror or error}") from error
 
     def batches(self, owner: Path, count: int, *, but: Container[uuid.UUID] = ()) -> Iterator[list[Entry]]:
         """Yields all entries of a dead owner, oldest first. Each step takes a moment only.
 
-        The directory is listed once for each `MAX_LISTED` entries. What was yielded before is expected to be removed,
+        The directory is listed once for each `max_listed` entries. What was yielded before is expected to be removed,
         or to be in *but*, when it is listed again. While it is listed, empty batches are yielded.
 
         Parameters:
@@ -96,24 +143,26 @@ class SpoolContents:
             found: list[tuple[int, uuid.UUID]] = []
             is_complete = True
             try:
-                for number, (run_id, kind, status) in enumerate(self._files(owner), 1):
-                    if _is_used(kind, status) and run_id not in but:
-                        found.append((status.st_mtime_ns, run_id))
-                    if len(found) == 2 * MAX_LISTED:
-                        is_complete = _cut_to_oldest(found)
-                    if number % _FILES_PER_STEP == 0:
+                for number, file in enumerate(self._files(owner), 1):
+                    if file.is_used and file.run_id not in but:
+                        found.append((file.status.st_mtime_ns, file.run_id))
+                    if len(found) == 2 * self._max_listed:
+                        is_complete = self._cut_to_oldest(found)
+                    if number % self._files_per_step == 0:
                         yield []
             except OSError as error:
                 self._pass_over(owner, error)
                 return
-            is_complete &= _cut_to_oldest(found)
+            is_complete &= self._cut_to_oldest(found)
             for start in range(0, len(found), count):
                 yield [Entry(owner, run_id) for _, run_id in found[start : start + count]]
 
-    def _used(self, owner: Path, but: Container[uuid.UUID]) -> Iterator[tuple[int, uuid.UUID]]:
-        for run_id, kind, status in self._files(owner):
-            if _is_used(kind, status) and run_id not in but:
-                yield status.st_mtime_ns, run_id
+    def _cut_to_oldest(self, found: list[tuple[int, uuid.UUID]]) -> bool:
+        """Sorts by age, and keeps as many as are listed at once. Returns: Whether these are all."""
+        found.sort()
+        is_complete = len(found) <= self._max_listed
+        del found[self._max_listed :]
+        return is_complete
 
     def remove_abandoned(self, before: float, *, dry_run: bool = False) -> Iterator[int]:
         """Removes what dead owners left and nobody salvaged. Yields the bytes of each entry.
@@ -123,35 +172,35 @@ class SpoolContents:
           dry_run: Whether to yield only.
         """
         for owner in self.dead_owners():
-            runs: dict[uuid.UUID, list[tuple[str, os.stat_result]]] = {}
-            for run_id, kind, status in self.files(owner):
-                runs.setdefault(run_id, []).append((kind, status))
+            runs: dict[uuid.UUID, list[File]] = {}
+            for file in self.files(owner):
+                runs.setdefault(file.run_id, []).append(file)
             for run_id, files in runs.items():
-                if max(status.st_mtime for _, status in files) >= before:
+                if max(file.status.st_mtime for file in files) >= before:
                     continue
-                if not dry_run and not self._removed(Entry(owner, run_id), [kind for kind, _ in files]):
+                if not dry_run and not self._removed(Entry(owner, run_id), [file.suffix for file in files]):
                     continue
-                if any(status.st_size > EMPTY_BYTES for _, status in files):  # Not one that was only made beforehand.
-                    yield sum(status.st_size for _, status in files)
+                if any(file.status.st_size > EMPTY_BYTES for file in files):  # Not one that was only made beforehand.
+                    yield sum(file.status.st_size for file in files)
             if not dry_run:
                 self.remove_owner(owner)
 
-    def _removed(self, entry: Entry, kinds: Iterable[str]) -> bool:
+    def _removed(self, entry: Entry, suffixes: Iterable[str]) -> bool:
         try:
-            entry.remove(kinds)
+            entry.remove(suffixes)
         except OSError as error:
             self._pass_over(entry.owner, error)
             return False
         return True
 
     def remove_owner(self, owner: Path) -> None:
-        """Removes an owner's files that no entry speaks for, and the directory if nothing else is left."""
+        """Removes an owner's files that belong to no entry, and the directory if nothing else is left."""
         try:
             files = list(self._files(owner))
-            with_entry = {run_id for run_id, kind, status in files if _is_used(kind, status)}
-            for run_id, kind, _ in files:
-                if run_id not in with_entry:
-                    (owner / f"{run_id}.{kind}").unlink(missing_ok=True)
+            with_entry = {file.run_id for file in files if file.is_used}
+            for file in files:
+                if file.run_id not in with_entry:
+                    (owner / f"{file.run_id}.{file.suffix}").unlink(missing_ok=True)
             if not with_entry:
                 for name in (STATE_FILE, LOCK_FILE):
                     (owner / name).unlink(missing_ok=True)
@@ -164,63 +213,23 @@ class SpoolContents:
             else:
                 self._pass_over(owner, error)
 
-    def living_owners(self) -> list[Path]:
-        """Returns: The directories of processes that are running."""
-        dead = {*self.dead_owners()}
-        return [owner for owner in self.owners() if owner not in dead]
-
-    def owners(self) -> list[Path]:
-        """Returns: The directories of all owners, living and dead."""
-        try:
-            with os.scandir(self.root) as entries:
-                named = [entry for entry in entries if _OWNER_NAME.fullmatch(entry.name)]
-        except (FileNotFoundError, NotADirectoryError):  # Where that is wrong, `open` says so.
-            return []
-        except OSError as error:
-            self._pass_over(self.root, error)
-            return []
-        owners = []
-        for entry in named:
-            owner = self.root / entry.name
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    owners.append(owner)
-                elif os.path.lexists(owner):
-                    self._pass_over(owner, NotADirectoryError(errno.ENOTDIR, "Not a directory"))
-            except OSError as error:
-                self._pass_over(owner, error)
-        return owners
-
-    def files(self, owner: Path) -> Iterator[_File]:
-        """Yields what `_files` does; an owner that cannot be read is passed over."""
+    def files(self, owner: Path) -> Iterator[File]:
+        """Yields the files of an owner; one that cannot be read is passed over."""
         try:
             yield from self._files(owner)
         except OSError as error:
             self._pass_over(owner, error)
 
-    def _files(self, owner: Path) -> Iterator[_File]:
-        """Yields run id, kind and status of each regular file of our own pattern; files that vanish are left out.
-
-        Raises:
-          OSError: When the directory cannot be read.
-        """
+    def _files(self, owner: Path) -> Iterator[File]:
+        """Yields the files of an owner. Raises: OSError when the directory cannot be read."""
         try:
-            entries = os.scandir(owner)
+            for match, status in directory_scan.scan(owner, _FILE_NAME):
+                if stat.S_ISREG(status.st_mode):
+                    yield File(uuid.UUID(match["run"]), match["suffix"], status)
+                else:
+                    self._pass_over(owner, OSError(errno.EINVAL, f"{match[0]} is not a regular file"))
         except FileNotFoundError:  # Its owner, or another salvager, removed it meanwhile.
             return
-        with entries:
-            for entry in entries:
-                match = _FILE_NAME.fullmatch(entry.name)
-                if match is None:
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    yield uuid.UUID(match["run"]), match["kind"], status
-                else:
-                    self._pass_over(owner, OSError(errno.EINVAL, f"{entry.name} is not a regular file"))
 
     def _pass_over(self, path: Path, error: OSError) -> None:
         """Notes what cannot be used, and says so the first time."""
@@ -237,21 +246,3 @@ def remedy_for(error: OSError) -> str:
             "Once no worker uses the old directory, move what is in it there and run: dramatiq-diag recover"
         )
     return "Change the owner of it to the worker's user, or run `dramatiq-diag recover` as its owner; or remove it."
-
-
-def _is_used(kind: str, status: os.stat_result) -> bool:
-    """Returns: Whether it is an entry, and not one that was only made beforehand."""
-    return kind == ENTRY_SUFFIX and status.st_size > EMPTY_BYTES
-
-
-def is_ready(kind: str, status: os.stat_result) -> bool:
-    """Returns: Whether it is an entry that was only made beforehand; each process has a fixed number of them."""
-    return kind == ENTRY_SUFFIX and status.st_size <= EMPTY_BYTES
-
-
-def _cut_to_oldest(found: list[tuple[int, uuid.UUID]]) -> bool:
-    """Sorts by age, and keeps the `MAX_LISTED` oldest. Returns: Whether these are all."""
-    found.sort()
-    is_complete = len(found) <= MAX_LISTED
-    del found[MAX_LISTED:]
-    return is_complete

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ..errors import RunRefusedError, SpoolError
 from ..runtime.loggers import get_logger
-from ..store.store import FinishedRun, Store
+from ..store.records import FinishedRun
+from ..store.store import Store
 from .directory import Spool
 from .entry import Entry
-from .reader import artifact_kinds, read_finished_run
+from .reader import file_suffixes, read_finished_run
 
 #: Runs published in one transaction.
 BATCH_SIZE = 100
@@ -65,13 +66,13 @@ class Delivery:
 
     Parameters:
       spool: Where the entries are.
-      opened_store: Gives the store, open. Raises: StoreError.
+      store: The store.
     """
 
-    def __init__(self, spool: Spool, opened_store: Callable[[], Store]) -> None:
+    def __init__(self, spool: Spool, store: Store) -> None:
         self.logger = get_logger(__name__, type(self))
         self.spool = spool
-        self._opened_store = opened_store
+        self._store = store
         self.refused: set[uuid.UUID] = set()
         "Entries that are not to be tried again: they cannot be published, or were and cannot be removed."
         self._warned: set[Path] = set()
@@ -91,23 +92,22 @@ class Delivery:
           StoreError: When the store cannot be used.
           SpoolError: When the process lacks what it takes to read the spool.
         """
-        store = self._opened_store()
         read: list[tuple[Entry, FinishedRun]] = []
         held_bytes = 0
         for entry, bundle in self._read(entries, settled):
             read.append((entry, bundle))
             held_bytes += bundle.held_bytes
             if held_bytes >= _BATCH_BYTES:
-                self._publish(store, read, settled)
+                self._publish(read, settled)
                 read, held_bytes = [], 0
-        self._publish(store, read, settled)
+        self._publish(read, settled)
 
-    def _publish(self, store: Store, read: Sequence[tuple[Entry, FinishedRun]], settled: Settled) -> None:
+    def _publish(self, read: Sequence[tuple[Entry, FinishedRun]], settled: Settled) -> None:
         """Publishes entries that were read, in one transaction, and removes them. As `deliver` otherwise."""
         if not read:
             return
         try:
-            store.publish([bundle for _, bundle in read])
+            self._store.publish([bundle for _, bundle in read])
         except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
             if _says_nothing_about_the_entry(error):
                 raise SpoolError(f"The spool cannot be read: {error}.") from error
@@ -190,7 +190,7 @@ class Delivery:
 
     def _discard(self, entry: Entry, bundle: FinishedRun) -> None:
         try:
-            self.spool.discard(entry, artifact_kinds(bundle))
+            self.spool.discard(entry, file_suffixes(bundle))
         except OSError as error:
             self._not_removed(entry, error)
 

@@ -5,7 +5,7 @@
     <spool>/<owner>/<run id>.entry          JSON lines: the run's start, pieces of text artifacts, its end
     <spool>/<owner>/<run id>.<artifact>     the file of an artifact that is not text by the line
 
-What stands in it is read by `spool_contents`; here is what a process does with a directory of its own.
+`contents` reads the spool; here a process makes, measures and gives up its own directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from ..errors import SpoolError
 from ..runtime.memory_state import MemoryState
 from ..settings import Settings
-from .contents import SpoolContents, is_ready
+from .contents import FILES_PER_STEP, MAX_LISTED, SpoolContents
 from .entry import Entry
 from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
 from .owner_state import StateFile
@@ -40,10 +40,13 @@ class Spool(SpoolContents):
 
     Parameters:
       settings: Where the spool is, and how large it may grow.
+      max_listed, files_per_step: See `SpoolContents`.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings.spool)
+    def __init__(
+        self, settings: Settings, *, max_listed: int = MAX_LISTED, files_per_step: int = FILES_PER_STEP
+    ) -> None:
+        super().__init__(settings.spool, max_listed=max_listed, files_per_step=files_per_step)
         self.max_bytes = settings.spool_max_bytes
         self.owner: Path | None = None
         "This process's own directory, once it is open."
@@ -154,12 +157,12 @@ class Spool(SpoolContents):
             return False
         return True
 
-    def discard(self, entry: Entry, kinds: Iterable[str]) -> None:
-        """Removes an entry that was published, with its files of these kinds. Raises: OSError."""
+    def discard(self, entry: Entry, suffixes: Iterable[str]) -> None:
+        """Removes an entry that was published, with its files of these suffixes. Raises: OSError."""
         if entry.owner != self.owner or len(self._ready) >= _MAX_READY:
-            entry.remove(kinds)
+            entry.remove(suffixes)
             return
-        entry.remove_files(kinds)
+        entry.remove_files(suffixes)
         with suppress(FileNotFoundError):  # Someone removed it.
             self._ready.append(entry.recycled())
 
@@ -171,7 +174,7 @@ class Spool(SpoolContents):
     def measure(self) -> int:
         """Adds up what the files of runs take on the disk and sets `full`. Returns: The bytes."""
         found = (file for owner in self.owners() for file in self.files(owner))
-        size_bytes = sum(_disk_bytes(status) for _, kind, status in found if not is_ready(kind, status))
+        size_bytes = sum(_disk_bytes(file.status) for file in found if not file.is_ready)
         self.full = size_bytes > self.max_bytes
         return size_bytes
 

@@ -1,44 +1,24 @@
-"""One run's entry in the spool."""
+"""The entry of one run in the spool: it takes what the run writes, and keeps in memory what the disk does not take."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic_core import to_json
-
-from ..runtime.bounded_reading import contains, lines, read_up_to
+from ..runtime.bounded_reading import contains
+from .lines import LIMITS, MAX_LINE_BYTES, TOO_LARGE, Limits, cut_record, encode, parse, read_ends, read_lines
+from .schema import Record
 
 ENTRY_SUFFIX = "entry"
 
 #: An entry of this size, or smaller, is of no run yet. One byte is left when it is emptied: a file that was cut to
 #: nothing is written to the disk at once when it is closed, at least by ext4, and most entries do not live so long.
 EMPTY_BYTES = 1
-
-#: The most that the texts of one run may take in its entry, in bytes: what comes after that is left out.
-MAX_TEXT_BYTES = 256 * 1024**2
-
-#: The same for what is kept in memory of one run, because the disk does not take it.
-MAX_MEMORY_BYTES = 1024**2
-
-#: A line longer than this is left out when an entry is read, in bytes. A record of the log takes half of it at most.
-MAX_LINE_BYTES = 1024**2
-
-#: Of an entry longer than both together its beginning and its end are read, in bytes. Older versions wrote entries that
-#: were larger than `MAX_TEXT_BYTES`: 350 MiB for a task of 24 hours.
-_HEAD_BYTES = 512 * 1024**2
-_TAIL_BYTES = 1024**2
-
-Record = dict[str, Any]
-
-_TOO_LARGE: Record = {"cut": "Its entry in the spool was too large to be read as a whole."}
 
 
 class Entry:
@@ -47,11 +27,12 @@ class Entry:
     Parameters:
       owner: The directory it stands in.
       run_id: The run's id, which names its files.
+      limits: How much of it is written, kept in memory, and read.
     """
 
     _descriptor = -1
 
-    def __init__(self, owner: Path, run_id: uuid.UUID) -> None:
+    def __init__(self, owner: Path, run_id: uuid.UUID, limits: Limits = LIMITS) -> None:
         self.owner = owner
         self.run_id = run_id
         self.error: OSError | None = None
@@ -61,6 +42,7 @@ class Entry:
         self._tried: tuple[int, bytes] | None = None
         "How many of the lines held back are being written, and what that is."
         self._unwritten: list[bytes] = []
+        self._limits = limits
         self.memory_bytes = 0
         "Bytes of it that are in memory alone, because the disk did not take them."
         self.is_declined = False
@@ -90,7 +72,7 @@ class Entry:
         Raises:
           OSError: When that cannot be done; the entry may be empty by then.
         """
-        entry = Entry(self.owner, uuid.uuid4())
+        entry = Entry(self.owner, uuid.uuid4(), self._limits)
         flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._prefix + ENTRY_SUFFIX, flags)
         try:
@@ -103,7 +85,7 @@ class Entry:
         return entry
 
     def append(self, *records: Record) -> None:
-        """Appends records in one write, or with the next `write` while they are held back.
+        """Appends records in one write, or with the next `flush` while they are held back.
 
         What the disk does not take is kept in memory and published from there. An empty line goes before each record,
         so that one which a full disk tore spoils no other.
@@ -113,11 +95,12 @@ class Entry:
         """
         lines, is_cut = [], self._is_cut
         for record in records:
-            line = b"\n%b\n" % _encode(record)
+            line = b"\n%b\n" % encode(record)
             if "to" in record and not self._has_room(len(line)):
                 if is_cut:
                     continue
-                line, is_cut = b"\n%b\n" % _encode(_cut_record(self._text_bytes > MAX_TEXT_BYTES)), True
+                cut = cut_record(self._limits, is_large=self._text_bytes > self._limits.text)
+                line, is_cut = b"\n%b\n" % encode(cut), True
             lines.append(line)
         held = self._held
         if held is None:
@@ -129,7 +112,7 @@ class Entry:
     def _has_room(self, size_bytes: int) -> bool:
         """Returns: Whether a text is to be written; the first one that is not has a record with the reason instead."""
         self._text_bytes += size_bytes
-        return self._text_bytes <= MAX_TEXT_BYTES and self.memory_bytes + size_bytes <= MAX_MEMORY_BYTES
+        return self._text_bytes <= self._limits.text and self.memory_bytes + size_bytes <= self._limits.memory
 
     def _put(self, lines: list[bytes]) -> None:
         data = b"".join(lines)
@@ -145,7 +128,7 @@ class Entry:
         self.memory_bytes += sum(map(len, lines))
 
     def buffer(self) -> None:
-        """Holds back what is appended, until `write`: each write lets go of the GIL, and may wait to have it again."""
+        """Holds back what is appended, until `flush`: each write lets go of the GIL, and may wait to have it again."""
         if self._held is None:
             self._held = []
 
@@ -189,7 +172,7 @@ class Entry:
         descriptor, self._descriptor = self._descriptor, -1
         with open(descriptor, "rb") as file:
             if os.fstat(descriptor).st_nlink == 0:
-                data = _read_ends(file)
+                data = read_ends(file, self._limits)
                 self._unwritten.insert(0, data)
                 self.memory_bytes += len(data)
 
@@ -198,48 +181,48 @@ class Entry:
         """Whether some of it is in memory alone, because the disk did not take it."""
         return bool(self._unwritten)
 
-    def path(self, kind: str) -> Path:
+    def path(self, suffix: str) -> Path:
         """Returns: Where the file of an artifact is to be written."""
-        return Path(self._prefix + kind)
+        return Path(self._prefix + suffix)
 
-    def write_file(self, kind: str, text: str | Iterable[str]) -> None:
+    def write_file(self, suffix: str, text: str | Iterable[str]) -> None:
         """Writes a file, whole or not at all; one that is there is replaced.
 
         Parameters:
-          kind: Which file.
+          suffix: Which file.
           text: What goes into it, as one text or in pieces.
 
         Raises:
           OSError: When it cannot be written.
         """
-        temporary = f"{self._prefix}{kind.partition('.')[0]}.tmp"
+        temporary = f"{self._prefix}{suffix.partition('.')[0]}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
                 file.writelines([text] if isinstance(text, str) else text)
-            os.rename(temporary, self._prefix + kind)
+            os.rename(temporary, self._prefix + suffix)
         except OSError:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(temporary)
             raise
 
-    def open(self, kind: str) -> BinaryIO:
+    def open(self, suffix: str) -> BinaryIO:
         """Opens the file of an artifact, and nothing but a regular file. Raises: OSError."""
-        descriptor = os.open(self._prefix + kind, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(self._prefix + suffix, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(f"{self.path(kind)} is not a regular file")
+            raise OSError(f"{self.path(suffix)} is not a regular file")
         return open(descriptor, "rb")
 
-    def size_bytes(self, kind: str) -> int:
+    def size_bytes(self, suffix: str) -> int:
         """Returns: The size of the file of an artifact; 0 where there is no regular file."""
         try:
-            status = os.lstat(self._prefix + kind)
+            status = os.lstat(self._prefix + suffix)
         except (FileNotFoundError, NotADirectoryError):
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[dict[str, Any]]:
         """Yields the records that can be read; torn and foreign lines are passed over.
 
         Where something else had to be left out comes a record `cut`, with the reason.
@@ -249,76 +232,24 @@ class Entry:
         """
         try:
             with self.open(ENTRY_SUFFIX) as file:
-                for line in _lines_of(file):
+                for line in read_lines(file, self._limits):
                     if line is None:
-                        yield _TOO_LARGE
-                    elif line and isinstance(record := _parse(line), dict):
+                        yield TOO_LARGE
+                    elif (record := parse(line)) is not None:
                         yield record
         except (FileNotFoundError, NotADirectoryError):
             if not self._unwritten:
                 raise
         for data in self._unwritten:
-            yield from (record for line in data.split(b"\n") if line and isinstance(record := _parse(line), dict))
+            yield from filter(None, map(parse, data.split(b"\n")))
 
-    def remove(self, kinds: Iterable[str]) -> None:
+    def remove(self, suffixes: Iterable[str]) -> None:
         """Removes files, the entry itself last: until then it can be published again. Raises: OSError."""
-        self.remove_files(kind for kind in kinds if kind != ENTRY_SUFFIX)
+        self.remove_files(suffix for suffix in suffixes if suffix != ENTRY_SUFFIX)
         self.remove_files([ENTRY_SUFFIX])
 
-    def remove_files(self, kinds: Iterable[str]) -> None:
+    def remove_files(self, suffixes: Iterable[str]) -> None:
         """Removes files of artifacts. Raises: OSError."""
-        for kind in kinds:
+        for suffix in suffixes:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(self._prefix + kind)
-
-
-def _encode(record: Record) -> bytes:
-    try:
-        return to_json(record)  # Takes a third of the time of `json.dumps`, right after a task that had the caches.
-    except ValueError:  # A text that is no Unicode, most likely; the other escapes it.
-        return json.dumps(record, default=_text_of).encode()
-
-
-def _text_of(value: object) -> str:
-    if isinstance(value, datetime | uuid.UUID):
-        return str(value)
-    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
-
-
-def _cut_record(is_large: bool) -> Record:
-    if is_large:
-        return {"cut": f"The spool keeps {MAX_TEXT_BYTES} bytes of the texts of a run; the rest was left out."}
-    kept = f"The disk took nothing more, and {MAX_MEMORY_BYTES} bytes of a run are kept in memory"
-    return {"cut": f"{kept}; the rest of its texts was left out."}
-
-
-def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
-    """Yields the lines of an entry; None where some were left out."""
-    size_bytes = os.fstat(file.fileno()).st_size
-    if size_bytes <= _HEAD_BYTES + _TAIL_BYTES:
-        yield from lines(file, MAX_LINE_BYTES, size_bytes)
-        return
-    yield from lines(file, MAX_LINE_BYTES, _HEAD_BYTES)
-    yield None
-    file.seek(size_bytes - _TAIL_BYTES)
-    file.readline(MAX_LINE_BYTES)  # The end of a line.
-    yield from lines(file, MAX_LINE_BYTES, _TAIL_BYTES)
-
-
-def _read_ends(file: BinaryIO) -> bytes:
-    """Returns: All lines of an entry, or the first and the last of a large one."""
-    size_bytes = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if size_bytes <= MAX_MEMORY_BYTES:
-        return read_up_to(file, size_bytes)
-    half_bytes = MAX_MEMORY_BYTES // 2
-    head = read_up_to(file, half_bytes)
-    file.seek(size_bytes - half_bytes)
-    return b"\n".join((head, _encode(_cut_record(False)), read_up_to(file, half_bytes)))
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+                os.unlink(self._prefix + suffix)

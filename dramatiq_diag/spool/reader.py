@@ -1,194 +1,102 @@
-"""From a spool entry to what is published; it trusts nothing that the entry says."""
+"""Makes a finished run of a spool entry. It trusts nothing that the entry says."""
 
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, BinaryIO
+from typing import Any, BinaryIO
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from ..collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, checkpoint_name
+from ..collectors.base import checkpoint_name
 from ..errors import SpoolError
 from ..runtime.bounded_reading import PIECE_BYTES, PiecesFile
 from ..runtime.memory_state import MemoryState
-from ..runtime.tracebacks import MAX_LENGTH
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
-from ..store.store import ArtifactRecord, FinishedRun, RunRecord
-from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry, Record
+from ..store.records import ArtifactRecord, FinishedRun, RunRecord
+from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .owner_state import read_state
-from .schema import MAX_OVERLAPPED, cut_id
-
-_Name = Annotated[str, Field(pattern=f"^{ARTIFACT_NAME_PATTERN}$")]
-_Filename = Annotated[str, Field(pattern=f"^{FILENAME_PATTERN}$")]
-_Count = Annotated[int, Field(ge=0, le=2**62)]
-
-#: The ids of the tasks that ran beside; older versions wrote them in full.
-_Beside = Annotated[list[Annotated[str, AfterValidator(cut_id)]], AfterValidator(lambda ids: ids[:MAX_OVERLAPPED])]
+from .schema import MAX_ARTIFACTS, MAX_OVERLAPPED, Call, Declared, End, Record, RunIdentity, Start
 
 #: The texts of a run that are held until it is published, in characters; longer ones are read again then.
 _MAX_HELD_LENGTH = 64 * 1024
 
-#: An entry has records of so many artifacts at most, as its start may declare as many.
-_MAX_ARTIFACTS = 100
-
-
-class _Declared(BaseModel):
-    name: _Name
-    filename: _Filename
-    media_type: Annotated[str, Field(pattern=f"^{MEDIA_TYPE_PATTERN}$")]
-    stored_as: _Filename | None = None
-
-
-class _Start(BaseModel):
-    run_id: uuid.UUID
-    task_id: str
-    actor_name: str
-    queue_name: str
-    started_at: AwareDatetime
-    hostname: str
-    pid: _Count
-    parent_run_id: uuid.UUID | None = None
-    capture_id: uuid.UUID | None = None
-    artifacts: Annotated[list[_Declared], Field(max_length=_MAX_ARTIFACTS)]
-
-
-class _Called(BaseModel):
-    started_at: AwareDatetime
-    collection_ms: FiniteFloat
-
-
-class _End(BaseModel):
-    status: RunStatus
-    started_at: AwareDatetime | None = None
-    finished_at: AwareDatetime
-    duration_ms: FiniteFloat
-    collection_ms: FiniteFloat | None = None
-    peak_rss_bytes: _Count | None = None
-    exception_type: str | None = None
-    exception_message: str | None = None
-    overlapped_task_ids: _Beside = []
-
-
-class _Outcome(BaseModel):
-    artifact: _Name
-    status: ArtifactStatus
-    reason: str
-
-
-class _Text(BaseModel):
-    to: _Name
-    text: str
-    peak_rss_bytes: _Count | None = None
-
-
-class _Neighbours(BaseModel):
-    beside: _Beside
-
-
-class _Peak(BaseModel):
-    peak: _Count
-
-
-class _Look(BaseModel):
-    """What versions before `owner.state` wrote once a second."""
-
-    vitals: MemoryState
-    overlapped_task_ids: _Beside
-
-
-class _Cut(BaseModel):
-    cut: Annotated[str, Field(max_length=500)]
-
-
-class _Verdict(BaseModel):
-    dropped: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
-
-
-class _Traceback(BaseModel):
-    traceback: Annotated[str, Field(max_length=MAX_LENGTH)]
+_RECORD = TypeAdapter(Record)
 
 
 class _Contents:
-    """What the records of an entry say, put together; its memory does not grow with the entry."""
+    """The valid records of an entry, put together. Its memory does not grow with the entry."""
 
     def __init__(self, entry: Entry) -> None:
-        self.start: _Start | None = None
-        self.called: _Called | None = None
-        self.end: _End | None = None
-        self.outcomes: dict[str, _Outcome] = {}
+        self.start: Start | None = None
+        self.called: Call | None = None
+        self.end: End | None = None
+        self.outcomes: dict[str, tuple[ArtifactStatus, str]] = {}
+        "Name of an artifact -> its status, and the reason."
         self.texts: dict[str, list[str]] = {}
-        "Name of an artifact -> its pieces; none of them where `are_held` is not so."
+        "Name of an artifact -> its pieces; no pieces once `are_held` is False."
         self.are_held = True
         self.held_bytes = 0
         self.peak_rss_bytes: int | None = None
-        self.last_look: MemoryState | None = None
-        self.beside: list[str] = []
+        self.last_state: MemoryState | None = None
+        self.overlapped: list[str] = []
         self.traceback: str | None = None
-        self.verdict: _Verdict | None = None
+        self.unmet_rules: list[str] | None = None
         self.cut: str | None = None
-        "Why texts are not whole."
+        "The reason why texts are not whole."
         self.is_empty = True
         for record in entry.records():
             self.is_empty = False
-            self._add(record)
+            try:
+                self._add(_RECORD.validate_python(record))
+            except (ValidationError, KeyError):  # A line that is not ours counts as one that a full disk tore.
+                continue
 
     def _add(self, record: Record) -> None:
-        try:
-            if "to" in record:
-                self._add_text(_Text.model_validate(record))
-            elif "artifact" in record:
-                outcome = _Outcome.model_validate(record)
-                if len(self.outcomes) < _MAX_ARTIFACTS or outcome.artifact in self.outcomes:
-                    self.outcomes[outcome.artifact] = outcome
-            elif "run" in record:
-                self.start = _Start.model_validate(record["run"])
-            elif "called" in record:
-                self.called = _Called.model_validate(record["called"])
-            elif "peak" in record:
-                self.note_peak(_Peak.model_validate(record).peak)
-            elif "beside" in record:
-                self._add_neighbours(_Neighbours.model_validate(record).beside)
-            elif "vitals" in record:
-                look = _Look.model_validate(record)
-                self.last_look = look.vitals
-                self.note_peak(look.vitals.rss_bytes)
-                self._add_neighbours(look.overlapped_task_ids)
-            elif "traceback" in record:
-                self.traceback = _Traceback.model_validate(record).traceback
-            elif "dropped" in record:
-                self.verdict = _Verdict.model_validate(record)
-            elif "cut" in record:
-                self.cut = _Cut.model_validate(record).cut
-            elif "end" in record:
-                self.end = _End.model_validate(record["end"])
-                self.note_peak(self.end.peak_rss_bytes)
-        except ValidationError:  # A line that is not ours counts as one that a full disk tore.
-            return
+        """Raises: KeyError for a record of which a part is missing."""
+        if "to" in record:
+            self._add_text(record["to"], record["text"])
+            self.note_peak(record.get("peak_rss_bytes"))
+        elif "artifact" in record:
+            if len(self.outcomes) < MAX_ARTIFACTS or record["artifact"] in self.outcomes:
+                self.outcomes[record["artifact"]] = record["status"], record["reason"]
+        elif "vitals" in record:
+            self._add_overlapped(record["overlapped_task_ids"])
+            self.last_state = record["vitals"]
+            self.note_peak(self.last_state.rss_bytes)
+        elif "beside" in record:
+            self._add_overlapped(record["beside"])
+        elif "end" in record:
+            self.end = record["end"]
+            self.note_peak(self.end.get("peak_rss_bytes"))
+        self.note_peak(record.get("peak"))
+        self.start = record.get("run", self.start)
+        self.called = record.get("called", self.called)
+        self.traceback = record.get("traceback", self.traceback)
+        self.unmet_rules = record.get("dropped", self.unmet_rules)
+        self.cut = record.get("cut", self.cut)
 
     def note_peak(self, rss_bytes: int | None) -> None:
         if rss_bytes is not None:
             self.peak_rss_bytes = max(self.peak_rss_bytes or 0, rss_bytes)
 
-    def _add_text(self, piece: _Text) -> None:
-        if piece.to not in self.texts and len(self.texts) >= _MAX_ARTIFACTS:
+    def _add_text(self, name: str, text: str) -> None:
+        if name not in self.texts and len(self.texts) >= MAX_ARTIFACTS:
             return
-        pieces = self.texts.setdefault(piece.to, [])
-        self.note_peak(piece.peak_rss_bytes)
+        pieces = self.texts.setdefault(name, [])
         if not self.are_held:
             return
-        self.held_bytes += len(piece.text)
+        self.held_bytes += len(text)
         if self.held_bytes <= _MAX_HELD_LENGTH:
-            pieces.append(piece.text)
+            pieces.append(text)
             return
         self.are_held, self.held_bytes = False, 0
         self.texts = {name: [] for name in self.texts}
 
-    def _add_neighbours(self, task_ids: list[str]) -> None:
-        self.beside = list(dict.fromkeys((*self.beside, *task_ids)))[:MAX_OVERLAPPED]
+    def _add_overlapped(self, task_ids: list[str]) -> None:
+        self.overlapped = list(dict.fromkeys((*self.overlapped, *task_ids)))[:MAX_OVERLAPPED]
 
 
 def read_finished_run(entry: Entry) -> FinishedRun | None:
@@ -203,25 +111,19 @@ def read_finished_run(entry: Entry) -> FinishedRun | None:
     """
     contents = _Contents(entry)
     start = contents.start
-    if start is None or start.run_id != entry.run_id:
+    if start is None or start["run_id"] != entry.run_id:
         if contents.is_empty and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    end = _cut_short(entry, contents) if contents.end is None else contents.end
-    ended = {**dict(end), "started_at": end.started_at or start.started_at, "peak_rss_bytes": contents.peak_rss_bytes}
-    run = RunRecord(
-        run_id=start.run_id,
-        task_id=start.task_id,
-        actor_name=start.actor_name,
-        queue_name=start.queue_name,
-        hostname=start.hostname,
-        pid=start.pid,
-        parent_run_id=start.parent_run_id,
-        capture_id=start.capture_id,
-        exception_traceback=contents.traceback,
-        **ended,
-    )
-    artifacts = [_artifact(entry, contents, declared) for declared in start.artifacts]
+    end = _cut_short(entry, contents, start) if contents.end is None else contents.end
+    known: dict[str, Any] = {
+        **{name: start.get(name) for name in RunIdentity.__annotations__},
+        **end,
+        "started_at": end.get("started_at") or start["started_at"],
+        "peak_rss_bytes": contents.peak_rss_bytes,
+    }
+    run = RunRecord(**known, exception_traceback=contents.traceback)
+    artifacts = [_artifact(entry, contents, declared) for declared in start["artifacts"]]
     return FinishedRun(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
 
 
@@ -230,62 +132,70 @@ def _characters(run: RunRecord) -> int:
     return sum(map(len, texts))
 
 
-def _cut_short(entry: Entry, contents: _Contents) -> _End:
-    """Returns: What is known of the end of a run whose worker died."""
-    assert contents.start is not None
-    ended_at = _last_sign_of_life(entry)
+def _cut_short(entry: Entry, contents: _Contents, start: Start) -> End:
+    """Returns: The end of a run whose worker died, as far as it is known."""
+    call = contents.called
+    started_at = start["started_at"] if call is None else call["started_at"]
+    ended_at = datetime.fromtimestamp(entry.path(ENTRY_SUFFIX).stat().st_mtime, UTC)
     state = read_state(entry.owner)
-    if state is not None and state.at >= contents.start.started_at.timestamp():
-        contents.last_look = state.vitals
-        contents.note_peak(state.vitals.rss_bytes)  # Later than the last sample, maybe.
+    if state is not None and state.at >= start["started_at"].timestamp():
+        contents.last_state = state.vitals
+        contents.note_peak(state.vitals.rss_bytes)  # It may be later than the last sample.
         ended_at = max(ended_at, datetime.fromtimestamp(state.at, UTC))
-    called = contents.called
-    started_at = contents.start.started_at if called is None else called.started_at
-    return _End(
-        status=RunStatus.INTERRUPTED,
-        started_at=started_at,
-        finished_at=max(ended_at, started_at),  # The clock of the file system may be a little behind.
-        duration_ms=max((ended_at - started_at).total_seconds() * 1000, 0.0),
-        collection_ms=None if called is None else called.collection_ms,
-        overlapped_task_ids=contents.beside,
+    return {
+        "status": RunStatus.INTERRUPTED,
+        "started_at": started_at,
+        "finished_at": max(ended_at, started_at),  # The clock of the file system may be a little behind.
+        "duration_ms": max((ended_at - started_at).total_seconds() * 1000, 0.0),
+        "collection_ms": None if call is None else call["collection_ms"],
+        "overlapped_task_ids": contents.overlapped,
+    }
+
+
+def file_suffixes(run: FinishedRun) -> list[str]:
+    """Returns: The suffixes of the files that the entry of this run may have."""
+    return [suffix for artifact in run.artifacts for suffix in (artifact.name, checkpoint_name(artifact.name))]
+
+
+def _artifact(entry: Entry, contents: _Contents, declared: Declared) -> ArtifactRecord:
+    name, opener = declared["name"], None
+    status, reason = _status(contents, name)
+    if status in DOWNLOADABLE_STATUSES:
+        opener = _content(entry, contents, name)
+        if contents.cut is not None and name in contents.texts:
+            status, reason = ArtifactStatus.PARTIAL, f"{reason or ''} {contents.cut}".lstrip()
+        if opener is None and entry.size_bytes(checkpoint_name(name)):
+            status, reason = ArtifactStatus.PARTIAL, reason or "The worker process died before it was saved."
+            opener = partial(entry.open, checkpoint_name(name))
+        if opener is None:
+            status = ArtifactStatus.FAILED
+            nothing = "The worker process died before there was anything of this."
+            reason = reason or "The collector left no file." if contents.end else f"{nothing}{_last_state(contents)}"
+    return ArtifactRecord(
+        name=name,
+        filename=declared["filename"],
+        media_type=declared["media_type"],
+        stored_as=declared.get("stored_as"),
+        status=status,
+        reason=reason,
+        open=opener,
     )
 
 
-def artifact_kinds(bundle: FinishedRun) -> list[str]:
-    """Returns: The kinds of files that the entry of this bundle may have."""
-    return [kind for artifact in bundle.artifacts for kind in (artifact.name, checkpoint_name(artifact.name))]
-
-
-def _artifact(entry: Entry, contents: _Contents, declared: _Declared) -> ArtifactRecord:
-    status, reason = _status(contents, declared.name)
-    if status in DOWNLOADABLE_STATUSES and contents.cut is not None and declared.name in contents.texts:
-        status, reason = ArtifactStatus.PARTIAL, f"{reason or ''} {contents.cut}".lstrip()
-    opener = _content(entry, contents, declared.name) if status in DOWNLOADABLE_STATUSES else None
-    if status in DOWNLOADABLE_STATUSES and opener is None and entry.size_bytes(checkpoint_name(declared.name)):
-        status, reason = ArtifactStatus.PARTIAL, reason or "The worker process died before it was saved."
-        opener = partial(entry.open, checkpoint_name(declared.name))
-    if status in DOWNLOADABLE_STATUSES and opener is None:
-        status = ArtifactStatus.FAILED
-        nothing = "The worker process died before there was anything of this."
-        reason = reason or "The collector left no file." if contents.end else f"{nothing}{_last_look(contents)}"
-    return ArtifactRecord(**dict(declared), status=status, reason=reason, open=opener)
-
-
 def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]:
-    outcome = contents.outcomes.get(name)
-    if outcome is not None and outcome.status not in DOWNLOADABLE_STATUSES:
-        return outcome.status, outcome.reason
+    status, reason = contents.outcomes.get(name, (ArtifactStatus.STORED, None))
+    if status not in DOWNLOADABLE_STATUSES:
+        return status, reason
     if contents.end is None:
-        text = f"The worker process died while the task ran; this is what it left.{_last_look(contents)}"
+        text = f"The worker process died while the task ran; this is what it left.{_last_state(contents)}"
         return ArtifactStatus.PARTIAL, text
-    if contents.verdict is not None:
-        rules = ", ".join(contents.verdict.dropped)
-        return ArtifactStatus.DROPPED, f"Dropped: none of its keep rules held ({rules})."
-    return (ArtifactStatus.STORED, None) if outcome is None else (outcome.status, outcome.reason)
+    if contents.unmet_rules is not None:
+        return ArtifactStatus.DROPPED, f"Dropped: none of its keep rules held ({', '.join(contents.unmet_rules)})."
+    return status, reason
 
 
-def _last_look(contents: _Contents) -> str:
-    return "" if contents.last_look is None else f" {contents.last_look.describe()}"
+def _last_state(contents: _Contents) -> str:
+    return "" if contents.last_state is None else f" {contents.last_state.describe()}"
 
 
 def _content(entry: Entry, contents: _Contents, name: str) -> Callable[[], BinaryIO] | None:
@@ -314,7 +224,3 @@ def _pieces(entry: Entry, name: str) -> Iterator[bytes]:
             yield "".join(gathered).encode("utf-8", "replace")
             gathered, length = [], 0
     yield "".join(gathered).encode("utf-8", "replace")
-
-
-def _last_sign_of_life(entry: Entry) -> datetime:
-    return datetime.fromtimestamp(entry.path(ENTRY_SUFFIX).stat().st_mtime, UTC)

@@ -1,40 +1,141 @@
-"""What a run writes into its entry at its start and at its end; `bundle.py` reads it."""
+"""Defines the records of an entry: a worker writes them, and `reader` validates each line against them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, TypedDict
+from datetime import datetime
+from typing import Annotated, NotRequired, Protocol
 from uuid import UUID
 
-from ..collectors.base import Collector
+from pydantic import AfterValidator, AwareDatetime, Field, FiniteFloat
+from typing_extensions import TypedDict
+
+from ..collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector
 from ..errors import GUARDED
-from ..statuses import RunStatus
+from ..runtime.memory_state import MemoryState
+from ..runtime.tracebacks import MAX_LENGTH
+from ..statuses import ArtifactStatus, RunStatus
 
 #: How many ids of overlapping tasks a run keeps, and where each is cut off, in characters.
 MAX_OVERLAPPED = 100
 MAX_ID_LENGTH = 200
 
+#: An entry has records of so many artifacts at most.
+MAX_ARTIFACTS = 100
+
+
+def cut_id(task_id: str) -> str:
+    """Returns: The id of a task as overlapping runs keep it: a long one ends with an ellipsis."""
+    return task_id if len(task_id) <= MAX_ID_LENGTH else f"{task_id[: MAX_ID_LENGTH - 1]}…"
+
+
+Name = Annotated[str, Field(pattern=f"^{ARTIFACT_NAME_PATTERN}$")]
+Filename = Annotated[str, Field(pattern=f"^{FILENAME_PATTERN}$")]
+MediaType = Annotated[str, Field(pattern=f"^{MEDIA_TYPE_PATTERN}$")]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+
+#: The ids of overlapping tasks; older versions wrote them in full.
+TaskIds = Annotated[list[Annotated[str, AfterValidator(cut_id)]], AfterValidator(lambda ids: ids[:MAX_OVERLAPPED])]
+
 
 class RunIdentity(TypedDict):
-    """What identifies a run, known from its start."""
+    """The fields of a run that are known from its start; its row has them as well."""
 
     run_id: UUID
     task_id: str
     actor_name: str
     queue_name: str
     hostname: str
-    pid: int
-    parent_run_id: UUID | None
-    capture_id: UUID | None
+    pid: Count
+    parent_run_id: NotRequired[UUID | None]
+    capture_id: NotRequired[UUID | None]
+    without_capture: NotRequired[Annotated[list[Name], Field(max_length=MAX_ARTIFACTS)] | None]
+    "The artifacts that the run has even if its capture has no slot for it; None for a run that needs no slot."
+
+
+class Declared(TypedDict):
+    """An artifact that the run is to have."""
+
+    name: Name
+    filename: Filename
+    media_type: MediaType
+    stored_as: NotRequired[Filename | None]
+
+
+class Start(RunIdentity):
+    """The first record of a run."""
+
+    started_at: AwareDatetime
+    artifacts: Annotated[list[Declared], Field(max_length=MAX_ARTIFACTS)]
+
+
+class Call(TypedDict):
+    """The call of the actor's function, after the collectors have started."""
+
+    started_at: AwareDatetime
+    collection_ms: FiniteFloat
+
+
+class End(TypedDict):
+    """The end of a run. Versions before 0.1.0 wrote only some of the fields."""
+
+    status: RunStatus
+    finished_at: AwareDatetime
+    duration_ms: FiniteFloat
+    started_at: NotRequired[AwareDatetime | None]
+    "The call of the function, which is later than the first record."
+    collection_ms: NotRequired[FiniteFloat | None]
+    peak_rss_bytes: NotRequired[Count | None]
+    exception_type: NotRequired[str | None]
+    exception_message: NotRequired[str | None]
+    overlapped_task_ids: NotRequired[TaskIds]
+
+
+class Record(TypedDict, total=False):
+    """One line of an entry. It has the fields of one of these groups."""
+
+    run: Start
+
+    called: Call
+
+    to: Name
+    "A piece of an artifact that is text by the line."
+    text: str
+    peak_rss_bytes: Count | None
+
+    artifact: Name
+    "The outcome of an artifact that is not simply stored."
+    status: ArtifactStatus
+    reason: str
+
+    peak: Count
+    "The peak of the RSS so far."
+
+    beside: TaskIds
+    "The overlapping tasks since the last such record."
+
+    vitals: MemoryState
+    "The state of the process, once a second: versions before `owner.state` wrote it."
+    overlapped_task_ids: TaskIds
+
+    traceback: Annotated[str, Field(max_length=MAX_LENGTH)]
+
+    dropped: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=100)]
+    "The keep rules none of which held."
+
+    cut: Annotated[str, Field(max_length=500)]
+    "The reason why texts are not whole."
+
+    end: End
 
 
 class EndedRun(Protocol):
     """A run that has ended."""
 
-    started_at_s: float
-
     @property
-    def finished_at_s(self) -> float: ...
+    def started_at(self) -> datetime: ...
+    @property
+    def finished_at(self) -> datetime: ...
     @property
     def duration_ms(self) -> float: ...
     @property
@@ -45,46 +146,34 @@ class EndedRun(Protocol):
     def overlapped(self) -> Iterable[str]: ...
 
 
-def cut_id(task_id: str) -> str:
-    """Returns: The id of a task as overlapping runs keep it: a long one ends with an ellipsis."""
-    return task_id if len(task_id) <= MAX_ID_LENGTH else f"{task_id[: MAX_ID_LENGTH - 1]}…"
+def start_record(identity: RunIdentity, started_at: datetime, declared: Iterable[Collector]) -> Record:
+    """Returns: The first record of a run; *declared* are the collectors whose artifacts it is to have."""
+    artifacts: list[Declared] = [
+        {
+            "name": collector.artifact_name,
+            "filename": collector.filename,
+            "media_type": collector.media_type,
+            "stored_as": collector.stored_as,
+        }
+        for collector in declared
+    ]
+    return {"run": {**identity, "started_at": started_at, "artifacts": artifacts}}
 
 
-def start_record(identity: RunIdentity, started_at_s: float, declared: Iterable[Collector]) -> dict[str, Any]:
-    """Returns: The first record of a run.
-
-    Parameters:
-      identity: What identifies the run.
-      started_at_s: Its start, in seconds since the epoch.
-      declared: The collectors whose artifacts the run is to have.
-    """
+def end_record(run: EndedRun, status: RunStatus, exception: BaseException | None) -> Record:
+    """Returns: The last record of a run."""
     return {
-        **{name: value for name, value in identity.items() if value is not None},
-        "started_at": started_at_s,
-        "artifacts": [
-            {
-                "name": collector.artifact_name,
-                "filename": collector.filename,
-                "media_type": collector.media_type,
-                "stored_as": collector.stored_as,
-            }
-            for collector in declared
-        ],
-    }
-
-
-def end_record(run: EndedRun, status: RunStatus, exception: BaseException | None) -> dict[str, Any]:
-    """Returns: The last record of a run. It repeats the start: the first record is older than the call of the actor."""
-    return {
-        "status": status,
-        "started_at": run.started_at_s,
-        "finished_at": run.finished_at_s,
-        "duration_ms": round(run.duration_ms, 3),
-        "collection_ms": round(run.collection_ms, 3),
-        "peak_rss_bytes": run.peak_rss_bytes,
-        "exception_type": None if exception is None else type(exception).__qualname__,
-        "exception_message": None if exception is None else text_of(exception),
-        "overlapped_task_ids": list(run.overlapped),
+        "end": {
+            "status": status,
+            "started_at": run.started_at,
+            "finished_at": run.finished_at,
+            "duration_ms": round(run.duration_ms, 3),
+            "collection_ms": round(run.collection_ms, 3),
+            "peak_rss_bytes": run.peak_rss_bytes,
+            "exception_type": None if exception is None else type(exception).__qualname__,
+            "exception_message": None if exception is None else text_of(exception),
+            "overlapped_task_ids": list(run.overlapped),
+        }
     }
 
 

@@ -20,8 +20,8 @@ from ..policy.options import DiagnosticsRequest, judge_options
 from ..policy.propagation import CLEANUP_ACTOR
 from ..settings import Settings
 from .clock import Clock
-from .models import Capture, CapturePermit
-from .permits import MAX_OPEN, is_open
+from .models import Capture
+from .slots import MAX_OPEN, is_open
 from .store import Store
 from .values import clean_text
 from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
@@ -62,7 +62,7 @@ class CaptureStanding:
     capture: Capture
     state: CaptureState
     captured_runs: int
-    "The runs that were begun for it; one that goes on has nothing to show yet."
+    "The runs that have a slot; one that goes on has nothing to show yet."
 
 
 def create(
@@ -109,8 +109,6 @@ def create(
                 expires_at=clock.after(duration_s),
             )
         )
-        permits = [{"capture_id": capture_id, "number": number} for number in range(1, run_limit + 1)]
-        session.execute(insert(CapturePermit), permits)
         if session.execute(select(func.count()).select_from(Capture).where(*is_open(clock))).scalar_one() > MAX_OPEN:
             raise TooManyCapturesError
         return _found(session, capture_id)
@@ -220,22 +218,19 @@ def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:
     return standing
 
 
-def _query(session: Session) -> Select[Any]:
-    used = (
-        select(func.count(CapturePermit.run_id)).where(CapturePermit.capture_id == Capture.capture_id).scalar_subquery()
-    )
-    return select(Capture, used, Clock(session).now).execution_options(populate_existing=True)
+def _query(session: Session) -> Select[Capture, datetime]:
+    return select(Capture, Clock(session).now).execution_options(populate_existing=True)
 
 
-def _standings(session: Session, query: Select[Any]) -> list[CaptureStanding]:
+def _standings(session: Session, query: Select[Capture, datetime]) -> list[CaptureStanding]:
     return [
-        CaptureStanding(capture=capture, state=_state(capture, used, now), captured_runs=used)
-        for capture, used, now in session.execute(query)
+        CaptureStanding(capture=capture, state=_state(capture, now), captured_runs=capture.claimed)
+        for capture, now in session.execute(query)
     ]
 
 
-def _state(capture: Capture, used: int, now: datetime) -> CaptureState:
-    if used >= capture.run_limit:
+def _state(capture: Capture, now: datetime) -> CaptureState:
+    if capture.claimed >= capture.run_limit:
         return CaptureState.COMPLETE
     if capture.ended_at is not None:
         return CaptureState.ENDED
@@ -243,7 +238,7 @@ def _state(capture: Capture, used: int, now: datetime) -> CaptureState:
 
 
 def delete_captures(session: Session, kept_s: float, limit: int) -> int:
-    """Deletes captures that ended so many seconds ago or earlier, with their permits. Returns: How many."""
+    """Deletes captures that ended so many seconds ago or earlier. Returns: How many."""
     before = Clock(session).after(-kept_s)
     old = or_(Capture.ended_at < before, Capture.ended_at.is_(None) & (Capture.expires_at < before))
     batch = session.execute(select(Capture.capture_id).where(old).limit(limit)).scalars().all()

@@ -1,18 +1,16 @@
-"""The engine, the schema's version, and the translation of driver errors."""
+"""Makes the engine, and translates the errors of drivers."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -25,16 +23,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ..errors import NotInstalledError, RunRefusedError, SchemaError, StoreError, StoreUnavailableError
 from ..runtime.loggers import get_logger
-from ..runtime.private_files import make_directory, make_file
+from ..runtime.private_files import make_file
 from ..settings import Settings
-from . import adoption, vacuum
-from .adoption import VERSION_TABLE
-
-if TYPE_CHECKING:
-    from alembic.config import Config
-
-#: The revision that this version needs: the newest in `migrations/versions`.
-HEAD_REVISION = "0006"
 
 #: The class of PostgreSQL's SQLSTATEs for errors like a row that is too large for an index.
 _LIMITS_EXCEEDED = "54"
@@ -47,9 +37,6 @@ _STATEMENT_TIMEOUT_MS = 30_000
 
 #: SQLite says in words alone that a table or a column is not there.
 _MISSING_IN_SQLITE = re.compile("no such (table|column)|has no column named")
-
-#: The loggers that say something of each step, and on import.
-_ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -205,137 +192,6 @@ def _first_line(error: Exception) -> str:
     return f"{cause}".strip().split("\n")[0] or type(cause).__name__
 
 
-def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) -> str:
-    """Brings the schema to head; safe to call from several processes at once. All or nothing is done.
-
-    Parameters:
-      settings: The settings.
-      on_step: Called with what comes next, before each step.
-
-    Returns:
-      The revision that the database has now.
-
-    Raises:
-      SchemaError: When a newer version migrated it, or when tables of others have the names of this package's.
-      StoreUnavailableError: When the database cannot be reached.
-    """
-    with _alembic_alone(), _alembic_quiet():
-        from alembic.util.exc import CommandError  # Alembic takes its time, and is only needed here.
-
-        engine = make_engine(settings)
-        try:
-            _make_directory(settings)
-            with translated(), engine.begin() as connection:
-                steps = _migrate(connection, on_step or (lambda _: None))
-            if settings.migrates_itself:
-                vacuum.enable(engine)
-        except CommandError as error:
-            raise SchemaError(
-                f"The database cannot be migrated ({error}); update dramatiq_diag, as a newer version has migrated it."
-            ) from error
-        finally:
-            engine.dispose()
-    if steps:
-        get_logger(__name__).info("The database's schema was brought to revision %s.", HEAD_REVISION)
-    return HEAD_REVISION
-
-
-def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
-    """Returns: How many steps it took."""
-    from alembic import command
-    from alembic.script import ScriptDirectory
-
-    _lock(connection)
-    adoption.prepare_schema(connection)
-    config = alembic_config()
-    config.attributes["connection"] = connection
-    current = _revision(connection)
-    if current is None:
-        current = adoption.adopt(connection, on_step)
-        if current is not None:
-            command.stamp(config, current)
-    script = ScriptDirectory.from_config(config)
-    if current is not None:
-        script.get_revision(current)  # Raises CommandError for one that this version does not know.
-    steps = list(script.iterate_revisions("head", current or "base"))
-    for step in reversed(steps):
-        on_step(f"Step {step.revision}: {step.doc}")
-        command.upgrade(config, step.revision)
-    return len(steps)
-
-
-def _lock(connection: Connection) -> None:
-    """Lets one process migrate at a time; the others wait, and then find nothing left to do."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # An index of a large table takes its time.
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
-    else:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _make_directory(settings: Settings) -> None:
-    if settings.migrates_itself:
-        try:
-            make_directory(settings.data_dir)
-        except OSError as error:
-            raise StoreUnavailableError(f"The data directory {settings.data_dir} cannot be made: {error}") from error
-
-
-@contextmanager
-def _alembic_alone() -> Iterator[None]:
-    """Alembic's context is global, so two threads must not migrate at once; this lock is no one's across a fork."""
-    import fcntl
-
-    descriptor = os.open(_migrations_dir(), os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _alembic_quiet() -> Iterator[None]:
-    """Keeps what Alembic says of each step on this thread out of the log; levels, which others share, stay."""
-    thread_id = threading.get_ident()
-
-    def is_for_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread_id or record.levelno >= logging.WARNING
-
-    loggers = [logging.getLogger(name) for name in _ALEMBIC_LOGGERS]
-    for logger in loggers:
-        logger.addFilter(is_for_others)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(is_for_others)
-
-
-def check_schema(engine: Engine) -> None:
-    """Compares the database's revision with the one that this version needs.
-
-    Raises:
-      SchemaError: When they differ; the message has both.
-      StoreUnavailableError: When the database cannot be reached.
-    """
-    with translated(), engine.connect() as connection:
-        current = _revision(connection)
-    if current != HEAD_REVISION:
-        raise SchemaError(
-            f"The database is at revision {current or 'none'} and this version needs {HEAD_REVISION}; "
-            "run `dramatiq-diag migrate`, or update dramatiq_diag if the database is newer."
-        )
-
-
-def _revision(connection: Connection) -> str | None:
-    """Returns: The revision of this package's tables, or None where there are none."""
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return None
-    revision: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
-    return revision
-
-
 def is_read_only(engine: Engine) -> bool:
     """Returns: Whether a PostgreSQL server refuses to write, as during a failover; False for SQLite, a file of ours.
 
@@ -347,19 +203,3 @@ def is_read_only(engine: Engine) -> bool:
     with translated(), engine.connect() as connection:
         state: str = connection.execute(text("SELECT current_setting('transaction_read_only')")).scalar_one()
         return state == "on"
-
-
-def alembic_config() -> Config:
-    """Returns: Alembic's configuration with the migrations that came with this package."""
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(_migrations_dir()).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _migrations_dir() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    shipped = package / "migrations"  # In the wheel; a checkout has them beside the package.
-    return shipped if shipped.is_dir() else package.parent / "migrations"

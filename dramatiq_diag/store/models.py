@@ -158,28 +158,10 @@ class Capture(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     "When it had all its runs, or was ended by hand."
-    wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    "When a worker process last had a run for it and no permit."
+    claimed: Mapped[int] = mapped_column(Integer, server_default="0")
+    "The runs that have a slot; with `run_limit` of them the capture is complete."
 
     __table_args__ = (Index(None, "ended_at", "expires_at"),)
-
-
-class CapturePermit(Base):
-    """The right to capture one run: free, held by a worker process for a while, or used."""
-
-    __tablename__ = "dramatiq_diag_capture_permits"
-
-    capture_id: Mapped[uuid.UUID] = mapped_column(
-        ForeignKey("dramatiq_diag_captures.capture_id", ondelete="CASCADE"), primary_key=True
-    )
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    "From 1 to the capture's limit."
-    holder: Mapped[uuid.UUID | None] = mapped_column(Uuid)
-    "The worker process that has it, by an id of its own."
-    held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    "After that it is free again, unless it is used."
-    run_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
-    "The run that it was used for."
 
 
 class WorkerActor(Base):

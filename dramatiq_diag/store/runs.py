@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from .attempts import RankedRun, ranked
+from .attempts import Attempt, read_attempts
 from .cursors import Sort as Sort
 from .cursors import read_cursor, write_cursor
 from .models import Artifact, TaskRun
@@ -32,10 +32,8 @@ _MAX_BYTES = 2**63 - 1
 _FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
 _LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
 
-#: How many runs are shown beside one.
-_MAX_BESIDE = 100
-
-#: How many runs are shown below one.
+#: The most overlapping runs, and the most runs of tasks that a run sent, that are read.
+_MAX_OVERLAPPING = 100
 _MAX_CHILDREN = 100
 
 
@@ -61,7 +59,7 @@ class RunFilter:
 
 def list_runs(
     session: Session, wanted: RunFilter, limit: int, cursor: str | None = None, sort: Sort = Sort.NEWEST
-) -> tuple[list[RankedRun], str | None]:
+) -> tuple[list[Attempt], str | None]:
     """Lists runs.
 
     Parameters:
@@ -79,30 +77,30 @@ def list_runs(
     """
     figure = _FIGURES[sort]
     order = figure.desc(), TaskRun.run_id.desc()
-    page = select(TaskRun).where(*_conditions(session, wanted)).order_by(*order).limit(limit + 1)
+    page = select(Attempt).where(*_conditions(session, wanted)).order_by(*order).limit(limit + 1)
     if sort is not Sort.NEWEST:
         page = page.where(figure.is_not(None))
     if sort is Sort.SLOWEST:
         page = page.where(figure < math.inf)  # PostgreSQL holds NaN for the largest of all.
     if cursor is not None:
         page = page.where(tuple_(figure, TaskRun.run_id) < tuple_(*read_cursor(sort, cursor)))
-    runs = _ranked(session, page)
+    runs = read_attempts(session, page)
     if len(runs) <= limit:
         return runs, None
-    return runs[:limit], write_cursor(sort, runs[limit - 1].run)
+    return runs[:limit], write_cursor(sort, runs[limit - 1])
 
 
-def find_run(session: Session, run_id: uuid.UUID) -> RankedRun | None:
+def find_run(session: Session, run_id: uuid.UUID) -> Attempt | None:
     """Returns: The run, or None."""
-    return next(iter(_ranked(session, select(TaskRun).where(TaskRun.run_id == run_id))), None)
+    return next(iter(read_attempts(session, select(Attempt).where(TaskRun.run_id == run_id))), None)
 
 
-def beside(session: Session, run: TaskRun) -> list[RankedRun]:
+def overlapping_runs(session: Session, run: TaskRun) -> list[Attempt]:
     """Returns: The diagnosed runs of the same process that overlapped it in time, by start; at most 100."""
-    keys = {task_key(task_id) for task_id in run.overlapped_task_ids[:_MAX_BESIDE]}
+    keys = {task_key(task_id) for task_id in run.overlapped_task_ids[:_MAX_OVERLAPPING]}
     if not keys:
         return []
-    others = select(TaskRun).where(
+    others = select(Attempt).where(
         TaskRun.task_key.in_(keys),
         TaskRun.hostname == run.hostname,
         TaskRun.pid == run.pid,
@@ -111,18 +109,18 @@ def beside(session: Session, run: TaskRun) -> list[RankedRun]:
     )
     if run.finished_at is not None:
         others = others.where(TaskRun.started_at < run.finished_at)
-    return _ranked(session, others.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_BESIDE))
+    return read_attempts(session, others.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_OVERLAPPING))
 
 
-def parent_of(session: Session, run: TaskRun) -> RankedRun | None:
+def parent_of(session: Session, run: TaskRun) -> Attempt | None:
     """Returns: The run that sent the task of this one, or None where there is none, or none any more."""
     return None if run.parent_run_id is None else find_run(session, run.parent_run_id)
 
 
-def children_of(session: Session, run_id: uuid.UUID) -> list[RankedRun]:
+def children_of(session: Session, run_id: uuid.UUID) -> list[Attempt]:
     """Returns: The diagnosed runs of the tasks that a run sent, by start; at most 100."""
-    sent = select(TaskRun).where(TaskRun.parent_run_id == run_id)
-    return _ranked(session, sent.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_CHILDREN))
+    sent = select(Attempt).where(TaskRun.parent_run_id == run_id)
+    return read_attempts(session, sent.order_by(TaskRun.started_at, TaskRun.run_id).limit(_MAX_CHILDREN))
 
 
 def traceback_of(session: Session, run_id: uuid.UUID) -> str | None:
@@ -197,7 +195,3 @@ def _in_utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         return _LAST_MOMENT if moment.year > 1 else _FIRST_MOMENT
-
-
-def _ranked(session: Session, page: Select[TaskRun]) -> list[RankedRun]:
-    return ranked(session, session.execute(page).scalars().all())

@@ -3,96 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any
 
-from sqlalchemy import Engine, and_, case, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
-from ..errors import BlobMissingError, SchemaError, StoreMismatchError, StoreUnavailableError
+from ..errors import BlobMissingError, StoreMismatchError
 from ..runtime.loggers import get_logger
-from ..runtime.tracebacks import MAX_LENGTH
 from ..settings import Settings
-from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
-from .blobs.local import BlobStore, RootId
+from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
+from .blobs import blob_store_of
+from .blobs.base import RootId
 from .clock import Clock
-from .database import check_schema, make_engine, migrate, renewable, translated
 from .models import Artifact, StoreState, TaskRun, is_live
-from .values import clean_text, task_key
+from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id, clean_or_none
+from .slots import claim_slots
+from .transactions import Transactions
 
 #: A turn that was taken so many seconds from now was taken by a clock that was wrong.
 _WRONG_BY_S = 300.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """A run as it goes into its row."""
-
-    run_id: uuid.UUID
-    task_id: str
-    actor_name: str
-    queue_name: str
-    status: RunStatus
-    started_at: datetime
-    finished_at: datetime | None = None
-    duration_ms: float | None = None
-    collection_ms: float | None = None
-    peak_rss_bytes: int | None = None
-    hostname: str
-    pid: int
-    exception_type: str | None = None
-    exception_message: str | None = None
-    exception_traceback: str | None = None
-    overlapped_task_ids: Sequence[str] = ()
-    parent_run_id: uuid.UUID | None = None
-    capture_id: uuid.UUID | None = None
-
-    def row(self) -> dict[str, Any]:
-        """Returns: The columns, with texts made fit for every database."""
-        return {
-            **vars(self),
-            "task_key": task_key(self.task_id),
-            "task_id": clean_text(self.task_id),
-            "actor_name": clean_text(self.actor_name, 255),
-            "queue_name": clean_text(self.queue_name, 255),
-            "hostname": clean_text(self.hostname, 255),
-            "exception_type": _clean(self.exception_type, 255),
-            "exception_message": _clean(self.exception_message, 4000),
-            "exception_traceback": _clean(self.exception_traceback, MAX_LENGTH),
-            "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactRecord:
-    """An artifact on its way into the store."""
-
-    name: str
-    filename: str
-    media_type: str
-    stored_as: str | None
-    status: ArtifactStatus
-    reason: str | None = None
-    open: Callable[[], BinaryIO] | None = None
-    "Opens the file in the spool; None where there is no file."
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedRun:
-    """A finished run with its artifacts: what is published, all at once."""
-
-    run: RunRecord
-    artifacts: Sequence[ArtifactRecord]
-    held_bytes: int = 0
-    "About what its texts take in memory until it is published."
-
-
-def _clean(text: str | None, limit: int) -> str | None:
-    return None if text is None else clean_text(text, limit)
 
 
 def _identity(session: Session) -> RootId:
@@ -100,35 +32,24 @@ def _identity(session: Session) -> RootId:
     return RootId(store_id=store_id, root_id=root_id)
 
 
-def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
-    """Returns: The id of an artifact: the same however often it is published."""
-    return uuid.uuid5(run_id, name)
-
-
-class Store:
-    """The database and the blob root of one set of settings.
+class Store(Transactions):
+    """The database and the blob root of one set of settings; it opens itself when it is first used.
 
     Parameters:
       settings: The settings.
-
-    Raises:
-      NotInstalledError: When the database's driver is missing.
     """
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.logger = get_logger(__name__, type(self))
-        self.settings = settings
-        self.engine: Engine = make_engine(settings)
-        self.renew_connections = renewable(self.engine)
-        "Lets no connection be used again that is open now."
-        self.blobs = BlobStore(settings.blob_dir)
+        self.blobs = blob_store_of(settings)
         self._identity: RootId | None = None
-        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
-        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name]
+        "The ids of this store and its blob root, once the root was looked at."
+        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[settings.database.get_backend_name()]
         run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
         self._upsert_run = run.on_conflict_do_update(
             index_elements=[TaskRun.run_id],
-            set_={name: column for name, column in run.excluded.items() if name != "pinned_at"},
+            set_={name: column for name, column in run.excluded.items() if name not in ("pinned_at", "capture_id")},
             where=TaskRun.status == RunStatus.RUNNING,
         )
         # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired or was
@@ -142,24 +63,20 @@ class Store:
         )
 
     def open(self) -> None:
-        """Opens the database, and claims the blob root.
+        """Opens the database and claims the blob root, unless both was done before.
 
         Raises:
+          NotInstalledError: When the database's driver is missing.
           SchemaError: When the schema is not the one needed.
           StoreUnavailableError: When the database or the blob root cannot be used.
         """
         self.open_database()
-        self.claim_blobs()
+        if self._identity is None:
+            self.claim_blobs()
 
-    def open_database(self) -> None:
-        """Sees to it that the schema is right; an SQLite file in the data dir is made. Raises: as `open`."""
-        try:
-            check_schema(self.engine)
-        except (SchemaError, StoreUnavailableError):  # The second while there is no data dir yet.
-            if not self.settings.migrates_itself:
-                raise
-            migrate(self.settings)
-        self._identity = self.identity()
+    def reopen(self) -> None:
+        super().reopen()
+        self._identity = None
 
     def claim_blobs(self) -> None:
         """Claims the blob root.
@@ -170,34 +87,11 @@ class Store:
         Raises:
           StoreUnavailableError: When the database or the blob root cannot be used.
         """
-        self._identity = self.identity()
-        if self._identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
+        identity = self.identity()
+        if identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
             self.claim_root()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self.engine.dispose()
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A transaction: committed at the end, rolled back on an error; driver errors come out translated."""
-        with translated(), self._sessions.begin() as session:
-            yield session
-
-    @contextmanager
-    def exclusive(self) -> Iterator[Session]:
-        """A transaction during which nothing is published; keep it short."""
-        with self.session() as session:
-            if self.engine.dialect.name == "sqlite":
-                session.execute(update(StoreState).values(id=StoreState.id))  # Takes the write lock, which is one.
-            else:
-                session.execute(select(StoreState.id).with_for_update())
-            yield session
-
-    def now(self) -> datetime:
-        """Returns: The time by the database's clock."""
-        with self.session() as session:
-            return Clock(session).read()
+        else:
+            self._identity = identity
 
     def store_id(self) -> uuid.UUID:
         """Returns: The id of this store, as the database has it."""
@@ -255,20 +149,33 @@ class Store:
         with self.session() as session:
             return session.execute(query).first() is not None
 
-    def announce(self, runs: Sequence[RunRecord]) -> None:
-        """Makes running runs visible; one that is already there stays as it is."""
-        if runs:
-            with self.session() as session:
-                session.connection().execute(self._upsert_run, [run.row() for run in runs])
+    def announce(self, runs: Sequence[RunRecord]) -> set[uuid.UUID]:
+        """Makes running runs visible, and claims the slots of captures; one that is already there stays as it is.
+
+        Returns:
+          The ids of the runs for which their capture has no slot. They have lost it for good.
+        """
+        if not runs:
+            return set()
+        with self.session() as session:
+            session.connection().execute(self._upsert_run, [run.row() for run in runs])
+            return claim_slots(session, runs)
 
     def publish(self, bundles: Sequence[FinishedRun]) -> None:
         """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
 
+        Before that a captured run is announced, if it was not: one without a slot has no blobs that only its capture
+        asked for.
+
         Raises:
           StoreError: When nothing was stored, or some blobs without their rows; publish again.
         """
+        lost = self.announce([bundle.run.as_running() for bundle in bundles if bundle.run.needs_slot])
+        kept = (bundle.without_its_capture() if bundle.run.run_id in lost else bundle for bundle in bundles)
+        bundles = [bundle for bundle in kept if bundle is not None]
         if not bundles:
             return
+        self.open()
         identity = self._identity or self.identity()
         self.blobs.verify(identity.store_id, identity.root_id)
         rows = [self._put(bundle, artifact) for bundle in bundles for artifact in bundle.artifacts]
@@ -304,7 +211,7 @@ class Store:
             "run_id": bundle.run.run_id,
             "name": artifact.name,
             "status": artifact.status,
-            "reason": _clean(artifact.reason, 4000),
+            "reason": clean_or_none(artifact.reason, 4000),
             "filename": artifact.filename,
             "media_type": artifact.media_type,
             "stored_as": artifact.stored_as,

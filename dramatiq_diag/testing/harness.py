@@ -137,8 +137,8 @@ def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
     """Returns: The stored result of a task."""
     store = Store(settings)
     with closing(store), store.session() as session:
-        ((ranked,), _) = list_attempts(session, task_id, 2)
-        found = {artifact.name: artifact for artifact in artifacts_of(session, [ranked.run.run_id])[ranked.run.run_id]}
+        ((run,), _) = list_attempts(session, task_id, 2)
+        found = {artifact.name: artifact for artifact in artifacts_of(session, [run.run_id])[run.run_id]}
         assert set(found) == {artifact_name}, f"the artifacts are {sorted(found)}: {[a.reason for a in found.values()]}"
         artifact = found[artifact_name]
         data = None
@@ -147,7 +147,7 @@ def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
                 data = file.read()
             assert artifact.sha256 == hashlib.sha256(data).hexdigest(), "what is stored has another hash"
         return Outcome(
-            run_status=ranked.run.status,
+            run_status=run.status,
             status=artifact.status,
             reason=artifact.reason,
             filename=artifact.filename,

@@ -7,7 +7,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import falcon
 
-from ..documents.runs import mounted
+from ..documents.fields import mounted
 from ..settings import Settings
 from .backend import Backend
 from .http.access import SameSite, TokenAccess

@@ -13,7 +13,6 @@ from ..documents.signing import Signer
 from ..errors import StoreError
 from ..reports.queue import RenderQueue
 from ..settings import Settings
-from ..store.blobs.local import BlobStore
 from ..store.store import Store
 from .http.urls import base_url, mount_path
 from .jinja import Pages
@@ -31,25 +30,14 @@ class Backend:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Store(settings)
-        self._renderings = RenderQueue(self._store.blobs)
-        self._opened = False
+        self.store = Store(settings)
+        "Opens the database alone when it is first used: without the blobs, pages and documents can still be answered."
+        self.blobs = self.store.blobs
+        self._renderings = RenderQueue(self.blobs)
 
     def session(self) -> AbstractContextManager[Session]:
-        """Returns: A transaction of the opened store. Raises: StoreError when it cannot be opened."""
-        self._open()
-        return self._store.session()
-
-    @property
-    def store(self) -> Store:
-        """The opened store. Raises: StoreError when it cannot be opened."""
-        self._open()
-        return self._store
-
-    @property
-    def blobs(self) -> BlobStore:
-        """The blobs."""
-        return self._store.blobs
+        """Returns: A transaction; it raises StoreError when the database cannot be used."""
+        return self.store.session()
 
     @property
     def renderings(self) -> RenderQueue:
@@ -77,23 +65,17 @@ class Backend:
     def close(self) -> None:
         """Gives up what is being rendered, and closes the connections."""
         self._renderings.close()
-        self._store.close()
+        self.store.close()
 
     def check_blobs(self) -> None:
         """Sees to it that the blobs can be read. Raises: StoreError."""
         self.store.claim_blobs()
-        self._store.blobs.verify(self._store.store_id())
+        self.blobs.verify(self.store.store_id())
 
     def blobs_fault(self) -> str | None:
         """Returns: Why no blob can be read now, in words; None where they can. The database is not asked."""
         try:
-            self._store.blobs.see_root()
+            self.blobs.see_root()
         except StoreError as error:
             return str(error)
         return None
-
-    def _open(self) -> None:
-        """Opens the database alone: without the blobs, pages and documents can still be answered."""
-        if not self._opened:
-            self._store.open_database()
-            self._opened = True

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 import falcon
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..documents.runs import absence, actor_href
+from ..documents.fields import actor_href
+from ..documents.runs import absence
 from ..text import format_duration, format_size
 from .http.negotiation import HTML
 

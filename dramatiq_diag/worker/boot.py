@@ -1,4 +1,4 @@
-"""Diagnostics of a worker process: they begin with its first worker and end with its last."""
+"""Starts diagnostics with the first worker of a process, and stops them with the last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .process import WorkerProcess
 
 
 class Workers:
-    """The workers of this process, which share one `WorkerProcess`; made when the first of them boots.
+    """The workers of this process, which share one `WorkerProcess`; made when the first worker boots.
 
     Parameters:
       settings: The settings.
@@ -24,18 +24,17 @@ class Workers:
         self.settings = settings
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        "For `join` and `leave`; two workers may be started or stopped by two threads."
+        "For `join` and `leave`: two threads may start or stop two workers."
         self._process: WorkerProcess | None = None
         self._schedule: Schedule | None = None
         self._members: tuple[tuple[Broker, Worker], ...] = ()
-        "Replaced as a whole: the publisher and the captures look at it from their threads."
+        "Replaced as a whole, as the publisher's thread reads it."
 
     def join(self, broker: Broker, worker: Worker) -> WorkerProcess:
-        """Takes in a worker that boots.
+        """Adds a worker that boots, and starts the `WorkerProcess` if there is none.
 
-        Returns:
-          What the workers share. Where it cannot be started everything that was begun is ended, and the error is
-          raised; the next worker that boots tries again.
+        If it cannot be started, all that was started is stopped and the error is raised; the next worker that boots
+        tries again.
         """
         if (broker, worker) not in self._members:
             self._members = (*self._members, (broker, worker))
@@ -46,12 +45,12 @@ class Workers:
         return self._process
 
     def leave(self, worker: Worker) -> bool:
-        """Lets go of a worker that has stopped. Returns: Whether it was the last one."""
+        """Removes a worker that has stopped. Returns: True for the last one; False while others run."""
         self._members = tuple(member for member in self._members if member[1] is not worker)
         return not self._members
 
     def stop(self) -> None:
-        """Ends what the workers shared, when the last of them has stopped."""
+        """Stops the `WorkerProcess`, after the last worker."""
         process, self._process = self._process, None
         if self._schedule is not None:
             self._schedule.stop()
@@ -61,20 +60,20 @@ class Workers:
             self._schedule.join()
 
     def listener(self) -> Broker | None:
-        """Returns: A broker on which a worker of this process listens to the queue of the cleanup; None for none."""
+        """Returns: A broker whose worker in this process listens to the queue of the cleanup; None without one."""
         brokers = (broker for broker, worker in self._members if _has(broker, worker, CLEANUP_ACTOR))
         return next(brokers, None)
 
     def can_run(self, actor_name: str) -> bool:
-        """Returns: Whether one of the workers has an actor of that name, and listens to its queue."""
+        """Returns: Whether a worker has an actor of that name and listens to its queue."""
         return any(_has(broker, worker, actor_name) for broker, worker in self._members)
 
     def actors(self) -> dict[str, str]:
-        """Returns: The actors that the workers listen for, each with its queue; the cleanup is none of them."""
+        """Returns: The actors whose queues the workers listen to, without the cleanup -> their queues."""
         return {
             actor.actor_name: actor.queue_name
             for broker, worker in self._members
-            for actor in tuple(broker.actors.values())  # Another thread may declare one meanwhile.
+            for actor in tuple(broker.actors.values())  # A copy: another thread may declare an actor.
             if actor.actor_name != CLEANUP_ACTOR and _has(broker, worker, actor.actor_name)
         }
 

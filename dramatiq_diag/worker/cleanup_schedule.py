@@ -1,4 +1,4 @@
-"""The cleanup actor of a worker, and the schedule that enqueues it."""
+"""Declares the cleanup actor of a worker, and enqueues it by a schedule."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..settings import Settings
 if TYPE_CHECKING:
     from ..store.store import Store
 
-#: Milliseconds that a cleanup may take.
+#: The time limit of a cleanup, in milliseconds.
 _TIME_LIMIT_MS = 3_600_000
 
-#: Seconds that a stopping worker waits for the batch of a cleanup.
+#: Seconds that a stopping worker waits for the end of a cleanup's batch.
 _PATIENCE_S = 5.0
 
 
 def declare_cleanup(broker: Broker, settings: Settings, **actor_options: Any) -> Actor[[], None]:
-    """Declares the cleanup actor; see `cleanup.register_cleanup`, which finds the settings by itself."""
+    """Declares the cleanup actor, or finds it declared; see `cleanup.register_cleanup`."""
     if CLEANUP_ACTOR in broker.actors and not actor_options:
         return broker.actors[CLEANUP_ACTOR]
     queue_name = actor_options.pop("queue_name", settings.cleanup_queue)
@@ -35,7 +35,7 @@ def declare_cleanup(broker: Broker, settings: Settings, **actor_options: Any) ->
     def cleanup_orphans() -> None:
         try:
             run_cleanup(settings)
-        except DiagnosticsError as error:  # Dramatiq logs that an actor raised what it `throws`, without the text.
+        except DiagnosticsError as error:  # Dramatiq logs the errors of `throws` without their text.
             get_logger(__name__).error("The cleanup failed, and the next one does its work: %s", error)
             raise
 
@@ -50,7 +50,7 @@ def declare_cleanup(broker: Broker, settings: Settings, **actor_options: Any) ->
 
 
 def run_cleanup(settings: Settings, on_batch: Callable[[Any], None] | None = None) -> None:
-    """Does one cleanup. What *on_batch* raises ends it after a batch; what was done until then is done."""
+    """Does one cleanup. An error of *on_batch* ends it after a batch, and keeps the work done so far."""
     from ..maintenance.cleanup import Cleanup  # Not needed, nor SQLAlchemy, in a process that only enqueues cleanups.
     from ..store.store import Store
 
@@ -62,11 +62,11 @@ def run_cleanup(settings: Settings, on_batch: Callable[[Any], None] | None = Non
 
 
 class Schedule:
-    """Enqueues a cleanup when one is due, or executes it where no worker of this process listens to its queue.
+    """Enqueues a cleanup when one is due, or executes it if no worker of this process listens to its queue.
 
     Parameters:
       settings: The settings.
-      listener: Returns the broker on which a worker of this process listens to that queue; None for none.
+      listener: Returns the broker whose worker in this process listens to that queue; None without one.
     """
 
     def __init__(self, settings: Settings, listener: Callable[[], Broker | None]) -> None:
@@ -75,10 +75,10 @@ class Schedule:
         self._listener = listener
         self._stopping = False
         self._thread: threading.Thread | None = None
-        "Executes a cleanup; an own thread, as publishing does not wait for it."
+        "Executes a cleanup. A thread of its own, as publishing must not wait for it."
 
     def __call__(self, store: Store) -> None:
-        """Takes the turn if a cleanup is due; the publisher's thread calls it every few seconds."""
+        """Claims the turn if a cleanup is due. Runs on the publisher's thread, every few seconds."""
         if self._stopping or (self._thread is not None and self._thread.is_alive()) or not store.claim_cleanup():
             return
         try:
@@ -93,11 +93,11 @@ class Schedule:
             raise DiagnosticsError(f"The cleanup could not be enqueued: {type(error).__name__}: {error}.") from error
 
     def stop(self) -> None:
-        """Lets a cleanup that is executed here end after its batch; see `join`."""
+        """Ends a cleanup that is executed here after its batch; see `join`."""
         self._stopping = True
 
     def join(self) -> None:
-        """Waits for that a little; a batch that the database does not answer is left alone."""
+        """Waits a few seconds for the end of that batch, and no longer: the database may not answer."""
         if self._thread is not None and self._thread.ident is not None:
             self._thread.join(_PATIENCE_S)
 

@@ -1,4 +1,4 @@
-"""What begins in the middle of one run; its triggers fire on the ticker's thread, each once."""
+"""Starts collectors in the middle of a run, when one of its triggers fires: each once, on the ticker's thread."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ..runtime.ticker import Timer
 from ..statuses import ArtifactStatus
 from .run import Run
 
-#: A trigger that is due sooner than this has a timer of its own; the others are looked at once a second.
+#: Seconds between checks of the triggers; one that is due sooner than this has a timer of its own.
 LOOK_INTERVAL_S = 1.0
 
 
-class Late:
-    """The triggers of one run, and what they began.
+class LateStart:
+    """The triggers of one run, and the collectors that they have started.
 
     Parameters:
       run: The run.
-      plan: What may begin in it.
+      plan: Its triggers, and the collectors that they may start.
     """
 
     def __init__(self, run: Run, plan: Plan) -> None:
@@ -38,14 +38,14 @@ class Late:
         self._waiting = list(plan.triggers)
         self._timers: list[Timer] = []
         self._begun: dict[str, bool] = {}
-        "Name of a collector that a trigger began -> whether its start has ended, well or not."
+        "Name of a collector that a trigger started -> whether its start has ended, with or without an error."
         self._wrote_stacks = False
         self._lock = threading.Lock()
-        "For the moment of the end alone: a collector's start takes its time, and the task does not wait for it."
+        "Never held during a collector's start, which may take long: the task's thread takes it in `end`."
         self._ended = False
 
     def arm(self) -> None:
-        """Begins to wait for what is soon due. Runs on the task's thread, right before its function."""
+        """Adds timers for the triggers that are due soon. Runs on the task's thread, right before its function."""
         try:
             if coroutine_function(self.run.actor) is not None:
                 self._follow_coroutine()
@@ -67,9 +67,9 @@ class Late:
         self.run.coroutine = coroutine
 
     def end(self) -> None:
-        """Lets nothing begin any more, and says what did not. Runs on the task's thread, which waits for no start.
+        """Starts nothing from now on, and writes the outcome of each collector that was not started.
 
-        Runs again from its beginning after an interrupt struck in it.
+        Runs on the task's thread and waits for no start. After an interrupt it runs again from its beginning.
         """
         for timer in self._timers:
             timer.cancel()
@@ -96,14 +96,14 @@ class Late:
     # The rest runs on the ticker's thread.
 
     def look(self, rss_bytes: int) -> None:
-        """Fires what is due, with the process as large as that."""
+        """Fires the triggers that are met, with this RSS of the process."""
         if self.run.is_executing and not self._ended:
             elapsed_s = self.run.elapsed_s
             for trigger in [trigger for trigger in self._waiting if trigger.is_met(elapsed_s, rss_bytes)]:
                 self._guarded(partial(self._fire, trigger))
 
     def _ring(self, timer: Timer, trigger: Trigger) -> None:
-        timer.cancel()  # It would repeat.
+        timer.cancel()  # A timer repeats.
         self._guarded(partial(self._fire, trigger))
 
     def _guarded(self, step: Callable[[], None]) -> None:
@@ -116,7 +116,7 @@ class Late:
         self.run.services.warn_once(("trigger", type(error)), error, "A trigger was lost.")
 
     def _fire(self, trigger: Trigger) -> None:
-        if self._ended or trigger not in self._waiting:  # The look may have come first.
+        if self._ended or trigger not in self._waiting:  # `look` may have fired it.
             return
         self._waiting.remove(trigger)
         if STACKS in trigger.names and self.plan.log is not None:
@@ -135,7 +135,7 @@ class Late:
                 self._wrote_stacks = True
 
     def _begin(self, collector: Collector) -> None:
-        """Starts a collector; one that is still starting when the run ends is stopped, and leaves nothing."""
+        """Starts a collector. If the run ends during the start, the recording is stopped and leaves nothing."""
         with self._lock:
             if self._ended or collector.name in self._begun:
                 return
@@ -168,7 +168,7 @@ class Late:
             recording.entered(raised)
 
     def _take_back(self, collector: Collector, recording: Recording) -> None:
-        """Ends what was started in part, or too late."""
+        """Stops a recording that started in part, or too late, and removes its files."""
         try:
             self.run.recordings.call(collector, recording, recording.stop)
         finally:

@@ -1,4 +1,4 @@
-"""What a worker process has while diagnostics are on; made after the fork, in `before_worker_boot`."""
+"""Builds and runs all parts of a worker process: collectors, spool, threads and runs; made after the fork."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..collectors.services import Services
 from ..errors import GUARDED, SpoolError
 from ..policy.keep_policy import KeepPolicy
 from ..policy.propagation import CLEANUP_ACTOR, SendingTask, depth_of, set_sending_task, task_id_of
-from ..policy.selection import NOTHING, Selection
+from ..policy.selection import NOTHING, Choice, Selection
 from ..policy.trigger_rules import collectors_of, parse_triggers
-from ..policy.triggers import Triggers
+from ..policy.triggers import Plan, Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.frames import GarbagePause
 from ..runtime.loggers import get_logger
@@ -32,16 +32,15 @@ from ..settings import Settings
 from ..spool.backlog import Backlog
 from ..spool.directory import Spool
 from ..statuses import RunStatus
-from ..store.lazy_store import LazyStore
 from ..store.store import Store
 from .captures import CaptureClient
-from .late_start import Late
+from .late_start import LateStart
 from .publisher import Publisher
 from .rss_watch import RssWatch
 from .run import Run
 from .saver import RunSaver
 
-#: Seconds that a boot that failed waits for the end of what it has started.
+#: Seconds that a failed boot waits for the end of each thread that it has started.
 _UNDO_TIMEOUT_S = 5.0
 
 
@@ -49,10 +48,10 @@ class HostedActors(Protocol):
     """The actors that the workers of this process execute."""
 
     def can_run(self, actor_name: str) -> bool:
-        """Returns: Whether one of the workers executes an actor of that name."""
+        """Returns: Whether a worker executes an actor of that name."""
 
     def actors(self) -> Mapping[str, str]:
-        """Returns: The actors, each with its queue."""
+        """Returns: The name of each actor -> its queue."""
 
 
 class WorkerProcess:
@@ -62,8 +61,8 @@ class WorkerProcess:
       settings: The settings.
       hosted: The actors that the process executes.
       keep_schedule: Enqueues the cleanup when it is due; the publisher calls it every few seconds.
-      clock: The clock that times of runs are measured by, in seconds; it must not go back.
-      ticker: Calls functions at intervals; by default one by that clock, with a thread.
+      clock: Gives the time in seconds for the times of runs; it must not go back.
+      ticker: Calls functions at intervals; by default a ticker by that clock, with a thread.
     """
 
     def __init__(
@@ -93,24 +92,32 @@ class WorkerProcess:
         self._triggers = Triggers(self.collectors, settings.triggers, settings.pyinstrument_engine, self.log.warn)
         self._keep_policy = KeepPolicy(settings.keep_if, self.log.warn)
         self.runs: dict[int, Run] = {}
-        "Thread id -> the diagnosed run on it; a worker thread has one message at a time."
+        "Thread id -> its diagnosed run; a worker thread processes one message at a time."
         self._inherited: dict[int, Run] = {}
-        "In a forked process, the runs of the one that it was forked from."
+        "In a forked process: the runs of the process that it was forked from."
         self.stuck: set[Collector] = set()
-        "Collectors of which a step did not return; they are left out from then on."
+        "Collectors of which a step did not return; later runs skip them."
         self.unsaved: set[uuid.UUID] = set()
-        "The ids of runs whose entries are not complete yet."
-        store = LazyStore(settings, users=2)  # The publisher, and the captures.
+        "The ids of the runs whose entries are not complete."
         backlog = Backlog(self.spool, self.unsaved)
-        self.saver = RunSaver(self.spool, backlog, self.log)
-        self.publisher = Publisher(self.services, self.spool, backlog, store, self.runs, keep_schedule)
-        self.captures = CaptureClient(store, self.selection, hosted.can_run, hosted.actors)
+        self.captures = CaptureClient(self.selection, hosted.can_run)
+        self.publisher = Publisher(
+            self.services,
+            self.spool,
+            backlog,
+            Store(settings),
+            self.runs,
+            self.captures,
+            hosted.actors,
+            keep_schedule,
+        )
+        self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake)
         self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
         self._vitals = MemoryStateReader()
         self._messages: dict[int, MessageProxy] = {}
 
     def start(self) -> None:
-        """Opens the spool and starts the threads; where one of these steps fails, those before it are undone."""
+        """Opens the spool and starts the threads. If a step fails, the steps before it are undone."""
         with ExitStack() as undo:
             call_in_child(self._end_in_child)
             undo.callback(self._close)
@@ -121,22 +128,20 @@ class WorkerProcess:
                 self.logger.error("%s Until then diagnostics are held in memory.", error)
                 self.saver.has_warned = True
             self.services.ticker.start()
-            self.saver.start()
-            undo.callback(self.saver.stop, _UNDO_TIMEOUT_S)
-            self.publisher.start()
-            undo.callback(self.publisher.stop, _UNDO_TIMEOUT_S)
-            self.captures.start()
+            self.saver.thread.start()
+            undo.callback(self.saver.thread.stop, _UNDO_TIMEOUT_S)
+            self.publisher.thread.start()
             undo.pop_all()
 
     def _end_in_child(self) -> None:
-        """Leaves to a process that a task forks the interpreter's own settings, and to this one its runs."""
-        self._inherited.update(self.runs)  # Kept: a Tracker whose reference is dropped writes to the capture.
+        """Runs in a process that a task has forked: restores the interpreter's settings there, and ends no run."""
+        self._inherited.update(self.runs)  # Kept: a Tracker writes to its file when its last reference is dropped.
         self.runs.clear()
         self.services.switch_interval.end_in_child()
         GarbagePause.end_in_child()
 
     def _look_further(self, runs: Sequence[Run]) -> None:
-        """Writes the memory state of the process, so that a sudden death can be explained. Then fires triggers."""
+        """Writes the memory state of the process, so that a sudden death can be explained. Then checks the triggers."""
         try:
             vitals = self._vitals.read()
             self._write_state(vitals)
@@ -145,22 +150,21 @@ class WorkerProcess:
             for run in runs:
                 if run.late is not None:
                     run.late.look(vitals.rss_bytes)
-        except GUARDED as error:  # As when the task uses up all descriptors: this look is lost, not the later ones.
+        except GUARDED as error:  # As when a task uses up all descriptors: the next look may succeed.
             self.services.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
 
     def _write_state(self, vitals: MemoryState) -> None:
         try:
             self.spool.write_state(time.time(), vitals)
-        except OSError as error:  # As when the disk is full; triggers go by the look all the same.
+        except OSError as error:  # As when the disk is full. The triggers are checked all the same.
             self.services.warn_once("state", error, "The state of the process could not be noted.")
 
     def stop(self, timeout_s: float) -> None:
-        """Publishes what it can within *timeout_s* seconds, and ends the threads; the rest waits in the spool."""
+        """Publishes runs for at most *timeout_s* seconds, and ends the threads; other runs wait in the spool."""
         stop_at = time.monotonic() + timeout_s
-        self.captures.stop()
-        self.saver.stop(timeout_s)
+        self.selection.captures = None
+        self.saver.thread.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
-        self.captures.join(max(stop_at - time.monotonic(), 1.0))
         self._close()
 
     def _close(self) -> None:
@@ -173,13 +177,13 @@ class WorkerProcess:
         self.log.write()
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until everything sealed so far is published. Returns: Whether it is."""
+        """Waits until all runs that have ended are published. Returns: True when they are; False after the timeout."""
         self.log.write()
         return self.publisher.flush(self.saver.submitted, timeout_s)
 
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
-        """Makes the run of a message, to be started. Returns: The run, or None where nothing is selected."""
-        if message.actor_name == CLEANUP_ACTOR:  # Never diagnosed itself; no task is told that it overlapped this one.
+        """Makes and registers the run of a message. Returns: The run, not started; None where nothing is selected."""
+        if message.actor_name == CLEANUP_ACTOR:  # It is never diagnosed, and no run lists it as overlapping.
             set_sending_task(None)
             return None
         thread_id = threading.get_ident()
@@ -189,9 +193,9 @@ class WorkerProcess:
             for run in tuple(self.runs.values()):
                 if run.thread_id != thread_id:
                     run.overlap(task_id)
-        inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of what an idle hook costs.
+        inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of the cost of an idle hook.
         choice = self.selection(broker, inner)
-        plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
+        plan = self._plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
             set_sending_task(SendingTask(inner, True) if self.selection.samples else None)
             return None
@@ -205,17 +209,31 @@ class WorkerProcess:
             broker.get_actor(message.actor_name),
             choice,
             () if plan is None else plan.declared,
+            self._names_without_capture(broker, inner, choice),
         )
         self.unsaved.add(run.run_id)
         self._rss_watch.wake()
-        run.late = None if plan is None else Late(run, plan)
-        set_sending_task(self._sender(inner, run))
+        run.late = None if plan is None else LateStart(run, plan)
+        run.sending = self._sender(inner, run)
+        set_sending_task(run.sending)
         if choice.capture_id is not None:
-            self.captures.held.used(run.run_id)
+            self.captures.begun(run.run_id, choice.capture_id)
         for other_id, other in tuple(self._messages.items()):
             if other_id != thread_id:
                 run.overlap(task_id_of(other))
         return run
+
+    def _plan(self, broker: Broker, message: Message[Any], choice: Choice) -> Plan | None:
+        return None if choice is NOTHING else self._triggers.plan(broker, message, choice)
+
+    def _names_without_capture(self, broker: Broker, message: Message[Any], choice: Choice) -> list[str] | None:
+        """Returns: The artifacts that a run has even if its capture has no slot for it; None without a capture."""
+        if choice.without_capture is None:
+            return None
+        plan = self._plan(broker, message, choice.without_capture)
+        late = () if plan is None else plan.declared
+        declared = (*choice.without_capture.collectors, *choice.without_capture.denied, *late)
+        return [collector.artifact_name for collector in declared]
 
     def _sender(self, message: Message[Any], run: Run) -> SendingTask:
         depth = depth_of(message.options)
@@ -225,7 +243,10 @@ class WorkerProcess:
         )
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
-        """Ends the run of this thread, if there is one, and hands it to the saver; runs again after an interrupt."""
+        """Ends the run of this thread, if there is one, and hands it to the saver.
+
+        An interrupt may cut it short at any point: called again, it goes on.
+        """
         thread_id = threading.get_ident()
         self._messages.pop(thread_id, None)
         run = self.runs.get(thread_id)

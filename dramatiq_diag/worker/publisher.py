@@ -1,31 +1,38 @@
-"""Spool -> store, on one background thread per process."""
+"""Brings runs from the spool into the store, and does all else that needs the store, on one thread per process."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 
 from ..collectors.services import Services
 from ..errors import DiagnosticsError
+from ..runtime.background import BackgroundThread
 from ..runtime.loggers import get_logger
 from ..spool.backlog import Backlog
 from ..spool.delivery import BATCH_SIZE, Delivery, Outcome, Salvaged
 from ..spool.directory import Spool
 from ..spool.entry import Entry
 from ..statuses import RunStatus
-from ..store.lazy_store import LazyStore
-from ..store.store import RunRecord, Store
+from ..store.records import RunRecord
+from ..store.store import Store
+from ..store.worker_actors import note_actors
+from .captures import CaptureClient
 from .run import Run
 
 #: The switch interval while runs are published, in seconds: a task that comes back from a system call waits that long.
 _SWITCH_INTERVAL_S = 0.0005
 
-#: Seconds between looks at what has no event: running runs, dead siblings, the schedule.
+#: Seconds between looks at what wakes nobody: running runs, dead siblings, the schedule.
 _TICK_S = 0.25
 _SALVAGE_INTERVAL_S = 3.0
 _SCHEDULE_INTERVAL_S = 5.0
+
+#: Seconds after which a run that still runs is announced.
 _ANNOUNCE_AFTER_S = 1.0
+
+#: Seconds after which a process says again which actors it has.
+_ACTORS_INTERVAL_S = 3600.0
 
 #: The part of the time that salvages without a result may take: a directory of many refused entries is long to list.
 _SALVAGE_SHARE = 0.02
@@ -35,7 +42,9 @@ _WARNING_INTERVAL_S = 60.0
 
 
 class Publisher:
-    """Publishes saved runs, shows running ones, salvages what dead siblings left, and keeps the schedule.
+    """Publishes saved runs, announces running ones, and salvages the runs of dead siblings.
+
+    Besides, it looks for open captures, says which actors the process has, and keeps the schedule of the cleanup.
 
     Parameters:
       services: The clock and the switch interval of the process.
@@ -43,6 +52,8 @@ class Publisher:
       backlog: The entries to be published.
       store: The store.
       runs: Thread id -> the diagnosed run on it.
+      captures: The captures of the process.
+      actors: Returns the actors that the process executes, each with its queue.
       keep_schedule: Enqueues the cleanup when it is due; called every few seconds.
     """
 
@@ -51,36 +62,35 @@ class Publisher:
         services: Services,
         spool: Spool,
         backlog: Backlog,
-        store: LazyStore,
+        store: Store,
         runs: Mapping[int, Run],
+        captures: CaptureClient,
+        actors: Callable[[], Mapping[str, str]],
         keep_schedule: Callable[[Store], None] | None = None,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.backlog = backlog
-        self.delivery = Delivery(spool, store.opened)
+        self.delivery = Delivery(spool, store)
+        self.thread = BackgroundThread("publisher", self._step, self._finish, backoff_s=_BACKOFF_S)
         self._services = services
         self._spool = spool
         self._store = store
         self._runs = runs
+        self._captures = captures
+        self._actors = actors
         self._keep_schedule_of_cleanup = keep_schedule
         self._announced: set[Run] = set()
+        self._noted_actors: Mapping[str, str] = {}
+        "The actors that this process last said it has."
         self._lost = False
         "Whether a run of this process could not be published at all."
         self._salvaging: Generator[Salvaged, None, None] | None = None
         "The salvage that is under way."
         self._salvaged = Salvaged()
-        "What it has published so far."
+        "The runs that it has published so far."
         self._salvage_began = 0.0
-        self._stop_at: float | None = None
-        self._not_before = 0.0
-        self._backoff_s = _BACKOFF_S[0]
         self._warned_at = -_WARNING_INTERVAL_S
-        self._due = dict.fromkeys(("salvage", "schedule"), 0.0)
-        self._thread = threading.Thread(target=self._run, name="dramatiq_diag.publisher", daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        self._due = dict.fromkeys(("salvage", "captures", "actors", "schedule"), 0.0)
 
     def flush(self, count: int, timeout_s: float) -> bool:
         """Waits until the first *count* runs of this process are published. Returns: Whether they are."""
@@ -89,69 +99,51 @@ class Publisher:
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what is possible within the time, then ends the thread."""
-        self._stop_at = time.monotonic() + timeout_s
-        self.backlog.wake()
-        self._thread.join(timeout_s + 1.0)
-        if self._thread.is_alive():
+        if not self.thread.stop(timeout_s, grace_s=1.0):
             self.logger.warning("The store did not answer in time; what is left waits in the spool.")
 
     # The rest runs on the publisher's thread.
 
-    def _run(self) -> None:
-        while True:
-            try:
-                if not self._can_publish() and (self._salvaging is None or self._is_waiting()):
-                    self.backlog.wait_for_news(_TICK_S)
-                if self._stop_at is not None:
-                    self._finish(self._stop_at)
-                    return
-                if not self._is_waiting():
-                    self._take_turn()
-            except Exception:
-                self.logger.exception("The publisher met an unexpected error and goes on.")
-                self._wait_longer()
-
-    def _take_turn(self) -> None:
+    def _step(self) -> float:
         """Does a bit of each duty, the runs of this process first. A fault ends the turn."""
-        done = self._guarded(self._announce)
-        if done:
-            self._publish_backlog()
-            done = not self._is_waiting() and self._guarded(self._salvage_further)
-        if done and self._is_due("schedule", _SCHEDULE_INTERVAL_S):
-            done = self._guarded(self._keep_schedule)
-        if done:  # Only then is the store well: a read-only server answers each question and takes nothing.
-            self._backoff_s = _BACKOFF_S[0]
-
-    def _is_waiting(self) -> bool:
-        return time.monotonic() < self._not_before
-
-    def _can_publish(self) -> bool:
-        return bool(self.backlog) and not self._is_waiting()
+        duties = (
+            self._store.open,
+            self._announce,
+            self._publish_backlog,
+            self._salvage_further,
+            self._look_at_captures,
+            self._keep_schedule,
+        )
+        if all(self._guarded(duty) for duty in duties):
+            self.thread.recovered()  # Only now: a read-only server answers each question and takes nothing.
+        return 0.0 if self.backlog or self._salvaging is not None else _TICK_S
 
     def _publish_backlog(self) -> None:
         """Publishes for a moment at most; the other duties come in between."""
-        if self._can_publish():
+        if self.backlog:
             until = time.monotonic() + _TICK_S
             with self._services.switch_interval.short(_SWITCH_INTERVAL_S):
-                while self._can_publish() and time.monotonic() < until:
-                    self._guarded(self._publish)
-
-    def _publish(self) -> None:
-        batch = self.backlog.oldest(BATCH_SIZE, but=self.delivery.refused)
-        if batch:
-            self.delivery.deliver(batch, self._settled)
+                while self.backlog and time.monotonic() < until:
+                    batch = self.backlog.oldest(BATCH_SIZE, but=self.delivery.refused)
+                    if batch:
+                        self.delivery.deliver(batch, self._settled)
 
     def _settled(self, entry: Entry, outcome: Outcome) -> None:
         self._lost |= outcome is not Outcome.PUBLISHED
         self.backlog.done(entry)
+        self._captures.decided((entry.run_id,))
 
     def _announce(self) -> None:
         before = self._services.clock() - _ANNOUNCE_AFTER_S
         running = {run for run in tuple(self._runs.values()) if run.started < before}
         self._announced &= running
         fresh = running - self._announced
-        self._store.opened().announce([_running(run) for run in fresh])
+        without_slot = self._store.announce([_running(run) for run in fresh])
         self._announced |= fresh
+        self._captures.decided(run.run_id for run in fresh)
+        for run in fresh:
+            if run.run_id in without_slot:
+                run.lose_slot()
 
     def _salvage_further(self) -> None:
         """Takes one step of the salvage that is under way, or begins one when it is due."""
@@ -172,48 +164,53 @@ class Publisher:
             took_s = time.monotonic() - self._salvage_began
             self._due["salvage"] = max(self._due["salvage"], self._salvage_began + took_s / _SALVAGE_SHARE)
 
-    def _salvage_until(self, stop_at: float) -> None:
-        if self._spool.owner is None:
+    def _look_at_captures(self) -> None:
+        """Looks for open captures. Says which actors this process has: at its start, after a change and hourly."""
+        if not self._is_due("captures", self._captures.poll_interval_s):
             return
-        self.delivery.salvage(until=stop_at)
+        if self.backlog.is_idle:
+            self._captures.forget_undecided()
+        with self._store.session() as session:
+            self._captures.look(session)
+        actors = self._actors()
+        if self._is_due("actors", _ACTORS_INTERVAL_S) or actors != self._noted_actors:
+            with self._store.session() as session:
+                note_actors(session, actors)
+            self._noted_actors = actors
 
     def _keep_schedule(self) -> None:
-        if self._keep_schedule_of_cleanup is not None:
-            self._keep_schedule_of_cleanup(self._store.opened())
+        if self._keep_schedule_of_cleanup is not None and self._is_due("schedule", _SCHEDULE_INTERVAL_S):
+            self._keep_schedule_of_cleanup(self._store)
 
     def _finish(self, stop_at: float) -> None:
         while self.backlog and time.monotonic() < stop_at:
-            time.sleep(max(min(self._not_before, stop_at) - time.monotonic(), 0.0))
-            self._publish_backlog()
+            time.sleep(min(self.thread.pause_left_s, max(stop_at - time.monotonic(), 0.0)))
+            self._guarded(self._publish_backlog)
         if self._salvaging is not None:  # It holds a lock, and siblings may have died since it began.
             self._salvaging.close()
         if self.backlog:
             self.logger.warning("%d runs wait in the spool for the next worker.", len(self.backlog))
-        else:
-            self._guarded(lambda: self._salvage_until(stop_at))
+        elif self._spool.owner is not None:
+            self._guarded(lambda: self.delivery.salvage(until=stop_at))
         self._store.close()
 
-    def _is_due(self, what: str, interval_s: float) -> bool:
+    def _is_due(self, duty: str, interval_s: float) -> bool:
         now = time.monotonic()
-        if now < self._due[what]:
+        if now < self._due[duty]:
             return False
-        self._due[what] = now + interval_s
+        self._due[duty] = now + interval_s
         return True
 
-    def _guarded(self, step: Callable[[], None]) -> bool:
-        """Runs a step that needs the store; a fault makes the next steps wait. Returns: Whether it worked."""
+    def _guarded(self, duty: Callable[[], object]) -> bool:
+        """Does a duty that needs the store; a fault makes the thread pause. Returns: Whether there was none."""
         try:
-            step()
+            duty()
         except DiagnosticsError as error:
             self._store.reopen()
             self._warn(error)
-            self._wait_longer()
+            self.thread.back_off()
             return False
         return True
-
-    def _wait_longer(self) -> None:
-        self._not_before = time.monotonic() + self._backoff_s
-        self._backoff_s = min(self._backoff_s * 2, _BACKOFF_S[1])
 
     def _warn(self, error: Exception) -> None:
         now = time.monotonic()

@@ -1,8 +1,8 @@
-"""The recordings of one run: each step of each collector is guarded, so that one that breaks costs only itself."""
+"""Takes the steps of a run's recordings. Each step is guarded: a collector that fails costs only its own artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
@@ -26,8 +26,8 @@ class Recordings:
       services: The parts that the collectors of the process share.
       spool: The spool of the process.
       entry: The entry of the run.
-      choice: The collectors that were selected, and their options.
-      stuck: The collectors of the process one of whose steps did not return; it is added to.
+      choice: The selected collectors and their options.
+      stuck: The collectors of the process of which a step did not return; others are added.
     """
 
     def __init__(self, services: Services, spool: Spool, entry: Entry, choice: Choice, stuck: set[Collector]) -> None:
@@ -42,7 +42,7 @@ class Recordings:
         self._unsaved: list[tuple[Collector, Recording]] = []
 
     def start(self, run: RunContext) -> Iterator[Callable[[], object]]:
-        """Starts the collectors that were selected.
+        """Starts the selected collectors.
 
         Yields:
           The functions that Dramatiq's hook has to call itself; see `Recording.enter`. Their errors go into
@@ -87,7 +87,7 @@ class Recordings:
             self._lost(collector, "start", error)
 
     def stop(self) -> None:
-        """Stops what runs, the last one first; after an interrupt it may be called again, and goes on from there."""
+        """Stops the recordings, the last one first. An interrupt may cut it short: called again, it goes on."""
         while self._running:
             collector, recording = self._running[-1]
             try:
@@ -97,6 +97,15 @@ class Recordings:
                 self._lost(collector, "stop", error)
             self._running.pop()
         self.enter_error = None
+
+    def end_early(self, but: Collection[str], reason: str) -> None:
+        """Ends the recordings of all artifacts but these while the task goes on. Runs on the publisher's thread."""
+        for collector, recording in tuple(self._running):
+            if collector.artifact_name not in but:
+                try:
+                    recording.end_early(reason)
+                except GUARDED as error:
+                    self._lost(collector, "end", error)
 
     def save(self) -> None:
         """Lets each recording write its file. Runs on the saver's thread."""
@@ -111,22 +120,25 @@ class Recordings:
                 self._lost(collector, "save", error)
         self._unsaved.clear()
 
-    def discard(self) -> None:
-        """Removes the files of a run that is not kept. Runs on the saver's thread."""
+    def discard(self, but: Collection[str] = ()) -> None:
+        """Removes the files of all artifacts but these. Runs on the saver's thread."""
+        kept = [pair for pair in self._unsaved if pair[0].artifact_name in but]
         for collector, recording in self._unsaved:
+            if collector.artifact_name in but:
+                continue
             try:
                 self.call(collector, recording, recording.discard)
                 self.remove_files(collector)
             except GUARDED as error:
                 self._lost(collector, "discard", error)
-        self._unsaved.clear()
+        self._unsaved = kept
 
     def remove_files(self, collector: Collector) -> None:
         """Removes the files of a collector from the spool. Raises: OSError."""
         self._entry.remove_files((collector.artifact_name, checkpoint_name(collector.artifact_name)))
 
     def call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
-        """Takes a step of a recording, within `STEP_TIMEOUT_S` unless it `runs_inline`.
+        """Takes a step of a recording, for at most `STEP_TIMEOUT_S` seconds unless it `runs_inline`.
 
         Raises:
           StepTimeoutError: When the step did not return in time, or the collector hung before.
@@ -148,7 +160,7 @@ class Recordings:
         return self._choice.options.get(collector.name, collector.default_options)
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
-        """Writes the status of an artifact that is not simply stored, and the reason."""
+        """Writes the status of an artifact that is not `stored`, and the reason."""
         self._entry.append({"artifact": collector.artifact_name, "status": status, "reason": reason})
 
     def _lost(self, collector: Collector, step: str, error: BaseException) -> None:

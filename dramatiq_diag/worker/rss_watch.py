@@ -1,4 +1,4 @@
-"""Looks at the RSS of the process while tasks are diagnosed, so that no peak of any length is missed."""
+"""Reads the RSS of the process many times a second while tasks are diagnosed, so that few peaks are missed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..runtime.ticker import Timer
 from .late_start import LOOK_INTERVAL_S
 from .run import Run
 
-#: Seconds between looks; one costs about 15 us, and serves all runs.
+#: Seconds between looks. A look costs about 15 us and serves all runs.
 RSS_INTERVAL_S = 0.05
 
-#: Looks without a run after which there are no more until the next run: a process that executes one short task after
+#: After so many looks without a run the timer ends, until the next run: a process that executes one short task after
 #: the other keeps its timer.
 _IDLE_LOOKS = 20
 
 
 class RssWatch:
-    """One timer that looks at the RSS for all runs of a process; there is none while nothing is diagnosed.
+    """Has one timer for all runs of a process, and none while nothing is diagnosed.
 
     Parameters:
       services: The ticker, the clock and the RSS reader of the process.
@@ -41,7 +41,7 @@ class RssWatch:
         self._note_state_at = 0.0
 
     def wake(self) -> None:
-        """Begins to look, if it does not look already. Runs on a task's thread, once its run is among the process's."""
+        """Adds the timer if there is none. Runs on a task's thread, after its run was registered."""
         if self._timer is None:
             self._begin()
 
@@ -52,7 +52,7 @@ class RssWatch:
                 self._note_state_at = self._services.clock() + LOOK_INTERVAL_S
                 timer = Timer(RSS_INTERVAL_S, _nothing)
                 timer.call = partial(self._look, timer)
-                # An interrupt may strike between these two: the timer then ends itself, and the next run adds another.
+                # If an interrupt strikes between these two, the timer ends itself and the next run adds another.
                 self._services.ticker.add(timer)
                 self._timer = timer
 
@@ -73,7 +73,7 @@ class RssWatch:
         with self._lock:
             if self._timer is timer:
                 self._timer = None
-        if self._runs:  # One that began just before saw the timer, and left it at that.
+        if self._runs:  # A run that began just now saw the timer and added none.
             self.wake()
 
     def _show(self, runs: tuple[Run, ...]) -> None:
@@ -81,7 +81,7 @@ class RssWatch:
             rss_bytes = self._services.rss.rss_bytes()
             for run in runs:
                 run.look(rss_bytes)
-        except GUARDED as error:  # As when a task uses up all descriptors: this look is lost, not the later ones.
+        except GUARDED as error:  # As when a task uses up all descriptors: the next look may succeed.
             self._services.warn_once(("rss", type(error)), error, "The RSS could not be looked at.")
         if (now := self._services.clock()) >= self._note_state_at:
             self._note_state_at = now + LOOK_INTERVAL_S
@@ -89,4 +89,4 @@ class RssWatch:
 
 
 def _nothing() -> None:
-    """Stands in for a call that needs its timer."""
+    """Is replaced by a call that needs the timer itself."""

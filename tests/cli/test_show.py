@@ -22,7 +22,7 @@ from dramatiq_diag.cli.figures import sparklines
 from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.report import report
 from dramatiq_diag.cli.show import show
-from dramatiq_diag.store.store import RunRecord
+from dramatiq_diag.store.records import RunRecord
 from support import PATIENCE_S, eventually
 from support.records import NOW, bundle, run_record
 

@@ -90,5 +90,5 @@ def test_one_thread_samples_for_all_tasks(bench, settings, stored):
             actor.send()
         tasks.finish()
 
-    threads = ("captures", "publisher", "saver", "ticker")
+    threads = ("publisher", "saver", "ticker")
     assert sorted(names[0]) == [f"dramatiq_diag.{name}" for name in threads]

@@ -106,7 +106,7 @@ def test_a_run_whose_worker_died_began_when_its_function_did(settings, stored, m
         started_at = run.started_at
         # When the entry is salvaged as it is now, and the run never ends
         (entry,) = Spool(given).entries(run.entry.owner, 1)
-        Delivery(Spool(given), lambda: stored(given).store).deliver([entry])
+        Delivery(Spool(given), stored(given).store).deliver([entry])
         simulation.process.runs.clear()
         run.entry.close()
 
@@ -124,8 +124,8 @@ def test_what_the_collectors_took_is_told(bench, settings, stored, monkeypatch):
     with bench(given) as tasks:
         task_id = tasks.run(lambda: None, actor_name="short")
 
-    (ranked,) = stored(given).ranked(task_id)
-    assert run_document(ranked)["collection_ms"] == ranked.run.collection_ms > 0
+    (run,) = stored(given).runs(task_id)
+    assert run_document(run)["collection_ms"] == run.collection_ms > 0
     monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(given.data_dir))
     shown = CliRunner().invoke(main, ["show", task_id], catch_exceptions=False)
-    assert f"its collectors took another {ranked.run.collection_ms:.1f} ms of the task's thread" in shown.output
+    assert f"its collectors took another {run.collection_ms:.1f} ms of the task's thread" in shown.output

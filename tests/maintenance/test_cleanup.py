@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import update
 
 from dramatiq_diag.errors import StoreMismatchError
-from dramatiq_diag.maintenance import cleanup as retention
 from dramatiq_diag.maintenance.cleanup import Cleanup, Counts
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact, StoreState, TaskRun
@@ -186,14 +185,13 @@ def test_a_run_whose_worker_is_gone_for_good_does_not_run_for_ever(store, given,
     assert stored(given).all_runs() == []
 
 
-def test_more_than_a_batch_is_done_with_progress(store, given, stored, clock, monkeypatch):
-    monkeypatch.setattr(retention, "BATCH_SIZE", 10)
-    monkeypatch.setattr(retention, "EXPIRY_BATCH_SIZE", 10)
+def test_more_than_a_batch_is_done_with_progress(store, given, stored, clock):
     publish(store, 35)
     clock.ahead = 3 * HOUR
     seen: list[int] = []
 
-    counts = Cleanup(store, on_batch=lambda counts: seen.append(counts.total)).run()
+    cleanup = Cleanup(store, on_batch=lambda counts: seen.append(counts.total), batch_size=10, expiry_batch_size=10)
+    counts = cleanup.run()
 
     assert (counts.expired_artifacts, counts.removed_blobs, counts.removed_runs) == (35, 35, 35)
     assert seen == sorted(seen)

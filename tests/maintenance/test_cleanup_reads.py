@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from dramatiq_diag import Settings
 from dramatiq_diag.maintenance.cleanup import Cleanup
-from dramatiq_diag.store.blobs.local import Found
+from dramatiq_diag.store.blobs.base import Found
 from dramatiq_diag.store.store import Store
 
 _RUNS = 5_000

@@ -15,7 +15,7 @@ from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.maintenance import consistency as check_module
 from dramatiq_diag.maintenance.consistency import Findings, check
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact, StoreState
 from dramatiq_diag.store.store import Store
 from support.records import artifact_record, bundle
@@ -160,7 +160,7 @@ def test_a_blob_that_is_published_while_the_store_is_mended_is_not_lost(store, g
 
 
 def check_module_artifact_id(each: Any) -> uuid.UUID:
-    from dramatiq_diag.store.store import artifact_id
+    from dramatiq_diag.store.records import artifact_id
 
     return artifact_id(each.run.run_id, "memory_profile")
 
@@ -174,9 +174,9 @@ def test_a_blob_whose_row_is_on_its_way_is_not_a_finding(store, given, published
 
 
 def test_an_artifact_that_expires_while_it_is_checked_is_not_a_finding(store, given, published, monkeypatch):
-    original = BlobStore.size_bytes
+    original = LocalBlobStore.size_bytes
 
-    def expire_first(blobs: BlobStore, name: str) -> int | None:
+    def expire_first(blobs: LocalBlobStore, name: str) -> int | None:
         with store.session() as session:
             session.execute(
                 update(Artifact).where(Artifact.blob_name == name).values(status=ArtifactStatus.EXPIRED, reason="old")
@@ -184,7 +184,7 @@ def test_an_artifact_that_expires_while_it_is_checked_is_not_a_finding(store, gi
         blobs.delete([name])
         return original(blobs, name)
 
-    monkeypatch.setattr(BlobStore, "size_bytes", expire_first)
+    monkeypatch.setattr(LocalBlobStore, "size_bytes", expire_first)
 
     assert not check(store)
 

@@ -14,7 +14,8 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.cli import main
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.store.database import VERSION_TABLE, make_engine
+from dramatiq_diag.store.adoption import VERSION_TABLE
+from dramatiq_diag.store.database import make_engine
 from dramatiq_diag.store.models import Base
 from support.tasks import finish, running
 

@@ -326,7 +326,7 @@ def test_a_run_whose_worker_dies_is_judged_if_it_had_ended(settings, stored, pyt
 
     # When somebody salvages what it left
     reader = stored(given)
-    Delivery(Spool(given), lambda: reader.store).salvage()
+    Delivery(Spool(given), reader.store).salvage()
 
     # Then a run that was cut short is kept, as nobody judged it, and one that had ended is dropped
     (run,) = reader.all_runs()

@@ -22,7 +22,7 @@ from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
 from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, RenderQueue
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
 from support import PATIENCE_S, eventually
 
@@ -77,8 +77,8 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Children:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    store = BlobStore(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> LocalBlobStore:
+    store = LocalBlobStore(tmp_path / "blobs")
     store.claim(uuid.uuid4())
     return store
 
@@ -89,14 +89,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def server(blobs: BlobStore, clock: Clock) -> Iterator[RenderQueue]:
+def server(blobs: LocalBlobStore, clock: Clock) -> Iterator[RenderQueue]:
     made = RenderQueue(blobs, clock)
     yield made
     made.close()
 
 
 @pytest.fixture
-def publish(blobs: BlobStore, tmp_path: Path) -> Callable[..., Artifact]:
+def publish(blobs: LocalBlobStore, tmp_path: Path) -> Callable[..., Artifact]:
     def make(data: bytes = LOG) -> Artifact:
         source = tmp_path / uuid.uuid4().hex
         source.write_bytes(data)
@@ -294,7 +294,7 @@ def test_a_form_that_cannot_be_kept_is_given_to_all_the_same(server, publish, ch
     def full(*_: Any) -> None:
         raise StoreUnavailableError("No space left on device.")
 
-    monkeypatch.setattr(BlobStore, "put_rendered", full)
+    monkeypatch.setattr(LocalBlobStore, "put_rendered", full)
     artifact = publish()
 
     assert [ask(server, artifact) for _ in range(3)] == [CSV] * 3

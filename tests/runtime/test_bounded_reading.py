@@ -19,7 +19,7 @@ from dramatiq_diag.runtime.bounded_reading import PIECE_BYTES, PiecesFile, conta
 from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.spool.owner_state import STATE_FILE, read_state
 from dramatiq_diag.spool.reader import read_finished_run
-from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.blobs.local import LocalBlobStore
 from support.spool import END, TEXT, dead_entry, start_record
 
 MEBIBYTE = 1024**2
@@ -62,7 +62,7 @@ def publish(entry: Entry, directory: Path) -> None:
 
 
 def put_blob(directory: Path, opener: Callable[[], BinaryIO]) -> None:
-    blobs = BlobStore(directory / "blobs")
+    blobs = LocalBlobStore(directory / "blobs")
     blobs.claim(uuid.uuid4())
     with opener() as source:
         blobs.sha256(blobs.put(uuid.uuid4(), source).name)

@@ -58,7 +58,7 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
     hoarder, neighbour = json.loads(process.stdout.readline())
     eventually(lambda: process.poll() is not None, "the worker was killed")
 
-    Delivery(Spool(given), lambda: stored(given).store).salvage()
+    Delivery(Spool(given), stored(given).store).salvage()
 
     (run,) = stored(given).runs(hoarder)
     assert (run.status, run.overlapped_task_ids) == (RunStatus.INTERRUPTED, [neighbour])

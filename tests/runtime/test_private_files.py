@@ -16,7 +16,7 @@ from dramatiq_diag.cli.doctor_checks import Check, Status, examine
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.runtime.private_files import make_directory, make_file
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -60,7 +60,7 @@ def open_store(settings: Settings) -> None:
 def test_the_database_is_private_in_a_directory_that_is_not(
     settings: Settings, opens: Callable[[Settings], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dramatiq_diag.store.store.migrate", migrate)  # Not the clone of the tests' template.
+    monkeypatch.setattr("dramatiq_diag.store.transactions.migrate", migrate)  # Not the clone of the tests' template.
     settings.data_dir.mkdir(mode=0o755, parents=True)
 
     opens(settings)

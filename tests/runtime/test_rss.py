@@ -102,7 +102,7 @@ def test_a_task_that_is_killed_after_a_second_has_its_curve_and_its_peak(setting
     eventually(lambda: process.poll() is not None, "the worker was killed")
     assert process.returncode == -signal.SIGKILL
 
-    Delivery(Spool(given), lambda: stored(given).store).salvage()
+    Delivery(Spool(given), stored(given).store).salvage()
 
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.INTERRUPTED

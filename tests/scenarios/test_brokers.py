@@ -153,7 +153,7 @@ def test_a_killed_worker_process_is_salvaged_by_the_next_start(
     runs = reader.all_runs()
     assert {run.status for run in runs} <= {"succeeded", "failed", "interrupted"}
     for run in runs:
-        attempts = [ranked for ranked in reader.ranked(run.task_id) if ranked.run.run_id == run.run_id]
+        attempts = [attempt for attempt in reader.runs(run.task_id) if attempt.run_id == run.run_id]
         assert len(attempts) == 1
         assert len(reader.artifacts(run.task_id, attempts[0].attempt)) == 3
     assert list(given.spool.iterdir()) == []

@@ -8,7 +8,7 @@ from dramatiq_diag.store.captures import (
     CaptureState,
 )
 from support import eventually
-from support.captures import ask, held, standing
+from support.captures import ask, standing
 
 
 @pytest.fixture
@@ -51,13 +51,11 @@ def test_five_runs_over_three_processes_under_load_are_five_runs(
     eventually(lambda: len(stored(given).all_runs()) >= 5, "all is published")
     assert command.stop() == 0
 
-    # Then five runs were diagnosed, each with its artifact and by a permit of its own, and no other
+    # Then five runs were diagnosed, each with its artifact, and no other
     runs = stored(given).all_runs()
     assert len(runs) == 5
     assert {run.capture_id for run in runs} == {capture_id}
     for run in runs:
         (artifact,) = stored(given).artifacts(run.task_id).values()
         assert (artifact.name, artifact.status) == ("memory_profile", "stored")
-    assert {permit.run_id for permit in held(store, capture_id)} == {run.run_id for run in runs}
     assert standing(store, capture_id).captured_runs == 5
-    assert "lease had ended" not in command.log.read_text()

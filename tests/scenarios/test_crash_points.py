@@ -112,7 +112,7 @@ def publish(settings: Settings) -> None:
     entries = [seal(spool, run_id) for run_id in RUN_IDS]
     with closing(Store(settings)) as store:
         store.open()
-        Delivery(spool, lambda: store).deliver(entries)
+        Delivery(spool, store).deliver(entries)
     spool.close()
 
 
@@ -128,7 +128,7 @@ def seal_and_die(settings: Settings) -> None:
 def salvage(settings: Settings) -> None:
     with closing(Store(settings)) as store:
         store.open()
-        Delivery(Spool(settings), lambda: store).salvage()
+        Delivery(Spool(settings), store).salvage()
 
 
 def clean(settings: Settings) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy import inspect, text
 
 from dramatiq_diag.cli.doctor_checks import Status, examine
 from dramatiq_diag.errors import SchemaError, StoreUnavailableError
-from dramatiq_diag.store.database import HEAD_REVISION, alembic_config, check_schema, make_engine, migrate
+from dramatiq_diag.store.database import make_engine
+from dramatiq_diag.store.migration import HEAD_REVISION, alembic_config, check_schema, migrate
 from dramatiq_diag.store.models import Base
 from support.early_version import make_early_store
 from support.records import bundle, run_record

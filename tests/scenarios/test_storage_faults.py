@@ -17,7 +17,7 @@ import pytest
 from dramatiq_diag import Settings
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker import publisher as publisher_module
 from support import PATIENCE_S, eventually
@@ -31,7 +31,7 @@ _TASKS = 20
 def impatient(monkeypatch):
     """The store is tried again soon, so that there are many failures and still one warning."""
     monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.01, 0.05))
-    monkeypatch.setattr("dramatiq_diag.store.store.database._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("dramatiq_diag.store.database._TIMEOUT_S", 0.2)
 
 
 @contextmanager

@@ -151,14 +151,13 @@ def test_what_the_disk_did_not_take_is_held_up_to_a_number_and_counted_beyond(sp
     assert len(backlog) == 0
 
 
-def test_a_waiter_learns_of_news_that_came_before_it_waited(backlog, spool):
-    backlog.add([written(spool, 1)])
-    backlog.wait_for_news(PATIENCE_S)
-    waiter = threading.Thread(target=backlog.wait_for_news, args=(PATIENCE_S,))
-    waiter.start()
-    backlog.wake()
-    waiter.join(PATIENCE_S)
-    assert not waiter.is_alive()
+def test_it_is_idle_when_no_run_goes_on_or_waits(spool, backlog):
+    assert backlog.is_idle
+    entry = written(spool, 1)
+    backlog.add([entry])
+    assert not backlog.is_idle
+    backlog.done(entry)
+    assert backlog.is_idle
 
 
 # As a part of a worker.

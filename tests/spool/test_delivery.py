@@ -18,7 +18,7 @@ from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.delivery import Delivery, Outcome
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.store.store import FinishedRun
+from dramatiq_diag.store.records import FinishedRun
 from support.spool import END, TEXT, start_record
 
 _RUNS = 11
@@ -87,7 +87,7 @@ class Publishing:
         self.entries = [saved(spool, number) for number in range(1, _RUNS + 1)]
         self.poison = self.entries[_POISON].run_id
         self.store: Any = FlakyStore(self.poison, fails_at, error, takes=takes)
-        self.delivery = Delivery(spool, lambda: self.store)
+        self.delivery = Delivery(spool, self.store)
         self.outcomes: dict[uuid.UUID, Outcome] = {}
         self.backlog.add(self.entries)
 

@@ -167,12 +167,12 @@ def test_a_file_that_vanishes_while_the_spool_is_listed_costs_itself_alone(setti
 
     # When others remove half of the files right after the first one was looked at
     listing = spool.files(owner)
-    first = next(listing)[0]
+    first = next(listing).run_id
     others = sorted(path for path in owner.iterdir() if path.stem != str(first))
     for path in others[:5]:
         path.unlink()
 
-    assert {str(run_id) for run_id, _, _ in listing} == {path.stem for path in others[5:]}
+    assert {str(found.run_id) for found in listing} == {path.stem for path in others[5:]}
 
 
 def test_entries_that_cannot_be_removed_are_said_once_for_each_directory(settings, bench, stored, monkeypatch, caplog):

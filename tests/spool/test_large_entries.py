@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.spool import entry as entry_module
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
+from dramatiq_diag.spool.lines import Limits
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.store import Store
@@ -24,6 +24,13 @@ def spool(settings):
     spool.open()
     yield spool
     spool.close()
+
+
+def new_entry(spool: Spool, limits: Limits) -> Entry:
+    assert spool.owner is not None
+    entry = Entry(spool.owner, uuid.uuid4(), limits)
+    entry.create()
+    return entry
 
 
 def text(number: int, length: int = 100) -> dict[str, Any]:
@@ -51,12 +58,11 @@ def test_a_text_that_is_not_held_in_memory_is_published_as_it_was_written(settin
     assert read_finished_run(entry).held_bytes < 1000
 
 
-def test_of_an_entry_past_the_bound_the_beginning_and_the_end_are_published(settings, monkeypatch):
-    monkeypatch.setattr(entry_module, "_HEAD_BYTES", 100_000)
-    monkeypatch.setattr(entry_module, "_TAIL_BYTES", 10_000)
+def test_of_an_entry_past_the_bound_the_beginning_and_the_end_are_published(settings):
     run_id = uuid.uuid4()
     lines = [text(number) for number in range(5000)]
-    entry = dead_entry(settings().spool, [start_record(run_id), *lines, END], run_id)
+    dead = dead_entry(settings().spool, [start_record(run_id), *lines, END], run_id)
+    entry = Entry(dead.owner, run_id, Limits(head=100_000, tail=10_000))
 
     artifact, data = texts_of(entry)
 
@@ -108,9 +114,8 @@ def test_a_long_text_of_one_call_is_published_as_a_whole(bench, settings, stored
     assert stored(given).artifacts(task_id)["memory_profile"].status == ArtifactStatus.STORED
 
 
-def test_texts_past_the_limit_of_a_run_are_left_out_and_the_end_is_not(spool, monkeypatch):
-    monkeypatch.setattr(entry_module, "MAX_TEXT_BYTES", 10_000)
-    entry = spool.entry()
+def test_texts_past_the_limit_of_a_run_are_left_out_and_the_end_is_not(spool):
+    entry = new_entry(spool, Limits(text=10_000))
     entry.append(start_record(entry.run_id))
     entry.flush()
     for number in range(1000):
@@ -131,8 +136,7 @@ def test_what_a_full_disk_does_not_take_is_kept_up_to_a_size(spool, monkeypatch)
     def full(*args: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(entry_module, "MAX_MEMORY_BYTES", 10_000)
-    entry = spool.entry()
+    entry = new_entry(spool, Limits(memory=10_000))
     entry.append(start_record(entry.run_id))
     entry.flush()
     monkeypatch.setattr("dramatiq_diag.spool.entry.os.write", full)
@@ -151,9 +155,8 @@ def test_what_a_full_disk_does_not_take_is_kept_up_to_a_size(spool, monkeypatch)
     assert data.startswith(text(0)["text"].encode())
 
 
-def test_of_a_large_entry_that_someone_removed_both_ends_are_kept(spool, monkeypatch):
-    monkeypatch.setattr(entry_module, "MAX_MEMORY_BYTES", 10_000)
-    entry = spool.entry()
+def test_of_a_large_entry_that_someone_removed_both_ends_are_kept(spool):
+    entry = new_entry(spool, Limits(memory=10_000))
     entry.append(start_record(entry.run_id))
     entry.flush()
     for number in range(1000):
@@ -185,7 +188,7 @@ def test_an_entry_of_an_older_version_is_salvaged_with_its_last_look(settings, s
     last = {"vitals": vitals, "overlapped_task_ids": ["beside", "z" * 5000]}
     dead_entry(given.spool, [start_record(run_id), TEXT, *looks, last], run_id)
 
-    counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
+    counts = Delivery(Spool(given), stored(given).store).salvage()
 
     assert (counts.recovered_runs, counts.refused_runs) == (1, 0)
     (run,) = stored(given).all_runs()
@@ -211,9 +214,9 @@ def test_a_batch_with_much_text_is_published_in_parts(settings, stored, monkeypa
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", noted)
-    monkeypatch.setattr("dramatiq_diag.spool.directory.delivery._BATCH_BYTES", 300_000)
+    monkeypatch.setattr("dramatiq_diag.spool.delivery._BATCH_BYTES", 300_000)
 
-    counts = Delivery(Spool(given), lambda: stored(given).store).salvage()
+    counts = Delivery(Spool(given), stored(given).store).salvage()
 
     assert counts.recovered_runs == 20
     assert sum(held) > 1_200_000

@@ -57,7 +57,7 @@ def test_runs_past_the_limit_leave_nothing_on_the_disk(bench, settings, stored, 
         # Then the disk has not one file more, nor one block
         assert (used_files(given.spool), disk_bytes(given.spool)) == before
         away.clear()
-        process.publisher._not_before = 0.0
+        process.publisher.thread.hold(0.0)
         assert tasks.diagnostics.flush(PATIENCE_S)
 
     # And when the store is back, each says of each artifact why there is none

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.spool import contents as spool_contents
 from dramatiq_diag.spool.delivery import SALVAGE_BATCH_SIZE, Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.store.store import Store
@@ -59,7 +58,7 @@ def test_a_directory_is_listed_once_however_much_is_in_it(settings, monkeypatch,
     owner, ids = left_behind(settings().spool, count)
     listings, store = Listings(owner, monkeypatch), Taking()
 
-    salvaged = Delivery(Spool(settings()), lambda: store).salvage()
+    salvaged = Delivery(Spool(settings()), store).salvage()
 
     assert salvaged.recovered_runs == count
     assert [run_id for batch in store.batches for run_id in batch] == ids
@@ -68,21 +67,19 @@ def test_a_directory_is_listed_once_however_much_is_in_it(settings, monkeypatch,
 
 
 def test_what_is_too_much_for_one_listing_takes_a_few_and_comes_oldest_first(settings, monkeypatch):
-    monkeypatch.setattr(spool_contents, "MAX_LISTED", 50)
     owner, ids = left_behind(settings().spool, 230)
     listings, store = Listings(owner, monkeypatch), Taking()
 
-    Delivery(Spool(settings()), lambda: store).salvage()
+    Delivery(Spool(settings(), max_listed=50), store).salvage()
 
     assert [run_id for batch in store.batches for run_id in batch] == ids
     assert listings.count == 6
 
 
-def test_listing_is_done_in_steps_as_well(settings, monkeypatch):
-    monkeypatch.setattr(spool_contents, "_FILES_PER_STEP", 10)
+def test_listing_is_done_in_steps_as_well(settings):
     owner, _ = left_behind(settings().spool, 95)
 
-    steps = list(Spool(settings()).batches(owner, 50))
+    steps = list(Spool(settings(), files_per_step=10).batches(owner, 50))
 
     assert [len(step) for step in steps] == [0] * 9 + [50, 45]
 
@@ -91,7 +88,7 @@ def test_a_salvage_that_is_stopped_begins_nothing_more_and_leaves_the_rest(setti
     owner, ids = left_behind(settings().spool, 3 * SALVAGE_BATCH_SIZE)
     store = Taking()
 
-    salvaged = Delivery(Spool(settings()), lambda: store).salvage(until=time.monotonic())
+    salvaged = Delivery(Spool(settings()), store).salvage(until=time.monotonic())
 
     assert salvaged.recovered_runs == SALVAGE_BATCH_SIZE
     assert len(Spool(settings()).entries(owner, len(ids))) == 2 * SALVAGE_BATCH_SIZE

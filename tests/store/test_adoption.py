@@ -15,8 +15,8 @@ from dramatiq_diag.cli import main
 from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
-from dramatiq_diag.store.blobs.local import BlobStore
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.blobs.local import LocalBlobStore
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import StoreState
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S
@@ -92,7 +92,7 @@ def test_a_check_on_the_wrong_host_exits_with_2_and_changes_nothing(hosts, store
     # Given a store, and a directory that carries the same store's id, as an early version could make two of
     right = store_of(hosts[0])
     right.publish([bundle(run_record(task_id="task"))])
-    wrong = BlobStore(hosts[1].blob_dir)
+    wrong = LocalBlobStore(hosts[1].blob_dir)
     wrong.claim(right.store_id())
     monkeypatch.setenv("DRAMATIQ_DIAG_DATABASE_URL", hosts[0].database_url)
     monkeypatch.setenv("DRAMATIQ_DIAG_BLOB_URL", str(hosts[1].blob_dir))

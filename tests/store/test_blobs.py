@@ -16,14 +16,14 @@ from typing import BinaryIO
 import pytest
 
 from dramatiq_diag.errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.blobs.local import LocalBlobStore
 
 STORE_ID = uuid.uuid4()
 
 
 @pytest.fixture
 def unclaimed(tmp_path):
-    return BlobStore(tmp_path / "blobs")
+    return LocalBlobStore(tmp_path / "blobs")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def blobs(unclaimed):
     return unclaimed
 
 
-def put(blobs: BlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
+def put(blobs: LocalBlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
     return blobs.put(artifact_id or uuid.uuid4(), io.BytesIO(data)).name
 
 
@@ -277,7 +277,7 @@ def test_empty_days_before_yesterday_go(blobs):
 @pytest.mark.parametrize("step", ["put", "open", "scan", "claim"])
 def test_a_root_that_cannot_be_used_is_said(tmp_path, step):
     (tmp_path / "a file").touch()
-    blobs = BlobStore(tmp_path / "a file" / "blobs")
+    blobs = LocalBlobStore(tmp_path / "a file" / "blobs")
     steps = {
         "put": lambda: put(blobs),
         "open": lambda: _close(blobs.open(f"20260101/{uuid.uuid4()}")),
@@ -304,7 +304,7 @@ def spooled(tmp_path, data: bytes = b"data", mode: int = 0o600):
     return path
 
 
-def put_file(blobs: BlobStore, path, artifact_id: uuid.UUID | None = None):
+def put_file(blobs: LocalBlobStore, path, artifact_id: uuid.UUID | None = None):
     put(blobs)  # The day has a directory.
     with path.open("rb") as file:
         return blobs.put(artifact_id or uuid.uuid4(), file)

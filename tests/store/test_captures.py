@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 
-from dramatiq_diag.store import permits
 from dramatiq_diag.store.captures import (
     CaptureNotFoundError,
     CaptureRequestError,
@@ -18,6 +17,7 @@ from dramatiq_diag.store.captures import (
     end,
     list_captures,
 )
+from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.store import Store
 from support.captures import HOUR_S, ask, standing
 
@@ -47,7 +47,7 @@ def test_a_capture_is_open_until_it_is_ended_and_stays_as_it_was(store):
     assert ended.state == CaptureState.ENDED
     assert end(store, capture_id).capture.ended_at == ended.capture.ended_at
     with store.session() as session:
-        assert permits.open_captures(session) == []
+        assert open_captures(session) == []
         assert [each.capture.capture_id for each in list_captures(session)] == [capture_id]
         assert list_captures(session, only_open=True) == []
 

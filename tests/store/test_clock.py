@@ -18,12 +18,13 @@ from dramatiq_diag.maintenance import consistency as check_module
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.store import permits
 from dramatiq_diag.store.captures import create, find_capture
 from dramatiq_diag.store.clock import Clock
-from dramatiq_diag.store.models import Artifact, CapturePermit, StoreState, TaskRun, WorkerActor
+from dramatiq_diag.store.models import Artifact, StoreState, TaskRun, WorkerActor
 from dramatiq_diag.store.pins import delete, pin, unpin
+from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.worker_actors import note_actors
+from support.captures import running, standing
 from support.records import bundle, run_record
 
 #: A protection time and a wrong clock, in minutes.
@@ -165,21 +166,17 @@ def test_a_pin_and_its_end_are_by_the_databases_clock(store, wrong_by, minutes):
 
 
 @pytest.mark.parametrize("minutes", _WRONG)
-def test_a_capture_and_its_leases_are_by_the_databases_clock(store, wrong_by, minutes):
+def test_a_capture_is_open_by_the_databases_clock(store, wrong_by, minutes):
     capture_id = create(store, "work", {"memory": {}}, 1, 300.0, unknown_actor=True).capture.capture_id
-    holder = uuid.uuid4()
-    with store.session() as session:
-        assert permits.claim(session, capture_id, holder) == 1
     wrong_by(minutes)
 
-    with store.session() as session:  # It is open still, and its one permit held.
+    with store.session() as session:
         assert find_capture(session, capture_id).state == "open"
-        assert [capture.has_free_permit for capture in permits.open_captures(session)] == [False]
-        assert permits.claim(session, capture_id, uuid.uuid4()) is None
-        assert permits.renew(session, capture_id, 1, holder)
-        held_until = session.query(CapturePermit).one().held_until
-    lease = held_until - datetime.now(UTC)
-    assert timedelta(0) < lease <= timedelta(seconds=permits.LEASE_S)
+        (capture,) = open_captures(session)
+    assert 0 < capture.closes_at - time.monotonic() <= 300.0
+    assert store.announce([running(capture_id)]) == set()
+    done = standing(store, capture_id).capture.ended_at
+    assert abs(done - datetime.now(UTC)) < timedelta(minutes=2)
 
 
 @pytest.mark.parametrize("minutes", _WRONG)

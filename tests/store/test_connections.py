@@ -14,7 +14,7 @@ from sqlalchemy import text, update
 
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.store import vacuum
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact
 from dramatiq_diag.store.store import Store
 from support import eventually
@@ -153,7 +153,7 @@ def test_a_file_that_others_use_is_rewritten_another_time(settings, caplog):
 def test_the_first_start_says_one_line_about_the_schema(settings, caplog):
     with caplog.at_level(logging.INFO):
         migrate(settings())
-        assert [record.name for record in caplog.records] == ["dramatiq_diag.store.database"]
+        assert [record.name for record in caplog.records] == ["dramatiq_diag.store.migration"]
         migrate(settings())
 
     assert len(caplog.records) == 1

@@ -32,7 +32,7 @@ def test_pages_have_every_run_once_newest_first(store):
         with store.session() as session:
             runs, cursor = list_runs(session, RunFilter(), 10, cursor)
         assert len(runs) <= 10
-        seen += [(run.run.started_at, run.run.run_id) for run in runs]
+        seen += [(run.started_at, run.run_id) for run in runs]
         pages += 1
 
     assert pages == 6
@@ -49,7 +49,7 @@ def test_a_run_that_comes_in_between_does_not_shift_the_pages(store):
     with store.session() as session:
         second, end = list_runs(session, RunFilter(), 2, cursor)
 
-    assert len({run.run.run_id for run in first + second}) == 4
+    assert len({run.run_id for run in first + second}) == 4
     assert end is None
 
 
@@ -73,7 +73,7 @@ def test_pages_have_every_run_with_a_figure_once_largest_first(store, sort, figu
     while len(seen) == 0 or cursor is not None:
         with store.session() as session:
             page, cursor = list_runs(session, RunFilter(), 10, cursor, sort)
-        seen += [(getattr(run.run, figure), run.run.run_id) for run in page]
+        seen += [(getattr(run, figure), run.run_id) for run in page]
 
     assert len(set(seen)) == len(seen) == 57
     assert [value for value, _ in seen] == sorted((getattr(run, figure) for run in runs), reverse=True)
@@ -91,7 +91,7 @@ def test_orders_and_filters_go_together(store):
     with store.session() as session:
         runs, _ = list_runs(session, RunFilter(actor_name="work", min_duration_ms=1), 10, None, Sort.SLOWEST)
 
-    assert [run.run.duration_ms for run in runs] == [3.0, 2.0]
+    assert [run.duration_ms for run in runs] == [3.0, 2.0]
 
 
 def test_a_cursor_goes_on_in_the_order_that_it_came_from_alone(store):

@@ -18,9 +18,10 @@ from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store import pins as keeping
-from dramatiq_diag.store.blobs.local import BlobStore
+from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from dramatiq_diag.store.store import Store
 
 KEPT = b"the private key of somebody\n"
 
@@ -111,7 +112,7 @@ def test_the_blobs_know_no_such_file(store: Store, name: str, victim: Path) -> N
 
 @pytest.mark.parametrize("form", ["..", "../../../victim", "a/b", "", "A"])
 def test_a_form_has_a_plain_name(tmp_path: Path, form: str) -> None:
-    blobs = BlobStore(tmp_path)
+    blobs = LocalBlobStore(tmp_path)
     blobs.claim(uuid.uuid4())
     with pytest.raises(BlobMissingError):
         blobs.open(f"20260101/{uuid.uuid4()}", rendered=form)

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import select, update
 
 from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.maintenance import cleanup as retention
 from dramatiq_diag.maintenance.cleanup import Cleanup, Counts
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact, TaskRun
@@ -167,12 +166,11 @@ def is_waited_for(store) -> bool:
         return session.connection().exec_driver_sql(query).first() is not None
 
 
-def test_a_cleanup_goes_on_after_a_batch_that_was_pinned_under_its_hands(store, clock, monkeypatch):
-    monkeypatch.setattr(retention, "EXPIRY_BATCH_SIZE", 1)
+def test_a_cleanup_goes_on_after_a_batch_that_was_pinned_under_its_hands(store, clock):
     store.publish([bundle() for _ in range(3)])
     clock.ahead = 2 * HOUR
 
-    assert Cleanup(store).run().expired_artifacts == 3
+    assert Cleanup(store, expiry_batch_size=1).run().expired_artifacts == 3
 
 
 # Deletions.

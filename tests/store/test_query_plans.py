@@ -24,10 +24,10 @@ from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
     artifacts_of,
-    beside,
     children_of,
     find_run,
     list_runs,
+    overlapping_runs,
     parent_of,
     traceback_of,
 )
@@ -104,8 +104,8 @@ def attempts(session: Session) -> None:
 def around(session: Session) -> None:
     run = find_run(session, RUN_ID)
     assert run is not None
-    beside(session, run.run)
-    parent_of(session, run.run)
+    overlapping_runs(session, run)
+    parent_of(session, run)
     children_of(session, RUN_ID)
     traceback_of(session, RUN_ID)
     artifacts_of(session, [RUN_ID])

@@ -15,7 +15,8 @@ from sqlalchemy import event
 from dramatiq_diag.errors import RunRefusedError, StoreError, StoreUnavailableError
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.store import FinishedRun, RunRecord, Store
+from dramatiq_diag.store.records import FinishedRun, RunRecord
+from dramatiq_diag.store.store import Store
 from support.store import Postgres
 
 #: SQLSTATEs that a run causes: numeric overflow, characters that the database does not have, a constraint, a value that

@@ -12,18 +12,18 @@ from sqlalchemy import update
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.attempts import find_attempt, list_attempts
 from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
     artifacts_of,
-    beside,
     children_of,
     find_artifact,
     find_run,
     list_runs,
+    overlapping_runs,
     parent_of,
 )
-from dramatiq_diag.store.store import artifact_id
 from dramatiq_diag.store.values import clean_text, task_key
 from support.records import NOW, artifact_record, bundle, run_record
 
@@ -51,8 +51,8 @@ def test_attempts_are_ranked_by_start(store):
         runs, _ = list_attempts(session, "task", 10)
         listed, _ = list_runs(session, RunFilter(), 10)
 
-    assert [(run.run.run_id, run.attempt) for run in runs] == list(zip(run_ids, (1, 2, 3), strict=True))
-    ranks = {run.run.run_id: run.attempt for run in listed}
+    assert [(run.run_id, run.attempt) for run in runs] == list(zip(run_ids, (1, 2, 3), strict=True))
+    ranks = {run.run_id: run.attempt for run in listed}
     assert [ranks[run_id] for run_id in run_ids] == [1, 2, 3]
 
 
@@ -64,7 +64,7 @@ def test_runs_that_start_in_the_same_microsecond_have_ranks_of_their_own(store):
         listed, _ = list_runs(session, RunFilter(), 10)
 
     assert [run.attempt for run in runs] == [1, 2, 3, 4, 5]
-    assert {run.run.run_id: run.attempt for run in runs} == {run.run.run_id: run.attempt for run in listed}
+    assert {run.run_id: run.attempt for run in runs} == {run.run_id: run.attempt for run in listed}
 
 
 def test_an_unknown_task_has_no_runs(store):
@@ -170,7 +170,7 @@ def test_runs_are_found_by_their_task_or_how_its_id_begins(store, task_id, found
     with store.session() as session:
         runs, _ = list_runs(session, RunFilter(task_id=task_id), 20)
 
-    assert {run.run.task_id for run in runs} == {clean_text(each) for each in found}
+    assert {run.task_id for run in runs} == {clean_text(each) for each in found}
 
 
 def test_a_duration_that_is_no_number_is_not_the_slowest(store):
@@ -181,7 +181,7 @@ def test_a_duration_that_is_no_number_is_not_the_slowest(store):
     with store.session() as session:
         runs, _ = list_runs(session, RunFilter(), 10, None, Sort.SLOWEST)
 
-    assert [run.run.duration_ms for run in runs] == [5.0]
+    assert [run.duration_ms for run in runs] == [5.0]
 
 
 def test_a_run_is_found_by_its_id_with_its_rank(store):
@@ -189,7 +189,7 @@ def test_a_run_is_found_by_its_id_with_its_rank(store):
 
     with store.session() as session:
         found = [find_run(session, run_id) for run_id in run_ids]
-        assert [(each.run.run_id, each.attempt) for each in found] == [(run_ids[0], 1), (run_ids[1], 2)]
+        assert [(each.run_id, each.attempt) for each in found] == [(run_ids[0], 1), (run_ids[1], 2)]
         assert find_run(session, uuid.uuid4()) is None
 
 
@@ -219,10 +219,10 @@ def test_runs_beside_one_are_those_of_its_process_that_overlapped_it(store):
     store.announce([running])
 
     with store.session() as session:
-        found = beside(session, find_run(session, one.run_id).run)
-        while_it_runs = beside(session, find_run(session, running.run_id).run)
+        found = overlapping_runs(session, find_run(session, one.run_id))
+        while_it_runs = overlapping_runs(session, find_run(session, running.run_id))
 
-    assert [(each.run.task_id, each.attempt) for each in found] == [
+    assert [(each.task_id, each.attempt) for each in found] == [
         ("into", 1),
         ("within", 1),
         ("beyond", 1),
@@ -281,17 +281,17 @@ def test_a_run_knows_what_sent_it_and_what_it_sent(store):
     with store.session() as session:
         children = children_of(session, parent.run_id)
         parents = {
-            run.task_id: parent_of(session, find_run(session, run.run_id).run)
+            run.task_id: parent_of(session, find_run(session, run.run_id))
             for run in (parent, second, grandchild, orphan)
         }
         assert children_of(session, second.run_id) == []
 
-    assert [(child.run.run_id, child.attempt) for child in children] == [
+    assert [(child.run_id, child.attempt) for child in children] == [
         (first.run_id, 1),
         (again.run_id, 2),
         (second.run_id, 1),
     ]
-    assert {task_id: found and found.run.task_id for task_id, found in parents.items()} == {
+    assert {task_id: found and found.task_id for task_id, found in parents.items()} == {
         "parent": None,
         "second": "parent",
         "third": "first",
@@ -310,4 +310,4 @@ def test_no_more_than_a_hundred_children_are_told(store):
     with store.session() as session:
         found = children_of(session, parent_run_id)
 
-    assert [child.run.task_id for child in found] == [f"child {number}" for number in range(100)]
+    assert [child.task_id for child in found] == [f"child {number}" for number in range(100)]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from dramatiq_diag.store import permits
+from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.captures import (
     create,
     find_capture,
 )
-from dramatiq_diag.store.models import CapturePermit, WorkerActor
+from dramatiq_diag.store.models import WorkerActor
+from dramatiq_diag.store.records import RunRecord
 from dramatiq_diag.store.runs import RunFilter, list_runs
 from dramatiq_diag.store.worker_actors import note_actors
 from support import eventually
+from support.records import run_record
 
 HOUR_S = 3600.0
 
@@ -36,20 +37,7 @@ def standing(store, capture_id):
 
 def runs_of(store, capture_id):
     with store.session() as session:
-        return [ranked.run for ranked in list_runs(session, RunFilter(capture_id=capture_id), 10_000)[0]]
-
-
-def held(store, capture_id):
-    with store.session() as session:
-        query = select(CapturePermit).where(CapturePermit.capture_id == capture_id, CapturePermit.holder.is_not(None))
-        return list(session.execute(query).scalars())
-
-
-def look(tasks):
-    """Lets a worker look at the captures once more."""
-    process = tasks.diagnostics.process.captures
-    process._due = 0.0
-    process.held.news.put(None)
+        return [*list_runs(session, RunFilter(capture_id=capture_id), 10_000)[0]]
 
 
 def run_until(tasks, actor, condition, what):
@@ -69,32 +57,25 @@ def note(store, *names):
         note_actors(session, dict.fromkeys(names, "default"))
 
 
-# Permits.
-
-
-def claimed(store, capture_id, holder):
-    with store.session() as session:
-        return permits.claim(session, capture_id, holder)
-
-
-def use(store, capture_id, number, holder):
-    with store.session() as session:
-        return permits.use(session, capture_id, number, holder, uuid.uuid4())
-
-
-def lapse(store, capture_id):
-    """Lets the time of all leases pass."""
-    with store.session() as session:
-        past = datetime.now(UTC) - timedelta(seconds=1)
-        session.execute(update(CapturePermit).where(CapturePermit.capture_id == capture_id).values(held_until=past))
-
-
-def has_a_permit(tasks):
-    """Returns: Whether a worker has permits at hand, of whatever capture."""
-    return bool(tasks.diagnostics.process.captures._mine)
-
-
 def noted(store):
     """Returns: The actors that workers said to have -> their queues."""
     with store.session() as session:
         return {row.actor_name: row.queue_name for row in session.execute(select(WorkerActor)).scalars()}
+
+
+# Slots.
+
+
+def captured(capture_id: uuid.UUID, *without_capture: str, **changes) -> RunRecord:
+    """Returns: A run that a capture asked for, with artifacts of these names even if it gets no slot."""
+    return run_record(capture_id=capture_id, without_capture=list(without_capture), **changes)
+
+
+def running(capture_id: uuid.UUID, *without_capture: str) -> RunRecord:
+    """Returns: The same while it runs."""
+    return captured(capture_id, *without_capture, status=RunStatus.RUNNING, finished_at=None, duration_ms=None)
+
+
+def knows(tasks, actor_name="work"):
+    """Returns: Whether the worker knows of a capture of the actor."""
+    return actor_name in tasks.diagnostics.process.captures.actor_names

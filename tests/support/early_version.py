@@ -70,13 +70,18 @@ _TYPES = {
 }
 
 
-def make_early_store(connection: Connection, revision: str = "0004") -> uuid.UUID:
-    """Makes the tables of a revision, with one run, `task`, that has one artifact. Returns: The store's id."""
+def make_early_tables(connection: Connection, revision: str = "0004") -> None:
+    """Makes the tables of a revision, without rows."""
     types = _TYPES[connection.dialect.name]
     for step, statements in STATEMENTS.items():
         for statement in statements.split(";")[:-1] if step <= revision else ():
             connection.exec_driver_sql(re.sub("|".join(types), lambda found: types[found[0]], statement))
     connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+
+
+def make_early_store(connection: Connection, revision: str = "0004") -> uuid.UUID:
+    """Makes the tables of a revision, with one run, `task`, that has one artifact. Returns: The store's id."""
+    make_early_tables(connection, revision)
     connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
     store_id, run_id, now = uuid.uuid4(), uuid.uuid4(), datetime.now(UTC)
     run = {"run_id": run_id, "task_key": task_key("task"), "task_id": "task", "actor_name": "work", "pid": 1}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 

@@ -21,9 +21,9 @@ from sqlalchemy.orm import undefer
 from dramatiq_diag import Settings
 from dramatiq_diag.maintenance import cleanup as retention
 from dramatiq_diag.maintenance.consistency import Findings, check
-from dramatiq_diag.store.attempts import RankedRun, find_attempt, list_attempts
+from dramatiq_diag.store.attempts import Attempt, find_attempt, list_attempts
 from dramatiq_diag.store.clock import Clock
-from dramatiq_diag.store.database import HEAD_REVISION, migrate
+from dramatiq_diag.store.migration import HEAD_REVISION, migrate
 from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.runs import RunFilter, artifacts_of, list_runs
 from dramatiq_diag.store.store import Store
@@ -109,29 +109,26 @@ class Stored:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def runs(self, task_id: str) -> list[TaskRun]:
+    def runs(self, task_id: str) -> list[Attempt]:
         """First attempt first."""
-        return [ranked.run for ranked in self.ranked(task_id)]
-
-    def ranked(self, task_id: str) -> list[RankedRun]:
         with self.store.session() as session:
-            ranked, _ = list_attempts(session, task_id, 100_000)
-            with_text = select(TaskRun).where(TaskRun.run_id.in_([each.run.run_id for each in ranked]))
+            runs, _ = list_attempts(session, task_id, 100_000)
+            with_text = select(Attempt).where(TaskRun.run_id.in_([each.run_id for each in runs]))
             session.execute(
                 with_text.options(undefer(TaskRun.exception_traceback)).execution_options(populate_existing=True)
             ).all()
-            return ranked
+            return runs
 
     def all_runs(self) -> list[TaskRun]:
         """Newest first."""
         with self.store.session() as session:
-            return [ranked.run for ranked in list_runs(session, RunFilter(), 100_000)[0]]
+            return [*list_runs(session, RunFilter(), 100_000)[0]]
 
     def artifacts(self, task_id: str, attempt: int | None = None) -> dict[str, Artifact]:
         with self.store.session() as session:
             chosen = find_attempt(session, task_id, attempt)
             assert chosen is not None, f"no run of task {task_id!r} is stored"
-            found = artifacts_of(session, [chosen.run.run_id])[chosen.run.run_id]
+            found = artifacts_of(session, [chosen.run_id])[chosen.run_id]
         return {artifact.name: artifact for artifact in found}
 
     def data(self, task_id: str, name: str, attempt: int | None = None) -> bytes:

@@ -17,7 +17,8 @@ from sqlalchemy import update
 from dramatiq_diag import Settings
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact
-from dramatiq_diag.store.store import ArtifactRecord, FinishedRun, RunRecord, Store, artifact_id
+from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.web import create_app
 
 FIRST_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

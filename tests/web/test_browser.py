@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dramatiq_diag import Settings
-from dramatiq_diag.documents.runs import actor_href, task_href
+from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.web.server import Server
 from support import eventually, missing
 from support.pages import HOSTILE, publish_hostile

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from falcon.testing import Result
 
-from dramatiq_diag.documents.runs import actor_href, task_href
+from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.store import RunRecord
+from dramatiq_diag.store.records import RunRecord
 from support.pages import BROWSER, HOSTILE, Page, page_of, publish_hostile
 from support.web import FIRST_START, MEMORY, TOKEN, Site, artifact, assert_problem, memory_artifact, profile_artifact
 

@@ -11,7 +11,7 @@ from falcon.testing import Result
 
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.statuses import RunStatus
-from dramatiq_diag.store.store import RunRecord
+from dramatiq_diag.store.records import RunRecord
 from support.web import FIRST_START, TOKEN, Site, assert_problem, memory_artifact
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -11,7 +11,7 @@ import pytest
 from falcon.testing import TestClient
 
 from dramatiq_diag import Settings
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.web import create_app
 from support.web import MEMORY, Site, assert_problem, memory_artifact

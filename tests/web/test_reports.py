@@ -137,7 +137,7 @@ def test_a_blob_directory_that_cannot_be_written_serves_all_the_same(
         raise StoreUnavailableError("The blob directory cannot be written: Read-only file system")
 
     path = site.publish_one(profile_artifact())
-    monkeypatch.setattr("dramatiq_diag.store.blobs.local.BlobStore.put_rendered", refuse)
+    monkeypatch.setattr("dramatiq_diag.store.blobs.local.LocalBlobStore.put_rendered", refuse)
     for _ in range(2):
         result = site.get(path, headers={"Range": "bytes=-10"})
         assert (result.status_code, len(result.content)) == (206, 10)

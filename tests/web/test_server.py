@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dramatiq_diag import Settings, SettingsError
-from dramatiq_diag.documents.runs import task_href
+from dramatiq_diag.documents.fields import task_href
 from dramatiq_diag.errors import DiagnosticsError
 from dramatiq_diag.web.server import Server
 from support.web import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, path_of, profile_artifact

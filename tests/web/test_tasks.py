@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
 
-from dramatiq_diag.documents.runs import task_href
+from dramatiq_diag.documents.fields import task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.web import create_app
 from support.web import HOST, MEMORY, Site, assert_problem, memory_artifact, memray_artifact, path_of, profile_artifact

@@ -14,9 +14,8 @@ from dramatiq_diag.policy.propagation import CLEANUP_ACTOR
 from dramatiq_diag.store.captures import CaptureState
 from dramatiq_diag.store.models import WorkerActor
 from dramatiq_diag.store.worker_actors import note_actors
-from dramatiq_diag.worker import captures as capturing
 from support import eventually
-from support.captures import ask, look, noted, standing, work
+from support.captures import ask, knows, noted, standing, work
 
 
 @pytest.fixture
@@ -57,52 +56,54 @@ def test_an_actor_that_is_declared_later_is_said_later(given, store, bench, soon
 
 
 def test_a_worker_says_it_again_now_and_then_and_not_all_the_time(given, store, bench, monkeypatch, soon):
-    calls = []
+    calls, looks = [], []
 
     def counted(session, actors):
         calls.append(actors)
         note_actors(session, actors)
 
-    monkeypatch.setattr(capturing, "note_actors", counted)
-    looked = []
-    monkeypatch.setattr(capturing.CaptureClient, "_look", lambda self: looked.append(self))
+    monkeypatch.setattr("dramatiq_diag.worker.publisher.note_actors", counted)
+    monkeypatch.setattr("dramatiq_diag.worker.captures.open_captures", lambda session: looks.append(session) or [])
     with bench(given) as tasks:
         tasks.actor(work)
         eventually(lambda: noted(store), "the worker has said it")
-        count, looks = len(calls), len(looked)
-        eventually(lambda: len(looked) > looks + 3, "the worker has looked around several times")
+        count, seen = len(calls), len(looks)
+        eventually(lambda: len(looks) > seen + 3, "the worker has looked around several times")
         assert len(calls) == count
 
-        long_ago = datetime.now(UTC) - timedelta(hours=2)
-        with store.session() as session:
-            session.execute(update(WorkerActor).values(last_seen_at=long_ago))
-        tasks.diagnostics.process.captures._note_due = 0.0
-        eventually(lambda: last_seen(store)[0] > long_ago, "the worker has said it again")
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    with store.session() as session:
+        session.execute(update(WorkerActor).values(last_seen_at=long_ago))
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._ACTORS_INTERVAL_S", 0.2)
+    with bench(given) as tasks:
+        tasks.actor(work)
+        eventually(lambda: len(calls) > count + 3, "the worker has said it again and again")
+    assert last_seen(store)[0] > long_ago
 
 
 def test_what_could_not_be_said_is_said_later(given, store, bench, monkeypatch, caplog, soon):
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._BACKOFF_S", (0.05, 0.05))
     calls = []
 
     def away(session, actors):
         calls.append(actors)
         raise StoreUnavailableError
 
-    monkeypatch.setattr(capturing, "note_actors", away)
     with bench(given) as tasks:
         actor = tasks.actor(work)
-        eventually(lambda: len(calls) > 3, "the worker tried several times")
-        assert caplog.text.count("Captures pause, and tasks run on") == 1
+        with monkeypatch.context() as patch:
+            patch.setattr("dramatiq_diag.worker.publisher.note_actors", away)
+            eventually(lambda: len(calls) > 3, "the worker tried several times")
+            assert caplog.text.count("sealed runs wait in the spool") == 1
 
-        # Captures are looked at nevertheless
-        capture_id = ask(store)
-        look(tasks)
-        eventually(lambda: tasks.diagnostics.process.captures._mine, "the worker has the permit")
-        actor.send()
-        tasks.finish()
+            # Captures are looked at nevertheless, and runs are published
+            capture_id = ask(store)
+            eventually(lambda: knows(tasks), "the worker knows of it")
+            actor.send()
+            tasks.finish()
+            assert standing(store, capture_id).state == CaptureState.COMPLETE
 
-        monkeypatch.undo()
         eventually(lambda: noted(store), "the worker has said it")
-    assert standing(store, capture_id).state == CaptureState.COMPLETE
 
 
 def test_a_process_that_only_sends_says_nothing(given, store, stub_broker):

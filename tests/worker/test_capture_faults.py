@@ -1,15 +1,45 @@
-"""Captures in a worker while the database fails, and a permit that went to another process."""
+"""Captures in a worker while the database fails, and in one that is killed."""
 
 from __future__ import annotations
 
-import uuid
+import signal
+import time
 
 import pytest
 
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.store import permits
-from support import eventually
-from support.captures import ask, claimed, has_a_permit, lapse, look, run_until, runs_of, standing, work
+from dramatiq_diag.store.captures import CaptureState
+from dramatiq_diag.store.store import Store
+from support import PATIENCE_S, eventually
+from support.captures import ask, knows, run_until, runs_of, standing, work
+
+_WORKER = """
+import sys, time
+import dramatiq
+from dramatiq import Worker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq_diag import Diagnostics, Settings
+
+diagnostics = Diagnostics(
+    Settings(
+        data_dir=sys.argv[1], database_url=sys.argv[2] or None, cleanup_interval=0,
+        task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"],
+    )
+)
+broker = StubBroker(middleware=[diagnostics])
+
+@dramatiq.actor(broker=broker)
+def work():
+    print("running", flush=True)
+    time.sleep(300)
+
+worker = Worker(broker, worker_threads=1)
+worker.start()
+while "work" not in diagnostics.process.captures.actor_names:
+    time.sleep(0.01)
+work.send()
+time.sleep(300)
+"""
 
 
 @pytest.fixture
@@ -26,19 +56,24 @@ def store(given, store_of):
     return store_of(given)
 
 
-def failing_once(step, calls):
-    """Returns: What fails as without a database the first time, and then is the step; it notes each call."""
+def failing_once(step, calls, *, after=False):
+    """Returns: The step, which fails as without a database the first time, before or after it; each call is noted."""
 
     def call(*values):
         calls.append(values)
-        if len(calls) == 1:
-            raise StoreUnavailableError
-        return step(*values)
+        if len(calls) > 1:
+            return step(*values)
+        if after:
+            step(*values)
+        raise StoreUnavailableError
 
     return call
 
 
-def test_while_the_database_is_away_captures_pause_and_tasks_run_on(given, store, bench, monkeypatch, caplog, soon):
+def test_while_the_database_is_away_tasks_run_on_and_captures_are_learned_of_later(
+    given, store, bench, monkeypatch, caplog, soon
+):
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._BACKOFF_S", (0.05, 0.05))
     with bench(given) as tasks:
         actor, calls = tasks.actor(work), []
 
@@ -46,104 +81,103 @@ def test_while_the_database_is_away_captures_pause_and_tasks_run_on(given, store
             calls.append(session)
             raise StoreUnavailableError
 
-        monkeypatch.setattr(permits, "open_captures", away)
-        capture_id = ask(store)
-        eventually(lambda: len(calls) > 3, "the worker tried several times")
-        actor.send()
-        tasks.finish()
-        assert caplog.text.count("Captures pause, and tasks run on") == 1
+        with monkeypatch.context() as patch:
+            patch.setattr("dramatiq_diag.worker.captures.open_captures", away)
+            capture_id = ask(store)
+            eventually(lambda: len(calls) > 3, "the worker tried several times")
+            actor.send()
+            tasks.finish()
+            assert caplog.text.count("sealed runs wait in the spool") == 1  # Said once a minute.
 
-        monkeypatch.undo()
-        look(tasks)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
 
 
-def test_a_run_that_could_not_be_told_of_is_told_of_later(given, store, bench, monkeypatch, soon):
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_that_could_not_be_counted_is_counted_later_and_once(given, store, bench, monkeypatch, soon, after):
+    monkeypatch.setattr("dramatiq_diag.worker.publisher._BACKOFF_S", (0.05, 0.05))
     capture_id = ask(store, runs=2)
     with bench(given) as tasks:
         actor, calls = tasks.actor(work), []
-        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+        eventually(lambda: knows(tasks), "the worker knows of it")
 
-        monkeypatch.setattr(permits, "use", failing_once(permits.use, calls))
+        # Given that nothing is stored at first, or that all is and the answer is lost
+        monkeypatch.setattr(Store, "publish", failing_once(Store.publish, calls, after=after))
         actor.send()
-        eventually(lambda: standing(store, capture_id).captured_runs == 1, "the run is told of")
         tasks.finish()
+        assert len(calls) == 2
 
+    assert standing(store, capture_id).captured_runs == 1
     assert len(runs_of(store, capture_id)) == 1
 
 
-def test_a_run_that_was_told_of_though_the_answer_was_lost_is_no_run_more(
-    given, store, bench, monkeypatch, caplog, soon
-):
-    capture_id, use_of = ask(store), permits.use
-    with bench(given) as tasks:
-        actor, calls = tasks.actor(work), []
-        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
-
-        def loses_its_first_answer(session, *values):
-            used = use_of(session, *values)
-            calls.append(used)
-            if len(calls) == 1:
-                session.commit()
-                raise StoreUnavailableError
-            return used
-
-        monkeypatch.setattr(permits, "use", loses_its_first_answer)
-        actor.send()
-        eventually(lambda: len(calls) == 2, "the run is told of again")
-        tasks.finish()
-
-    assert "lease had ended" not in caplog.text
-    assert standing(store, capture_id).captured_runs == 1
-
-
-def test_a_complete_capture_is_ended_though_the_database_failed_in_between(given, store, bench, monkeypatch, soon):
+def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench, soon):
     capture_id = ask(store)
     with bench(given) as tasks:
-        actor, calls = tasks.actor(work), []
-        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
-
-        monkeypatch.setattr(permits, "end_if_complete", failing_once(permits.end_if_complete, calls))
+        actor = tasks.actor(work)
+        eventually(lambda: knows(tasks), "the worker knows of it")
         actor.send()
-        tasks.finish()
-        eventually(lambda: standing(store, capture_id).captured_runs, "the run is told of")
-        eventually(lambda: len(calls) > 1, "it was tried again")
-
-    assert standing(store, capture_id).capture.ended_at is not None
-
-
-def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench, monkeypatch, soon):
-    capture_id = ask(store)
-    with bench(given) as tasks:
-        actor, process = tasks.actor(work), tasks.diagnostics.process.captures
-        take_in = process._take_in
-
-        def stop_and_take_in(news):
-            process._stopping = process._stopping or news is not None
-            take_in(news)
-
-        monkeypatch.setattr(process, "_take_in", stop_and_take_in)
-        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
-        actor.send()
-        tasks.finish()
+        tasks.broker.join("tasks", timeout=int(PATIENCE_S * 1000))
 
     assert standing(store, capture_id).captured_runs == 1
     assert standing(store, capture_id).capture.ended_at is not None
 
 
-def test_a_process_whose_lease_went_to_another_one_claims_the_next_permit(given, store, bench, monkeypatch, soon):
-    capture_id, looks, renewed = ask(store, runs=2), [], []
-    open_captures, renew = permits.open_captures, permits.renew
-    monkeypatch.setattr(permits, "open_captures", lambda session: looks.append(session) or open_captures(session))
-    monkeypatch.setattr(permits, "renew", lambda *values: renewed.append(renew(*values)) or renewed[-1])
+def test_a_run_whose_entry_was_lost_leaves_its_slot_to_the_next_one(given, store, bench, soon):
+    capture_id = ask(store)
     with bench(given) as tasks:
-        tasks.actor(work)
-        eventually(lambda: has_a_permit(tasks), "the process has a permit")
-        lapse(store, capture_id)
-        assert claimed(store, capture_id, uuid.uuid4()) == 1
+        actor = tasks.actor(work)
+        eventually(lambda: knows(tasks), "the worker knows of it")
+        client = tasks.diagnostics.process.captures
+        assert client.take("work").capture_id == capture_id
+        assert client.take("work") is None
 
-        tasks.diagnostics.process.captures._mine[capture_id].usable_until -= permits.LEASE_S / 2
-        eventually(lambda: False in renewed, "the lease could not be renewed")
-        count = len(looks)
-        eventually(lambda: len(looks) > count + 3, "the process has looked a few times")
-        assert tasks.diagnostics.process.captures._mine[capture_id].number == 2
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "the next run is captured")
+
+
+@pytest.mark.parametrize("is_announced", [False, True])
+def test_a_run_of_a_killed_worker_has_its_slot(given, store, bench, python, stored, soon, is_announced):
+    # Given a worker that is killed before a captured run is announced, or after that
+    capture_id = ask(store)
+    worker = python(_WORKER, str(given.data_dir), given.database_url or "")
+    assert worker.stdout.readline() == "running\n"
+    if is_announced:
+        eventually(lambda: standing(store, capture_id).captured_runs == 1, "the run is announced")
+    else:
+        time.sleep(0.3)  # Its first samples are in the spool.
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(PATIENCE_S)
+
+    # When another one salvages its run
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: standing(store, capture_id).state == CaptureState.COMPLETE, "the run is counted")
+        eventually(lambda: [run.status for run in runs_of(store, capture_id)] == ["interrupted"], "it is salvaged")
+        eventually(lambda: not knows(tasks), "the worker knows that the capture is complete")
+        actor.send()
+        tasks.finish()
+
+    # Then it is the one that was asked for, with its artifact
+    (run,) = stored(given).all_runs()
+    assert stored(given).artifacts(run.task_id)["memory_profile"].status == "partial"
+    assert standing(store, capture_id).captured_runs == 1
+
+
+def test_a_salvaged_run_without_a_slot_leaves_no_trace(given, store, bench, python, stored, soon):
+    capture_id = ask(store)
+    worker = python(_WORKER, str(given.data_dir), given.database_url or "")
+    assert worker.stdout.readline() == "running\n"
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(PATIENCE_S)
+    (owner,) = given.spool.iterdir()
+
+    # Given a worker that takes the slot before the run of a killed one is salvaged
+    hidden = owner.rename(given.data_dir / "hidden")
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+        hidden.rename(owner)
+        eventually(lambda: not owner.exists(), "the killed worker's run is salvaged")
+        tasks.finish()
+
+    assert [run.status for run in stored(given).all_runs()] == ["succeeded"]
+    assert not stored(given).check()

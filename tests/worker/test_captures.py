@@ -1,8 +1,9 @@
-"""Captures in a worker: which runs are captured, and whose permit it is."""
+"""Captures in a worker: which runs are captured, and what becomes of one without a slot."""
 
 from __future__ import annotations
 
-import uuid
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,30 +15,15 @@ from sqlalchemy import update
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.policy.options import with_options
-from dramatiq_diag.store import permits
-from dramatiq_diag.store.captures import (
-    CaptureRequestError,
-    CaptureState,
-    create,
-    end,
-)
-from dramatiq_diag.store.models import Capture, CapturePermit
+from dramatiq_diag.spool.entry import EMPTY_BYTES
+from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.captures import CaptureRequestError, CaptureState, create, end
+from dramatiq_diag.store.models import Capture
 from dramatiq_diag.store.pins import pin
+from dramatiq_diag.store.records import NO_SLOT
 from dramatiq_diag.worker import captures as capturing
-from support import eventually
-from support.captures import (
-    HOUR_S,
-    ask,
-    claimed,
-    has_a_permit,
-    held,
-    lapse,
-    look,
-    run_until,
-    runs_of,
-    standing,
-    work,
-)
+from support import PATIENCE_S, eventually
+from support.captures import HOUR_S, ask, knows, run_until, running, runs_of, standing, work
 from support.store import FakeClock
 
 
@@ -73,7 +59,7 @@ def test_the_next_runs_are_captured_and_no_more(given, store, bench, stored, soo
     assert (done.state, done.captured_runs) == (CaptureState.COMPLETE, 3)
     assert done.capture.ended_at is not None
     runs = runs_of(store, capture_id)
-    assert {permit.run_id for permit in held(store, capture_id)} == {run.run_id for run in runs}
+    assert len(runs) == 3
     assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{"memory_profile"}] * 3
     assert len(stored(given).all_runs()) == 3
 
@@ -120,63 +106,118 @@ def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, sto
         assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{name}] * 2
 
 
-def test_an_idle_process_leaves_its_permit_to_one_that_has_runs(given, store, bench, run_worker, soon):
-    # Given a process that has the only permit, and no runs
+def test_an_idle_process_is_no_hindrance_to_one_that_has_runs(given, store, bench, run_worker, soon):
+    # Given a process that knows of the capture, and has no runs
     capture_id = ask(store)
     diagnostics = Diagnostics(given)
     idle = StubBroker(middleware=[diagnostics])  # AsyncIO has one thread in a process, and the other worker has it.
     dramatiq.actor(work, broker=idle)
     with run_worker(idle):
-        eventually(lambda: diagnostics.process.captures._mine, "the idle process has the permit")
+        eventually(lambda: diagnostics.process.captures.actor_names, "the idle process knows of the capture")
 
-        # When another one has runs, then one of those is captured
+        # When another one has a run, then that is captured
         with bench(given) as busy:
             actor = busy.actor(work)
-            run_until(busy, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
-            assert not has_a_permit(busy)
+            eventually(lambda: knows(busy), "the busy process knows of the capture")
+            actor.send()
+            busy.finish()
+            assert standing(store, capture_id).state == CaptureState.COMPLETE
 
 
-def test_an_idle_process_keeps_its_permit_while_nobody_wants_it(given, store, bench, soon):
+def test_the_very_next_run_is_captured_however_long_it_took_to_come(given, store, bench, soon):
     capture_id = ask(store)
     with bench(given) as tasks:
         actor = tasks.actor(work)
-        eventually(lambda: has_a_permit(tasks), "the process has the permit")
-        with store.session() as session:  # As if most of the lease had passed.
-            session.execute(update(CapturePermit).values(held_until=datetime.now(UTC) + timedelta(seconds=1)))
-        tasks.diagnostics.process.captures._mine[capture_id].usable_until -= permits.LEASE_S / 2
-        eventually(
-            lambda: held(store, capture_id)[0].held_until > datetime.now(UTC) + timedelta(seconds=5), "it is renewed"
-        )
-
-        # And so the very next run is captured
+        eventually(lambda: knows(tasks), "the worker knows of it")
         actor.send()
         tasks.finish()
 
     assert standing(store, capture_id).state == CaptureState.COMPLETE
 
 
-def test_the_permit_of_a_process_that_was_killed_comes_back_after_its_lease(given, store, bench, soon):
+def test_a_process_begins_no_more_runs_than_there_are_slots(given, store, bench, stored, soon):
+    capture_id = ask(store, runs=3)
+    begun = []
+    with bench(given, threads=4) as tasks:
+        actor = tasks.actor(work)
+        eventually(lambda: knows(tasks), "the worker knows of it")
+        process = tasks.diagnostics.process
+        take = process.captures.begun
+        process.captures.begun = lambda *ids: (begun.append(ids), take(*ids))
+        for _ in range(50):
+            actor.send()
+        tasks.finish()
+
+    assert len(begun) == 3
+    assert standing(store, capture_id).captured_runs == 3
+
+
+def test_a_run_that_another_process_came_before_leaves_no_trace(given, store, bench, stored, soon):
     capture_id = ask(store)
-    assert claimed(store, capture_id, uuid.uuid4()) == 1
     with bench(given) as tasks:
         actor = tasks.actor(work)
-        eventually(lambda: tasks.diagnostics.process.selection.captures is not None, "the worker knows of it")
+        eventually(lambda: knows(tasks), "the worker knows of it")
+        store.announce([running(capture_id)])
         actor.send()
         tasks.finish()
-        assert standing(store, capture_id).captured_runs == 0
 
-        lapse(store, capture_id)
-        run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
+        assert len(stored(given).all_runs()) == 1
+        assert [path.name for path in given.spool.rglob("*.entry") if path.stat().st_size > EMPTY_BYTES] == []
+    assert standing(store, capture_id).captured_runs == 1
 
 
-def test_a_worker_that_stops_gives_its_permit_back(given, store, bench, soon):
-    capture_id = ask(store)
+def test_a_run_without_a_slot_ends_what_only_the_capture_asked_for_and_keeps_the_rest(
+    given, store_of, bench, stored, soon
+):
+    memray = pytest.importorskip("memray")
+    given = replace(given, task_diagnostics=("memory",), task_diagnostics_on_request=("memray",), pass_on_depth=1)
+    store = store_of(given)
+    capture_id = ask(store, names=("memray",))
+    may_end, passed_on = threading.Event(), []
+
+    with bench(given, threads=2) as tasks:
+        child = tasks.actor(work, actor_name="child")
+
+        def wait() -> None:
+            may_end.wait(PATIENCE_S)
+            passed_on.append(child.send().message_id)
+
+        actor = tasks.actor(wait, actor_name="work")
+        eventually(lambda: knows(tasks), "the worker knows of it")
+        store.announce([running(capture_id)])
+        task_id = actor.send().message_id
+        # Given a run that memray follows, then it is told that there is no slot while the task still runs
+        eventually(lambda: any(run.slot_is_lost for run in tuple(tasks.diagnostics.process.runs.values())), "it lost")
+        with memray.Tracker(given.data_dir / "other.bin"):  # There is one at a time.
+            pass
+        may_end.set()
+        tasks.finish()
+
+    artifacts = stored(given).artifacts(task_id)
+    assert artifacts["memory_profile"].status == ArtifactStatus.STORED
+    assert (artifacts["memray_profile"].status, artifacts["memray_profile"].reason) == ("dropped", NO_SLOT)
+    assert [run.capture_id for run in stored(given).runs(task_id)] == [None]
+    # And the tasks that it sends are not asked for either
+    assert set(stored(given).artifacts(passed_on[0])) == {"memory_profile"}
+    assert not stored(given).check()
+
+
+def test_keep_rules_are_for_a_run_without_a_slot_as_for_any_other(given, store, bench, stored, soon):
+    capture_id = ask(store, names=("pyinstrument",))
+    given = replace(given, task_diagnostics=("memory",), keep_if=("failed",))
+    may_end = threading.Event()
     with bench(given) as tasks:
-        tasks.actor(work)
-        eventually(lambda: has_a_permit(tasks), "the worker has the permit")
-        assert len(held(store, capture_id)) == 1
+        actor = tasks.actor(lambda: may_end.wait(PATIENCE_S), actor_name="work")
+        eventually(lambda: knows(tasks), "the worker knows of it")
+        store.announce([running(capture_id)])
+        task_id = actor.send().message_id
+        eventually(lambda: any(run.slot_is_lost for run in tuple(tasks.diagnostics.process.runs.values())), "it lost")
+        may_end.set()
+        tasks.finish()
 
-    assert held(store, capture_id) == []
+    artifacts = stored(given).artifacts(task_id)
+    assert [artifact.status for artifact in artifacts.values()] == ["dropped"] * 2
+    assert "keep rules" in artifacts["memory_profile"].reason
 
 
 def test_all_is_what_the_worker_may_collect(given, store, bench, stored, soon):
@@ -212,7 +253,7 @@ def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, st
     capture_id = ask(store)
     with bench(given) as tasks:
         actor = tasks.actor(work)
-        eventually(lambda: has_a_permit(tasks), "the worker has a permit")
+        eventually(lambda: knows(tasks), "the worker knows of it")
         own = actor.send_with_options(diagnostics=["pyinstrument"]).message_id
         none = actor.send_with_options(diagnostics=[]).message_id
         tasks.finish()
@@ -228,25 +269,25 @@ def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(given,
         tasks.actor(work).send()
         tasks.finish()
         eventually(lambda: "left to other workers" in caplog.text, "the worker says so")
-        look(tasks)
-        tasks.finish()
+        time.sleep(0.3)  # A few looks more.
+        assert not knows(tasks)
 
-    assert held(store, capture_id) == []
+    assert standing(store, capture_id).captured_runs == 0
     assert caplog.text.count("left to other workers") == 1
     assert "TASK_DIAGNOSTICS_ON_REQUEST of this one has ['pyinstrument']" in caplog.text
 
 
-def test_a_worker_without_the_actor_or_its_queue_holds_no_permit(given, store, stub_broker, run_worker, soon):
+def test_a_worker_without_the_actor_or_its_queue_captures_nothing(given, store, stub_broker, run_worker, soon):
     ask(store)
     ask(store, "elsewhere")
-    seen_by = ask(store, "here")
+    ask(store, "here")
     diagnostics = Diagnostics(given)
     stub_broker.add_middleware(diagnostics)
     dramatiq.actor(work, broker=stub_broker, actor_name="here", queue_name="here")
     dramatiq.actor(work, broker=stub_broker, actor_name="elsewhere", queue_name="elsewhere")
     with run_worker(stub_broker, queues={"here", given.cleanup_queue}):
-        eventually(lambda: diagnostics.process.captures._mine, "the worker has looked at the captures")
-        assert set(diagnostics.process.captures._mine) == {seen_by}
+        eventually(lambda: diagnostics.process.captures.actor_names, "the worker has looked at the captures")
+        assert set(diagnostics.process.captures.actor_names) == {"here"}
 
 
 # After their end.
@@ -273,7 +314,6 @@ def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs
     Cleanup(store).run()
     assert standing(store, complete) is None
     assert standing(store, in_time) is not None  # It ended an hour later.
-    assert held(store, complete) == []
 
     clock.ahead += timedelta(hours=2)
     Cleanup(store).run()

@@ -15,7 +15,7 @@ from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
 from dramatiq_diag.reports.memray import peak_stacks
 from dramatiq_diag.runtime.memory_state import MemoryState, MemoryStateReader
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.worker.late_start import Late
+from dramatiq_diag.worker.late_start import LateStart
 from support import eventually
 from support.triggers import LATE, NOW, Runs, spin_until
 
@@ -179,13 +179,13 @@ def test_a_trigger_of_memory_fires_when_the_process_has_grown(bench, settings, s
 def test_each_trigger_fires_once(bench, settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory"], triggers=f"{NOW}: stacks; rss>1KB: stacks")
     looks: list[int] = []
-    look = Late.look
+    look = LateStart.look
 
-    def count_and_look(late: Late, rss_bytes: int) -> None:
+    def count_and_look(late: LateStart, rss_bytes: int) -> None:
         look(late, rss_bytes)
         looks.append(rss_bytes)
 
-    monkeypatch.setattr(Late, "look", count_and_look)
+    monkeypatch.setattr(LateStart, "look", count_and_look)
     with bench(given) as tasks:
         task_id = tasks.run(lambda: eventually(lambda: len(looks) > 2, "it was looked at three times"), actor_name="a")
 

@@ -13,7 +13,7 @@ import pytest
 
 from dramatiq_diag.collectors.memray import MemrayCollector, _MemrayRecording
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.worker.late_start import Late
+from dramatiq_diag.worker.late_start import LateStart
 from support import PATIENCE_S, eventually
 from support.triggers import LATE, LATER, NOW, Runs, spin_until
 
@@ -131,16 +131,16 @@ def test_an_interrupt_in_the_end_of_what_began_late_changes_nothing(bench, setti
     from dramatiq.middleware import Interrupt
 
     given = settings(task_diagnostics_on_request=["memory"], triggers=f"{NOW}: memory; {LATER}: stacks")
-    end = Late.end
+    end = LateStart.end
     struck: list[int] = []
 
-    def end_and_strike(late: Late) -> None:
+    def end_and_strike(late: LateStart) -> None:
         end(late)
         if not struck:
             struck.append(1)
             raise Interrupt
 
-    monkeypatch.setattr(Late, "end", end_and_strike)
+    monkeypatch.setattr(LateStart, "end", end_and_strike)
     with bench(given) as tasks:
         runs = Runs(tasks)
         task_id = tasks.run(lambda: spin_until(runs.begun("memory")), actor_name="a")

@@ -15,7 +15,7 @@ import pytest
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.errors import RunRefusedError
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.database import migrate
+from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, eventually
 from support.tasks import finish

@@ -176,6 +176,11 @@ class _SamplerRecording(SessionRecording):
             self.collector.services.coroutines.forget()
         self._leave()
 
+    def end_early(self, reason: str) -> None:
+        with self.lock:
+            self.timer.cancel()
+            self._leave()
+
     def _leave(self) -> None:
         if self.profile is not None:
             self._stop_clocks()

@@ -14,7 +14,7 @@ import falcon
 from apispec import APISpec
 from pydantic import BaseModel, TypeAdapter
 
-from ...documents.runs import ProblemDocument, ProgressDocument
+from .documents import ProblemDocument, ProgressDocument
 from .queries import Query
 from .rfc9457 import PROBLEM_TYPE
 

@@ -16,10 +16,10 @@ from ...documents.runs import ArtifactsDocument, RunDocument, run_document, runs
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...reports.memray import VIEWS
 from ...statuses import DOWNLOADABLE_STATUSES, RunStatus
-from ...store.attempts import RankedRun, attempts_around, count_attempts
+from ...store.attempts import Attempt, attempts_around, count_attempts
 from ...store.models import Artifact
 from ...store.reasons import shared_reason
-from ...store.runs import RunFilter, artifacts_of, beside
+from ...store.runs import RunFilter, artifacts_of, overlapping_runs
 from ..backend import Backend
 
 #: So many attempts before and after the shown one have a link each; of the others the first and the last.
@@ -34,14 +34,14 @@ def show_run(
     session: Session,
     req: falcon.Request,
     resp: falcon.Response,
-    ranked: RankedRun,
+    chosen: Attempt,
     document: ArtifactsDocument,
 ) -> None:
     """Answers with the page: what happened, and a picture of each artifact or the reason why there is none."""
     run = document["run"]
     run_id = uuid.UUID(run["run_id"])
     around = attempts_around(session, run["task_id"], run["attempt"], _ATTEMPTS_AROUND)
-    neighbours = [run_document(neighbour) for neighbour in beside(session, ranked.run)]
+    overlapping = [run_document(other) for other in overlapping_runs(session, chosen)]
     artifacts = {artifact["name"]: artifact for artifact in document["artifacts"]}
     backend.pages.show(
         req,
@@ -63,16 +63,16 @@ def show_run(
         urls=document["urls"],
         blobs_fault=backend.blobs_fault(),
         live_statuses=DOWNLOADABLE_STATUSES,
-        neighbours=neighbours,
+        overlapping_runs=overlapping,
         parent=document["parent"],
         children=document["children"],
-        bands=_bands(run, neighbours),
+        bands=_bands(run, overlapping),
         run_before=_run_before(session, run),
         token=backend.signer.action_token(run["run_id"]),
     )
 
 
-def _bands(run: RunDocument, neighbours: list[RunDocument]) -> list[dict[str, Any]]:
+def _bands(run: RunDocument, overlapping: list[RunDocument]) -> list[dict[str, Any]]:
     """Returns: When the other tasks of the process ran, in seconds since this one's start."""
     if run["finished_at"] is None:
         return []
@@ -83,7 +83,7 @@ def _bands(run: RunDocument, neighbours: list[RunDocument]) -> list[dict[str, An
             "end_s": min(_seconds(run, other["finished_at"]) if other["finished_at"] else end_s, end_s),
             "label": f"{other['actor_name']} {other['task_id']}",
         }
-        for other in neighbours
+        for other in overlapping
     ]
 
 

@@ -16,7 +16,7 @@ from ...documents.captures import (
     described_diagnostics,
     new_capture_document,
 )
-from ...documents.runs import actor_href
+from ...documents.fields import actor_href
 from ...policy.options import DiagnosticsRequest, OptionsError, parse_request, with_options
 from ...store import captures
 from ...store.captures import CaptureStanding

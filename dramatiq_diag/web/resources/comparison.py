@@ -91,11 +91,11 @@ class CompareResource:
 
 
 def _compared(session: Session, run_id: uuid.UUID) -> ComparedRun:
-    ranked = find_run(session, run_id)
-    if ranked is None:
+    run = find_run(session, run_id)
+    if run is None:
         raise falcon.HTTPNotFound(description=f"There is no run {run_id}, or its record was removed long ago.")
     artifacts = artifacts_of(session, [run_id])[run_id]
-    return ComparedRun(run=run_document(ranked), artifacts={artifact.name: artifact for artifact in artifacts})
+    return ComparedRun(run=run_document(run), artifacts={artifact.name: artifact for artifact in artifacts})
 
 
 def _flames(comparison: Comparison, part: str) -> Spec | None:

@@ -9,9 +9,9 @@ import falcon
 from dramatiq.logging import get_logger
 from sqlalchemy import text
 
-from ...documents.runs import HealthDocument, Part, ReadyDocument
 from ...errors import DiagnosticsError
 from ..backend import Backend
+from ..http.documents import HealthDocument, Part, ReadyDocument
 from ..http.openapi import operation
 
 

@@ -9,7 +9,7 @@ import falcon
 
 from ...documents.runs import RunDocument, run_document
 from ...store import pins as keeping
-from ...store.attempts import RankedRun
+from ...store.attempts import Attempt
 from ...store.runs import find_run
 from ...store.store import Store
 from ..backend import Backend
@@ -32,7 +32,7 @@ class _Resource:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def _do(self, action: str, run_id: str) -> RankedRun:
+    def _do(self, action: str, run_id: str) -> Attempt:
         """Does it. Returns: The run afterwards. Raises: falcon.HTTPError."""
         try:
             key = uuid.UUID(run_id)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import falcon
 
-from ...documents.runs import ProgressDocument
 from ...reports.queue import RenderingInProgress
 from ..backend import Backend
+from ..http.documents import ProgressDocument
 from ..http.negotiation import wants_html
 
 #: Seconds after which to ask again.

@@ -1,0 +1,46 @@
+"""Finds blobs that no row speaks for, and removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ..store.blobs.base import Found
+from ..store.models import Artifact, checked_per_row, is_live
+from ..store.store import Store
+
+#: Rows or files handled at a time: small enough that no other writer waits for long.
+BATCH_SIZE = 200
+
+_T = TypeVar("_T")
+
+
+def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:
+    """Returns: Those files that no live artifact's row speaks for."""
+    query = select(Artifact.blob_name).where(
+        Artifact.artifact_id.in_({found.artifact_id for found in batch}), checked_per_row(is_live(Artifact.status))
+    )
+    live = set(session.execute(query).scalars())
+    return [found for found in batch if not (found.blob_of in live and (found.is_blob or found.is_rendered))]
+
+
+def delete_orphans(store: Store, orphans: Sequence[Found]) -> tuple[list[Found], int]:
+    """Unlinks orphans while nothing can be published, so that a blob whose row was on its way is put again.
+
+    Returns:
+      The files that were still orphans, and the bytes freed.
+    """
+    with store.exclusive() as session:
+        certain = orphaned(session, orphans)
+        return certain, store.blobs.delete_found(certain)
+
+
+def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Yields lists of up to *size* items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,231 @@
+"""The contract of a blob store: bytes under one root, by the names of artifacts. No SQL."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import BinaryIO
+
+from ...errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+
+UUID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+RENDERED_SUFFIX = ".rendered"
+#: The file that has the ids of the store and of the root.
+ID_NAME = ".store-id"
+#: The name of a blob in a row. Any other name is not ours, whoever wrote it there, and names no file.
+_BLOB_NAME = re.compile(rf"[0-9]{{8}}/{UUID_PATTERN}")
+_FORMAT_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """A blob that was put."""
+
+    name: str
+    "Relative to the root: the day it was put, and the artifact's id."
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file of our own pattern that a scan came upon."""
+
+    name: str
+    artifact_id: uuid.UUID
+    size_bytes: int
+    modified_at: float
+    "Seconds since the epoch."
+    suffix: str
+    "Empty for a blob itself, `.rendered` for the reports rendered from it, else the suffix of a temporary file."
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether it is a blob itself."""
+        return not self.suffix
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether it holds the reports that were rendered from a blob."""
+        return self.suffix == RENDERED_SUFFIX
+
+    @property
+    def blob_of(self) -> str:
+        """The name of the blob that it is, or belongs to."""
+        return self.name.removesuffix(self.suffix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootId:
+    """The ids of a store and of its blob root. The root carries both, and the database of the store as well."""
+
+    store_id: uuid.UUID
+    root_id: uuid.UUID | None
+    "None in the root of an early version, and in a database that no root was claimed for."
+
+
+class BlobStore(ABC):
+    """Blobs under one root. Every method but `claim`, `read_id` and `scan` fails where the root is away.
+
+    All methods raise `StoreUnavailableError` when the root cannot be read or written.
+    """
+
+    root: object
+    "The root; its text names it in messages."
+
+    @abstractmethod
+    def put(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None = None) -> Blob:
+        """Takes a file in, whole or not at all. Putting again replaces.
+
+        Parameters:
+          artifact_id: Names the blob.
+          source: The content.
+          day: A part of the name, today by default; one that stays the same lets putting again replace.
+        """
+
+    @abstractmethod
+    def sync(self, names: Iterable[str]) -> None:
+        """Makes blobs that were put durable."""
+
+    @abstractmethod
+    def put_rendered(self, name: str, format_name: str, write: Callable[[BinaryIO], None]) -> None:
+        """Keeps a report that was rendered from a blob. It goes with its blob, and can always be made again.
+
+        Parameters:
+          name: The blob.
+          format_name: The name of the report's format: lower case letters, digits and hyphens.
+          write: Writes the report to a file; when it raises, nothing is kept.
+
+        Raises:
+          BlobMissingError: When the name is not one of a blob.
+        """
+
+    @abstractmethod
+    def open(self, name: str, *, rendered: str | None = None) -> BinaryIO:
+        """Opens a blob, or a report that was rendered from it.
+
+        Raises:
+          BlobMissingError: When there is no such file, or the name is not one of a blob.
+        """
+
+    @abstractmethod
+    def size_bytes(self, name: str) -> int | None:
+        """Returns: The size of a blob, or None where there is none."""
+
+    @abstractmethod
+    def delete(self, names: Sequence[str]) -> int:
+        """Removes blobs and the reports rendered from them; passes over names that are gone, or not a blob's.
+
+        Returns:
+          The bytes that were freed.
+        """
+
+    @abstractmethod
+    def scan(self) -> Iterator[Found]:
+        """Yields the files of our own pattern, oldest day first, and nothing else that is in the root."""
+
+    @abstractmethod
+    def delete_found(self, found: Sequence[Found]) -> int:
+        """Removes files that a scan came upon. Returns: The bytes that were freed."""
+
+    @abstractmethod
+    def remove_empty_days(self) -> None:
+        """Removes the directories of days before yesterday that have nothing left in them."""
+
+    @abstractmethod
+    def remove_root(self) -> None:
+        """Removes the rest of a root whose blobs were all removed: the days' directories and the ids."""
+
+    @abstractmethod
+    def read_id(self) -> RootId | None:
+        """Returns: The ids that the root carries, or None for a root that was never used."""
+
+    @abstractmethod
+    def write_id(self, identity: RootId, *, replace: bool = False) -> None:
+        """Makes the root, and gives it ids. Without *replace* ids that are there stay."""
+
+    def sha256(self, name: str) -> str:
+        """Reads a blob through. Raises: BlobMissingError."""
+        with self.open(name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def store_id(self) -> uuid.UUID | None:
+        """Returns: The id of the store that the root belongs to, or None for a root that was never used."""
+        found = self.read_id()
+        return None if found is None else found.store_id
+
+    def see_root(self) -> RootId:
+        """Returns: The ids that the root carries. Raises: StoreUnavailableError where it is away."""
+        found = self.read_id()
+        if found is None:
+            raise StoreUnavailableError(
+                f"The blob directory {self.root} is away: there is no {ID_NAME} in it. "
+                "Mount it, or let DRAMATIQ_DIAG_BLOB_URL be the directory that all workers of this database share; if "
+                "its files are lost for good: dramatiq-diag check --fix --blobs-lost"
+            )
+        return found
+
+    def verify(self, store_id: uuid.UUID, root_id: uuid.UUID | None = None) -> None:
+        """Checks that the root is there and is this store's: a disk that is not mounted leaves an empty directory.
+
+        Parameters:
+          store_id: The id of the store.
+          root_id: The id of the root that was claimed for it, if one was.
+
+        Raises:
+          StoreUnavailableError: When it is away.
+          StoreMismatchError: When it is another store's, or not the one that was claimed for this store.
+        """
+        found = self.see_root()
+        if found.store_id != store_id:
+            raise StoreMismatchError(
+                f"The blobs in {self.root} belong to store {found.store_id}, the database is {store_id}. "
+                f"{StoreMismatchError()}"
+            )
+        if root_id is not None and found.root_id != root_id:
+            raise StoreMismatchError(
+                f"The blobs of this database are in another directory than {self.root}, which was claimed for the "
+                "same store; nothing was changed. Let DRAMATIQ_DIAG_BLOB_URL be the one directory that all workers "
+                "share."
+            )
+
+    def claim(self, store_id: uuid.UUID) -> uuid.UUID | None:
+        """Makes an unused root this store's, and gives it an id of its own; repeating does no harm.
+
+        Returns:
+          The id of the root, or None where it is another store's or has blobs of a store that is not known.
+        """
+        found = self.read_id()
+        if found is None:
+            if next(self.scan(), None) is not None:
+                return None
+            self.write_id(RootId(store_id=store_id, root_id=uuid.uuid4()))
+            found = self.see_root()  # Another process may have been faster.
+        elif found == RootId(store_id=store_id, root_id=None):  # Of an early version.
+            found = RootId(store_id=store_id, root_id=uuid.uuid4())
+            self.write_id(found, replace=True)
+        return found.root_id if found.store_id == store_id else None
+
+
+def is_blob_name(name: str) -> bool:
+    """Returns: Whether it is the name of a blob."""
+    return _BLOB_NAME.fullmatch(name) is not None
+
+
+def blob_name(name: str) -> str:
+    """Returns: The name of a blob. Raises: BlobMissingError for any other name, as a path out of the root."""
+    if not is_blob_name(name):
+        raise BlobMissingError
+    return name
+
+
+def rendered_name(name: str, format_name: str) -> str:
+    """Returns: The name of a report that is rendered from a blob. Raises: BlobMissingError."""
+    if not _FORMAT_NAME.fullmatch(format_name):
+        raise BlobMissingError
+    return f"{blob_name(name)}{RENDERED_SUFFIX}/{format_name}"
