@@ -113,7 +113,7 @@ class ArtifactsDocument(TypedDict):
 
 
 def run_document(run: Attempt) -> RunDocument:
-    """Returns: RUN, as the README describes it."""
+    """Returns: RUN, as docs/http.md describes it."""
     exception = run.exception_type and {"type": run.exception_type, "message": run.exception_message or ""}
     return document_of(
         RunDocument, run, exception=exception, pinned=run.pinned_at is not None, href=task_href(run.task_id)
@@ -128,7 +128,7 @@ def absence(name: str, status: str, which: str = "this run") -> str:
 
 
 def artifact_document(artifact: Artifact) -> ArtifactDocument:
-    """Returns: ARTIFACT, as the README describes it."""
+    """Returns: ARTIFACT, as docs/http.md describes it."""
     return document_of(ArtifactDocument, artifact)
 
 

@@ -126,6 +126,29 @@ def test_the_type_checker_of_the_samples_finds_a_wrong_one(tmp_path: Path) -> No
     assert "nosuch" in done.stdout
 
 
+def test_the_collector_of_the_documentation_keeps_the_contract(tmp_path: Path) -> None:
+    pages = [sample.text for sample in SAMPLES if (sample.page, sample.kind) == ("docs/collectors.md", "python")]
+    collector, contract = pages
+    (tmp_path / "gc_counts.py").write_text(collector, encoding="utf-8")
+    (tmp_path / "test_gc_counts.py").write_text(contract, encoding="utf-8")
+
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^1\d passed", done.stdout, re.MULTILINE), done.stdout
+
+
 @of_kind("json")
 def test_a_json_sample_parses(sample: Sample) -> None:
     assert json.loads(sample.text)
