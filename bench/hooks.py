@@ -61,7 +61,7 @@ def _plainly() -> Iterator[None]:
     """Has the RSS read, and records written, in the way that is nearest at hand."""
     with (
         patch.object(RssReader, "rss_bytes", lambda reader: int(reader._process.memory_info().rss)),
-        patch.object(entry, "_encode", lambda record: json.dumps(record, default=str).encode()),
+        patch.object(entry, "encode", lambda record: json.dumps(record, default=str).encode()),
     ):
         yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from ..documents.runs import run_document
 from ..reports.cache import format_of, open_download
 from ..reports.comparison import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
 from ..reports.tree_diff import FunctionChange
@@ -58,7 +57,7 @@ def _compared(store: Store, task_id: str, attempt: int | None) -> ComparedRun:
     with store.session() as session:
         chosen = chosen_run(session, task_id, attempt)
         artifacts = artifacts_of(session, [chosen.run_id])[chosen.run_id]
-        return ComparedRun(run=run_document(chosen), artifacts={artifact.name: artifact for artifact in artifacts})
+        return ComparedRun(run=chosen, artifacts={artifact.name: artifact for artifact in artifacts})
 
 
 def _show_runs(document: ComparisonDocument) -> None:

@@ -12,7 +12,7 @@ import click
 
 from ..errors import DiagnosticsError
 from ..reports.cache import format_of, open_download
-from ..reports.formats import Form
+from ..reports.formats import Format
 from ..settings import Settings
 from ..store.runs import artifacts_of
 from ..text import printable
@@ -65,7 +65,7 @@ def report(
     `logs` is the log of the task, `resources` a table of the processor time, context switches, I/O, open files and
     threads of its process. Both are shown as they are stored.
 
-    `calltree` of the first two, and `chart` of `memory`, are JSON for programs.
+    `calltree` of `time` and `allocations`, and `chart` of `memory` and `resources`, are JSON for programs.
 
     \b
     Examples:
@@ -77,18 +77,18 @@ def report(
     """
     if in_browser and output is not None:
         raise click.UsageError("--open writes into a file of its own; it cannot be combined with --output.")
-    artifact_name, text_form, browser_form = _KINDS[kind]
-    format_name = format_name or (browser_form if in_browser else text_form)
+    artifact_name, text_format, browser_format = _KINDS[kind]
+    format_name = format_name or (browser_format if in_browser else text_format)
     with opened_store(Settings()) as store:
         with store.session() as session:
             run = chosen_run(session, task_id, attempt)
             artifact = find_artifact(run, artifacts_of(session, [run.run_id])[run.run_id], artifact_name)
-        form = format_of(artifact, format_name)
+        wanted = format_of(artifact, format_name)
         if output is None and not in_browser:
-            _refuse_terminal(form)
-        with open_download(store.blobs, artifact, form) as source:
+            _refuse_terminal(wanted)
+        with open_download(store.blobs, artifact, wanted) as source:
             if in_browser:
-                _open(source, form)
+                _open(source, wanted)
             else:
                 _write(source, output)
 
@@ -111,15 +111,15 @@ def _write_to_terminal(source: BinaryIO) -> None:
         click.echo(printable(line.rstrip("\n").expandtabs()))
 
 
-def _refuse_terminal(form: Form) -> None:
-    if sys.stdout.isatty() and form.media_type in _NO_TEXT:
+def _refuse_terminal(wanted: Format) -> None:
+    if sys.stdout.isatty() and wanted.media_type in _NO_TEXT:
         raise click.UsageError(
-            f"{form.name} cannot be shown in a terminal; write it into a file with -o, or use --open."
+            f"{wanted.name} cannot be shown in a terminal; write it into a file with -o, or use --open."
         )
 
 
-def _open(source: BinaryIO, form: Form) -> None:
-    descriptor, path = tempfile.mkstemp(prefix="dramatiq-diag-", suffix=Path(form.filename).suffix)
+def _open(source: BinaryIO, wanted: Format) -> None:
+    descriptor, path = tempfile.mkstemp(prefix="dramatiq-diag-", suffix=Path(wanted.filename).suffix)
     with open(descriptor, "wb") as file:
         copy(source, file)
     click.echo(f"Wrote {path}", err=True)

@@ -56,9 +56,6 @@ class CollectorSettings(Protocol):
 class RunFiles(Protocol):
     """The files of one run in the spool, one for each name of an artifact, besides its entry."""
 
-    def flush(self) -> None:
-        """Writes the records of the entry that are buffered until the task starts."""
-
     def path(self, name: str) -> Path:
         """Returns: The path that the file of this artifact is to be written to."""
 
@@ -112,6 +109,9 @@ class RunContext(Protocol):
 
     def options(self, collector: Collector) -> Any:
         """Returns: The options of a collector in this run, an instance of its `options_class`."""
+
+    def write_start(self) -> None:
+        """Writes the first record of the run into the spool now, not only when the function is called."""
 
     def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
         """Appends lines to a text artifact; they are in the spool when this returns."""

@@ -74,12 +74,11 @@ class _MemoryRecording(IntervalRecording):
 
     def sample(self) -> None:
         self._regular_count += 1
-        self._write(self.run.elapsed_s, self._rss_bytes())
-
-    def _rss_bytes(self) -> int:
-        """Returns: The RSS now; at the ends of the run that which the run has just read."""
-        at_hand = self.run.last_rss_bytes if self.run.is_executing else self.run.first_rss_bytes
-        return self.collector.services.rss.rss_bytes() if at_hand is None else at_hand
+        # The run itself has just read the RSS at its start and at its end.
+        rss_bytes = self.run.last_rss_bytes if self.run.is_executing else self.run.first_rss_bytes
+        if rss_bytes is None:
+            rss_bytes = self.collector.services.rss.rss_bytes()
+        self._write(self.run.elapsed_s, rss_bytes)
 
     def _look(self, rss_bytes: int) -> None:
         with self._lock:

@@ -139,7 +139,7 @@ class _MemrayRecording(Recording):
     def start(self) -> None:
         if not self.run.is_executing:
             # What follows takes its time, and the run is to be known if the process dies meanwhile.
-            self.run.entry.flush()
+            self.run.write_start()
         wait_s = 0.0 if self.run.is_executing else self.collector.settings.memray_wait
         refusal = self.hook.acquire_exclusive(self, self.run.task_id, wait_s)
         if refusal is not None:

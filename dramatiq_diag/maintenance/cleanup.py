@@ -34,8 +34,8 @@ _CHUNK_SIZE = 10_000
 #: The longest interval, in seconds, between the looks of a waiting SQLite writer in the first 0.1 s of its wait.
 _LOOK_INTERVAL_S = 0.025
 
-#: Captures handled at a time, as each may have a thousand permits.
-_CAPTURE_BATCH_SIZE = 10
+#: Captures deleted in one transaction.
+_CAPTURE_BATCH_SIZE = 100
 
 #: A run that seems to be running is kept this long at least, in seconds; its worker's disk may be gone for good.
 _RUNNING_KEPT_S = 30 * 86400.0

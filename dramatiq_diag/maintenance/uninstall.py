@@ -24,6 +24,7 @@ from .orphans import BATCH_SIZE, batched
 
 #: The files that are made in the data dir, besides directories; `-wal` and the like are SQLite's own.
 _KEY_FILE = "secret.key"
+_CACHE_DIRECTORY = "cache"
 _SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
@@ -99,7 +100,8 @@ class Removal:
         for path in self._own_paths():
             if not path.is_dir():
                 path.unlink(missing_ok=True)
-        directories = [self._settings.spool, self._settings.blob_dir, self._settings.data_dir]
+        data_dir = self._settings.data_dir
+        directories = [self._settings.spool, self._settings.blob_dir, data_dir / _CACHE_DIRECTORY, data_dir]
         return [path for path in directories if not _removed(path)]
 
     def _in_database(self) -> Holdings:
@@ -146,6 +148,7 @@ class Removal:
     def _own_paths(self) -> Iterator[Path]:
         """Yields the files that this package makes in its data dir; of a database that others use as well none."""
         yield self._settings.data_dir / _KEY_FILE
+        yield from (self._settings.data_dir / _CACHE_DIRECTORY).glob("charts-*.js")
         url = self._settings.database
         if self._settings.database_url is None and self._is_own_file(Path(url.database or "")):
             for suffix in _SQLITE_SUFFIXES:

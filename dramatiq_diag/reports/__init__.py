@@ -1,1 +1,1 @@
-"""Artifacts made visible: forms for a person's eyes, rendered from what is stored."""
+"""Renders artifacts into reports that a person reads, and keeps them beside the artifacts."""

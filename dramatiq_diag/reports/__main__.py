@@ -1,4 +1,4 @@
-"""The process that renders a report: `rendering` starts it, with what is stored as stdin and the report as stdout."""
+"""The process that renders a report; `process.py` starts it with the artifact as stdin and the report as stdout."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .errors import ReportError
 from .formats import FORMATS
 from .process import NOT_INSTALLED, REFUSED, TIMEOUT_S
 
-#: CPU seconds that it may take, all its threads together.
+#: The limit of CPU time, of all its threads together, in seconds.
 _MAX_CPU_S = int(4 * TIMEOUT_S)
 
-#: How large a file may be that it writes, in bytes, and how many it may have open.
+#: The largest file that it may write, in bytes, and the most files that it may have open.
 _MAX_FILE_BYTES = 1024**3
 _MAX_FILES = 256
 
 _PR_SET_NO_NEW_PRIVS = 38
 
 
-def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
+def main(stored_format: str, format_name: str, max_memory_bytes: str) -> int:
     """Returns: The exit status."""
     _limit(int(max_memory_bytes))
     try:
-        _render(stored_form, form)
+        _render(stored_format, format_name)
     except NotInstalledError as error:
         sys.stderr.write(str(error))
         return NOT_INSTALLED
@@ -41,22 +41,22 @@ def main(stored_form: str, form: str, max_memory_bytes: str) -> int:
     return 0
 
 
-def _render(stored_form: str, form: str) -> None:
-    renderer = FORMATS[stored_form][form].render
+def _render(stored_format: str, format_name: str) -> None:
+    renderer = FORMATS[stored_format][format_name].render
     assert renderer is not None
     with open(os.dup(1), "wb") as target:
-        os.dup2(2, 1)  # What a library prints is not part of the report.
+        os.dup2(2, 1)  # The output of a library is not part of the report.
         renderer("/dev/stdin", target)
 
 
 def _limit(size_bytes: int) -> None:
-    """Gives up what it does not need: what is stored may be damaged on purpose, and its readers crash of that."""
+    """Drops rights and resources: the artifact may be damaged on purpose, and its reader may crash or be taken over."""
     if sys.platform != "linux":  # Others have no such limits, or do not keep to them.
         return
     import resource
 
-    # Not the address space: V8, which draws the charts, reserves far more of that than it ever uses. CPU time is for
-    # when the server, which keeps the time, is killed.
+    # No limit of the address space: V8, which draws the charts, reserves far more than it uses. The limit of CPU time
+    # ends the process when the server, which keeps the time-out, has been killed.
     limits = {
         resource.RLIMIT_DATA: size_bytes,
         resource.RLIMIT_CPU: _MAX_CPU_S,

@@ -1,4 +1,4 @@
-"""The allocations of a capture as the reports show them: whose they are, with stacks below the actor's function."""
+"""Assigns the records of an allocation profile to threads, and cuts their stacks down to the actor's function."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
 #: A call in a stack: function, file, line.
 Call = tuple[str, str, int]
 
-#: What a report of an async actor's own thread says of it.
+#: Describes the thread of an async actor in its reports.
 SHARED_THREAD = "of the event loop's thread, which all async actors of the process share"
 
 _PACKAGE = Path(__file__).parents[1]
 PACKAGE_NAME = _PACKAGE.name
 
-#: Files of this package through which calls of the application pass; their frames alone are left out.
-_PASSED_THROUGH = frozenset(["collectors/coroutines.py", "collectors/logtap.py"])
+#: The same files in profiles that were recorded before they were moved.
+_FORMER_NAMES = ("collectors/coroutines.py", "collectors/logtap.py")
 
-#: What calls the function of an actor, and the coroutine of one.
+#: Files of this package that call code of the application; only their own frames are left out of a stack.
+_PASSED_THROUGH = frozenset(["runtime/coroutines.py", "collectors/task_logs/tap.py", *_FORMER_NAMES])
+
+#: The callers of an actor's function and of its coroutine.
 _CALLERS = (
     ("__call__", os.path.join("dramatiq", "actor.py")),
     ("wrapped_coro", os.path.join("dramatiq", "asyncio.py")),
 )
 
-#: What calls the tasks that a coroutine makes, on the event loop's thread.
+#: The caller of the asyncio tasks that a coroutine creates, on the event loop's thread.
 _LOOP_CALLER = ("_run", os.path.join("asyncio", "events.py"))
 
-#: So many calls of a stack are read; memray leaves none out where a number is given.
+#: The calls of a stack that are read; without a number memray leaves some out.
 _ALL = 1_000_000
 
 
 class ShownRecord:
-    """An allocation record of memray with the stack that is shown; it has what memray's reporters read.
+    """Stands for a record of memray in its reporters, with the stack that is shown.
 
     Parameters:
       record: memray's record.
       stack: The innermost call first.
       thread_id: The thread; -1 where threads are merged.
-      thread_name: The same for a person.
+      thread_name: Its name.
     """
 
     def __init__(self, record: Any, stack: list[Call], thread_id: int, thread_name: str) -> None:
@@ -60,8 +63,8 @@ class ShownRecord:
     hybrid_stack_trace = stack_trace
 
 
-class CaptureThreads:
-    """Which thread of a capture is the task's own.
+class AllocationThreads:
+    """Finds the task's own thread in an allocation profile.
 
     Parameters:
       records: All of memray's records, not merged over threads.
@@ -71,18 +74,18 @@ class CaptureThreads:
     def __init__(self, records: list[Any], main_thread_id: int) -> None:
         names = {record.thread_name: record.tid for record in records}
         self.is_shared = LOOP_THREAD in names
-        "Whether the task is async, so that other tasks run on the same thread."
+        "Whether the task is async: then other tasks run on the same thread."
         self.own_id = names.get(LOOP_THREAD, names.get(TASK_THREAD, main_thread_id))
 
 
-def shown_records(records: list[Any], threads: CaptureThreads, *, native: bool, own: bool) -> Iterator[ShownRecord]:
-    """Yields what a report shows of each record; what this package allocated for itself is left out.
+def shown_records(records: list[Any], threads: AllocationThreads, *, native: bool, own: bool) -> Iterator[ShownRecord]:
+    """Yields the records that a report shows; allocations of this package are left out.
 
     Parameters:
       records: memray's records, not merged over threads.
-      threads: The threads of the capture.
-      native: Whether the stacks have the calls of C and C++.
-      own: Whether only what the task allocated on its own thread is shown.
+      threads: The threads of the profile.
+      native: Whether the stacks contain calls of C and C++.
+      own: Whether only the allocations of the task's own thread are shown.
     """
     name = "event loop, shared by all async actors" if threads.is_shared else "this task"
     for record in records:
@@ -95,20 +98,20 @@ def shown_records(records: list[Any], threads: CaptureThreads, *, native: bool, 
 
 
 def _shown_stack(record: Any, *, native: bool, own: bool, in_loop: bool) -> list[Call] | None:
-    """Returns: The stack to be shown, the innermost call first; None where the record is not shown."""
+    """Returns: The stack to show, the innermost call first; None if the record is not shown."""
     python: list[Call] = record.stack_trace(max_stacks=_ALL)
     depth = _depth_of_caller(python, in_loop)
     if depth is None and (_is_ours(record.thread_name, python) or (own and python)):
         return None
     stack: list[Call] = python[:depth]
     if native:
-        hybrid = record.hybrid_stack_trace()  # Of the thread that started the Tracker, memray cuts this itself.
+        hybrid = record.hybrid_stack_trace()  # memray itself cuts the stacks of the thread that started the Tracker.
         stack = hybrid[: _depth_of_caller(hybrid, in_loop)]
     return [call for call in stack if _own_file(call[1]) not in _PASSED_THROUGH]
 
 
 def _depth_of_caller(stack: list[Call], in_loop: bool) -> int | None:
-    """Returns: How many calls there are below the outermost one that calls an actor; None where there is none."""
+    """Returns: The number of calls below the outermost call of an actor; None if no actor is called."""
     for name, file in (*_CALLERS, _LOOP_CALLER) if in_loop else _CALLERS:
         for depth in range(len(stack) - 1, -1, -1):
             function, of_file, _ = stack[depth]
@@ -124,14 +127,14 @@ def _is_ours(thread_name: str, stack: list[Call]) -> bool:
 
 
 def is_own_code(file: str) -> bool:
-    """Returns: Whether a file is of this package, and no code of tasks."""
+    """Returns: True for a file of this package; False for all others, and for those that call the application."""
     own_file = _own_file(file)
     return own_file in _own_files() and own_file not in _PASSED_THROUGH
 
 
 @cache
 def _own_file(file: str) -> str:
-    """Returns: The path of a file within this package; something else where it is not in it."""
+    """Returns: The path of a file relative to this package; an unusable path if it is elsewhere."""
     return file.rpartition(f"{os.sep}{PACKAGE_NAME}{os.sep}")[2].replace(os.sep, "/")
 
 

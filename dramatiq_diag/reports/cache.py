@@ -1,4 +1,4 @@
-"""What a download of an artifact gives: the blob itself, or a form that is rendered from it and kept."""
+"""Opens a download of an artifact: the blob itself, or a format that is rendered from it once and kept beside it."""
 
 from __future__ import annotations
 
@@ -15,105 +15,105 @@ from ..errors import BlobMissingError, StoreUnavailableError
 from ..store.blobs.base import BlobStore
 from ..store.models import Artifact
 from .errors import ReportError, UnknownFormatError
-from .formats import FORMATS, Form
+from .formats import FORMATS, Format
 from .process import render
 
 _logger = get_logger(__name__)
 
 
-def format_of(artifact: Artifact, name: str | None = None) -> Form:
-    """Returns: The form of that name, or without one what a plain download gives.
+def format_of(artifact: Artifact, name: str | None = None) -> Format:
+    """Returns: The format of that name; without a name that of a plain download.
 
     Raises:
-      UnknownFormatError: When the artifact has no form of that name.
-      ReportError: When it is stored in a form that this version does not know.
+      UnknownFormatError: When the artifact has no format of that name.
+      ReportError: When this version does not know the stored format.
     """
-    forms = FORMATS.get(_stored_form(artifact), {})
-    if artifact.stored_as is not None and not forms:
+    formats = FORMATS.get(_stored_format(artifact), {})
+    if artifact.stored_as is not None and not formats:
         raise ReportError(f"This version of dramatiq_diag cannot render {artifact.stored_as!r}.")
     if name is None:
-        plain = next(iter(forms.values())) if forms else Form(name="plain", filename="", media_type="")
+        plain = next(iter(formats.values())) if formats else Format(name="plain", filename="", media_type="")
         return replace(plain, filename=artifact.filename, media_type=artifact.media_type)
-    if name not in forms:
-        there = f"the formats are {', '.join(forms)}" if forms else "it is stored in one alone"
-        raise UnknownFormatError(f"{artifact.name} has no format {name!r:.50}; {there}.")
-    return forms[name]
+    if name not in formats:
+        choices = f"the formats are {', '.join(formats)}" if formats else "it has no other format than the stored one"
+        raise UnknownFormatError(f"{artifact.name} has no format {name!r:.50}; {choices}.")
+    return formats[name]
 
 
-def _stored_form(artifact: Artifact) -> str:
+def _stored_format(artifact: Artifact) -> str:
     return artifact.stored_as or artifact.filename
 
 
-def open_download(blobs: BlobStore, artifact: Artifact, form: Form | None = None) -> BinaryIO:
-    """Opens what a download of the artifact gives, rendered by a process of its own the first time.
+def open_download(blobs: BlobStore, artifact: Artifact, wanted: Format | None = None) -> BinaryIO:
+    """Opens a format of an artifact; the first time a separate process renders it.
 
     Parameters:
-      blobs: Where its blob is.
-      artifact: One that is live.
-      form: Without it what a plain download gives.
+      blobs: The blob store.
+      artifact: A downloadable artifact.
+      wanted: The format; without it that of a plain download.
 
     Raises:
-      BlobMissingError: When its file is gone.
-      ReportError: When it cannot be rendered: it is damaged, too large, or in a form that this version does not know.
+      BlobMissingError: When the artifact's file is gone.
+      ReportError: When it is damaged, too large, or stored in a format that this version does not know.
       NotInstalledError: When the package that renders it is missing.
     """
-    form = form or format_of(artifact)
-    file = open_at_once(blobs, artifact, form) or render_to_cache(blobs, artifact, form)
-    return file or open_cached(blobs, artifact, form)
+    wanted = wanted or format_of(artifact)
+    file = open_at_once(blobs, artifact, wanted) or render_to_cache(blobs, artifact, wanted)
+    return file or open_cached(blobs, artifact, wanted)
 
 
-def open_at_once(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO | None:
-    """Returns: The form, or None where it has to be rendered first. Raises: BlobMissingError when its file is gone."""
-    if form.render is None:
+def open_at_once(blobs: BlobStore, artifact: Artifact, wanted: Format) -> BinaryIO | None:
+    """Returns: The file, or None where it has to be rendered first. Raises: BlobMissingError when the blob is gone."""
+    if wanted.render is None:
         return blobs.open(blob_name_of(artifact))
     try:
-        return open_cached(blobs, artifact, form)
+        return open_cached(blobs, artifact, wanted)
     except BlobMissingError:
         return None
 
 
-def open_cached(blobs: BlobStore, artifact: Artifact, form: Form) -> BinaryIO:
-    """Returns: A form that was rendered and kept. Raises: BlobMissingError when there is none."""
-    file = blobs.open(blob_name_of(artifact), rendered=form.name)
+def open_cached(blobs: BlobStore, artifact: Artifact, wanted: Format) -> BinaryIO:
+    """Returns: A format that was rendered before. Raises: BlobMissingError when it was not."""
+    file = blobs.open(blob_name_of(artifact), rendered=wanted.name)
     if file.seek(0, io.SEEK_END):
         file.seek(0)
         return file
-    file.close()  # It is not synced when it is written, so a power cut may leave it empty.
+    file.close()  # It is written without a sync, so a power cut may leave it empty.
     raise BlobMissingError
 
 
 def render_to_cache(
-    blobs: BlobStore, artifact: Artifact, form: Form, render: Callable[..., None] = render
+    blobs: BlobStore, artifact: Artifact, wanted: Format, render: Callable[..., None] = render
 ) -> BinaryIO | None:
-    """Renders a form, and keeps it where the store can be written.
+    """Renders a format, and keeps it if the blob store can be written.
 
     Parameters:
-      blobs: Where the blob is, and where the form is kept.
-      artifact: One that is live.
-      form: One that is rendered.
-      render: Called like `rendering.render`.
+      blobs: The blob store.
+      artifact: A downloadable artifact.
+      wanted: A format that is rendered.
+      render: Called like `process.render`.
 
     Returns:
-      None where it is kept now, or else the form, in a file without a name.
+      None when the format is kept; otherwise the format as a temporary file.
 
     Raises:
-      BlobMissingError: When its file is gone, or was removed meanwhile.
-      ReportError: When it cannot be rendered.
+      BlobMissingError: When the blob is gone, or is removed meanwhile.
+      ReportError: When the format cannot be rendered.
       NotInstalledError: When the package that renders it is missing.
     """
     name = blob_name_of(artifact)
     with blobs.open(name) as source:
-        write = partial(render, source, stored_form=_stored_form(artifact), form=form.name)
+        write = partial(render, source, stored_format=_stored_format(artifact), format_name=wanted.name)
         try:
-            blobs.put_rendered(name, form.name, write)
+            blobs.put_rendered(name, wanted.name, write)
             return None
         except StoreUnavailableError as error:
-            if blobs.size_bytes(name) is None:  # A cleanup removed it meanwhile, and the directory of its forms.
+            if blobs.size_bytes(name) is None:  # A cleanup removed it meanwhile, and the directory of its formats.
                 raise BlobMissingError from error
             _logger.warning("A rendered report is not kept: %s", error)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it.
         try:
-            write(file)  # RenderProcess again next time is better than no answer now.
+            write(file)  # To render it again next time is better than no answer now.
         except BaseException:
             file.close()
             raise
@@ -122,7 +122,7 @@ def render_to_cache(
 
 
 def blob_name_of(artifact: Artifact) -> str:
-    """Returns: The name of its blob. Raises: BlobMissingError where it has none."""
+    """Returns: The name of the artifact's blob. Raises: BlobMissingError when it has none."""
     if artifact.blob_name is None:
         raise BlobMissingError
     return artifact.blob_name

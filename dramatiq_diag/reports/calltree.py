@@ -1,43 +1,50 @@
-"""One structure for where time went and who holds memory: calls, each with what it took together with its calls."""
+"""Builds call trees of time and of allocations, and sums them up by function."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from . import memray, pyinstrument
 from .allocation_stacks import SHARED_THREAD
 
-#: Deeper calls count for the one at this depth.
+#: Deeper calls are charged to the call at this depth.
 MAX_DEPTH = 200
 MAX_NODES = 5000
-#: A call that took a smaller part of all is left out.
+#: Calls with a smaller share of the total are left out.
 MIN_SHARE = 0.001
 
-#: Function, file and line: of its definition in a time profile, and of what it was at in a capture.
+#: The lines of one call, or of one function, that are named.
+MAX_LINES = 3
+
+#: Function, file and line: the line of its definition in a time profile, the current line in an allocation profile.
 Place = tuple[str, str, int]
 
-# pyinstrument's frames that are no calls; their time is that of the function above them, which waits there or works.
+#: A stack, the outermost call first; its value; and the current line of the last call, if not that of its place.
+Stack = tuple[Iterable[Place], float] | tuple[Iterable[Place], float, int | None]
+
+# Frames of pyinstrument that are not calls; their time is that of the function above them, which waits or works.
 _NO_CALLS = frozenset(["[await]", "[self]", "[root]", "[out-of-context]"])
 
 
 class Node(TypedDict):
-    """A call, as JSON has it; the outermost one stands for all and has no name."""
+    """A call, as it stands in JSON; the root has no name and contains all others."""
 
     function: str
     file: str
     line: int
     value: float
-    "What it took with its calls."
+    "With the calls below it."
     self: float
-    "Without; calls that are left out are not in it either."
+    "Without them; calls that are left out are not in it either."
     lines: NotRequired[list[tuple[int, float]]]
-    "The lines at which it took most by itself, the first one most, and what it took there; older reports have none."
+    "The lines with the largest values of its own, the largest first; older reports have none."
     children: list[Node]
-    "What took most first."
+    "The largest first."
 
 
 class CallTree(TypedDict):
@@ -48,27 +55,20 @@ class CallTree(TypedDict):
     total: float
     tree: Node
     note: NotRequired[str]
-    "What a reader has to know of it, where there is something."
+    "A remark for the reader."
 
 
 class FunctionTotals(TypedDict):
-    """What a function took in all its calls."""
+    """The sum of all calls of a function."""
 
     function: str
     file: str
     total: float
-    "With its calls; where it calls itself, that is counted once."
+    "With the calls below it; recursive calls count once."
     self: float
-    "Without."
+    "Without them."
     lines: list[tuple[int, float]]
-    "The lines at which it took most by itself, as in `Node`."
-
-
-#: The lines of one call, or of one function, that are named.
-MAX_LINES = 3
-
-#: A stack, the outermost call first; what it took; and the line that the last call is at, if not that of its place.
-Stack = tuple[Iterable[Place], float] | tuple[Iterable[Place], float, int | None]
+    "As in `Node`."
 
 
 class _Call:
@@ -83,12 +83,7 @@ class _Call:
 
 
 def tree_of(stacks: Iterable[Stack], unit: str) -> CallTree:
-    """Makes a tree out of stacks, cut down to what a person can look at.
-
-    Parameters:
-      stacks: The stacks.
-      unit: Of that.
-    """
+    """Returns: A tree of stacks whose values have this unit, cut down to a size that a person can look at."""
     root = _Call(("", "", 0))
     for stack, value, *at in stacks:
         call = root
@@ -105,11 +100,11 @@ def tree_of(stacks: Iterable[Stack], unit: str) -> CallTree:
 
 
 def _largest(root: _Call) -> Node:
-    """Returns: The largest calls, each with those that led to it."""
+    """Returns: The largest calls, each with its callers."""
     least = root.value * MIN_SHARE
     order = itertools.count()
     tree = _node(root)
-    # A call is never larger than the one it is made by, so the largest of those that are reached is the next one.
+    # A call is never larger than its caller, so the largest reached call is the next largest of all.
     reached = [(-call.value, next(order), call, tree) for call in root.calls.values()]
     heapq.heapify(reached)
     for _ in range(MAX_NODES - 1):
@@ -125,13 +120,12 @@ def _largest(root: _Call) -> Node:
 
 def _node(call: _Call) -> Node:
     function, file, line = call.place
-    value, alone = round(call.value, 3), round(call.alone, 3)
     return {
         "function": function,
         "file": file,
         "line": line,
-        "value": value,
-        "self": alone,
+        "value": round(call.value, 3),
+        "self": round(call.alone, 3),
         "lines": _largest_lines(call.lines),
         "children": [],
     }
@@ -144,20 +138,19 @@ def _largest_lines(lines: dict[int, float]) -> list[tuple[int, float]]:
 
 
 def functions(tree: Node) -> list[FunctionTotals]:
-    """Returns: What each function of a tree took, by itself most first."""
+    """Returns: The sums of each function of a tree, the largest value of its own first."""
     totals: dict[tuple[str, str], FunctionTotals] = {}
-    active: dict[tuple[str, str], int] = {}
-    lines: dict[tuple[str, str], dict[int, float]] = {}
+    active: Counter[tuple[str, str]] = Counter()
+    lines: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for node, entered in _walk(tree):
         key = node["function"], node["file"]
-        active[key] = active.get(key, 0) + (1 if entered else -1)
+        active[key] += 1 if entered else -1
         if not entered:
             continue
         found = totals.setdefault(key, {"function": key[0], "file": key[1], "total": 0.0, "self": 0.0, "lines": []})
         found["self"] += node["self"]
-        own = lines.setdefault(key, {})
         for line, value in node.get("lines", ()):
-            own[line] = own.get(line, 0.0) + value
+            lines[key][line] = lines[key].get(line, 0.0) + value
         if active[key] == 1:
             found["total"] += node["value"]
     for key, found in totals.items():
@@ -167,7 +160,7 @@ def functions(tree: Node) -> list[FunctionTotals]:
 
 
 def _walk(tree: Node) -> Iterator[tuple[Node, bool]]:
-    """Yields each call below the root when it is entered, with True, and when it is left, with False."""
+    """Yields each call below the root twice: with True when it is entered, with False when it is left."""
     line: list[tuple[Node, bool]] = [(node, True) for node in reversed(tree["children"])]
     while line:
         node, entered = line.pop()
@@ -178,9 +171,9 @@ def _walk(tree: Node) -> Iterator[tuple[Node, bool]]:
 
 
 def render_session(path: str, target: BinaryIO) -> None:
-    """Renders a session to the JSON of its tree, in milliseconds.
+    """Renders a session to the JSON of its tree, in milliseconds. Otherwise as `pyinstrument.render_session`.
 
-    What a coroutine awaits counts for itself. As `pyinstrument.render_session` otherwise.
+    The time in which a coroutine awaits something is its own.
     """
     session = pyinstrument.read(path)
     try:
@@ -190,8 +183,8 @@ def render_session(path: str, target: BinaryIO) -> None:
     _write(tree, target)
 
 
-def render_capture(path: str, target: BinaryIO) -> None:
-    """Renders a capture to the JSON of what the task's own thread held at the peak, in bytes. As `View.render`."""
+def render_allocations(path: str, target: BinaryIO) -> None:
+    """Renders the allocations of the task's own thread at the peak to JSON, in bytes. Raises as `View.render` does."""
     stacks, is_shared = memray.peak_stacks(path, whole_process=False)
     tree = tree_of(stacks, "bytes")
     if is_shared:
@@ -199,8 +192,8 @@ def render_capture(path: str, target: BinaryIO) -> None:
     _write(tree, target)
 
 
-def render_whole_capture(path: str, target: BinaryIO) -> None:
-    """Renders a capture to the JSON of what all threads held at the peak, in bytes. As `View.render`."""
+def render_all_allocations(path: str, target: BinaryIO) -> None:
+    """Renders the allocations of all threads at the peak to JSON, in bytes. Raises as `View.render` does."""
     _write(tree_of(memray.peak_stacks(path, whole_process=True)[0], "bytes"), target)
 
 
@@ -209,14 +202,14 @@ def _write(tree: CallTree, target: BinaryIO) -> None:
 
 
 def _session_stacks(session: Any) -> Iterator[Stack]:
-    # What stands above the actor's function, as pyinstrument's own reports leave it out.
+    # The calls above the actor's function; pyinstrument's own reports leave them out as well.
     above = [_identifier(frame) for frame in session["start_call_stack"][:-1]]
     for stack, spent_s in session["frame_records"]:
         identifiers = [_identifier(frame) for frame in stack]
         pairs = zip(identifiers, above, strict=False)
         common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         if not spent_s >= 0 or spent_s == float("inf"):
-            raise ValueError("A time is not one.")
+            raise ValueError("A time is negative or not finite.")
         below = [(place, frame) for frame in stack[common:] if (place := _place(frame)) is not None]
         yield [place for place, _ in below], spent_s * 1000, line_of(below[-1][1]) if below else None
 
@@ -226,13 +219,13 @@ def _identifier(frame: str) -> str:
 
 
 def line_of(frame: str) -> int | None:
-    """Returns: The line that a frame's description says it is at, or None where it says none."""
+    """Returns: The current line in the description of a frame, or None if there is none."""
     _, _, rest = frame.partition("\1l")
     return int(rest.partition("\1")[0]) if rest else None
 
 
 def _place(frame: str) -> Place | None:
-    """Returns: What a frame's description names, or None where that is no call."""
+    """Returns: The call in the description of a frame, or None if it is not a call."""
     identifier, *attributes = frame.split("\1")
     function, _, rest = identifier.partition("\0")
     file, _, line = rest.partition("\0")

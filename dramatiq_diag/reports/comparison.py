@@ -1,4 +1,4 @@
-"""Two runs side by side: their memory, their time, their allocations."""
+"""Compares two runs: their memory, their time, their allocations."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any, BinaryIO
 from typing_extensions import TypedDict
 
 from ..documents.fields import described
-from ..documents.runs import RunDocument, absence
+from ..documents.runs import RunDocument, absence, run_document
 from ..errors import BlobMissingError, NotInstalledError
 from ..statuses import DOWNLOADABLE_STATUSES
+from ..store.attempts import Attempt
 from ..store.models import Artifact
 from ..text import format_size
 from .calltree import CallTree
 from .errors import ReportError
 from .tree_diff import FunctionChange, compare_trees
 
-#: Opens a form of an artifact, which may have to be rendered first.
+#: Opens a format of an artifact, which may have to be rendered first.
 Opener = Callable[[Artifact, str], BinaryIO]
 
-#: Part -> the artifact that it is made of, and the form of that.
+#: Part -> the artifact that it is made of, and the format.
 PARTS = {
     "memory": ("memory_profile", "chart"),
     "time": ("pyinstrument_profile", "calltree"),
@@ -32,10 +33,10 @@ PARTS = {
 
 _MEGABYTE = 1024 * 1024
 
-#: A larger form is not loaded for a comparison, in bytes. Trees of ours keep 5,000 calls, which is about 2 MB.
-MAX_FORM_BYTES = 8 * _MEGABYTE
+#: The largest format that is loaded, in bytes. Our trees have at most 5,000 calls, which is about 2 MB.
+MAX_FORMAT_BYTES = 8 * _MEGABYTE
 
-#: Why there may be nothing to compare.
+#: The errors that make a part of the comparison unavailable.
 UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
 
 
@@ -52,7 +53,7 @@ class MemoryComparison(TypedDict):
 
 @described
 class TreeComparison(TypedDict):
-    """Where time went, or who held memory."""
+    """Two call trees of time or of memory, by function."""
 
     reason: str | None
     "Why there is no comparison."
@@ -61,26 +62,26 @@ class TreeComparison(TypedDict):
     a_total: float
     b_total: float
     functions: list[FunctionChange]
-    "What got more by itself first."
+    "The largest increase of a function's own value first."
 
 
 @described
 class ComparisonDocument(TypedDict):
-    """Two runs side by side; what `b` has more is positive."""
+    """Two runs compared; differences are `b` less `a`."""
 
     a: RunDocument
     b: RunDocument
     memory: MemoryComparison
     time: TreeComparison
     allocations: TreeComparison
-    "Of what the tasks' own threads held at the peaks."
+    "Of the memory that the tasks' own threads held at the peaks."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun:
     """One of two runs."""
 
-    run: RunDocument
+    run: Attempt
     artifacts: Mapping[str, Artifact]
     "By name."
 
@@ -94,27 +95,23 @@ class Comparison:
     "Part -> both trees, where both could be read."
 
 
-def compare_runs(a: ComparedRun, b: ComparedRun, open_form: Opener) -> Comparison:
-    """Compares two runs, as far as there is something of both; else it says why there is not.
+def compare_runs(a: ComparedRun, b: ComparedRun, open_format: Opener) -> Comparison:
+    """Compares two runs; a part that one of them lacks has a reason instead.
 
     Raises:
-      Whatever `open_form` raises, other than that a report cannot be made.
+      Any error of `open_format` except those in `UNREADABLE`.
     """
-    trees: dict[str, tuple[CallTree, CallTree]] = {}
-    parts = {part: _compare_trees(part, a, b, open_form, trees) for part in ("time", "allocations")}
+    read = {part: _read_both(a, b, part, open_format) for part in PARTS}
+    (chart_a, chart_b), memory_reason = read["memory"]
     document: ComparisonDocument = {
-        "a": a.run,
-        "b": b.run,
-        "memory": _compare_memory(a, b, open_form),
-        "time": parts["time"],
-        "allocations": parts["allocations"],
+        "a": run_document(a.run),
+        "b": run_document(b.run),
+        "memory": {"reason": memory_reason, "a": _samples(chart_a), "b": _samples(chart_b)},
+        "time": _tree_comparison("ms", *read["time"]),
+        "allocations": _tree_comparison("bytes", *read["allocations"]),
     }
+    trees = {part: read[part][0] for part in ("time", "allocations") if None not in read[part][0]}
     return Comparison(document=document, trees=trees)
-
-
-def _compare_memory(a: ComparedRun, b: ComparedRun, open_form: Opener) -> MemoryComparison:
-    (chart_a, reason_a), (chart_b, reason_b) = (_read(run, which, "memory", open_form) for run, which in _named(a, b))
-    return {"reason": _both(reason_a, reason_b), "a": _samples(chart_a), "b": _samples(chart_b)}
 
 
 def _samples(chart: Any) -> list[tuple[float, int]]:
@@ -124,44 +121,39 @@ def _samples(chart: Any) -> list[tuple[float, int]]:
     return [(sample["seconds"], round(sample["megabytes"] * _MEGABYTE)) for sample in samples]
 
 
-def _compare_trees(
-    part: str, a: ComparedRun, b: ComparedRun, open_form: Opener, trees: dict[str, tuple[CallTree, CallTree]]
-) -> TreeComparison:
-    (tree_a, reason_a), (tree_b, reason_b) = (_read(run, which, part, open_form) for run, which in _named(a, b))
-    found = {} if tree_a is None or tree_b is None else {"a": tree_a, "b": tree_b}
-    if found:
-        trees[part] = tree_a, tree_b
+def _tree_comparison(unit: str, trees: tuple[Any, Any], reason: str | None) -> TreeComparison:
+    a, b = (None, None) if None in trees else trees
     return {
-        "reason": _both(reason_a, reason_b),
-        "unit": "ms" if part == "time" else "bytes",
-        "a_total": found["a"]["total"] if found else 0.0,
-        "b_total": found["b"]["total"] if found else 0.0,
-        "functions": compare_trees(found["a"]["tree"], found["b"]["tree"]) if found else [],
+        "reason": reason,
+        "unit": unit,
+        "a_total": a["total"] if a else 0.0,
+        "b_total": b["total"] if b else 0.0,
+        "functions": compare_trees(a["tree"], b["tree"]) if a and b else [],
     }
 
 
-def _named(a: ComparedRun, b: ComparedRun) -> list[tuple[ComparedRun, str]]:
-    return [(a, "A"), (b, "B")]
+def _read_both(a: ComparedRun, b: ComparedRun, part: str, open_format: Opener) -> tuple[tuple[Any, Any], str | None]:
+    """Returns: The content of both formats, None for a missing one; and the reasons, None if there is none."""
+    (content_a, reason_a), (content_b, reason_b) = (
+        _read(run, which, part, open_format) for run, which in ((a, "A"), (b, "B"))
+    )
+    return (content_a, content_b), " ".join(filter(None, (reason_a, reason_b))) or None
 
 
-def _read(run: ComparedRun, which: str, part: str, open_form: Opener) -> tuple[Any, str | None]:
-    """Returns: The form that a part is made of, or None and why there is none."""
-    name, form = PARTS[part]
+def _read(run: ComparedRun, which: str, part: str, open_format: Opener) -> tuple[Any, str | None]:
+    """Returns: The content of the format that a part is made of; or None and the reason."""
+    name, format_name = PARTS[part]
     artifact = run.artifacts.get(name)
     if artifact is None:
-        return None, absence(name, run.run["status"], f"run {which}")
+        return None, absence(name, run.run.status, f"run {which}")
     if artifact.status not in DOWNLOADABLE_STATUSES:
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:
-        with open_form(artifact, form) as file:
+        with open_format(artifact, format_name) as file:
             size_bytes = file.seek(0, os.SEEK_END)
-            if size_bytes > MAX_FORM_BYTES:
+            if size_bytes > MAX_FORMAT_BYTES:
                 return None, f"{name} of run {which} is too large to be compared: {format_size(size_bytes)}."
             file.seek(0)
             return json.load(file), None
     except UNREADABLE as error:
         return None, f"{name} of run {which}: {error}"
-
-
-def _both(*reasons: str | None) -> str | None:
-    return " ".join(filter(None, reasons)) or None

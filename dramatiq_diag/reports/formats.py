@@ -1,4 +1,4 @@
-"""The forms of artifacts: what is stored, and what is rendered from it when asked for."""
+"""Lists the formats of each artifact: the stored one, and those that are rendered from it on request."""
 
 from __future__ import annotations
 
@@ -6,69 +6,63 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import calltree, memory, memray, pyinstrument
+from . import calltree, memory, memray, pyinstrument, resources
 
-#: Writes a form to a file, out of what is stored under a path.
+#: Reads the stored artifact at a path, and writes a format of it to a file.
 Renderer = Callable[[str, BinaryIO], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """One of the forms that an artifact can be downloaded in."""
+class Format:
+    """One of the formats that an artifact can be downloaded in."""
 
     name: str
     filename: str
     media_type: str
     render: Renderer | None = None
-    "Makes it from the stored form; None where it is the stored form."
+    "None for the stored format itself."
 
 
-def _forms(*forms: Form) -> dict[str, Form]:
-    return {form.name: form for form in forms}
+_TEXT, _HTML, _JSON = "text/plain", "text/html", "application/json"
 
 
-def _call_tree(name: str, render: Renderer, artifact: str) -> Form:
-    return Form(name=name, filename=f"{artifact}-{name}.json", media_type="application/json", render=render)
+def _formats(*rows: tuple[str, str, str, Renderer | None]) -> dict[str, Format]:
+    return {
+        name: Format(name=name, filename=filename, media_type=media_type, render=render)
+        for name, filename, media_type, render in rows
+    }
 
 
-def _memray_forms() -> list[Form]:
-    return [
-        Form(
-            name=view.name,
-            filename=f"memray-{view.name}.{'html' if view.is_html else 'txt'}",
-            media_type="text/html" if view.is_html else "text/plain",
-            render=view.render,
-        )
-        for view in memray.VIEWS
-    ]
-
-
-#: Name of the stored form -> the name of each form -> the form. The first one is what a plain download gives.
-FORMATS: dict[str, dict[str, Form]] = {
-    "memory.datum": _forms(
-        Form(name="datum", filename="memory.datum", media_type="text/plain"),
-        Form(name="csv", filename="memory.csv", media_type="text/csv", render=memory.render_csv),
-        Form(name="svg", filename="memory.svg", media_type="image/svg+xml", render=memory.render_svg),
-        Form(name="png", filename="memory.png", media_type="image/png", render=memory.render_png),
-        Form(name="html", filename="memory.html", media_type="text/html", render=memory.render_html),
-        Form(name="chart", filename="memory.json", media_type="application/json", render=memory.render_chart),
+#: File name of the stored format -> name of each format -> the format. A plain download gives the first one.
+FORMATS: dict[str, dict[str, Format]] = {
+    "memory.datum": _formats(
+        ("datum", "memory.datum", _TEXT, None),
+        ("csv", "memory.csv", "text/csv", memory.render_csv),
+        ("svg", "memory.svg", "image/svg+xml", memory.render_svg),
+        ("png", "memory.png", "image/png", memory.render_png),
+        ("html", "memory.html", _HTML, memory.render_html),
+        ("chart", "memory.json", _JSON, memory.render_chart),
     ),
-    "pyinstrument.session.json": _forms(
-        Form(name="html", filename="pyinstrument.html", media_type="text/html", render=pyinstrument.render_session),
-        Form(name="text", filename="pyinstrument.txt", media_type="text/plain", render=pyinstrument.render_text),
-        Form(
-            name="speedscope",
-            filename="pyinstrument.speedscope.json",
-            media_type="application/json",
-            render=pyinstrument.render_speedscope,
+    "pyinstrument.session.json": _formats(
+        ("html", "pyinstrument.html", _HTML, pyinstrument.render_session),
+        ("text", "pyinstrument.txt", _TEXT, pyinstrument.render_text),
+        ("speedscope", "pyinstrument.speedscope.json", _JSON, pyinstrument.render_speedscope),
+        ("calltree", "pyinstrument-calltree.json", _JSON, calltree.render_session),
+        ("session", "pyinstrument.session.json", _JSON, None),
+    ),
+    "memray.bin": _formats(
+        ("capture", "memray.bin", "application/octet-stream", None),
+        *(
+            (view.name, f"memray-{view.name}.html", _HTML, view.render)
+            if view.is_html
+            else (view.name, f"memray-{view.name}.txt", _TEXT, view.render)
+            for view in memray.VIEWS
         ),
-        _call_tree("calltree", calltree.render_session, "pyinstrument"),
-        Form(name="session", filename="pyinstrument.session.json", media_type="application/json"),
+        ("calltree", "memray-calltree.json", _JSON, calltree.render_allocations),
+        ("calltree-process", "memray-calltree-process.json", _JSON, calltree.render_all_allocations),
     ),
-    "memray.bin": _forms(
-        Form(name="capture", filename="memray.bin", media_type="application/octet-stream"),
-        *_memray_forms(),
-        _call_tree("calltree", calltree.render_capture, "memray"),
-        _call_tree("calltree-process", calltree.render_whole_capture, "memray"),
+    "resources.csv": _formats(
+        ("csv", "resources.csv", "text/csv", None),
+        ("chart", "resources.json", _JSON, resources.render_chart),
     ),
 }

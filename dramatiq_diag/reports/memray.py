@@ -1,4 +1,4 @@
-"""What memray renders from a capture: of the task's own thread or of all, at the peak or of what was not freed."""
+"""Renders allocation profiles with memray: of the task's own thread or of all, at the peak or of memory never freed."""
 
 from __future__ import annotations
 
@@ -11,58 +11,49 @@ from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
 from ..text import format_size, printable
-from .allocation_stacks import PACKAGE_NAME, SHARED_THREAD, Call, CaptureThreads, is_own_code, shown_records
+from .allocation_stacks import PACKAGE_NAME, SHARED_THREAD, AllocationThreads, Call, is_own_code, shown_records
 from .errors import ReportError
 from .memray_units import in_binary_units
 
-#: The largest allocations that a tree is made of, and the lines of a summary.
+#: The largest allocations of a tree, and the lines of a summary.
 _TREE_ALLOCATIONS = 200
 _SUMMARY_ROWS = 50
-#: The largest places that statistics name, and how many of this package are looked for and left out.
+#: The largest places that statistics name, and how many more are read because those of this package are left out.
 _STATS_PLACES = 10
 _STATS_OWN_PLACES = 100
-#: A call whose allocations are a smaller part of all is left out of a tree.
+#: Calls with a smaller share of all allocations are left out of a tree.
 _TREE_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One of the reports of a capture."""
+    """One of the reports of an allocation profile."""
 
     report: str
     whole_process: bool = False
-    "Whether of all threads; otherwise of the one that the task ran on."
+    "Whether it covers all threads; otherwise only the one that the task ran on."
     leaks: bool = False
-    "Whether of what had not been freed when the capture ended; otherwise of what was held at the peak."
+    "Whether it shows the memory that was not freed by the end; otherwise the memory held at the peak."
 
     @property
     def name(self) -> str:
-        """The name of its form."""
+        """The name of its format."""
         return self.report + ("-process" if self.whole_process else "") + ("-leaks" if self.leaks else "")
 
     @property
     def is_html(self) -> bool:
-        """Whether it is a page; otherwise a text."""
+        """Whether it is an HTML page; otherwise a text."""
         return self.report in ("flamegraph", "table")
 
     def render(self, path: str, target: BinaryIO) -> None:
-        """Renders it.
-
-        Parameters:
-          path: The capture.
-          target: Where the report is written.
-
-        Raises:
-          NotInstalledError: When memray is missing.
-          ReportError: When it cannot read the capture.
-        """
+        """Renders a profile. Raises: NotInstalledError without memray, ReportError when the profile is damaged."""
         with _errors():
             out = io.TextIOWrapper(target, "utf-8", errors="replace")
             _REPORTS[self.report](self, path, out)
-            out.detach()  # Which writes what is left; the target is the caller's to close.
+            out.detach()  # It flushes, and leaves the target open.
 
 
-#: Statistics are memray's own, which are of the whole process.
+#: The statistics are memray's own, which always cover the whole process.
 VIEWS = [
     *(
         View(report=report, whole_process=whole_process, leaks=leaks)
@@ -77,54 +68,55 @@ VIEWS = [
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
     try:
-        import memray  # noqa: F401 - all of this needs it.
+        import memray  # noqa: F401 - all reports need it.
     except ImportError as error:
         raise NotInstalledError(
-            f"RenderProcess this needs memray, which is not installed ({error}): pip install 'dramatiq_diag[memray]'"
+            f"Rendering this needs memray, which is not installed ({error}): pip install 'dramatiq_diag[memray]'"
         ) from error
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise ReportError(
-            f"The capture cannot be read ({error}); see `dramatiq-diag check`, and whether this machine has the Python "
-            "and memray of the worker, or newer ones."
+            f"The allocation profile cannot be read ({error}); see `dramatiq-diag check`, and whether this machine has "
+            "the Python and memray of the worker, or newer ones."
         ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """What a view shows of a capture."""
+    """The records that a view shows."""
 
     records: Any
-    "A list of `ShownRecord`, which stand for memray's own."
+    "A list of `ShownRecord`."
     native: bool
     is_shared: bool
-    "Whether they are of a thread that other tasks run on as well."
+    "Whether other tasks ran on the same thread."
 
 
 def _shown(view: View, reader: Any) -> _Shown:
-    # Threads are only told apart in records that were not merged over them.
+    # Only records that are not merged over threads name their thread.
     if view.leaks:
         records = list(reader.get_leaked_allocation_records(merge_threads=False))
     else:
         records = list(reader.get_high_watermark_allocation_records(merge_threads=False))
-    threads = CaptureThreads(records, reader.metadata.main_thread_id)
+    threads = AllocationThreads(records, reader.metadata.main_thread_id)
     native, own = reader.metadata.has_native_traces, not view.whole_process
     shown = list(shown_records(records, threads, native=native, own=own))
     return _Shown(records=shown, native=native, is_shared=own and threads.is_shared)
 
 
 def peak_stacks(path: str, *, whole_process: bool) -> tuple[Iterator[tuple[list[Call], int]], bool]:
-    """Reads what was held at the peak.
-
-    What stands above the actor's function, which is Dramatiq's, is left out. Raises as `View.render` does.
+    """Reads the allocations held at the peak, without the calls above the actor's function.
 
     Parameters:
-      path: The capture.
-      whole_process: Whether of all threads; otherwise of the one that the task ran on.
+      path: The profile.
+      whole_process: Whether to read all threads; otherwise only the one that the task ran on.
 
     Returns:
-      The stacks, the outermost call first, each with its bytes; and whether that thread has other tasks as well.
+      The stacks, the outermost call first, each with its bytes; and whether other tasks ran on that thread.
+
+    Raises:
+      As `View.render` does.
     """
     with _errors():
         from memray import FileReader
@@ -154,7 +146,7 @@ def _html(view: View, path: str, out: TextIO) -> None:
             show_memory_leaks=view.leaks,
             merge_threads=True,
             inverted=False,
-            no_web=True,  # The scripts are in the page, and none is asked of another host.
+            no_web=True,  # The scripts stand in the page; none is loaded from another host.
         )
     out.write(in_binary_units(page.getvalue()))
 
@@ -207,8 +199,7 @@ def _stats(_: View, path: str, out: TextIO) -> None:
 
     reporter_module: Any = import_module("memray.reporters.stats")
     text = io.StringIO()
-    reporter_module.size_fmt = format_size  # In this process, which renders one report.
-    # More places than are shown, as those of this package are left out.
+    reporter_module.size_fmt = format_size  # This process renders one report and ends.
     statistics = compute_statistics(path, num_largest=_STATS_PLACES + _STATS_OWN_PLACES)
     for field in ("top_locations_by_size", "top_locations_by_count"):
         places = [place for place in getattr(statistics, field) if not is_own_code(place[0][1])]

@@ -1,10 +1,10 @@
-"""Lets the pages of memray count bytes like everything else here does: in KiB, MiB and GiB."""
+"""Makes the pages of memray write sizes in KiB, MiB and GiB, like all other pages here."""
 
 from __future__ import annotations
 
 import re
 
-#: How the scripts of memray write a size. They have it several times, each with letters of its own.
+#: The code in memray's scripts that writes a size. It occurs several times, with different names of variables.
 _SIZE_FORMAT = re.compile(
     r'(?P<small>Math\.abs\(\w+\)<)1e3(?P<bytes>\)return \w+\+" B";const \w+=)'
     r'\["kB","MB","GB","TB","PB","EB","ZB","YB"\]'
@@ -15,5 +15,5 @@ _BINARY = r'\g<small>1024\g<bytes>["KiB","MiB","GiB","TiB","PiB","EiB","ZiB","Yi
 
 
 def in_binary_units(page: str) -> str:
-    """Returns: A page of memray whose sizes are in KiB and so on; the same page where its scripts are others."""
+    """Returns: The page with binary units; unchanged if memray's scripts have changed."""
     return _SIZE_FORMAT.sub(_BINARY, page)

@@ -1,4 +1,4 @@
-"""What pyinstrument renders from a stored session: its interactive page, its text, and speedscope's JSON."""
+"""Renders stored sessions of pyinstrument: as its interactive page, as text, and as JSON for speedscope."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..runtime.bounded_reading import read_up_to
 from ..text import printable
 from .errors import ReportError
 
-#: The most that is read into memory to be rendered, in bytes.
+#: The largest session that is read into memory, in bytes.
 _MAX_STORED_BYTES = 64 * 1024**2
 
-# Of all that a string could hold, these alone end a script element or change how its end is found.
+# The only beginnings of text that end a script element, or change where it ends.
 _MARKUP = re.compile(r"<(?=[/!])")
 
-# The page keeps its view options in the browser's storage, and stops where it may not, as in a sandbox. It asks another
-# host for its fonts, which it can do without.
+# The page keeps its view options in the browser's storage, and fails in a sandbox, which has none. It loads fonts from
+# another host, which it does not need.
 _SANDBOX = """<script>
 for (const name of ["localStorage", "sessionStorage"]) {
   try { window[name]; } catch {
@@ -37,7 +37,7 @@ document.head.appendChild = node => node.nodeName === "LINK" ? node : append.cal
 </script>"""
 
 
-# pyinstrument writes a CPU time of 0 where it is not known.
+# pyinstrument shows an unknown CPU time as 0.
 _WITHOUT_CPU = """<script>
 addEventListener("load", () => {
   for (const label of document.querySelectorAll("span")) {
@@ -47,23 +47,23 @@ addEventListener("load", () => {
 </script>"""
 _NO_CPU_TIME = re.compile(r" CPU time: 0\.000$", re.MULTILINE)
 
-#: Ends the description of a frame, and begins the line that it is at.
+#: Separates the description of a frame from the number of its current line.
 _AT_LINE = "\1l"
 
 
 def render_session(path: str, target: BinaryIO) -> None:
     """Renders a session to HTML.
 
-    pyinstrument writes the session's strings into a script element as they are, so what would end the element is
-    replaced by a random word before, and by JavaScript's escape of it afterwards: names come out as they went in.
+    pyinstrument writes the strings of the session into a script element unescaped. So the characters that could end the
+    element are replaced by a random word before, and by their JavaScript escape afterwards.
 
     Parameters:
       path: A file with the JSON of `pyinstrument.session.Session.to_json`.
-      target: Where the page is written.
+      target: The file that the page is written to.
 
     Raises:
       NotInstalledError: When pyinstrument is missing.
-      ReportError: When it is not a session, or too large a one.
+      ReportError: When the file is not a session, or too large.
     """
     word = f"lt{secrets.token_hex(16)}"
     session = read(path)
@@ -74,7 +74,7 @@ def render_session(path: str, target: BinaryIO) -> None:
 
 
 def render_text(path: str, target: BinaryIO) -> None:
-    """Renders a session to the tree that pyinstrument prints in a terminal. As `render_session` otherwise."""
+    """Renders a session to the tree that pyinstrument prints in a terminal. Otherwise as `render_session`."""
     session = read(path)
     text = _render(session, "ConsoleRenderer", unicode=True, color=False)
     if not _knows_cpu_time(session):
@@ -83,15 +83,15 @@ def render_text(path: str, target: BinaryIO) -> None:
 
 
 def render_speedscope(path: str, target: BinaryIO) -> None:
-    """Renders a session to the JSON that https://www.speedscope.app opens. As `render_session` otherwise."""
+    """Renders a session to the JSON that https://www.speedscope.app opens. Otherwise as `render_session`."""
     target.write(_render(read(path), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace"))
 
 
 def read(path: str) -> Any:
-    """Reads what is stored. Raises: ReportError when it is no JSON, or too large."""
+    """Reads a session. Raises: ReportError when it is not JSON, or too large."""
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size > _MAX_STORED_BYTES:
-            raise ReportError(f"What is stored has over {_MAX_STORED_BYTES} bytes, which is too much to be rendered.")
+            raise ReportError(f"The stored profile has over {_MAX_STORED_BYTES} bytes and is too large to be rendered.")
         stored = read_up_to(file, _MAX_STORED_BYTES)
     try:
         return json.loads(stored)
@@ -105,7 +105,7 @@ def _render(session: Any, renderer: str, **options: Any) -> str:
         from pyinstrument.session import Session
     except ImportError as error:
         raise NotInstalledError(
-            f"RenderProcess this needs pyinstrument, which is not installed ({error}): "
+            f"Rendering this needs pyinstrument, which is not installed ({error}): "
             "pip install 'dramatiq_diag[pyinstrument]'"
         ) from error
     try:
@@ -120,9 +120,9 @@ def _knows_cpu_time(session: Any) -> bool:
 
 
 def _with_lines(session: Any) -> Any:
-    """Returns: A session with a call for each line at which a function worked or waited by itself.
+    """Returns: The session with a call below each function for each line where its own time was spent.
 
-    pyinstrument shows where a function begins, and not where in it the time went.
+    pyinstrument itself shows only the line where a function begins.
     """
     return {**session, "frame_records": [[_with_line(stack), spent_s] for stack, spent_s in session["frame_records"]]}
 
@@ -139,7 +139,7 @@ def _with_line(stack: list[str]) -> list[str]:
 
 
 def damaged(error: Exception) -> ReportError:
-    """Returns: What says that a session is none."""
+    """Returns: The error for a session that cannot be read."""
     return ReportError(
         f"The stored profile is damaged and cannot be rendered ({type(error).__name__}); see `dramatiq-diag check`."
     )

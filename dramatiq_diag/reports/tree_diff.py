@@ -1,4 +1,4 @@
-"""Two call trees side by side: which functions got more, and where."""
+"""Compares two call trees: by function, and call by call as the boxes of a chart."""
 
 from __future__ import annotations
 
@@ -9,70 +9,59 @@ from pathlib import PurePath
 
 from typing_extensions import TypedDict
 
-from .calltree import Node, functions
+from .calltree import FunctionTotals, Node, functions
 from .charts import Box
 
-#: Boxes in a chart, and the narrowest that can be seen, as a part of its width.
+#: The most boxes of a chart, and the narrowest visible one, as a share of its width.
 MAX_BOXES = 1500
 MIN_WIDTH = 0.001
 
-#: The narrowest box that has a label, likewise, and the letters of the longest label.
+#: The narrowest box with a label, likewise, and the length of the longest label.
 _MIN_LABEL_WIDTH = 0.005
 _MAX_LABEL = 80
 
 
 class FunctionChange(TypedDict):
-    """What a function took in each of two trees, in their unit."""
+    """The values of a function in two trees, in their unit."""
 
     function: str
     file: str
     a_total: float
-    "With its calls."
+    "With the calls below it."
     b_total: float
     a_self: float
-    "Without."
+    "Without them."
     b_self: float
     difference: float
-    "How much more it took by itself in the second tree."
+    "`b_self` less `a_self`."
     total_difference: float
-    "The same with its calls."
+    "`b_total` less `a_total`."
 
 
 def compare_trees(a: Node, b: Node) -> list[FunctionChange]:
-    """Compares what functions took; a call too small to be in a tree counts as nothing there.
-
-    Parameters:
-      a: The first tree, by `calltree.tree_of`.
-      b: The second one, of the same unit.
+    """Compares the functions of two trees of the same unit; a call too small to be in a tree counts as nothing.
 
     Returns:
-      What got more by itself first, what got less last.
+      The largest increase of a function's own value first, the largest decrease last.
     """
-    changes: dict[tuple[str, str], FunctionChange] = {}
-    for found in functions(a):
-        change = _change(changes, found["function"], found["file"])
-        change["a_total"], change["a_self"] = found["total"], found["self"]
-    for found in functions(b):
-        change = _change(changes, found["function"], found["file"])
-        change["b_total"], change["b_self"] = found["total"], found["self"]
-    for change in changes.values():
-        change["difference"] = change["b_self"] - change["a_self"]
-        change["total_difference"] = change["b_total"] - change["a_total"]
-    return sorted(changes.values(), key=lambda change: (-change["difference"], -change["total_difference"]))
+    in_a, in_b = ({(found["function"], found["file"]): found for found in functions(tree)} for tree in (a, b))
+    changes = [_change(key, in_a.get(key), in_b.get(key)) for key in {**in_a, **in_b}]
+    return sorted(changes, key=lambda change: (-change["difference"], -change["total_difference"]))
 
 
-def _change(changes: dict[tuple[str, str], FunctionChange], function: str, file: str) -> FunctionChange:
-    nothing: FunctionChange = {
-        "function": function,
-        "file": file,
-        "a_total": 0.0,
-        "b_total": 0.0,
-        "a_self": 0.0,
-        "b_self": 0.0,
-        "difference": 0.0,
-        "total_difference": 0.0,
+def _change(key: tuple[str, str], a: FunctionTotals | None, b: FunctionTotals | None) -> FunctionChange:
+    a_total, a_self = (a["total"], a["self"]) if a else (0.0, 0.0)
+    b_total, b_self = (b["total"], b["self"]) if b else (0.0, 0.0)
+    return {
+        "function": key[0],
+        "file": key[1],
+        "a_total": a_total,
+        "b_total": b_total,
+        "a_self": a_self,
+        "b_self": b_self,
+        "difference": b_self - a_self,
+        "total_difference": b_total - a_total,
     }
-    return changes.setdefault((function, file), nothing)
 
 
 class _Pair:
@@ -91,18 +80,14 @@ class _Pair:
 
 
 def difference_boxes(a: Node, b: Node) -> list[Box]:
-    """Lays out both trees as one, for `charts.flame_chart`.
+    """Lays out two trees of the same unit as one, for `charts.flame_chart`.
 
-    A box is as wide as the larger of both values, and as its calls together where they are wider still, so that what
-    vanished is seen as well as what is new. Those too narrow to be seen are left out. Calls are the same where function
-    and file are, as lines move when a program is changed.
-
-    Parameters:
-      a: The first tree, by `calltree.tree_of`.
-      b: The second one, of the same unit.
+    A box is as wide as the larger of both values, or as the calls below it together if they are wider; so new calls and
+    vanished calls are both visible. Calls are the same if function and file are, because lines move when a program is
+    changed.
 
     Returns:
-      At most 1,500 boxes, the widest, each below the one that calls it.
+      The widest boxes, at most `MAX_BOXES`, each below its caller.
     """
     root = _Pair("", "", -1)
     pairs = [*_merge(root, a, "a"), *_merge(root, b, "b")]
@@ -112,7 +97,7 @@ def difference_boxes(a: Node, b: Node) -> list[Box]:
 
 
 def _merge(root: _Pair, tree: Node, which: str) -> Iterable[_Pair]:
-    """Yields the pairs of the calls of a tree, after it has added their values."""
+    """Adds the values of a tree. Yields: The pair of each call."""
     line = [(root, tree)]
     while line:
         pair, node = line.pop()

@@ -96,7 +96,12 @@ class Entry:
         lines, is_cut = [], self._is_cut
         for record in records:
             line = b"\n%b\n" % encode(record)
-            if "to" in record and not self._has_room(len(line)):
+            if "to" in record:
+                self._text_bytes += len(line)
+                has_room = self.memory_bytes + len(line) <= self._limits.memory
+                if self._text_bytes <= self._limits.text and has_room:
+                    lines.append(line)
+                    continue
                 if is_cut:
                     continue
                 cut = cut_record(self._limits, is_large=self._text_bytes > self._limits.text)
@@ -108,11 +113,6 @@ class Entry:
         else:
             held += lines
         self._is_cut = is_cut
-
-    def _has_room(self, size_bytes: int) -> bool:
-        """Returns: Whether a text is to be written; the first one that is not has a record with the reason instead."""
-        self._text_bytes += size_bytes
-        return self._text_bytes <= self._limits.text and self.memory_bytes + size_bytes <= self._limits.memory
 
     def _put(self, lines: list[bytes]) -> None:
         data = b"".join(lines)

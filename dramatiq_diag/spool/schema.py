@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Annotated, NotRequired, Protocol
 from uuid import UUID
 
@@ -132,14 +132,13 @@ class Record(TypedDict, total=False):
 class EndedRun(Protocol):
     """A run that has ended."""
 
+    clock: Callable[[], float]
+    made: float
+    "When it was taken up, by its clock."
+    started_at_s: float
+
     @property
-    def started_at(self) -> datetime: ...
-    @property
-    def finished_at(self) -> datetime: ...
-    @property
-    def duration_ms(self) -> float: ...
-    @property
-    def collection_ms(self) -> float: ...
+    def elapsed_s(self) -> float: ...
     @property
     def peak_rss_bytes(self) -> int | None: ...
     @property
@@ -162,13 +161,14 @@ def start_record(identity: RunIdentity, started_at: datetime, declared: Iterable
 
 def end_record(run: EndedRun, status: RunStatus, exception: BaseException | None) -> Record:
     """Returns: The last record of a run."""
+    elapsed_s = run.elapsed_s
     return {
         "end": {
             "status": status,
-            "started_at": run.started_at,
-            "finished_at": run.finished_at,
-            "duration_ms": round(run.duration_ms, 3),
-            "collection_ms": round(run.collection_ms, 3),
+            "started_at": datetime.fromtimestamp(run.started_at_s, UTC),
+            "finished_at": datetime.fromtimestamp(run.started_at_s + elapsed_s, UTC),
+            "duration_ms": round(elapsed_s * 1000, 3),
+            "collection_ms": round((run.clock() - run.made - elapsed_s) * 1000, 3),
             "peak_rss_bytes": run.peak_rss_bytes,
             "exception_type": None if exception is None else type(exception).__qualname__,
             "exception_message": None if exception is None else text_of(exception),

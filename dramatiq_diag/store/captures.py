@@ -1,4 +1,4 @@
-"""Captures as a person asks for them: the next runs of an actor, for some time at most."""
+"""Makes, ends, lists and deletes captures: requests for the next runs of an actor."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ from .store import Store
 from .values import clean_text
 from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
 
-#: What a capture may ask for.
+#: The bounds of a capture.
 MAX_RUNS = 1000
 MIN_DURATION_S, MAX_DURATION_S = 1.0, 30 * 86400.0
 
 
 class CaptureNotFoundError(DiagnosticsError):
-    """There is no such capture; or it ended long ago, and the cleanup has removed it."""
+    """There is no such capture, or the cleanup has removed it, long after its end."""
 
 
 class CaptureRequestError(DiagnosticsError, ValueError):
-    """A capture cannot be asked for like that."""
+    """A request for a capture is not valid; the message says why."""
 
 
 class TooManyCapturesError(DiagnosticsError):
-    """There are as many open captures as there may be; end one, or wait until one ends."""
+    """The largest number of captures is open; end one, or wait until one ends."""
 
 
 class CaptureState(enum.StrEnum):
-    """How a capture stands."""
+    """The state of a capture."""
 
     OPEN = "open"
     COMPLETE = "complete"
     "It has all its runs."
     EXPIRED = "expired"
-    "Its time was up before."
+    "Its time is up."
     ENDED = "ended"
-    "By hand."
+    "It was ended by hand."
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureStanding:
-    """A capture, and what came of it so far."""
+    """A capture, its state and the number of its runs."""
 
     capture: Capture
     state: CaptureState
     captured_runs: int
-    "The runs that have a slot; one that goes on has nothing to show yet."
+    "The runs that have a slot, also those that go on."
 
 
 def create(
@@ -74,19 +74,19 @@ def create(
     *,
     unknown_actor: bool = False,
 ) -> CaptureStanding:
-    """Asks for the next runs of an actor, on whichever worker process of the database.
+    """Asks for the next runs of an actor, on all worker processes of the database.
 
     Parameters:
       store: The store.
-      actor_name: The actor: one that a worker has, or of which a run is stored.
+      actor_name: The actor: a worker has it, or a run of it is stored.
       diagnostics: Name of each collector -> its options.
-      run_limit: How many runs, from 1 to 1000.
-      duration_s: Seconds after which it ends, from 1 to 30 days.
-      unknown_actor: Whether the actor may be any other as well, such as one whose workers have not started yet.
+      run_limit: The number of runs, from 1 to 1000.
+      duration_s: Seconds after which it ends, from 1 s to 30 days.
+      unknown_actor: Whether the actor may be unknown, such as one whose workers have not started yet.
 
     Raises:
-      CaptureRequestError: When it cannot be asked for like that.
-      TooManyCapturesError: When there are as many as there may be.
+      CaptureRequestError: When the request is not valid.
+      TooManyCapturesError: When the largest number of captures is open.
       StoreError: When the store cannot be used.
     """
     _check(actor_name, run_limit, duration_s)
@@ -98,7 +98,7 @@ def create(
     with store.session() as session:
         clock = Clock(session)
         _wait_for_turn(session)
-        # First: SQLite's transaction is then a writer's from the start, and does not fail for having read before.
+        # The insert comes first: an SQLite transaction that has read before may fail when it begins to write.
         session.execute(
             insert(Capture).values(
                 capture_id=capture_id,
@@ -115,16 +115,16 @@ def create(
 
 
 def _wait_for_turn(session: Session) -> None:
-    """Lets one transaction make a capture at a time, so that none is left out of the count; SQLite has one writer."""
+    """Makes one capture at a time, so that the count below sees all of them. SQLite has one writer anyway."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext("dramatiq_diag.captures"))))
 
 
 def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:
-    """Ends a capture now; worker processes learn of it within seconds. One that has ended stays as it is.
+    """Ends a capture; worker processes learn of it within seconds. A capture that has ended stays as it is.
 
     Raises:
-      CaptureNotFoundError: When there is none of this id.
+      CaptureNotFoundError: When there is no capture of this id.
       StoreError: When the store cannot be used.
     """
     with store.session() as session:
@@ -238,7 +238,7 @@ def _state(capture: Capture, now: datetime) -> CaptureState:
 
 
 def delete_captures(session: Session, kept_s: float, limit: int) -> int:
-    """Deletes captures that ended so many seconds ago or earlier. Returns: How many."""
+    """Deletes captures that ended *kept_s* seconds ago or earlier. Returns: Their number."""
     before = Clock(session).after(-kept_s)
     old = or_(Capture.ended_at < before, Capture.ended_at.is_(None) & (Capture.expires_at < before))
     batch = session.execute(select(Capture.capture_id).where(old).limit(limit)).scalars().all()

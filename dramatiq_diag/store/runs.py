@@ -90,6 +90,12 @@ def list_runs(
     return runs[:limit], write_cursor(sort, runs[limit - 1])
 
 
+def count_runs(session: Session, wanted: RunFilter, limit: int) -> int:
+    """Returns: How many runs there are; the count stops at the limit."""
+    some = select(TaskRun.run_id).where(*_conditions(session, wanted)).limit(limit).subquery()
+    return session.execute(select(func.count()).select_from(some)).scalar_one()
+
+
 def find_run(session: Session, run_id: uuid.UUID) -> Attempt | None:
     """Returns: The run, or None."""
     return next(iter(read_attempts(session, select(Attempt).where(TaskRun.run_id == run_id))), None)

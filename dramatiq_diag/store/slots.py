@@ -1,4 +1,4 @@
-"""Counts the runs of captures: a run has a slot, or the capture has all its runs; exact over all worker processes."""
+"""Counts the runs of captures by slots: no capture has more runs than it asks for, over all worker processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_OPEN = 100
 
 @dataclass(frozen=True, kw_only=True)
 class OpenCapture:
-    """A capture that waits for runs, as a worker process sees it."""
+    """A capture that waits for runs, for a worker process."""
 
     capture_id: uuid.UUID
     actor_name: str
@@ -74,7 +74,7 @@ def claim_slots(session: Session, runs: Collection[RunRecord]) -> set[uuid.UUID]
     for run_id in session.execute(with_slot).scalars():
         del claiming[run_id]
     lost: set[uuid.UUID] = set()
-    # In one order, so that transactions which claim slots of several captures do not wait for each other.
+    # Sorted: two transactions that claim slots of the same captures in different orders would deadlock.
     for run in sorted(claiming.values(), key=lambda run: str(run.capture_id)):
         if run.capture_id is not None and _claim(session, run.capture_id):
             session.execute(

@@ -1,4 +1,4 @@
-"""Artifacts over HTTP: a Falcon app to mount, or to serve."""
+"""Serves artifacts, documents and pages over HTTP, with a Falcon app."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: Settings | None = None, *, insecure: bool = False) -> DiagnosticsApp:
-    """Makes the WSGI app; it reaches for database and files with its first request.
+    """Makes the WSGI app. It opens the database with the first request.
 
     Parameters:
       settings: The settings; those of the environment by default.
-      insecure: Whether it may go without an API token, because the application that it is mounted in has a login of its
-        own, or because only this machine reaches it.
+      insecure: Whether the app may do without an API token, because the application that it is mounted in has its own
+        login, or because only this machine reaches it.
 
     Returns:
-      A `falcon.App` with a `close()` that closes the database connections. It answers under the names of the loopback
-      address, of the public URL, and those in `allowed_hosts`.
+      A `falcon.App` with a `close()` that closes the database connections. It answers under the host names of the
+      loopback address, of the public URL, and those in `allowed_hosts`.
 
     Raises:
-      NotInstalledError: When Falcon, or the database's driver, is missing.
+      NotInstalledError: When Falcon or the driver of the database is missing.
       SettingsError: When the environment has a value that is not allowed, or there is no token.
     """
     settings = Settings.load(settings)
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, *, insecure: bool = False) -> D
 
 
 def make_app(settings: Settings, names: HostNames) -> DiagnosticsApp:
-    """Makes the app for a server that has seen to it who reaches it. Raises: NotInstalledError."""
+    """Makes the app for a server that has checked who can reach it. Raises: NotInstalledError."""
     try:
         from .app import DiagnosticsApp
     except ImportError as error:

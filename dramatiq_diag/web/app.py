@@ -1,4 +1,4 @@
-"""The routes, and what holds for all of them."""
+"""The Falcon app: its routes, and the middleware of all of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .http.hosts import HostNames
 from .http.openapi import OpenApiResource
 from .problems import Problems
 from .resources.actors import ActorListResource, ActorResource
+from .resources.base import Resource
 from .resources.captures import CaptureFormResource, CaptureListResource, CaptureResource
 from .resources.comparison import CompareResource
 from .resources.downloads import DownloadResource
@@ -31,7 +32,7 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
 
     Parameters:
       settings: The settings.
-      names: The names that it answers under.
+      names: The host names under which it answers.
     """
 
     def __init__(self, settings: Settings, names: HostNames) -> None:
@@ -48,7 +49,7 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
         self.req_options.strip_url_path_trailing_slash = True
         Problems(backend).install(self)
         routes = {
-            "/healthz": HealthResource(),
+            "/healthz": HealthResource(backend),
             "/readyz": ReadyResource(backend),
             "/tasks": TaskListResource(backend),
             "/tasks/{path:path}": TaskResource(backend),
@@ -67,7 +68,7 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
         for path, resource in routes.items():
             self.add_route(path, resource)
         self.add_route("/", StartResource(backend))
-        self.add_route("/static/{name}", StaticResource())
+        self.add_route("/static/{name}", StaticResource(backend))
         self.add_route("/openapi.json", OpenApiResource(routes.values()))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -78,28 +79,19 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
         return super().__call__(environ, start_response)
 
     def close(self) -> None:
-        """Gives up what is being rendered, and closes the database connections; a further request opens new ones."""
+        """Stops the rendering of reports, and closes the database connections; a further request opens new ones."""
         self._backend.close()
 
 
-class StartResource:
-    """Leads whoever comes to the list of runs."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+class StartResource(Resource):
+    """Redirects to the list of runs."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         raise falcon.HTTPSeeOther(f"{self._backend.mount(req)}/tasks/")
 
-    on_head = on_get
-
 
 class MountedPaths:
-    """Puts the path that the app is mounted at before the paths in documents.
-
-    Parameters:
-      backend: Knows that path.
-    """
+    """Prefixes the paths in documents with the path that the app is mounted at."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -113,16 +105,16 @@ class MountedPaths:
 
 
 class ResponseHeaders:
-    """What every answer says: it is not to be kept, guessed at, or told to others, unless it says otherwise itself."""
+    """Sets the security headers of all answers, and forbids caching unless a resource allows it."""
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
-        resp.set_header("X-Frame-Options", "SAMEORIGIN")  # Its pages have frames with reports; others may have none.
+        resp.set_header("X-Frame-Options", "SAMEORIGIN")  # The pages frame reports; other sites may frame nothing.
         resp.set_header("Cross-Origin-Opener-Policy", "same-origin")
-        # A frame in a sandbox has no origin, and its pages need the styles; these are the same for everybody.
+        # A sandboxed frame has no origin, and its page needs the styles, which are public.
         is_static = req.path.startswith("/static/")
         resp.set_header("Cross-Origin-Resource-Policy", "cross-origin" if is_static else "same-origin")
         resp.append_header("Vary", "Accept")

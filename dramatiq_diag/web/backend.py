@@ -1,13 +1,12 @@
-"""What the resources work with: the store and the signer, opened when first asked for."""
+"""Gives the resources the store, the render queue, the signer and the pages; each is opened on first use."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import cached_property
+from typing import Any
 from urllib.parse import urlsplit
 
 import falcon
-from sqlalchemy.orm import Session
 
 from ..documents.signing import Signer
 from ..errors import StoreError
@@ -19,61 +18,53 @@ from .jinja import Pages
 
 
 class Backend:
-    """Opens the store with the first request, and tries again with the next one where that failed.
+    """Opens the store with the first request; if that fails, the next request tries again.
 
-    So an app can be made and mounted while the database is out of reach, and nothing is shared by processes that a
-    server forks after making it.
-
-    Parameters:
-      settings: The settings.
+    So an app can be made while the database is out of reach, and a server can fork after making it: nothing is shared.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.store = Store(settings)
-        "Opens the database alone when it is first used: without the blobs, pages and documents can still be answered."
+        "Opens only the database: without the blobs, pages and documents can still be answered."
+        self.session = self.store.session
         self.blobs = self.store.blobs
-        self._renderings = RenderQueue(self.blobs)
-
-    def session(self) -> AbstractContextManager[Session]:
-        """Returns: A transaction; it raises StoreError when the database cannot be used."""
-        return self.store.session()
-
-    @property
-    def renderings(self) -> RenderQueue:
-        """Makes reports."""
-        return self._renderings
+        self.renderings = RenderQueue(self.blobs)
 
     @cached_property
     def pages(self) -> Pages:
-        """The pages' templates."""
+        """The templates of the pages."""
         return Pages()
 
     @cached_property
     def signer(self) -> Signer:
-        """Signs and judges URLs."""
-        return Signer(self._settings)
+        """Signs URLs, and checks signatures."""
+        return Signer(self.settings)
 
     def base_url(self, req: falcon.Request) -> str:
-        """Returns: What goes before the paths in answers, without a slash at its end."""
-        return self._settings.public_url or base_url(req)
+        """Returns: The prefix of the URLs in documents, without a slash at its end."""
+        return self.settings.public_url or base_url(req)
 
     def mount(self, req: falcon.Request) -> str:
-        """Returns: What goes before the paths in pages, without a slash at its end."""
-        return urlsplit(self._settings.public_url).path if self._settings.public_url else mount_path(req)
+        """Returns: The prefix of the paths in pages, without a slash at its end."""
+        return urlsplit(self.settings.public_url).path if self.settings.public_url else mount_path(req)
+
+    def show(self, req: falcon.Request, resp: falcon.Response, template: str, **values: Any) -> None:
+        """Answers with a page; parameters as for `Pages.show`."""
+        self.pages.show(req, resp, template, self.mount(req), **values)
 
     def close(self) -> None:
-        """Gives up what is being rendered, and closes the connections."""
-        self._renderings.close()
+        """Stops the rendering of reports, and closes the connections."""
+        self.renderings.close()
         self.store.close()
 
     def check_blobs(self) -> None:
-        """Sees to it that the blobs can be read. Raises: StoreError."""
+        """Checks that the blobs can be read. Raises: StoreError when they cannot."""
         self.store.claim_blobs()
         self.blobs.verify(self.store.store_id())
 
     def blobs_fault(self) -> str | None:
-        """Returns: Why no blob can be read now, in words; None where they can. The database is not asked."""
+        """Returns: Why no blob can be read now; None if they can. It does not ask the database."""
         try:
             self.blobs.see_root()
         except StoreError as error:

@@ -1,4 +1,4 @@
-"""Pages: templates that Jinja renders, and what they have at hand."""
+"""Renders pages from templates, with Jinja."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 import falcon
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..documents.fields import actor_href
+from ..documents.fields import actor_href, task_href, timestamp
 from ..documents.runs import absence
 from ..text import format_duration, format_size
 from .http.negotiation import HTML
 
-#: What a page may load: its own server's scripts, styles, pictures, data and frames. Nothing is inline.
+#: A page loads scripts, styles, pictures, data and frames from its own server. Nothing is inline.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
@@ -22,7 +22,7 @@ PAGE_POLICY = (
 
 
 class Pages:
-    """The templates, read when they are first needed."""
+    """The templates; each is read on first use."""
 
     def __init__(self) -> None:
         self._templates = Environment(
@@ -36,9 +36,11 @@ class Pages:
             "absence": absence,
             "duration": format_duration,
             "size": format_size,
+            "iso": _iso,
             "moment": _moment,
-            "ago": _ago,
+            "elapsed": _elapsed,
             "actor_href": actor_href,
+            "task_href": task_href,
         }
 
     def show(self, req: falcon.Request, resp: falcon.Response, template: str, mount: str, **values: Any) -> None:
@@ -47,10 +49,10 @@ class Pages:
         Parameters:
           template: The name of its file.
           mount: The path that the app is mounted at, without a slash at its end.
-          values: What the template works with, besides `mount`, `here` and `with_query`.
+          values: The variables of the template, besides `mount` and `with_query`.
         """
         page = self._templates.get_template(template)
-        resp.text = page.render(mount=mount, here=req.path, with_query=_with_query(req), **values)
+        resp.text = page.render(mount=mount, with_query=_with_query(req), **values)
         resp.content_type = f"{HTML}; charset=utf-8"
         resp.set_header("Content-Security-Policy", PAGE_POLICY)
 
@@ -64,14 +66,19 @@ def _with_query(req: falcon.Request) -> Any:
     return changed
 
 
-def _moment(timestamp: str | None) -> str:
-    """Returns: A timestamp of a document for a person."""
-    return "-" if timestamp is None else f"{timestamp[:10]} {timestamp[11:19]} UTC"
+def _iso(moment: datetime | str) -> str:
+    """Returns: A moment in RFC 3339; documents have it so already."""
+    return moment if isinstance(moment, str) else timestamp(moment)
 
 
-def _ago(timestamp: str) -> str:
-    """Returns: How long ago a timestamp of a document was."""
-    elapsed_s = max((datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds(), 0)
+def _moment(moment: datetime | str | None) -> str:
+    """Returns: A moment in UTC for a person."""
+    return "-" if moment is None else f"{_iso(moment)[:19].replace('T', ' ')} UTC"
+
+
+def _elapsed(moment: datetime) -> str:
+    """Returns: The time since a moment."""
+    elapsed_s = max((datetime.now(UTC) - moment).total_seconds(), 0)
     for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
         if elapsed_s >= 2 * length_s:
             return f"{elapsed_s / length_s:.0f} {unit}"

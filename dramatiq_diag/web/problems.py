@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json`, or as a page: the one place where an error becomes HTTP."""
+"""Turns errors into answers: documents of the type `application/problem+json`, or pages."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ from .http.rfc9457 import PROBLEM_TYPE, problem_detail, problem_document
 
 
 class Problems:
-    """Falcon's error handlers: each logs the error and says as much of it as the client may know."""
+    """Falcon's error handlers. Each logs the error, and tells the client only what it may know."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._logger = get_logger(__name__, type(self))
 
     def install(self, app: falcon.App[falcon.Request, falcon.Response]) -> None:
-        """Makes every error of the app a problem document."""
+        """Installs the handlers in the app."""
         app.set_error_serializer(self._serialize)
         app.add_error_handler(Exception, self._unexpected)
         app.add_error_handler(DiagnosticsError, self._failed)
-        app.add_error_handler(StoreError, self._unavailable)
-        app.add_error_handler(NotInstalledError, self._unavailable)
-        app.add_error_handler(TooManyRenderingsError, self._unavailable)
+        app.add_error_handler((StoreError, NotInstalledError, TooManyRenderingsError), self._unavailable)
 
     def _serialize(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
         status = HTTPStatus(error.status_code)
         if wants_html(req):
             detail = error.description or problem_detail(status)
-            self._backend.pages.show(req, resp, "problem.html", self._backend.mount(req), status=status, detail=detail)
+            self._backend.show(req, resp, "problem.html", status=status, detail=detail)
         else:
             resp.content_type = PROBLEM_TYPE
             resp.data = problem_document(status, error.description)
@@ -48,6 +46,6 @@ class Problems:
         self._logger.warning("%s %r failed: %s", req.method, req.path, error)
         raise falcon.HTTPInternalServerError(description=str(error))
 
-    def _unavailable(self, req: falcon.Request, resp: falcon.Response, error: DiagnosticsError, params: Any) -> None:
+    def _unavailable(self, req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
         self._logger.warning("%s %r cannot be answered now: %s", req.method, req.path, error)
         raise falcon.HTTPServiceUnavailable(description=str(error))

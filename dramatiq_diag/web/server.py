@@ -1,4 +1,4 @@
-"""The app on waitress: for the command line, the demo, and small installations."""
+"""Serves the app with waitress: for the command line, the demo, and small installations."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from .http.hosts import bracketed, hosts_of_server, is_loopback
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8321
 
-#: Requests that are worked on at a time; a long download does not count once it is being sent. At most half of them
-#: wait for a rendering.
+#: The requests that are handled at a time; sending a file needs no thread. At most half of them wait for a rendering.
 _THREADS = 2 * MAX_WAITING
 
-#: What ends serving in good order.
+#: The signals that stop the server in good order.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
-#: Nothing that this app answers has a body worth reading, in bytes.
+#: The largest body of a request, in bytes.
 _MAX_BODY_BYTES = 1 << 16
 
 
 class Server:
-    """One app on one port, from construction on; connections wait until it runs.
+    """One app on one port. The port is bound from construction on; connections wait until `run`.
 
     Parameters:
       settings: The settings; those of the environment by default.
       host: The address to bind to.
-      port: The port; 0 takes a free one, which `port` then names.
-      insecure: Whether an address that others can reach may go without an API token.
+      port: The port; 0 takes a free one.
+      insecure: Whether an address that other machines reach may do without an API token.
 
     Raises:
-      SettingsError: When others could read all without a token, or there is no such host or port.
+      SettingsError: When other machines could read everything without a token, or for an unknown host or port.
       NotInstalledError: When Falcon or waitress is missing.
       DiagnosticsError: When the port is taken or forbidden.
     """
@@ -62,19 +61,19 @@ class Server:
         self.host = host
         self.port: int = self._socket.getsockname()[1]
         "The port that is bound."
-        self._lock = threading.Lock()  # Guards the trigger, whose descriptor must not be written to once closed.
+        self._lock = threading.Lock()  # Guards the trigger: its descriptor must not be written to after it was closed.
         self._stopping = threading.Event()
         self._waitress: Any = None
         self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
-        """Where it answers, without a slash at the end."""
+        """The address, without a slash at the end."""
         return f"http://{bracketed(self.host)}:{self.port}"
 
     def run(self) -> None:
-        """Answers until `close` is called elsewhere, or until KeyboardInterrupt or SystemExit, which pass through."""
-        # It warns of requests that come before its threads have settled, and of any short queue.
+        """Answers requests until another thread calls `close`, or until KeyboardInterrupt or SystemExit."""
+        # It warns of every short queue, and of requests before its threads have started.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         waitress = self._create_server(
             self._app,
@@ -97,19 +96,19 @@ class Server:
             waitress.asyncore.close_all(waitress._map, ignore_all=True)
 
     def start(self) -> Self:
-        """Runs in a thread of its own, until `close`."""
+        """Runs in a new thread, until `close`."""
         self._thread = threading.Thread(target=self.run, name="dramatiq_diag.web", daemon=True)
         self._thread.start()
         return self
 
     def interrupt(self) -> None:
-        """Makes `run` return soon. For a signal handler of its thread, which could wait for its own lock for ever."""
+        """Makes `run` return soon. For signal handlers: it takes no lock, which their own thread could hold."""
         self._stopping.set()
         if self._waitress is not None:
             self._waitress.pull_trigger()
 
     def close(self) -> None:
-        """Stops answering and lets go of port and database; a second time does nothing."""
+        """Stops answering, and releases the port and the database. A second call does nothing."""
         self._stopping.set()
         with self._lock:
             if self._waitress is not None:
@@ -142,13 +141,13 @@ def serve(
       on_ready: Called once the port is bound.
     """
     with Server(settings, host, port, insecure=insecure) as server:
-        # An exception out of the handler could strike anywhere, and leave a connection half made.
+        # An exception in the handler could interrupt any code, and leave a connection half open.
         before = {number: signal.signal(number, lambda *_: server.interrupt()) for number in _ENDING}
         try:
             if on_ready is not None:
                 on_ready(server)
             gc.collect()
-            gc.freeze()  # To look through all modules again and again would hold up answers by a tenth of a second.
+            gc.freeze()  # Collections that walk through all modules would delay answers by a tenth of a second.
             server.run()
         finally:
             for number, handler in before.items():

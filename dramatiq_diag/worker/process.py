@@ -21,7 +21,7 @@ from ..policy.keep_policy import KeepPolicy
 from ..policy.propagation import CLEANUP_ACTOR, SendingTask, depth_of, set_sending_task, task_id_of
 from ..policy.selection import NOTHING, Choice, Selection
 from ..policy.trigger_rules import collectors_of, parse_triggers
-from ..policy.triggers import Plan, Triggers
+from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.frames import GarbagePause
 from ..runtime.loggers import get_logger
@@ -114,7 +114,8 @@ class WorkerProcess:
         self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake)
         self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
         self._vitals = MemoryStateReader()
-        self._messages: dict[int, MessageProxy] = {}
+        self._messages: dict[int, Message[Any]] = {}
+        "Thread id -> the message that is being processed on it."
 
     def start(self) -> None:
         """Opens the spool and starts the threads. If a step fails, the steps before it are undone."""
@@ -183,19 +184,19 @@ class WorkerProcess:
 
     def begin(self, broker: Broker, message: MessageProxy) -> Run | None:
         """Makes and registers the run of a message. Returns: The run, not started; None where nothing is selected."""
-        if message.actor_name == CLEANUP_ACTOR:  # It is never diagnosed, and no run lists it as overlapping.
+        inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of the cost of an idle hook.
+        if inner.actor_name == CLEANUP_ACTOR:  # It is never diagnosed, and no run lists it as overlapping.
             set_sending_task(None)
             return None
         thread_id = threading.get_ident()
-        self._messages[thread_id] = message
+        self._messages[thread_id] = inner
         if self.runs:
-            task_id = task_id_of(message)
+            task_id = task_id_of(inner)
             for run in tuple(self.runs.values()):
                 if run.thread_id != thread_id:
                     run.overlap(task_id)
-        inner: Any = getattr(message, "_message", message)  # The proxy's look-ups are most of the cost of an idle hook.
         choice = self.selection(broker, inner)
-        plan = self._plan(broker, inner, choice)
+        plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
             set_sending_task(SendingTask(inner, True) if self.selection.samples else None)
             return None
@@ -205,11 +206,11 @@ class WorkerProcess:
             self.spool,
             self._keep_policy,
             self.stuck,
-            message,
-            broker.get_actor(message.actor_name),
+            inner,
+            broker.get_actor(inner.actor_name),
             choice,
             () if plan is None else plan.declared,
-            self._names_without_capture(broker, inner, choice),
+            None if choice.without_capture is None else self._names_without(broker, inner, choice.without_capture),
         )
         self.unsaved.add(run.run_id)
         self._rss_watch.wake()
@@ -223,24 +224,17 @@ class WorkerProcess:
                 run.overlap(task_id_of(other))
         return run
 
-    def _plan(self, broker: Broker, message: Message[Any], choice: Choice) -> Plan | None:
-        return None if choice is NOTHING else self._triggers.plan(broker, message, choice)
-
-    def _names_without_capture(self, broker: Broker, message: Message[Any], choice: Choice) -> list[str] | None:
-        """Returns: The artifacts that a run has even if its capture has no slot for it; None without a capture."""
-        if choice.without_capture is None:
-            return None
-        plan = self._plan(broker, message, choice.without_capture)
+    def _names_without(self, broker: Broker, message: Message[Any], choice: Choice) -> list[str]:
+        """Returns: The artifacts that a run has by this choice, which is the one without its capture."""
+        plan = None if choice is NOTHING else self._triggers.plan(broker, message, choice)
         late = () if plan is None else plan.declared
-        declared = (*choice.without_capture.collectors, *choice.without_capture.denied, *late)
+        declared = (*choice.collectors, *choice.denied, *late)
         return [collector.artifact_name for collector in declared]
 
     def _sender(self, message: Message[Any], run: Run) -> SendingTask:
-        depth = depth_of(message.options)
-        passed_on = run.choice.requested and depth < self.settings.pass_on_depth
-        return SendingTask(
-            message, self.selection.samples, run.run_id, run.choice.request if passed_on else None, depth
-        )
+        if run.choice.requested and (depth := depth_of(message.options)) < self.settings.pass_on_depth:
+            return SendingTask(message, self.selection.samples, run.run_id, run.choice.request, depth)
+        return SendingTask(message, self.selection.samples, run.run_id)
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Ends the run of this thread, if there is one, and hands it to the saver.

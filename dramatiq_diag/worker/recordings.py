@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
 from ..collectors.services import Services
@@ -51,8 +50,14 @@ class Recordings:
         for collector in self._choice.collectors:
             try:
                 recording = self.record(run, collector)
-                self.join(collector, recording)  # Before the start: `stop` ends a start that an interrupt cut short.
-                self.call(collector, recording, recording.start)
+                # Before the start: `stop` ends a start that an interrupt cut short.
+                self._running.append((collector, recording))
+                # Not by `call`: each function that is called here costs microseconds, as the work of tasks has pushed
+                # its code out of the processor's caches.
+                if recording.runs_inline:
+                    recording.start()
+                else:
+                    self.call(collector, recording, recording.start)
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
@@ -91,7 +96,10 @@ class Recordings:
         while self._running:
             collector, recording = self._running[-1]
             try:
-                self.call(collector, recording, recording.stop)
+                if recording.runs_inline:
+                    recording.stop()
+                else:
+                    self.call(collector, recording, recording.stop)
                 self._unsaved.append((collector, recording))
             except GUARDED as error:
                 self._lost(collector, "stop", error)
@@ -154,10 +162,6 @@ class Recordings:
         except StepTimeoutError:
             self._stuck.add(collector)
             raise
-
-    def options(self, collector: Collector) -> Any:
-        """Returns: The options of a collector in this run, an `Options` of its own class."""
-        return self._choice.options.get(collector.name, collector.default_options)
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
         """Writes the status of an artifact that is not `stored`, and the reason."""

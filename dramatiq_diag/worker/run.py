@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,10 +22,10 @@ from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, end_reco
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.records import NO_SLOT
 from .recordings import Recordings
+from .run_times import RunTimes
 
 if TYPE_CHECKING:
-    from dramatiq import Actor
-    from dramatiq.broker import MessageProxy
+    from dramatiq import Actor, Message
 
 #: A longer text is written in pieces of this length, in characters: an entry is read line by line.
 _MAX_TEXT_LENGTH = 64 * 1024
@@ -42,7 +42,7 @@ class LateStarts(Protocol):
     def end(self) -> None: ...
 
 
-class Run:
+class Run(RunTimes):
     """One attempt to execute a task.
 
     Parameters:
@@ -64,17 +64,16 @@ class Run:
         spool: Spool,
         keep_policy: KeepPolicy,
         stuck: set[Collector],
-        message: MessageProxy,
+        message: Message[Any],
         actor: Actor[..., Any],
         choice: Choice,
         late: Sequence[Collector] = (),
         without_capture: list[str] | None = None,
     ) -> None:
+        super().__init__(services.clock)
         self.services = services
         self.choice = choice
         self.actor = actor
-        self.clock = services.clock
-        self.made = services.clock()
         self.entry = spool.entry()
         self.recordings = Recordings(services, spool, self.entry, choice, stuck)
         self.run_id = self.entry.run_id
@@ -84,23 +83,12 @@ class Run:
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id()
         self.thread_name = threading.current_thread().name
-        self.started_at_s = time.time()
-        "When the function was called, in seconds since the epoch; before that, when the run was made."
-        self.started = self.made
-        "The same moment by `clock`."
-        self.ended: float | None = None
-        "When the function had returned, by `clock`; None before that."
-        self.cpu_started_s = time.thread_time()
-        "The CPU time of the thread when the function was called."
-        self.cpu_ended_s: float | None = None
         self.overlapped: dict[str, None] = {}
         "The ids of the tasks that the process executed meanwhile."
         self.sealed = False
         "Whether the entry has the end of the run."
         self.taken = False
         "Whether the saver has the run."
-        self.is_executing = False
-        "Whether the function has been called. A collector that starts after that starts late, on another thread."
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known and while a collector may start late."
         self.late: LateStarts | None = None
@@ -124,11 +112,11 @@ class Run:
         "How many ids of overlapping tasks stand in the entry."
         self._followers: list[Callable[[int], None]] = []
         self._traceback: Traceback | None = None
-        names = {collector.artifact_name for collector in late}
-        self._denied = {denied: why for denied, why in choice.denied.items() if denied.artifact_name not in names}
+        self._denied = _without(choice.denied, late) if choice.denied and late else choice.denied
         "The stand-in of each collector that was requested and is not allowed -> the reason."
         declared = (*choice.collectors, *late, *self._denied)
-        self.entry.append(start_record(self.identity, self.started_at, declared))
+        self._start: Record | None = start_record(self.identity, self.started_at, declared)
+        "The first record, until the entry has it."
 
     @property
     def identity(self) -> RunIdentity:
@@ -146,33 +134,6 @@ class Run:
         }
 
     @property
-    def started_at(self) -> datetime:
-        """When the function was called."""
-        return datetime.fromtimestamp(self.started_at_s, UTC)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds for which the function has been running, or ran; 0 before it is called."""
-        if not self.is_executing:
-            return 0.0
-        return (self.clock() if self.ended is None else self.ended) - self.started
-
-    @property
-    def duration_ms(self) -> float:
-        """Milliseconds that the function ran."""
-        return self.elapsed_s * 1000
-
-    @property
-    def finished_at(self) -> datetime:
-        """When the function returned."""
-        return datetime.fromtimestamp(self.started_at_s + self.elapsed_s, UTC)
-
-    @property
-    def collection_ms(self) -> float:
-        """Milliseconds of the task's thread that the collectors have taken so far, before and after the function."""
-        return (self.clock() - self.made - self.elapsed_s) * 1000
-
-    @property
     def peak_rss_bytes(self) -> int | None:
         """The largest RSS that was read; None where it could not be read."""
         return max(self.first_rss_bytes or 0, self._seen_rss_bytes, self.last_rss_bytes or 0) or None
@@ -184,7 +145,7 @@ class Run:
 
     def options(self, collector: Collector) -> Any:
         """Returns: The options of a collector in this run, an `Options` of its own class."""
-        return self.recordings.options(collector)
+        return self.choice.options.get(collector.name, collector.default_options)
 
     def start(self) -> Iterator[Callable[[], object]]:
         """Starts the collectors, and writes the entry; the function is called right after.
@@ -197,12 +158,20 @@ class Run:
         yield from self.recordings.start(self)
         # A run whose worker dies has no record of its end, so the collectors' time stands in this record.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
-        self.entry.append({"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}})
+        record: Record = {"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}}
+        self.entry.append(record if self._start is None else {**self._start, **record})
+        self._start = None
         self.entry.flush()
-        self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
-        self.is_executing = True
+        self.note_call()
         if self.late is not None:
             self.late.arm()
+
+    def write_start(self) -> None:
+        """Writes the first record now, for a collector whose start may take the process down."""
+        if self._start is not None:
+            self.entry.append(self._start)
+            self._start = None
+            self.entry.flush()
 
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and completes the entry. An interrupt may cut it short: called again, it goes on."""
@@ -215,6 +184,9 @@ class Run:
             self.late.end()
         self.recordings.stop()
         if not self.sealed:
+            if self._start is not None:  # An interrupt cut `start` short.
+                self.entry.append(self._start)
+                self._start = None
             if exception is not None:
                 self._take_traceback(exception)
             self._decide(status)
@@ -256,7 +228,7 @@ class Run:
                 is_requested = self.choice.requested and not self.slot_is_lost
                 facts = Facts(
                     failed=status == RunStatus.FAILED,
-                    duration_ms=self.duration_ms,
+                    duration_ms=self.elapsed_s * 1000,
                     peak_rss_bytes=self.peak_rss_bytes,
                     first_rss_bytes=self.first_rss_bytes,
                 )
@@ -315,3 +287,9 @@ class Run:
         if len(beside) > self._noted_overlapped:
             self.entry.append({"beside": beside[self._noted_overlapped :]})
             self._noted_overlapped = len(beside)
+
+
+def _without(denied: Mapping[Collector, str], others: Sequence[Collector]) -> dict[Collector, str]:
+    """Returns: The collectors of *denied* whose artifacts none of the others has."""
+    names = {collector.artifact_name for collector in others}
+    return {collector: why for collector, why in denied.items() if collector.artifact_name not in names}

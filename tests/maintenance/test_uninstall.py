@@ -52,6 +52,9 @@ def used(given, stub_broker) -> Settings:
             actor.send()
         finish(stub_broker, worker, "default")
     Signer(given)
+    cache = given.data_dir / "cache"
+    cache.mkdir()
+    (cache / "charts-1.0.js").touch()
     owner = given.spool / str(uuid.uuid4())
     owner.mkdir()
     entry = Entry(owner, uuid.uuid4())

@@ -181,9 +181,9 @@ def test_what_is_no_session_is_a_clear_error(tmp_path, stored):
 # Of real runs.
 
 
-def call_tree(reader: Any, task_id: str, artifact_name: str, form: str = "calltree") -> CallTree:
+def call_tree(reader: Any, task_id: str, artifact_name: str, name: str = "calltree") -> CallTree:
     artifact = reader.artifacts(task_id)[artifact_name]
-    with open_download(reader.store.blobs, artifact, format_of(artifact, form)) as file:
+    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
         tree: CallTree = json.load(file)
     return tree
 
@@ -201,7 +201,7 @@ def held(tree: CallTree, function: str) -> float:
     return sum(row["total"] for row in functions(tree["tree"]) if row["function"] == function) / MEGABYTE
 
 
-def test_a_capture_has_what_was_allocated_and_the_process_what_other_threads_did(bench, settings, stored):
+def test_an_allocation_profile_has_what_was_allocated_and_the_process_what_other_threads_did(bench, settings, stored):
     pytest.importorskip("memray")
     given = settings(task_diagnostics=["memray"])
     task_holds, other_holds, done = threading.Event(), threading.Event(), threading.Event()

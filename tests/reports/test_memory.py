@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sys
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from dramatiq_diag.collectors.memory import HEADER, MEGABYTE
 from dramatiq_diag.errors import NotInstalledError
 from dramatiq_diag.reports import charts, memory
 from dramatiq_diag.reports.cache import format_of, open_download
-from dramatiq_diag.reports.charts import config, history_chart, memory_chart
+from dramatiq_diag.reports.charts import config, history_chart, memory_chart, resources_chart
 from dramatiq_diag.reports.charts.history import _COLOURS
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memory import read_samples, sparkline_points, thin
 from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.attempts import Attempt
 
 HOSTILE = "</script><script>pwned()</script>'+pwned()+'\"`${pwned()}<!--<script>\\\u2028"
 
@@ -163,7 +166,7 @@ def profile(bench, settings, stored):
     return reader, task_id
 
 
-def form(reader: Any, task_id: str, name: str) -> bytes:
+def download(reader: Any, task_id: str, name: str) -> bytes:
     artifact = reader.artifacts(task_id)["memory_profile"]
     with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
         return file.read()
@@ -178,7 +181,7 @@ def test_a_plain_download_is_the_log_itself(profile):
 
 
 def test_csv_has_units_in_its_names(profile):
-    rows = [*csv.DictReader(io.StringIO(form(*profile, "csv").decode()))]
+    rows = [*csv.DictReader(io.StringIO(download(*profile, "csv").decode()))]
 
     assert rows[1] == {"seconds": "2.000", "rss_bytes": str(150 * MEGABYTE)}
 
@@ -186,18 +189,18 @@ def test_csv_has_units_in_its_names(profile):
 def test_pictures_are_drawn_with_the_peak_named(profile):
     pytest.importorskip("vl_convert")
 
-    drawn = form(*profile, "svg").decode()
+    drawn = download(*profile, "svg").decode()
 
     assert drawn.startswith("<svg")
     assert "peak 150.0 MiB" in drawn
     assert "Seconds since task start" in drawn
-    assert form(*profile, "png").startswith(b"\x89PNG")
+    assert download(*profile, "png").startswith(b"\x89PNG")
 
 
 def test_a_page_asks_nothing_of_another_host_and_draws_its_chart(profile, tmp_path, dump_dom):
     pytest.importorskip("vl_convert")
     page = tmp_path / "memory.html"
-    page.write_bytes(form(*profile, "html"))
+    page.write_bytes(download(*profile, "html"))
 
     elements = dump_dom(page.as_uri())
 
@@ -206,7 +209,7 @@ def test_a_page_asks_nothing_of_another_host_and_draws_its_chart(profile, tmp_pa
 
 
 def test_a_chart_is_a_specification_with_named_data(profile):
-    chart = json.loads(form(*profile, "chart"))
+    chart = json.loads(download(*profile, "chart"))
 
     assert [row["megabytes"] for row in chart["datasets"]["samples"]] == [50, 150, 75]
     assert chart["datasets"]["bands"] == []
@@ -245,25 +248,23 @@ def test_without_its_package_a_picture_says_what_to_install(tmp_path, monkeypatc
 # Charts.
 
 
-def run_document(number: int, **fields: Any) -> Any:
-    return {
-        "run_id": f"{number}",
+def run(number: int, **fields: Any) -> Attempt:
+    values = {
+        "run_id": uuid.UUID(int=number),
         "task_id": f"task-{number}",
         "actor_name": "work",
-        "queue_name": "default",
-        "attempt": 1,
         "status": "succeeded",
-        "started_at": f"2026-11-22T13:{number:02}:33.229586Z",
-        "finished_at": None,
+        "started_at": datetime(2026, 11, 22, 13, number, 33, 229586, tzinfo=UTC),
         "duration_ms": 100.0 + number,
         "peak_rss_bytes": number * MEGABYTE,
-        "hostname": "host",
-        "pid": 1,
-        "exception": None,
-        "overlapped_task_ids": [],
-        "pinned": False,
-        "href": f"/tasks/task-{number}/",
-    } | fields
+    }
+    made = Attempt(**values | fields)
+    made.attempt = 1
+    return made
+
+
+def href(run: Attempt) -> str:
+    return f"/runs/{run.run_id.int}/"
 
 
 CURVE = [(float(second), (50 + second) * MEGABYTE) for second in range(20)]
@@ -280,12 +281,15 @@ CHARTS = {
     "a picture": memory_chart([(HOSTILE, CURVE)], BANDS, width=600, interactive=False),
     "history": history_chart(
         [
-            run_document(1, status="failed", task_id=HOSTILE),
-            run_document(2, status="running", duration_ms=None),
-            run_document(3, peak_rss_bytes=None),
-        ]
+            run(1, status="failed", task_id=HOSTILE),
+            run(2, status="running", duration_ms=None),
+            run(3, peak_rss_bytes=None),
+        ],
+        href,
     ),
-    "no history": history_chart([]),
+    "no history": history_chart([], href),
+    "resources": resources_chart([{"elapsed_seconds": float(at), "open_files": 3.0 + at} for at in range(4)]),
+    "no resources": resources_chart([]),
 }
 
 
@@ -324,7 +328,7 @@ def test_a_curve_that_hardly_moves_is_not_flattened_and_one_that_grows_begins_at
 
 
 def test_a_history_knows_every_status_and_opens_the_runs_it_is_told():
-    chart = history_chart([run_document(1)], href=lambda run: f"/runs/{run['run_id']}/")
+    chart = history_chart([run(1)], href)
 
     assert {*_COLOURS} == {*map(str, RunStatus)}
     assert chart["datasets"]["runs"][0]["href"] == "/runs/1/"

@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 import dramatiq_diag
+from dramatiq_diag.collectors.task_logs import tap
+from dramatiq_diag.reports.allocation_stacks import is_own_code
 from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memray import VIEWS
+from dramatiq_diag.runtime import coroutines, ticker
 from support import PATIENCE_S, eventually
 from support.tasks import finish
 
@@ -42,8 +45,8 @@ def keep(megabytes: int) -> bytes:
 
 
 @pytest.fixture
-def capture(bench, settings, stored):
-    """The reader of a store, and the id of a task with a capture."""
+def profiled(bench, settings, stored):
+    """The reader of a store, and the id of a task with an allocation profile."""
     given = settings(task_diagnostics=["memray"])
     with bench(given) as tasks:
         task_id = tasks.run(hold_and_keep)
@@ -64,7 +67,7 @@ def megabytes_of(tree: str, function: str) -> float:
     return float(lines[0].lstrip("├└─│ ").split()[0])
 
 
-def test_every_view_is_a_form_of_a_capture():
+def test_every_view_is_a_format_of_an_allocation_profile():
     assert [*FORMATS["memray.bin"]][: 1 + len(VIEWS)] == ["capture", *(view.name for view in VIEWS)]
     assert {"flamegraph", "table-process", "tree-leaks", "summary-process-leaks", "stats-process"} <= {
         *FORMATS["memray.bin"]
@@ -72,8 +75,8 @@ def test_every_view_is_a_form_of_a_capture():
 
 
 @pytest.mark.parametrize("name", ["flamegraph", "table"])
-def test_a_page_names_the_function_and_asks_nothing_of_another_host(capture, name):
-    page = report(*capture, name)
+def test_a_page_names_the_function_and_asks_nothing_of_another_host(profiled, name):
+    page = report(*profiled, name)
 
     assert "hold" in page
     assert Path(__file__).name in page
@@ -82,16 +85,16 @@ def test_a_page_names_the_function_and_asks_nothing_of_another_host(capture, nam
 
 
 @pytest.mark.parametrize("name", ["tree", "summary", "stats-process"])
-def test_a_text_names_the_function(capture, name):
-    text = report(*capture, name)
+def test_a_text_names_the_function(profiled, name):
+    text = report(*profiled, name)
 
     assert "hold" in text
     assert Path(__file__).name in text
     assert all(line.isprintable() for line in text.splitlines())
 
 
-def test_the_peak_has_what_was_held_and_the_leaks_what_was_kept(capture):
-    peak, leaks = report(*capture, "tree"), report(*capture, "tree-leaks")
+def test_the_peak_has_what_was_held_and_the_leaks_what_was_kept(profiled):
+    peak, leaks = report(*profiled, "tree"), report(*profiled, "tree-leaks")
 
     assert megabytes_of(peak, "hold") == pytest.approx(20, rel=0.02)
     assert megabytes_of(peak, "keep") == pytest.approx(10, rel=0.02)
@@ -104,7 +107,7 @@ def test_a_task_among_eight_has_its_own_allocations_and_the_process_those_of_all
     with bench(given, threads=8) as tasks:
         reader = stored(given)
         for chosen in range(8):
-            # Given eight tasks that hold a known amount at the same time, of which one is captured
+            # Given eight tasks that hold a known amount at the same time, of which one is profiled
             all_hold = threading.Barrier(8)
 
             def work(megabytes: int, all_hold: threading.Barrier = all_hold) -> None:
@@ -222,15 +225,15 @@ def test_the_process_view_has_the_other_threads(bench, settings, stored):
     assert " keep  " not in own
 
 
-def test_a_report_is_rendered_once(capture, monkeypatch):
-    first = report(*capture, "tree")
+def test_a_report_is_rendered_once(profiled, monkeypatch):
+    first = report(*profiled, "tree")
     monkeypatch.setattr("dramatiq_diag.reports.process.subprocess.Popen", None)
 
-    assert report(*capture, "tree") == first
+    assert report(*profiled, "tree") == first
 
 
-def test_what_is_no_capture_is_a_clear_error(capture):
-    reader, task_id = capture
+def test_what_is_no_allocation_profile_is_a_clear_error(profiled):
+    reader, task_id = profiled
     reader.path(task_id, "memray_profile").write_bytes(b"memray? no")
 
     with pytest.raises(ReportError, match="cannot be read"):
@@ -255,8 +258,8 @@ def test_names_in_a_page_are_inert(bench, settings, stored):
         assert hostile not in page
 
 
-def test_rendering_goes_to_any_file(capture):
-    reader, task_id = capture
+def test_rendering_goes_to_any_file(profiled):
+    reader, task_id = profiled
     path = str(reader.path(task_id, "memray_profile"))
     target = io.BytesIO()
 
@@ -266,16 +269,22 @@ def test_rendering_goes_to_any_file(capture):
 
 
 @pytest.mark.parametrize("name", ["flamegraph", "table"])
-def test_a_page_counts_in_the_units_of_everything_else(capture, name):
-    page = report(*capture, name)
+def test_a_page_counts_in_the_units_of_everything_else(profiled, name):
+    page = report(*profiled, name)
 
     assert '"MiB"' in page
     assert '"MB"' not in page
 
 
 @pytest.mark.parametrize("name", ["tree", "summary", "stats-process"])
-def test_a_text_counts_in_the_units_of_everything_else(capture, name):
-    text = report(*capture, name)
+def test_a_text_counts_in_the_units_of_everything_else(profiled, name):
+    text = report(*profiled, name)
 
     assert re.search(r"\d\.\d MiB", text)
     assert not re.search(r"\d ?[kMG]B", text)
+
+
+@pytest.mark.parametrize("module", [coroutines, tap], ids=["coroutines", "task_logs"])
+def test_code_that_calls_the_application_does_not_count_as_own_code(module):
+    assert not is_own_code(module.__file__)
+    assert is_own_code(ticker.__file__)

@@ -15,20 +15,21 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports.errors import ReportError
-from dramatiq_diag.reports.process import REFUSED, render
+from dramatiq_diag.reports.process import REFUSED, TIMEOUT_S, RenderProcess
 from dramatiq_diag.runtime.interpreter import python_command
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 
 
-def rendered(data: bytes, stored_form: str = "memory.datum", form: str = "csv") -> bytes:
+def rendered(
+    data: bytes, stored_format: str = "memory.datum", name: str = "csv", timeout_s: float = TIMEOUT_S
+) -> bytes:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
         source.write(data)
         source.seek(0)
-        render(source, target, stored_form, form)
+        RenderProcess(timeout_s).render(source, target, stored_format, name)
         target.seek(0)
         return target.read()
 
@@ -101,7 +102,7 @@ def test_a_report_beyond_the_limit_of_a_file_is_a_clear_error(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["SEGV", "ABRT", "BUS", "FPE", "ILL"])
 def test_a_crash_is_said_to_be_one(interpreter: Callable[[str], None], name: str) -> None:
     interpreter(f"kill -{name} $$")
-    with pytest.raises(ReportError, match=rf"crashed \(SIG{name}\), so what is stored is probably damaged"):
+    with pytest.raises(ReportError, match=rf"crashed \(SIG{name}\), so the stored artifact is probably damaged"):
         rendered(LOG)
 
 
@@ -120,17 +121,16 @@ def test_a_limit_is_named(interpreter: Callable[[str], None], line: str, said: s
         rendered(LOG)
 
 
-def test_one_that_hangs_is_given_up(interpreter: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "TIMEOUT_S", 0.2)
+def test_one_that_hangs_is_given_up(interpreter: Callable[[str], None]) -> None:
     interpreter("exec sleep 1000")
     with pytest.raises(ReportError, match=r"given up after 0\.2 s"):
-        rendered(LOG)
+        rendered(LOG, timeout_s=0.2)
 
 
 @pytest.fixture(scope="module")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def allocation_profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     memray = pytest.importorskip("memray")
-    path = tmp_path_factory.mktemp("capture") / "memray.bin"
+    path = tmp_path_factory.mktemp("allocations") / "memray.bin"
     with memray.Tracker(path):
         kept = [bytearray(1000) for _ in range(2000)]
     assert kept
@@ -138,9 +138,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_damaged_capture_is_a_report_or_a_clear_error(capture: bytes, seed: int) -> None:
+def test_a_damaged_allocation_profile_is_a_report_or_a_clear_error(allocation_profile: bytes, seed: int) -> None:
     chance = random.Random(seed)
-    damaged = bytearray(capture)
+    damaged = bytearray(allocation_profile)
     for _ in range(2 ** (seed % 4 * 2)):
         damaged[chance.randrange(len(damaged))] = chance.randrange(256)
     if seed >= 4:

@@ -16,11 +16,10 @@ from typing import Any, BinaryIO
 import pytest
 
 from dramatiq_diag.errors import BlobMissingError, NotInstalledError, StoreUnavailableError
-from dramatiq_diag.reports import process as rendering
-from dramatiq_diag.reports import queue as renderings
 from dramatiq_diag.reports.cache import format_of, open_download
-from dramatiq_diag.reports.errors import ReportError, TooManyRenderingsError
-from dramatiq_diag.reports.queue import MAX_WAITING, RenderingInProgress, RenderQueue
+from dramatiq_diag.reports.errors import RenderingInProgress, ReportError, TooManyRenderingsError
+from dramatiq_diag.reports.process import TIMEOUT_S, RenderProcess
+from dramatiq_diag.reports.queue import MAX_WAITING, REMEMBERED_S, RenderQueue
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
@@ -120,13 +119,13 @@ def read(file: BinaryIO) -> bytes:
         return file.read()
 
 
-def ask(server: RenderQueue, artifact: Artifact, form: str = "csv", wait_s: float = PATIENCE_S) -> bytes:
-    return read(server.open(artifact, format_of(artifact, form), wait_s))
+def ask(server: RenderQueue, artifact: Artifact, name: str = "csv", wait_s: float = PATIENCE_S) -> bytes:
+    return read(server.open(artifact, format_of(artifact, name), wait_s))
 
 
-def is_waiting(server: RenderQueue, artifact: Artifact, form: str = "csv") -> bool:
+def is_waiting(server: RenderQueue, artifact: Artifact, name: str = "csv") -> bool:
     with pytest.raises(RenderingInProgress) as progress:
-        ask(server, artifact, form, 0)
+        ask(server, artifact, name, 0)
     return progress.value.waiting
 
 
@@ -134,7 +133,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")]
 
 
-def test_what_is_stored_is_opened_at_once_and_a_form_is_rendered_once(server, publish, children):
+def test_what_is_stored_is_opened_at_once_and_a_format_is_rendered_once(server, publish, children):
     artifact = publish()
 
     assert ask(server, artifact, "datum", 0) == LOG
@@ -144,7 +143,7 @@ def test_what_is_stored_is_opened_at_once_and_a_form_is_rendered_once(server, pu
     assert children.count == 1
 
 
-def test_those_who_ask_for_the_same_form_share_one_process(server, publish, children):
+def test_those_who_ask_for_the_same_format_share_one_process(server, publish, children):
     # Given a rendering that does not end yet
     artifact = publish()
     children.shut()
@@ -181,7 +180,7 @@ def test_only_so_many_wait_and_the_next_one_is_told_at_once(server, publish, chi
     assert ask(server, other)
 
 
-def test_each_blob_and_each_form_is_a_rendering_of_its_own(server, publish, children):
+def test_each_blob_and_each_format_is_a_rendering_of_its_own(server, publish, children):
     one, other = publish(), publish(b"0.000\t1.000\n")
 
     assert ask(server, one) != ask(server, other)
@@ -198,7 +197,7 @@ def test_whoever_asks_too_early_is_told_how_far_it_is(server, publish, children,
     with pytest.raises(RenderingInProgress, match="ask again") as progress:
         ask(server, artifact, wait_s=0)
 
-    assert (progress.value.elapsed_s, progress.value.limit_s) == (7, rendering.TIMEOUT_S)
+    assert (progress.value.elapsed_s, progress.value.limit_s) == (7, TIMEOUT_S)
     children.open()
     assert ask(server, artifact) == CSV
 
@@ -211,15 +210,16 @@ def test_two_are_rendered_at_a_time_and_the_others_wait_in_line(server, publish,
 
     assert waiting == [False, False, True, True, True]
     eventually(lambda: children.count == 2, "two processes start")
-    assert threads() == ["dramatiq_diag.report"] * 2
+    assert sorted(threads()) == ["dramatiq_diag.report_0", "dramatiq_diag.report_1"]
     children.open()
     assert [ask(server, artifact) for artifact in artifacts] == [CSV] * 5
     assert children.count == 5
-    eventually(lambda: not threads(), "the threads end with their work")
+    server.close()
+    assert threads() == []
 
 
-def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(server, publish, children, monkeypatch):
-    monkeypatch.setattr(renderings, "MAX_JOBS", 4)
+def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(blobs, publish, children):
+    server = RenderQueue(blobs, max_jobs=4)
     artifacts = [publish() for _ in range(4)]
     children.shut()
     for artifact in artifacts:
@@ -230,6 +230,7 @@ def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(
 
     assert is_waiting(server, artifacts[-1])
     assert ask(server, artifacts[0], "datum", 0) == LOG
+    server.close()
 
 
 def test_a_failure_is_told_to_all_and_not_tried_again_for_a_minute(server, publish, children, clock):
@@ -242,7 +243,7 @@ def test_a_failure_is_told_to_all_and_not_tried_again_for_a_minute(server, publi
         errors = [answer.exception() for answer in answers]
     assert all(isinstance(error, ReportError) and "no sample" in str(error) for error in errors)
 
-    clock.now_s += renderings.REMEMBERED_S - 1
+    clock.now_s += REMEMBERED_S - 1
     with pytest.raises(ReportError, match="no sample"):
         ask(server, artifact, wait_s=0)
     assert children.count == 1
@@ -269,9 +270,10 @@ def test_a_blob_that_is_gone_is_missing_each_time(server, publish, blobs, childr
     artifact = publish()
     blobs.delete([artifact.blob_name])
 
-    for form in ("datum", "csv", "csv"):
+    for name in ("datum", "csv", "csv"):
         with pytest.raises(BlobMissingError):
-            ask(server, artifact, form)
+            ask(server, artifact, name)
+    server.close()
     assert children.count == 0
 
 
@@ -290,7 +292,7 @@ def test_a_blob_that_a_cleanup_removes_meanwhile_is_missing(server, publish, blo
     assert [found.name for found in blobs.scan()] == []
 
 
-def test_a_form_that_cannot_be_kept_is_given_to_all_the_same(server, publish, children, monkeypatch, clock):
+def test_a_format_that_cannot_be_kept_is_given_to_all_the_same(server, publish, blobs, children, monkeypatch, clock):
     def full(*_: Any) -> None:
         raise StoreUnavailableError("No space left on device.")
 
@@ -299,10 +301,10 @@ def test_a_form_that_cannot_be_kept_is_given_to_all_the_same(server, publish, ch
 
     assert [ask(server, artifact) for _ in range(3)] == [CSV] * 3
     assert children.count == 1
-    clock.now_s += renderings.REMEMBERED_S
+    clock.now_s += REMEMBERED_S
     assert ask(server, artifact) == CSV
     assert children.count == 2
-    assert read(open_download(server._blobs, artifact, format_of(artifact, "csv"))) == CSV
+    assert read(open_download(blobs, artifact, format_of(artifact, "csv"))) == CSV
 
 
 def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
@@ -332,7 +334,7 @@ def test_making_one_starts_nothing(blobs):
 
 
 def test_a_rendering_that_is_stopped_before_it_starts_starts_no_process(tmp_path, children):
-    job = rendering.RenderProcess()
+    job = RenderProcess()
     job.stop()
 
     with open(os.devnull, "rb") as source, (tmp_path / "out").open("wb") as target, pytest.raises(ReportError):
@@ -353,11 +355,12 @@ def test_a_process_that_is_killed_is_a_clear_error(server, publish, children):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
-@pytest.mark.parametrize(("form", "limit_bytes"), [("svg", 64 * 1024**2), ("csv", 12 * 1024**2)])
-def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(server, publish, monkeypatch, form, limit_bytes):
+@pytest.mark.parametrize(("name", "limit_bytes"), [("svg", 64 * 1024**2), ("csv", 12 * 1024**2)])
+def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(blobs, publish, name, limit_bytes):
     pytest.importorskip("vl_convert")
-    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", limit_bytes)
+    server = RenderQueue(blobs, make_process=lambda: RenderProcess(max_memory_bytes=limit_bytes))
     artifact = publish(b"".join(b"%d.000\t10.000\n" % second for second in range(200_000)))
 
     with pytest.raises(ReportError, match=f"within {limit_bytes // 1024**2} MiB of memory"):
-        ask(server, artifact, form)
+        ask(server, artifact, name)
+    server.close()

@@ -6,10 +6,9 @@ import itertools
 
 import pytest
 
-from dramatiq_diag.reports import tree_diff as comparison
 from dramatiq_diag.reports.calltree import Node, tree_of
 from dramatiq_diag.reports.charts import Box, config, flame_chart
-from dramatiq_diag.reports.tree_diff import compare_trees, difference_boxes
+from dramatiq_diag.reports.tree_diff import MAX_BOXES, MIN_WIDTH, compare_trees, difference_boxes
 
 
 def tree(*stacks: tuple[str, float]) -> Node:
@@ -83,8 +82,8 @@ def test_boxes_are_few_and_wide_enough_to_be_seen():
 
     boxes = difference_boxes(tree(*many), tree(("root", 1)))
 
-    assert 1000 < len(boxes) <= comparison.MAX_BOXES
-    assert min(box["x1"] - box["x0"] for box in boxes) >= comparison.MIN_WIDTH
+    assert 1000 < len(boxes) <= MAX_BOXES
+    assert min(box["x1"] - box["x0"] for box in boxes) >= MIN_WIDTH
 
 
 def test_recursion_deeper_than_python_goes_is_compared():

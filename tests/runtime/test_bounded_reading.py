@@ -128,7 +128,7 @@ def stored_session(directory: Path) -> Callable[[], None]:
     path = written(directory / "session.json", b"x", b"x")
 
     def read() -> None:
-        with pytest.raises(ReportError, match="too much"):
+        with pytest.raises(ReportError, match="too large"):
             read_session(str(path))
 
     return read

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +16,7 @@ from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.web.server import Server
 from support import eventually, missing
 from support.pages import HOSTILE, publish_hostile
-from support.web import Site, memory_artifact
+from support.web import Site, memory_artifact, profile_artifact, session_of
 
 pytest.importorskip("pyinstrument")
 pytest.importorskip("memray")
@@ -205,6 +207,64 @@ def test_it_works_by_keyboard_alone(
     page.locator("h1 .pin").wait_for()
 
 
+def test_times_are_relative_and_exact_in_the_browsers_zone_on_hover(
+    site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any]
+) -> None:
+    started_at = datetime.now(UTC) - timedelta(minutes=3, seconds=10)
+    site.publish("t", started_at=started_at, finished_at=started_at + timedelta(seconds=4))
+    path = site.publish_one(memory_artifact(), started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    site.change(path, expires_at=datetime.now(UTC) + timedelta(hours=20, minutes=10))
+    page = open_pages(start_server(site.settings), timezone_id="America/New_York", locale="en-GB")
+
+    page.goto("/tasks/")
+    recent, old = page.locator("tbody time").all_inner_texts()
+    assert recent == "3 min ago"
+    assert re.fullmatch(r"\d+ d ago", old)
+    assert page.locator("tbody time").last.get_attribute("title") == "1 Jan 2026, 22:04:05 GMT-5"
+    assert page.locator("tbody time").last.get_attribute("datetime") == "2026-01-02T03:04:05.000000Z"
+
+    page.goto("/tasks/one/")
+    assert page.locator(".files time").inner_text() == "in 20 h"
+
+
+def test_times_are_exact_without_javascript(
+    site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any]
+) -> None:
+    site.publish("t")
+    page = open_pages(start_server(site.settings), java_script_enabled=False)
+    page.goto("/tasks/")
+    assert page.locator("tbody time").inner_text() == "2026-01-02 03:04:05 UTC"
+    # And the filters can be opened.
+    assert not page.get_by_label("Queue").is_visible()
+    page.get_by_text("Filter", exact=True).click()
+    page.get_by_label("Queue").fill("nothing")
+    page.get_by_role("button", name="Show").click()
+    page.locator(".chip").click()
+    assert page.locator("tbody tr").count() == 1
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_functions_beyond_twenty_are_behind_more(
+    site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any], width: int
+) -> None:
+    names = [f"function_{number}" for number in range(40)]
+    file = f"/srv/venv/lib/python3.11/site-packages/{'long_' * 20}/jobs.py"
+    record = profile_artifact(json.dumps(session_of(*names, file=file)).encode())
+    a, b = (site.publish(task_id, [record]) for task_id in "ab")
+    page = open_pages(start_server(site.settings), viewport={"width": width, "height": 800})
+    page.goto(f"/compare/?a={a}&b={b}")
+    page.locator("#time[data-shown]").wait_for()
+    rows = page.locator("section:has(#time) tbody tr")
+    assert sum(row.is_visible() for row in rows.all()) == 20
+
+    page.locator("summary", has_text="21 more").focus()
+    page.keyboard.press("Enter")
+
+    assert sum(row.is_visible() for row in rows.all()) == 41
+    assert rows.first.locator(".file").get_attribute("title") in (file, "/srv/app/jobs.py")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_it_fits_a_phone_and_a_desk_in_light_and_dark(
@@ -216,7 +276,9 @@ def test_it_fits_a_phone_and_a_desk_in_light_and_dark(
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.goto("/tasks/")
     page.locator("tbody tr").first.get_by_role("link").first.click()
-    page.locator("#memory[data-shown] svg").wait_for()
+    for chart in ("memory", "resources"):
+        page.locator(f"#{chart}[data-shown] svg").wait_for()
+    assert "Context switches" in page.locator("#resources").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     red, green, blue = map(
         int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))[:3]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dramatiq_diag.reports import comparison as comparing
+from dramatiq_diag.reports import comparison
 from support import eventually
 from support.web import Site, memory_artifact, profile_artifact, session_of
 
@@ -16,7 +16,7 @@ def test_a_tree_that_is_too_large_is_not_loaded_and_said(
     site: Site, monkeypatch: pytest.MonkeyPatch, limit_bytes: int | None
 ) -> None:
     if limit_bytes is not None:
-        monkeypatch.setattr(comparing, "MAX_FORM_BYTES", limit_bytes)
+        monkeypatch.setattr(comparison, "MAX_FORMAT_BYTES", limit_bytes)
     large = json.dumps(session_of(*(f"function_{number}" for number in range(20)))).encode()
     a = site.publish("a", [memory_artifact(), profile_artifact()])
     b = site.publish("b", [memory_artifact(), profile_artifact(large)])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from falcon.testing import Result
 
+from dramatiq_diag.collectors.resources import HEADER
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from support.pages import page_of
-from support.web import Site, artifact, memory_artifact, profile_artifact
+from support import eventually
+from support.pages import Page, page_of
+from support.web import Site, artifact, memory_artifact, profile_artifact, session_of
 
 OOM = "The worker process died while the task ran; this is what it left. At the last look: it looks like an OOM kill."
 
@@ -87,3 +92,89 @@ def test_a_text_report_is_a_page_that_breaks_no_line(site: Site) -> None:
     assert plain.headers["content-type"] == "text/plain; charset=utf-8"
     assert plain.text.strip() in page.text
     assert page.all("pre") != []
+
+
+RESOURCES = f"{HEADER}1.000,0.500,0.250,10,2,1048576,2097152,7,3\n".encode()
+
+
+def test_resources_are_a_chart(site: Site) -> None:
+    site.publish("t", [artifact("resources_profile", RESOURCES, filename="resources.csv", media_type="text/csv")])
+
+    page = page_of(site, "/tasks/t/")
+
+    [chart] = [element for element in page.all("div") if element.get("id") == "resources"]
+    answer = eventually(lambda: finished(site.get(str(chart["data-chart-url"]))), "the chart is rendered")
+    assert {row["label"] for row in answer.json["datasets"]["figures"]} >= {"user", "read", "threads"}
+    assert answer.json["vconcat"]
+
+
+def finished(answer: Result) -> Result | None:
+    return answer if answer.status_code == 200 else None
+
+
+def test_a_section_without_content_takes_one_line(site: Site) -> None:
+    gone = artifact(
+        "other", None, status=ArtifactStatus.FAILED, reason="No luck.", filename="o", media_type="text/plain"
+    )
+    site.publish("t", [gone])
+    site.publish("empty")
+
+    assert lines(page_of(site, "/tasks/t/")) == {"memory-title", "time-title", "allocations-title", "other-title"}
+    empty = page_of(site, "/tasks/empty/")
+    assert lines(empty) == {"memory-title", "time-title", "allocations-title", "files-title"}
+    assert "This run left no files." in empty.text
+
+
+def lines(page: Page) -> set[str | None]:
+    return {section["aria-labelledby"] for section in page.all("section") if section.get("class") == "line"}
+
+
+@pytest.mark.parametrize("path", ["/tasks/", "/tasks/t/", "/actors/", "/actors/crunch/"])
+def test_a_time_is_exact_and_in_utc_without_a_script(site: Site, path: str) -> None:
+    site.publish("t")
+
+    page = page_of(site, path)
+
+    assert {time["datetime"] for time in page.all("time")} == {"2026-01-02T03:04:05.678901Z"}
+    assert "2026-01-02 03:04:05 UTC" in page.text
+
+
+def compared(site: Site, *names: str) -> Page:
+    file = "/srv/venv/lib/python3.11/site-packages/shop/jobs.py"
+    session = json.dumps(session_of(*names, file=file)).encode()
+    a, b = (site.publish(task_id, [profile_artifact(session)]) for task_id in "ab")
+    path = f"/compare/?a={a}&b={b}"
+    eventually(lambda: finished(site.get(path)), "both are rendered")
+    return page_of(site, path)
+
+
+def test_a_table_of_functions_has_twenty_rows_and_the_others_behind_more(site: Site) -> None:
+    names = [f"function_{number}" for number in range(30)]
+
+    page = compared(site, *names)
+
+    assert [element.get("class") for element in page.all("details")] == ["rest"]
+    table, rest = page.text.split("11 more")
+    shown, hidden = ({*re.findall(r"function_\d+(?= shop)", part)} for part in (table, rest))
+    assert len(hidden) in (10, 11)  # The actor's own function is the other one.
+    assert len(shown) == 30 - len(hidden)
+    assert shown | hidden == {*names}
+
+
+def test_a_short_table_of_functions_is_whole(site: Site) -> None:
+    assert compared(site, "function").all("details") == []
+
+
+def test_the_path_of_a_file_is_short_and_whole_on_hover(site: Site) -> None:
+    page = compared(site, "function")
+
+    files = {str(element["title"]) for element in page.all("span") if element.get("class") == "note file"}
+    assert files == {"/srv/venv/lib/python3.11/site-packages/shop/jobs.py", "/srv/app/jobs.py"}
+    assert {"shop/jobs.py", "jobs.py"} <= {*page.text.split()}
+
+
+def test_filters_are_closed_until_they_are_asked_for(site: Site) -> None:
+    for path in ("/tasks/", "/tasks/?actor=nobody"):
+        [filters] = page_of(site, path).all("details")
+        assert filters == {"class": "filter"}
+    assert "No runs match." in page_of(site, "/tasks/?actor=nobody").text

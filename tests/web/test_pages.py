@@ -119,7 +119,7 @@ def test_the_list_is_filtered_alike_as_page_and_as_document(site: Site, query: s
     assert sorted(run["task_id"][-1] for run in document["runs"]) == list(shown)
     page = page_of(site, f"/tasks/?{query}")
     assert sorted(set(re.findall(r"/tasks/task-(.)/", " ".join(page.links())))) == list(shown)
-    assert ("No runs." in page.text) == (not shown)
+    assert ("No runs match." in page.text) == (not shown)
 
 
 @pytest.mark.parametrize(("sort", "order"), [("newest", "cba"), ("slowest", "bca"), ("memory", "abc")])
@@ -242,7 +242,7 @@ def test_a_run_without_relations_has_no_tree_and_one_whose_sender_is_gone_says_s
     site.publish("alone")
     site.publish("orphan", parent_run_id=uuid.UUID(int=7))
     assert "Which task sent which" not in page_of(site, run_path("alone")).text
-    assert f"Its sender, run {uuid.UUID(int=7)}, is not there any more." in page_of(site, run_path("orphan")).text
+    assert f"Its sender, run {uuid.UUID(int=7)}, is not stored any more." in page_of(site, run_path("orphan")).text
 
 
 def test_hostile_content_is_text_on_every_page(site: Site) -> None:

@@ -9,15 +9,17 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.reports import process as rendering
 from dramatiq_diag.reports.errors import ReportError
+from dramatiq_diag.reports.process import RenderProcess
 from dramatiq_diag.reports.pyinstrument import render_session
+from dramatiq_diag.reports.queue import RenderQueue
 from support.web import Site, assert_problem, profile_artifact, session_of
 
 pytest.importorskip("pyinstrument")
@@ -196,15 +198,27 @@ def test_a_session_too_large_to_render_is_refused(tmp_path: Path, monkeypatch: p
         rendered(tmp_path, session_of("f"))
 
 
-def test_a_rendering_that_takes_too_long_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "TIMEOUT_S", 0.001)
+@pytest.fixture
+def limited_site(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+    """Makes a site whose renderings have other limits."""
+
+    def make(**limits: Any) -> Site:
+        queue = partial(RenderQueue, make_process=partial(RenderProcess, **limits))
+        monkeypatch.setattr("dramatiq_diag.web.backend.RenderQueue", queue)
+        return make_site()
+
+    return make
+
+
+def test_a_rendering_that_takes_too_long_is_given_up(limited_site: Callable[..., Site]) -> None:
+    site = limited_site(timeout_s=0.001)
     path = site.publish_one(profile_artifact())
     assert "given up after 0.001 s" in assert_problem(site.get(path), 500)
     assert not any(site.blob(path).with_name(f"{site.blob(path).name}.rendered").iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
-def test_a_rendering_that_takes_too_much_memory_is_a_clear_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_MEMORY_BYTES", 4 * 1024**2)
+def test_a_rendering_that_takes_too_much_memory_is_a_clear_error(limited_site: Callable[..., Site]) -> None:
+    site = limited_site(max_memory_bytes=4 * 1024**2)
     path = site.publish_one(profile_artifact())
     assert "within 4 MiB of memory" in assert_problem(site.get(path), 500)

@@ -15,7 +15,7 @@ from dramatiq_diag.collectors.memory import _MemoryRecording
 from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
 from dramatiq_diag.runtime.memory_state import MemoryStateReader
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.worker.late_start import Late
+from dramatiq_diag.worker.late_start import LateStart
 from support import eventually
 from support.triggers import LATER, NOW, Runs, spin_until
 
@@ -137,8 +137,8 @@ def test_what_a_message_says_of_the_engine_holds_for_what_begins_late_too(bench,
 def test_the_timer_of_a_trigger_rings_once(bench, settings, monkeypatch):
     given = settings(task_diagnostics=["memory"], triggers=f"{NOW}: stacks")
     rung: list[int] = []
-    ring = Late._ring
-    monkeypatch.setattr(Late, "_ring", lambda *arguments: (rung.append(1), ring(*arguments)))
+    ring = LateStart._ring
+    monkeypatch.setattr(LateStart, "_ring", lambda *arguments: (rung.append(1), ring(*arguments)))
 
     with bench(given) as tasks:
         runs = Runs(tasks)

@@ -1,13 +1,14 @@
-"""Charts as Vega-Lite specifications, and what draws them.
+"""Makes charts as Vega-Lite specifications, and draws them.
 
-Names and ids that come from messages and programs are values of the data here, never part of an expression, of the name
-of a field or of a title. The data are named, so a page may fill in its own.
+Names and ids from messages and programs stand only in the data: never in an expression, a field name or a title. The
+data sets have names, so that a page can fill in its own.
 """
 
 from .drawing import Spec, bundle, config, library, write_bundle
 from .flame import Box, flame_chart
 from .history import history_chart
 from .memory import Band, Sample, memory_chart
+from .resources import resources_chart
 
 __all__ = [
     "Band",
@@ -20,5 +21,6 @@ __all__ = [
     "history_chart",
     "library",
     "memory_chart",
+    "resources_chart",
     "write_bundle",
 ]

@@ -1,4 +1,4 @@
-"""What all charts share, and what draws them."""
+"""Holds the parts that all charts share, and the library that draws them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...errors import NotInstalledError
 #: A Vega-Lite specification, or a part of one.
 Spec = dict[str, Any]
 
-#: Pixels, or `container` for as wide as the element of the page.
+#: Pixels, or `container` for the width of the surrounding element.
 Width = int | str
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -28,18 +28,18 @@ def library() -> Any:
 
 
 def bundle() -> str:
-    """Returns: The JavaScript that draws charts in a page; it sets `window.vegaEmbed`. Raises: NotInstalledError."""
+    """Returns: The JavaScript that draws charts in a page, as `window.vegaEmbed`. Raises: NotInstalledError."""
     script: str = library().javascript_bundle()
     return script
 
 
 def write_bundle() -> None:
-    """Writes that JavaScript to standard output; for a process of its own."""
+    """Writes the bundle to standard output; the main function of a child process."""
     sys.stdout.buffer.write(bundle().encode())
 
 
 def config(dark: bool) -> Spec:
-    """Returns: Vega's configuration for a light or a dark page, whose own background is seen."""
+    """Returns: Vega's configuration for a light or a dark page; the background is transparent."""
     ink, soft, line = ("#e6e6e6", "#b3b3b3", "#4d4d4d") if dark else ("#1a1a1a", "#555555", "#dddddd")
     return {
         "background": "transparent",
@@ -56,5 +56,5 @@ def config(dark: bool) -> Spec:
 
 
 def sizing(width: Width) -> Spec:
-    """Returns: The part of a specification that says how wide it is."""
+    """Returns: The part of a specification that sets the width."""
     return {"width": width, "autosize": {"type": "fit-x" if width == "container" else "pad", "contains": "padding"}}

@@ -1,4 +1,4 @@
-"""Two call trees in one, coloured by what got more and what got less."""
+"""Draws two call trees as one, coloured by increase and decrease."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TypedDict
 from ...text import format_duration, format_size
 from .drawing import SCHEMA, Spec, Width, sizing
 
-#: From less to more, with black text readable on each; told apart by whoever does not see red and green.
+#: From decrease to increase. Black text is readable on each, and red-green blindness does not matter.
 _COLOURS = ["#67a9cf", "#e0e0e0", "#ef8a62"]
 _INK = "#1a1a1a"
 
 _ROW_HEIGHT = 18
 _MAX_HEIGHT = 3600
 
-#: Pixels of a box, beside its label, and of the narrowest that gets one. Only numbers of ours are in these.
+#: The widths of a box and of its label in pixels. These expressions contain only our own numbers.
 _BOX_WIDTH = "(scale('x', datum.x1) - scale('x', datum.x0))"
 _LABEL_WIDTH = f"max(1, {_BOX_WIDTH} - 6)"
 _LABEL_SHOWN = f"{_BOX_WIDTH} > 30 ? 1 : 0"
@@ -33,19 +33,19 @@ class Box(TypedDict):
     function: str
     file: str
     a: float
-    "What it took with its calls in the first tree, in the tree's unit."
+    "Its value in the first tree, with the calls below it."
     b: float
-    "In the second one."
+    "Its value in the second tree."
     difference: float
-    "How much more that is."
+    "`b` less `a`."
 
 
 def flame_chart(boxes: Iterable[Box], unit: str = "ms", *, width: Width = "container") -> Spec:
     """Draws two call trees as one icicle, the outermost call on top.
 
     Parameters:
-      boxes: By `comparison.difference_boxes`.
-      unit: Of their figures: `ms` or `bytes`.
+      boxes: From `tree_diff.difference_boxes`.
+      unit: The unit of their values: `ms` or `bytes`.
       width: In pixels, or `container` in a page.
 
     Returns:
@@ -100,7 +100,7 @@ def _labels(x: Spec, y: Spec) -> Spec:
         "tooltip": None,
     }
     encoding = {"x": x, "y": y, "text": {"field": "label", "type": "nominal"}}
-    # Many a box is too narrow for a label however far one zooms in: it has none, and none is measured.
+    # Boxes too narrow for a label at any zoom have none, so that none is measured for them.
     return {"transform": [{"filter": {"not": {"field": "label", "equal": ""}}}], "mark": mark, "encoding": encoding}
 
 

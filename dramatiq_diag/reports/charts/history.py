@@ -1,4 +1,4 @@
-"""How the runs of an actor went over time."""
+"""Draws the runs of an actor over time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ...text import format_duration, format_size
 from .drawing import SCHEMA, Spec
 
 if TYPE_CHECKING:  # The process that renders a chart needs no tables.
-    from ...documents.runs import RunDocument
+    from ...store.attempts import Attempt
 
-#: Status -> colour, readable on light and on dark and told apart by whoever does not see red and green.
+#: Status -> colour, readable on light and dark pages; red-green blindness does not matter.
 _COLOURS = {
     "succeeded": "#0072b2",
     "failed": "#d55e00",
@@ -25,23 +25,23 @@ _MEGABYTE = 1024 * 1024
 
 
 def history_chart(
-    runs: Iterable[RunDocument],
+    runs: Iterable[Attempt],
+    href: Callable[[Attempt], str],
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     width: int = 640,
     height: int = 160,
-    href: Callable[[RunDocument], str] = lambda run: run["href"],
 ) -> Spec:
     """Draws the durations and the peaks of runs, one above the other.
 
     Parameters:
-      runs: Those that have not ended are left out of the upper half.
-      since: Where the axis of time begins; aware. Without both ends it reaches from the first to the last run.
-      until: Where it ends.
-      width: In pixels; Vega-Lite fits no stacked charts to their container. A page sets it by `view.width`.
+      runs: Runs without a duration are left out of the upper half.
+      href: Returns the address that a click on a run opens.
+      since: The beginning of the axis of time; aware. Without both ends it reaches from the first to the last run.
+      until: The end of it.
+      width: In pixels; Vega-Lite does not fit stacked charts to their container. A page sets it in each half.
       height: Of each half, in pixels.
-      href: Gives the address that a click on a run opens.
 
     Returns:
       A specification with the data `runs`.
@@ -60,7 +60,7 @@ def history_chart(
 
 
 def _vega_moment(moment: datetime) -> Spec:
-    """Returns: A moment as Vega-Lite takes it for the end of a scale; it reads neither texts nor numbers there."""
+    """Returns: A moment as the end of a scale, where Vega-Lite takes neither texts nor numbers."""
     in_utc = moment.astimezone(UTC)
     return {
         "year": in_utc.year,
@@ -85,7 +85,7 @@ def _half(field: str, title: str, width: int, height: int, axis_title: str | Non
     return {
         "width": width,
         "height": height,
-        # Of one name, so that both halves are moved together.
+        # Parameters of the same name, so that both halves are zoomed together.
         "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
         "transform": [{"filter": {"field": field, "valid": True}}],
         "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.8, "clip": True, "cursor": "pointer"},
@@ -100,17 +100,17 @@ def _half(field: str, title: str, width: int, height: int, axis_title: str | Non
     }
 
 
-def _row(run: RunDocument, href: str) -> Spec:
-    duration_ms, peak_bytes = run["duration_ms"], run["peak_rss_bytes"]
+def _row(run: Attempt, href: str) -> Spec:
+    started_at = run.started_at.astimezone(UTC)
     return {
-        "started_at": run["started_at"],
-        "duration_s": None if duration_ms is None else duration_ms / 1000,
-        "peak_mb": None if peak_bytes is None else peak_bytes / _MEGABYTE,
-        "status": str(run["status"]),
+        "started_at": started_at.isoformat(),
+        "duration_s": None if run.duration_ms is None else run.duration_ms / 1000,
+        "peak_mb": None if run.peak_rss_bytes is None else run.peak_rss_bytes / _MEGABYTE,
+        "status": str(run.status),
         "href": href,
-        "task": run["task_id"],
-        "attempt": str(run["attempt"]),
-        "started": run["started_at"][:19].replace("T", " "),
-        "duration": format_duration(duration_ms),
-        "peak": format_size(peak_bytes),
+        "task": run.task_id,
+        "attempt": str(run.attempt),
+        "started": f"{started_at:%Y-%m-%d %H:%M:%S}",
+        "duration": format_duration(run.duration_ms),
+        "peak": format_size(run.peak_rss_bytes),
     }

@@ -1,4 +1,4 @@
-"""The memory of a process over the time of a task, or of two."""
+"""Draws the memory of a process over the time of one task or of two."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TypedDict
 
 from .drawing import SCHEMA, Spec, Width, sizing
 
-#: Seconds since the task began, and bytes.
+#: Seconds since the start of the task, and bytes.
 Sample = tuple[float, float]
 
-#: A name, and what is drawn under it.
+#: A name and its samples.
 Curve = tuple[str, Sequence[Sample]]
 
 _MEGABYTE = 1024 * 1024
@@ -18,10 +18,10 @@ _BAND_GREY = "#808080"
 
 
 class Band(TypedDict):
-    """What else went on in the process."""
+    """The time of another task in the process."""
 
     start_s: float
-    "Seconds since the task began."
+    "Seconds since the start of the drawn task."
     end_s: float
     label: str
 
@@ -38,10 +38,10 @@ def memory_chart(
 
     Parameters:
       curves: One or two series, each with its name.
-      bands: What else went on: `start_s`, `end_s` and `label` of each.
+      bands: The times of other tasks in the process.
       width: In pixels, or `container` in a page.
       height: In pixels.
-      interactive: Whether it answers to the pointer; a picture does not, and is drawn faster.
+      interactive: Whether it reacts to the pointer; a picture does not, and is drawn faster.
 
     Returns:
       A specification with the data `samples`, `moments`, `marks` and `bands`.
@@ -86,7 +86,7 @@ def _told_apart(curves: Sequence[Curve]) -> Sequence[Curve]:
 
 
 def _domain(sizes: Sequence[float]) -> list[float]:
-    """Returns: From zero where that does not flatten the curve, with room for what is written above it."""
+    """Returns: A range with room for the labels; it begins at zero unless that flattens the curve."""
     lowest, highest = min(sizes), max(sizes)
     start = 0.0 if lowest < highest / 2 else lowest - max(highest - lowest, highest / 50) * 0.1
     return [max(start, 0.0), highest + max((highest - start) * 0.12, highest / 100, 0.01)]
@@ -110,7 +110,7 @@ def _memory_layers(x: Spec, y: Spec, *, several: bool, interactive: bool) -> lis
         "mark": {"type": "area", "clip": True, "opacity": 0.15},
         "encoding": {"x": x, "y": y, "y2": {"datum": y["scale"]["domain"][0]}},
     }
-    if interactive:  # Declared in a layer: at the top of a layered specification its signals would be made twice.
+    if interactive:  # Declared in a layer: at the top of a layered specification Vega-Lite makes its signals twice.
         line["params"] = [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}]
     return [
         {**band, "mark": {"type": "rect", "clip": True, "color": _BAND_GREY, "opacity": 0.15}},
@@ -118,7 +118,7 @@ def _memory_layers(x: Spec, y: Spec, *, several: bool, interactive: bool) -> lis
         line,
         *_mark_layers(x, y, colour),
         *(_hover_layers(x, y, several=several) if interactive else []),
-        # Above what catches the pointer, so that it can be pointed at.
+        # Above the layers that catch the pointer, so that it has a tooltip.
         _strip(band),
     ]
 
@@ -160,7 +160,7 @@ def _hover_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
     select = {"type": "point", "on": "pointerover", "nearest": True, "fields": ["seconds"], "clear": "pointerout"}
     shown = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0}
     figures = {"a_mb": "A (MiB)", "b_mb": "B (MiB)"} if several else {"megabytes": "MiB"}
-    # Numbers alone: Vega-Lite looks for a text at the wrong place when the nearest point is what is pointed at.
+    # Only numbers: for nearest points Vega-Lite looks for texts at the wrong place.
     tooltip = [
         {"field": "seconds", "type": "quantitative", "title": "Seconds", "format": ".3f"},
         *(
@@ -181,7 +181,7 @@ def _hover_layers(x: Spec, y: Spec, *, several: bool) -> list[Spec]:
 
 
 def _moments(curves: Sequence[Curve]) -> list[Spec]:
-    """Returns: A row for each sample, with what each of two curves was at by then."""
+    """Returns: A row for each sample, with the latest value of each of two curves."""
     if len(curves) < 2:
         return [
             {"seconds": second, "megabytes": size_bytes / _MEGABYTE}

@@ -1,1 +1,1 @@
-"""Parts of HTTP that know no resource."""
+"""Holds the parts of HTTP that do not depend on any resource."""

@@ -1,4 +1,4 @@
-"""Who may ask: whoever has the API token, and no other site's page on behalf of whoever has it."""
+"""Checks the API token, and refuses changes that a page of another site requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dramatiq.logging import get_logger
 from ...settings.fields import Secret
 from .logins import FailedLogins
 
-#: What is open to all: downloads bring their own signature, and the state of the server has nothing to hide.
+#: Public paths: downloads carry their own signature, and the state of the server is no secret.
 _OPEN = re.compile(r"/healthz|/readyz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
 #: Methods that change nothing.
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -22,10 +22,10 @@ _CHALLENGES = ('Bearer realm="dramatiq_diag"', 'Basic realm="dramatiq_diag", cha
 
 
 class TokenAccess:
-    """Asks every request for the token, one for an address that does not exist too.
+    """Checks the token of every request, also for addresses that do not exist.
 
     Parameters:
-      token: The token; None lets everybody in.
+      token: The token; with None everybody has access.
       failures: Counts wrong tokens.
     """
 
@@ -44,7 +44,7 @@ class TokenAccess:
                 challenges=_CHALLENGES,
             )
         wait_s = self._failures.wait_s(req.remote_addr)
-        if wait_s:  # Not even looked at, so that trying out tokens takes its time.
+        if wait_s:  # The token is not even compared, so that guessing takes its time.
             raise falcon.HTTPTooManyRequests(
                 description="Too many wrong API tokens came from this address; try again later.", retry_after=wait_s
             )
@@ -60,10 +60,10 @@ class TokenAccess:
 
 
 class SameSite:
-    """Refuses what a browser sends because a page of another site told it to, if it would change anything.
+    """Refuses changes that a browser requests on behalf of a page of another site.
 
     Parameters:
-      public_url: Where the own pages are, behind a proxy.
+      public_url: The address of the own pages, behind a proxy.
     """
 
     def __init__(self, public_url: str | None) -> None:
@@ -72,12 +72,12 @@ class SameSite:
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.method in _SAFE:
             return
-        # Both headers are the browser's own, out of a page's reach; other clients send neither.
+        # The browser sets both headers, and a page cannot change them; other clients send neither.
         site, origin = req.get_header("Sec-Fetch-Site"), req.get_header("Origin")
         if site is not None:
             allowed = site in ("same-origin", "none")
         else:
-            host = (origin or "").partition("://")[2]  # Nothing, of the origin `null`.
+            host = (origin or "").partition("://")[2]  # Empty for the origin `null`.
             own = (req.netloc, req.forwarded_host, self._public_host)
             allowed = origin is None or (host != "" and host in own)
         if not allowed:

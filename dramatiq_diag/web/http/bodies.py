@@ -1,4 +1,4 @@
-"""What a request brings with it: read up to a limit, judged, and described in one place."""
+"""Reads, checks and describes the bodies of requests, up to a limit of size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...store.captures import MAX_DURATION_S, MAX_RUNS, MIN_DURATION_S
 from ...store.worker_actors import MAX_NAME_LENGTH
 from .queries import in_words
 
-#: What a body may have; far beyond what is asked for.
+#: The limits of a body, far above the needed size.
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_FIELDS = 100
 #: Diagnostics in one capture.
@@ -25,7 +25,7 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 
 class CaptureBody(BaseModel):
-    """Which capture is asked for."""
+    """The capture to create."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -37,11 +37,11 @@ class CaptureBody(BaseModel):
     for_s: Annotated[float, Field(ge=MIN_DURATION_S, le=MAX_DURATION_S, allow_inf_nan=False)] = 3600.0
     "Seconds after which it ends."
     unknown_actor: bool = False
-    "Whether the actor may be one that no worker has named and of which no run is stored."
+    "Whether the actor may be one that no worker has, and without a stored run."
 
 
 def read_json(req: falcon.Request, body: type[_Body]) -> _Body:
-    """Returns: The body of a request. Raises: falcon.HTTPError for one that is not allowed."""
+    """Returns: The body of a request. Raises: falcon.HTTPError when it is not allowed."""
     try:
         return body.model_validate_json(_read(req, falcon.MEDIA_JSON))
     except ValidationError as error:
@@ -51,19 +51,19 @@ def read_json(req: falcon.Request, body: type[_Body]) -> _Body:
 
 
 def read_form(req: falcon.Request) -> dict[str, list[str]]:
-    """Returns: The fields of a form. Raises: falcon.HTTPError for what is none."""
+    """Returns: The fields of a form. Raises: falcon.HTTPError when the body is not a form."""
     try:
         return parse_qs(_read(req, falcon.MEDIA_URLENCODED).decode(), max_num_fields=_MAX_FIELDS)
     except ValueError as error:
-        raise falcon.HTTPBadRequest(description="The body is no form.") from error
+        raise falcon.HTTPBadRequest(description="The body is not a form.") from error
 
 
 def _read(req: falcon.Request, media_type: str) -> bytes:
     if (req.content_type or "").partition(";")[0].strip().lower() != media_type:
-        raise falcon.HTTPUnsupportedMediaType(description=f"The body has to be `{media_type}`, and to say so.")
+        raise falcon.HTTPUnsupportedMediaType(description=f"The `Content-Type` of the body must be `{media_type}`.")
     data: bytes = b""
     if (req.content_length or 0) <= _MAX_BODY_BYTES:
         data = req.bounded_stream.read(_MAX_BODY_BYTES + 1)
     if len(data) > _MAX_BODY_BYTES or (req.content_length or 0) > _MAX_BODY_BYTES:
-        raise falcon.HTTPContentTooLarge(description=f"A body has {_MAX_BODY_BYTES} bytes at most.")
+        raise falcon.HTTPContentTooLarge(description=f"A body may have at most {_MAX_BODY_BYTES} bytes.")
     return data

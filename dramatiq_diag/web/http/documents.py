@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from ...documents.fields import described
 
-#: What the server needs.
+#: The parts that the server needs.
 Part = Literal["database", "blobs"]
 
 
@@ -21,16 +21,16 @@ class HealthDocument(TypedDict):
 
 @described
 class ReadyDocument(TypedDict):
-    """Whether what the server needs answers."""
+    """Whether the parts that the server needs answer."""
 
     status: Literal["ok", "unavailable"]
     failing: list[Part]
-    "What does not answer; empty where the status is `ok`."
+    "The parts that do not answer; empty if the status is `ok`."
 
 
 @described
 class ProgressDocument(TypedDict):
-    """How far a rendering is; ask again after a second."""
+    """The progress of a rendering; ask again after a second."""
 
     status: Literal["waiting", "rendering"]
     elapsed_s: float

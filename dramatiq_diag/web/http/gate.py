@@ -1,4 +1,4 @@
-"""What is looked at before anything of a request is parsed: how long its headers are, and which host it asks for."""
+"""Checks the length of the headers and the requested host before anything of a request is parsed."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from ...settings import Settings
 from .hosts import HostNames
 from .rfc9457 import PROBLEM_TYPE, problem_document
 
-#: All headers of a request together, in bytes: names and values. Browsers send 1 to 2 KiB.
+#: The most bytes of all headers together, names and values. Browsers send 1 to 2 KiB.
 MAX_HEADERS_BYTES = 16 * 1024
 
-#: The headers that WSGI has under names of their own.
+#: The headers without the prefix `HTTP_` in WSGI.
 _OTHER_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 Refusal = tuple[HTTPStatus, str]
 
 
 class Gate:
-    """Refuses requests by their headers, without parsing them and before the token is looked at.
+    """Refuses requests by their headers, before the token is checked.
 
     Parameters:
-      names: The names that the app answers under.
+      names: The host names under which the app answers.
     """
 
     def __init__(self, names: HostNames) -> None:
         self._names = names
 
     def refusal(self, environ: WSGIEnvironment) -> Refusal | None:
-        """Returns: The status and the reason why a request is refused, or None."""
+        """Returns: The status and the reason if a request is refused, otherwise None."""
         if _headers_bytes(environ) > MAX_HEADERS_BYTES:
-            detail = f"The headers of a request may have {MAX_HEADERS_BYTES} bytes in all."
+            detail = f"The headers of a request may have at most {MAX_HEADERS_BYTES} bytes together."
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
         if environ.get("HTTP_HOST", "") not in self._names:
             detail = (
-                "This server does not answer under this Host; ask for localhost, set "
-                f"{Settings.variable('public_url')} to the address it is reached by, or name the host in "
+                "This server does not answer under this Host. Use localhost, set "
+                f"{Settings.variable('public_url')} to its public address, or add the host to "
                 f"{Settings.variable('allowed_hosts')}."
             )
             return HTTPStatus.MISDIRECTED_REQUEST, detail

@@ -1,4 +1,4 @@
-"""The names that an app answers under; a foreign name that points at this machine gets nothing (DNS rebinding)."""
+"""Knows the host names of an app. A foreign name that points at this machine is refused (DNS rebinding)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class HostNames:
-    """Names that an app is known by, on any port, besides those of the loopback address.
+    """The host names of an app on any port. The names of the loopback address are always among them.
 
     Parameters:
-      names: The names; `*` stands for all.
-      addresses: Whether any IP address is one of them. No page of another site can have one as its name.
+      names: The other names; `*` stands for all.
+      addresses: Whether all IP addresses are among them. The page of another site cannot have one as its host.
     """
 
     def __init__(self, names: Iterable[str], *, addresses: bool = False) -> None:
@@ -28,7 +28,7 @@ class HostNames:
         self._addresses = addresses
 
     def __contains__(self, header: object) -> bool:
-        """Returns: Whether a Host header has one of the names."""
+        """Returns: True for a Host header with one of the names, otherwise False."""
         if ANY_HOST in self._names:
             return True
         match = _HOST.fullmatch(header) if isinstance(header, str) else None
@@ -38,15 +38,16 @@ class HostNames:
 
 
 def known_hosts(settings: Settings) -> HostNames:
-    """Returns: The names of an app whose server is not known."""
+    """Returns: The names of an app on an unknown server."""
     return HostNames(_configured(settings))
 
 
 def hosts_of_server(settings: Settings, host: str) -> HostNames:
     """Returns: The names of an app on a server that is bound to *host*.
 
-    One that others reach cannot know by which names they do. With a token it answers under any, unless names are set: a
-    page of another site does not have the token. Without one it answers under addresses and the machine's own name.
+    A server that other machines reach does not know its own names. With a token it answers under any name, unless names
+    are set: a page of another site does not have the token. Without a token it answers under IP addresses and the name
+    of the machine.
     """
     if is_loopback(host):
         return HostNames([host, *_configured(settings)])
@@ -56,7 +57,7 @@ def hosts_of_server(settings: Settings, host: str) -> HostNames:
 
 
 def is_loopback(host: str) -> bool:
-    """Returns: Whether only this machine reaches a server bound to *host*."""
+    """Returns: True if only this machine reaches a server bound to *host*, otherwise False."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -64,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bracketed(host: str) -> str:
-    """Returns: The host as it stands in a URL."""
+    """Returns: The host in the syntax of a URL."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 

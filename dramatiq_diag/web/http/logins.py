@@ -1,4 +1,4 @@
-"""Wrong API tokens: how many came from each address, and when the next one may be tried."""
+"""Counts wrong API tokens by address, and limits how fast they can be tried."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import threading
 import time
 from collections.abc import Callable
 
-#: Wrong tokens that an address may send at once, and the seconds in which it gets each of them back.
+#: The wrong tokens that an address may send at once, and the seconds after which each of them is forgiven.
 MAX_FAILURES = 20
 REFILL_S = 3.0
 
-#: Addresses that are remembered; beyond that the one that failed longest ago is forgotten.
+#: The most addresses in memory; beyond that, the one that failed longest ago is dropped.
 _MAX_ADDRESSES = 1000
 
-#: Seconds between two lines of the log.
+#: The least seconds between two lines in the log.
 _LOG_INTERVAL_S = 10.0
 
 
 class FailedLogins:
-    """Counts failures by address, in memory that is bounded and without a thread that waits.
+    """Counts failures by address, within bounded memory and without blocking a thread.
 
     Parameters:
       clock: Gives seconds that only grow.
 
     Note:
-      All that comes through one proxy has the address of the proxy.
+      All requests through one proxy have the address of the proxy.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # Address -> when all of its failures will be forgiven. The one that failed last stands last.
+        # Address -> the time when all of its failures are forgiven. The last one to fail stands last.
         self._forgiven_at_s: dict[str, float] = {}
         self._logged_at_s = -math.inf
         self._unlogged = 0
 
     def wait_s(self, address: str) -> int:
-        """Returns: Whole seconds after which this address may try again; 0 where it may do so now."""
+        """Returns: The whole seconds after which this address may try again; 0 if it may do so now."""
         with self._lock:
             over_s = self._forgiven_at_s.get(address, 0.0) - self._clock() - (MAX_FAILURES - 1) * REFILL_S
         return max(math.ceil(over_s), 0)
@@ -46,7 +46,7 @@ class FailedLogins:
         """Counts a failure.
 
         Returns:
-          None where it is too early for another line in the log; else how many failures had none since the last line.
+          None if it is too early for a line in the log; otherwise the number of failures without one since the last.
         """
         with self._lock:
             now_s = self._clock()

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from what stands beside the code that answers."""
+"""Makes the OpenAPI document from the descriptions of the responders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .documents import ProblemDocument, ProgressDocument
 from .queries import Query
 from .rfc9457 import PROBLEM_TYPE
 
-#: What an answer has besides a document: a file of any type, a redirection, or a problem.
+#: The answers that are not documents: a file of any type, a page or redirection, a problem, the progress of a report.
 FILE = "file"
 PAGE = "page"
 PROBLEM = ProblemDocument
@@ -30,23 +30,23 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What one method of one address takes and gives."""
+    """The description of one method of one address."""
 
     method: str
     path: str
     "With its parameters in braces."
     query: type[Query] | None = None
     body: type[BaseModel] | None = None
-    "What it takes as JSON."
+    "The JSON body of the request."
     answers: Mapping[int, Any] = field(default_factory=dict)
     "Status -> the type of the document, `FILE`, `PAGE`, or None for an empty body."
     open_to_all: bool = False
-    "Whether it asks for no token."
+    "Whether it works without a token."
     summary: str = ""
 
 
 def operation(method: str, path: str, **fields: Any) -> Callable[[_Function], _Function]:
-    """Describes the responder below it, of which the docstring is the summary; fields are those of `Operation`."""
+    """Describes a responder; its docstring becomes the summary. The fields are those of `Operation`."""
 
     def describe(function: _Function) -> _Function:
         summary = inspect.getdoc(function) or ""
@@ -61,7 +61,7 @@ class OpenApiResource:
     """The document of all resources of the app.
 
     Parameters:
-      resources: Those whose methods `operation` describes.
+      resources: The resources with methods that `operation` describes.
     """
 
     def __init__(self, resources: Iterable[object]) -> None:
@@ -101,7 +101,7 @@ class OpenApiResource:
         return spec.to_dict()
 
     def _add_schemas(self, spec: APISpec) -> dict[Any, Any]:
-        """Adds the documents to the components. Returns: Type -> what refers to it."""
+        """Adds the documents to the components. Returns: Type -> its reference."""
         types = {
             answer: TypeAdapter(answer)
             for described in self._operations
@@ -157,7 +157,7 @@ def _query_parameters(query: type[Query]) -> list[dict[str, Any]]:
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """Returns: The schema of a parameter without references, titles, and the null that an absent one has."""
+    """Returns: The schema of a parameter without references, titles, and the null of an absent parameter."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema if item != {"type": "null"}]
     if not isinstance(schema, dict):

@@ -1,12 +1,12 @@
-"""What may stand behind the question mark of a URL: read, judged and described in one place."""
+"""Defines the query parameters of each request: reads, checks and describes them."""
 
 from __future__ import annotations
 
 import enum
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from datetime import datetime
+from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 import falcon
@@ -14,67 +14,57 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ...statuses import RunStatus
 from ...store.runs import RunFilter, Sort
+from ...text import parse_moment
 
 #: Runs on a page of a list.
 DEFAULT_LIMIT = 50
 _MAX_LIMIT = 1000
-#: Far beyond any number of attempts, and well within what can be compared.
+#: Far beyond any number of attempts, and small enough for a column.
 _MAX_ATTEMPT = 10**18
 #: Beyond any duration in seconds, or size in MiB.
 _MAX_FIGURE = 1e12
 _MEBIBYTE = 1024**2
 
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,19}")
-_DECIMAL = re.compile(r"[0-9]{1,13}(\.[0-9]{1,9})?")
+_T = TypeVar("_T")
 
 
-def _whole_number(value: Any) -> int:
-    if not _WHOLE_NUMBER.fullmatch(value):
-        raise ValueError("it must be a whole number")
-    return int(value)
+def _reader(read: Callable[[str], _T], rule: str) -> BeforeValidator:
+    """Returns: A validator that reads a text; for a text that cannot be read, the rule becomes the error."""
+
+    def validate(value: Any) -> _T:
+        try:
+            return read(value)
+        except ValueError as error:
+            raise ValueError(rule) from error
+
+    return BeforeValidator(validate)
 
 
-def _decimal(value: Any) -> float:
-    if not _DECIMAL.fullmatch(value):
-        raise ValueError("it must be a number, such as 1.5")
-    return float(value)
+def _matching(pattern: str, read: Callable[[str], _T]) -> Callable[[str], _T]:
+    def checked(value: str) -> _T:
+        if not re.fullmatch(pattern, value):
+            raise ValueError
+        return read(value)
+
+    return checked
 
 
-def _moment(value: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError("it must be a date and time of ISO 8601, such as 2026-11-22T13:40; without zone in UTC") from (
-            error
-        )
+def _one_of(choices: type[enum.StrEnum]) -> BeforeValidator:
+    return _reader(choices, f"it must be one of {', '.join(choices)}")
 
 
-def _one_of(choices: type[enum.StrEnum]) -> Callable[[Any], enum.StrEnum]:
-    def read(value: Any) -> enum.StrEnum:
-        if value not in list(choices):
-            raise ValueError(f"it must be one of {', '.join(choices)}")
-        return choices(value)
+_WHOLE_NUMBER = _reader(_matching("[0-9]{1,19}", int), "it must be a whole number")
+_DECIMAL = _reader(_matching(r"[0-9]{1,13}(\.[0-9]{1,9})?", float), "it must be a number, such as 1.5")
+_MOMENT = _reader(
+    parse_moment,
+    "it must be a time of ISO 8601, such as 2026-11-22T13:40, without a zone in UTC; or an age, such as 2h",
+)
 
-    return read
-
-
-def _uuid(value: Any) -> UUID:
-    try:
-        return UUID(value)
-    except ValueError as error:
-        raise ValueError("it must be the `run_id` of a run") from error
-
-
-def _capture_id(value: Any) -> UUID:
-    try:
-        return UUID(value)
-    except ValueError as error:
-        raise ValueError("it must be the `capture_id` of a capture") from error
-
-
-_Figure = Annotated[float, Field(ge=0, le=_MAX_FIGURE), BeforeValidator(_decimal)]
-_Moment = Annotated[datetime, BeforeValidator(_moment), Field(json_schema_extra={"format": "iso8601"})]
+_Limit = Annotated[int, Field(ge=1, le=_MAX_LIMIT), _WHOLE_NUMBER]
+_Figure = Annotated[float, Field(ge=0, le=_MAX_FIGURE), _DECIMAL]
+_Moment = Annotated[datetime, _MOMENT, Field(json_schema_extra={"format": "iso8601"})]
+_RunId = Annotated[UUID, _reader(UUID, "it must be the `run_id` of a run")]
+_CaptureId = Annotated[UUID, _reader(UUID, "it must be the `capture_id` of a capture")]
 
 
 class Range(enum.StrEnum):
@@ -88,13 +78,13 @@ class Range(enum.StrEnum):
 
 
 class Query(BaseModel):
-    """The parameters of one kind of request; one that is empty counts as absent, as forms send those too."""
+    """The parameters of a request. Empty parameters count as absent, because forms send them too."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     @classmethod
     def read(cls, req: falcon.Request) -> Self:
-        """Returns: The parameters of a request. Raises: falcon.HTTPBadRequest for one that is not allowed."""
+        """Returns: The parameters of a request. Raises: falcon.HTTPBadRequest when one is not allowed."""
         given = {name: value for name in cls.model_fields if (value := req.get_param(name))}
         try:
             return cls.model_validate(given)
@@ -103,7 +93,7 @@ class Query(BaseModel):
 
 
 def in_words(error: ValidationError) -> str:
-    """Returns: What is wrong with the first of the values that are."""
+    """Returns: A sentence about the first wrong value."""
     first = error.errors()[0]
     name = first["loc"][0] if first["loc"] else "?"
     if first["type"] == "missing":
@@ -115,16 +105,16 @@ def in_words(error: ValidationError) -> str:
 class PageQuery(Query):
     """Which part of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), BeforeValidator(_whole_number)] = DEFAULT_LIMIT
+    limit: _Limit = DEFAULT_LIMIT
     "Runs on a page."
     cursor: str | None = None
-    "Where to go on: the `next` of the page before."
+    "The `next` of the previous page."
 
 
 class TaskQuery(PageQuery):
     """Which part of a task's runs."""
 
-    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), BeforeValidator(_whole_number)] = _MAX_LIMIT
+    limit: _Limit = _MAX_LIMIT
     "Runs on a page."
 
 
@@ -135,12 +125,12 @@ class RunsQuery(PageQuery):
     "The name of an actor."
     queue: str | None = None
     "The name of a queue."
-    status: Annotated[RunStatus | None, BeforeValidator(_one_of(RunStatus))] = None
-    "How the runs stand."
+    status: Annotated[RunStatus | None, _one_of(RunStatus)] = None
+    "The status of the runs."
     task_id: str | None = None
-    "A task's id, or how it begins."
+    "The id of a task, or its beginning."
     since: _Moment | None = None
-    "Only runs that started then or later; ISO 8601, in UTC where it has no zone."
+    "Only runs that started then or later; ISO 8601, without a zone in UTC, or an age such as `2h`."
     until: _Moment | None = None
     "Only runs that started before."
     min_duration_s: _Figure | None = None
@@ -149,14 +139,14 @@ class RunsQuery(PageQuery):
     "Only runs that took so many seconds or less."
     min_peak_rss_mib: _Figure | None = None
     "Only runs whose peak RSS was so many MiB or more."
-    capture: Annotated[UUID, BeforeValidator(_capture_id)] | None = None
-    "Only runs that this capture asked for: its `capture_id`."
-    sort: Annotated[Sort, BeforeValidator(_one_of(Sort))] = Sort.NEWEST
-    "What comes first: the newest, the slowest, or what took most memory."
+    capture: _CaptureId | None = None
+    "Only runs of the capture with this `capture_id`."
+    sort: Annotated[Sort, _one_of(Sort)] = Sort.NEWEST
+    "The order: newest, slowest, or most memory first."
 
     @property
     def wanted(self) -> RunFilter:
-        """The runs that are asked for."""
+        """The filter of the runs."""
         return RunFilter(
             actor_name=self.actor,
             queue_name=self.queue,
@@ -174,15 +164,15 @@ class RunsQuery(PageQuery):
 class ActorQuery(PageQuery):
     """Which part of an actor's runs."""
 
-    range: Annotated[Range | None, BeforeValidator(_one_of(Range))] = None
-    "How far back the chart of the page reaches; it says nothing of the runs in the list."
+    range: Annotated[Range | None, _one_of(Range)] = None
+    "How far back the chart of the page reaches; it does not filter the list."
 
 
 class ActorsQuery(Query):
     """Which runs of the actors count."""
 
     since: _Moment | None = None
-    "Only runs that started then or later; ISO 8601, in UTC where it has no zone."
+    "Only runs that started then or later; ISO 8601, without a zone in UTC, or an age such as `2h`."
 
 
 class CapturesQuery(Query):
@@ -190,32 +180,32 @@ class CapturesQuery(Query):
 
     actor: str | None = None
     "The name of an actor."
-    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), BeforeValidator(_whole_number)] = DEFAULT_LIMIT
-    "How many at most."
+    limit: _Limit = DEFAULT_LIMIT
+    "The most captures."
 
 
 class AttemptQuery(Query):
     """Which run of a task."""
 
-    attempt: Annotated[int, Field(ge=1, le=_MAX_ATTEMPT), BeforeValidator(_whole_number)] | None = None
-    "The attempt; without it the latest that has ended, or the running one if none has."
+    attempt: Annotated[int, Field(ge=1, le=_MAX_ATTEMPT), _WHOLE_NUMBER] | None = None
+    "The attempt; without it the latest ended one, or the running one if none has ended."
 
 
 class CompareQuery(Query):
     """Which two runs."""
 
-    a: Annotated[UUID, BeforeValidator(_uuid)]
-    "The `run_id` of the run that is compared with."
-    b: Annotated[UUID, BeforeValidator(_uuid)]
-    "The `run_id` of the run in question."
+    a: _RunId
+    "The `run_id` of the first run."
+    b: _RunId
+    "The `run_id` of the second run."
 
 
 class DownloadQuery(Query):
-    """What a signed URL says."""
+    """The parameters of a signed URL."""
 
     expires: str | None = None
-    "Until when the URL is valid, in seconds since the epoch; part of what is signed."
+    "The end of the URL's validity, in seconds since the epoch; the signature covers it."
     signature: str | None = None
     "The signature that `profile_artifacts` gave."
     format: str | None = None
-    "The form of the file, where it has several."
+    "The format of the file, if it has several."

@@ -1,4 +1,4 @@
-"""Parts of a file: which one a Range header asks for, and a file that is that part."""
+"""Reads Range headers, and opens parts of files."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ import os
 import re
 from typing import Any, BinaryIO
 
-# NOTE: RFC 9110, section 14.2, lets a server ignore what it cannot read and several ranges at once.
+# NOTE: RFC 9110, section 14.2, allows a server to ignore malformed headers and several ranges at once.
 _ONE_RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,40})-([0-9]{0,40})[ \t]*", re.IGNORECASE)
 
-#: Given at once; waitress asks for as much as a socket might take, and reads again what it did not, in bytes.
+#: The most bytes of one read; waitress asks for as many as a socket might take, and reads the rest again.
 _MAX_READ_BYTES = 1 << 18
 
 
 class UnsatisfiableRangeError(ValueError):
-    """The range begins behind the end."""
+    """The range begins behind the end of the file."""
 
 
 def parse_range(header: str | None, size_bytes: int) -> range | None:
     """Reads a Range header.
 
     Returns:
-      The offsets asked for, or None where the whole is to be sent: there is no header, it is malformed, or it names
-      several ranges.
+      The requested offsets; or None for the whole file, if there is no header, a malformed one, or several ranges.
 
     Raises:
-      UnsatisfiableRangeError: When nothing of the range exists.
+      UnsatisfiableRangeError: When the range is outside of the file.
     """
     match = _ONE_RANGE.fullmatch(header or "")
     if match is None:
@@ -49,14 +48,14 @@ def _from_first(first: int, last: int, size_bytes: int) -> range | None:
 
 
 class Slice(io.RawIOBase):
-    """A part of a file as a file of its own, which it closes.
+    """A part of a file as a file of its own. Closing it closes the whole file.
 
-    It can be sought in, so that waitress sends it from its main loop, and has no descriptor, since servers with
-    `sendfile` are known to begin at the file's start.
+    It is seekable, so that waitress sends it from its main loop. It has no descriptor, because servers with `sendfile`
+    would send the file from its beginning.
 
     Parameters:
       file: The whole file.
-      offsets: Which of its bytes.
+      offsets: The offsets of the part.
     """
 
     def __init__(self, file: BinaryIO, offsets: range) -> None:

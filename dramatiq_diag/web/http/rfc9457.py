@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457)."""
+"""Makes problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ PROBLEM_TYPE = "application/problem+json"
 
 _DETAILS = {
     HTTPStatus.NOT_FOUND: "There is nothing at this address.",
-    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not answer this method; `Allow` has those that it does.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not support this method; `Allow` lists those that it does.",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "The range begins behind the file's end; `Content-Range` has its size.",
 }
 
 
 def problem_detail(status: HTTPStatus) -> str | None:
-    """Returns: What can be said of a problem by its status alone."""
+    """Returns: The default detail of a status, if it has one."""
     return _DETAILS.get(status)
 
 
@@ -24,7 +24,7 @@ def problem_document(status: HTTPStatus, detail: str | None = None) -> bytes:
     """Returns: The JSON of a problem.
 
     Parameters:
-      detail: What happened and what to do; some statuses have a default.
+      detail: What happened, and the remedy; some statuses have a default.
     """
     document: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": int(status)}
     detail = detail or problem_detail(status)

@@ -1,4 +1,4 @@
-"""What a request's URL says: where the app is mounted, and which task is meant."""
+"""Reads the URLs of requests: the path where the app is mounted, and the requested task."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ARTIFACTS = "profile_artifacts"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPath:
-    """What follows `/tasks/` in a URL."""
+    """The part of a URL behind `/tasks/`."""
 
     task_id: str
     wants_artifacts: bool
-    "Whether `profile_artifacts` of the task is meant, and not the task itself."
+    "Whether `profile_artifacts/` follows the task."
 
 
 def base_url(req: falcon.Request) -> str:
@@ -30,13 +30,13 @@ def mount_path(req: falcon.Request) -> str:
 
 
 def task_path(req: falcon.Request, path: str) -> TaskPath:
-    """Reads which task is meant, when its id may have slashes.
+    """Reads the requested task, whose id may contain slashes.
 
-    A WSGI server hands the path over decoded, so `a%2Fb` and `a/b` are one. Where it gives the raw URI as well, as
-    waitress and gunicorn do, that one is exact; otherwise the last segment decides.
+    A WSGI server decodes the path, so `a%2Fb` and `a/b` are the same. waitress and gunicorn also give the raw URI,
+    which is exact; without it, the last segment decides.
 
     Parameters:
-      path: What follows `/tasks/`, decoded, without a slash at its end.
+      path: The decoded path behind `/tasks/`, without a slash at its end.
     """
     exact = _raw_task_path(req, path)
     if exact is not None:
@@ -54,7 +54,7 @@ def _raw_task_path(req: falcon.Request, path: str) -> TaskPath | None:
     tail = segments[mount_length + 1 :]
     if len(tail) > 1 and not tail[-1]:
         tail.pop()
-    if unquote("/".join(tail)).rstrip("/") != path.rstrip("/"):  # Something rewrote the path on its way.
+    if unquote("/".join(tail)).rstrip("/") != path.rstrip("/"):  # A proxy or middleware has rewritten the path.
         return None
     if len(tail) == 1:
         return TaskPath(task_id=unquote(tail[0]), wants_artifacts=False)
@@ -65,4 +65,4 @@ def _raw_task_path(req: falcon.Request, path: str) -> TaskPath | None:
 
 def _mount(req: falcon.Request) -> bytes:
     mount: str = req.env.get("SCRIPT_NAME", "")
-    return mount.encode("latin-1", "replace").rstrip(b"/")  # WSGI has the path's bytes as if they were Latin-1.
+    return mount.encode("latin-1", "replace").rstrip(b"/")  # WSGI decodes the bytes of a path as Latin-1.

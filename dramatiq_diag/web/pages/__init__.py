@@ -1,1 +1,1 @@
-"""What the HTML pages show."""
+"""Reads the rows for the HTML pages, and renders them."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
 import falcon
 from sqlalchemy.orm import Session
 
-from ...documents.runs import RunsDocument, runs_document
 from ...statuses import RunStatus
-from ...store.runs import RunFilter, Sort
+from ...store.attempts import Attempt
+from ...store.models import Artifact
+from ...store.runs import RunFilter, Sort, artifacts_of, list_runs
 from ..backend import Backend
 from ..http.queries import RunsQuery
-from .sparklines import HEIGHT, WIDTH, sparklines
+from .sparklines import sparklines
 
 #: The most runs shown as running now.
 _MAX_RUNNING = 20
 
-
-#: Parameter -> how a filter that is in use is called.
+#: Parameter -> its label as an active filter.
 _LABELS = {
     "actor": "Actor",
     "queue": "Queue",
@@ -31,42 +35,48 @@ _LABELS = {
 }
 
 
-def show_runs(
-    backend: Backend,
-    session: Session,
-    req: falcon.Request,
-    resp: falcon.Response,
-    query: RunsQuery,
-    document: RunsDocument,
-) -> None:
-    """Answers with the page: what is running now on top, then the runs that were asked for."""
-    running = []
+@dataclass(frozen=True, kw_only=True)
+class RunList:
+    """The rows that the page of a list of runs shows."""
+
+    running: Sequence[Attempt]
+    "The runs shown on top as running now."
+    runs: Sequence[Attempt]
+    next: str | None
+    artifacts: Mapping[UUID, Sequence[Artifact]]
+    "Run id -> the artifacts of each of *runs*."
+
+
+def read_run_list(session: Session, query: RunsQuery) -> RunList:
+    """Reads the rows for the page. Raises: ValueError for a cursor of another list or order."""
+    runs, following = list_runs(session, query.wanted, query.limit, query.cursor, query.sort)
+    running: list[Attempt] = []
     if query.cursor is None and query.status is None:
         now = RunFilter(
             actor_name=query.actor, queue_name=query.queue, status=RunStatus.RUNNING, capture_id=query.capture
         )
-        running = runs_document(session, now, _MAX_RUNNING, None)["runs"]
-    shown = [run for run in document["runs"] if run["status"] != RunStatus.RUNNING or not running]
-    backend.pages.show(
+        running, _ = list_runs(session, now, _MAX_RUNNING)
+    shown = [run for run in runs if run.status != RunStatus.RUNNING or not running]
+    artifacts = artifacts_of(session, [run.run_id for run in shown])
+    return RunList(running=running, runs=shown, next=following, artifacts=artifacts)
+
+
+def show_run_list(
+    backend: Backend, req: falcon.Request, resp: falcon.Response, query: RunsQuery, view: RunList
+) -> None:
+    """Answers with the page: the runs that are running now on top, then the requested runs."""
+    given = {name: req.get_param(name) or "" for name in type(query).model_fields}
+    backend.show(
         req,
         resp,
         "runs.html",
-        backend.mount(req),
         query=query,
-        given={name: req.get_param(name) or "" for name in type(query).model_fields},
-        chips=_chips(req),
+        given=given,
+        chips=[(name, f"{label}: {given[name]}") for name, label in _LABELS.items() if given[name]],
         statuses=list(RunStatus),
         sorts=list(Sort),
-        running=running,
-        runs=shown,
-        next=document["next"],
-        sparklines=sparklines(backend, session, [run["run_id"] for run in shown]),
-        sparkline_size=(WIDTH, HEIGHT),
+        running=view.running,
+        runs=view.runs,
+        next=view.next,
+        sparklines=sparklines(backend, view.artifacts),
     )
-
-
-def _chips(req: falcon.Request) -> list[dict[str, str]]:
-    """Returns: The filters in use: name of the parameter, and a text."""
-    return [
-        {"name": name, "text": f"{label}: {value}"} for name, label in _LABELS.items() if (value := req.get_param(name))
-    ]

@@ -1,17 +1,14 @@
-"""Memory curves the size of a word, for lists."""
+"""Small memory curves for lists of runs."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-
-from sqlalchemy.orm import Session
+from uuid import UUID
 
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...reports.memory import sparkline_points
 from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
-from ...store.runs import artifacts_of
 from ..backend import Backend
 
 #: The size of the drawing, in its own units.
@@ -19,24 +16,24 @@ WIDTH, HEIGHT = 120, 28
 _MARGIN = 2
 
 
-def sparklines(backend: Backend, session: Session, run_ids: Sequence[str]) -> Mapping[str, str]:
-    """Returns: Run id -> the points of an SVG polyline, for each run that has a memory curve now."""
-    found = artifacts_of(session, [uuid.UUID(run_id) for run_id in run_ids])
-    lines = {}
-    for run_id, artifacts in found.items():
-        points = next(filter(None, (_points(backend, artifact) for artifact in artifacts)), None)
-        if points:
-            lines[str(run_id)] = points
-    return lines
+def sparklines(backend: Backend, artifacts: Mapping[UUID, Sequence[Artifact]]) -> dict[UUID, str]:
+    """Returns: Run id -> the points of an SVG polyline, for each run whose memory curve can be read."""
+    points = {
+        run_id: _points(backend, artifact)
+        for run_id, of_run in artifacts.items()
+        for artifact in of_run
+        if artifact.name == "memory_profile"
+    }
+    return {run_id: line for run_id, line in points.items() if line}
 
 
 def _points(backend: Backend, artifact: Artifact) -> str | None:
-    if artifact.name != "memory_profile" or artifact.status not in DOWNLOADABLE_STATUSES or not artifact.blob_name:
+    if artifact.status not in DOWNLOADABLE_STATUSES or not artifact.blob_name:
         return None
     try:
         with backend.blobs.open(artifact.blob_name) as file:
             return polyline(sparkline_points(file, artifact.size_bytes or 0))
-    except (BlobMissingError, StoreUnavailableError):  # A cleanup was just there, or the blobs are away.
+    except (BlobMissingError, StoreUnavailableError):  # A cleanup has just removed it, or the blobs are out of reach.
         return None
 
 
@@ -46,9 +43,7 @@ def polyline(samples: Sequence[tuple[float, float]]) -> str | None:
         return None
     seconds, sizes = zip(*samples, strict=True)
     width = max(seconds) - min(seconds) or 1
-    height = max(sizes) - min(sizes)
-    if height < max(sizes) * 0.02:  # So that noise does not look like growth.
-        height = max(sizes) * 0.02 or 1
+    height = max(max(sizes) - min(sizes), max(sizes) * 0.02) or 1  # So that noise does not look like growth.
     return " ".join(
         f"{(second - min(seconds)) / width * WIDTH:.1f},"
         f"{HEIGHT - _MARGIN - (size - min(sizes)) / height * (HEIGHT - 2 * _MARGIN):.1f}"

@@ -1,1 +1,1 @@
-"""The resources of the HTTP API."""
+"""Answers requests: one class for each address."""

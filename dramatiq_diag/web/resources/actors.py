@@ -1,55 +1,41 @@
-"""Actors: how each has been doing."""
+"""Actors: their figures and their runs."""
 
 from __future__ import annotations
 
 import falcon
 
 from ...documents.actors import ActorHistoryDocument, ActorsDocument, actor_document, actors_document
-from ...documents.captures import captures_document, described_diagnostics
-from ...documents.runs import RunDocument, runs_document
-from ...store.actor_stats import summarize_actor
-from ...store.captures import allowed_names
+from ...documents.runs import runs_document
+from ...store.actor_stats import list_actors, summarize_actor
 from ...store.runs import RunFilter
-from ..backend import Backend
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
-from ..http.queries import ActorQuery, ActorsQuery, Range
-from ..pages.actor_chart import actor_chart
-from ..pages.sparklines import HEIGHT, WIDTH, sparklines
+from ..http.queries import ActorQuery, ActorsQuery
+from ..pages.actor import read_actor_view, show_actor
+from .base import Resource, known_cursor
 from .captures import form_subject
 
-#: The latest captures that an actor's page shows.
-_SHOWN_CAPTURES = 10
 
-
-class ActorListResource:
-    """All actors that something was collected for, and those that workers have."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+class ActorListResource(Resource):
+    """All actors that have stored runs, and those of the workers."""
 
     @operation("get", "/actors/", query=ActorsQuery, answers={200: ActorsDocument, 400: PROBLEM})
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the actors, by name.
 
-        Those that workers have are among them, also where no run of one is stored.
+        The actors of workers are among them, also those without a stored run.
         """
         query = ActorsQuery.read(req)
         with self._backend.session() as session:
-            document = actors_document(session, query.since)
-        if wants_html(req):
-            self._backend.pages.show(req, resp, "actors.html", self._backend.mount(req), actors=document["actors"])
-        else:
-            resp.media = document
-
-    on_head = on_get
+            if not wants_html(req):
+                resp.media = actors_document(session, query.since)
+                return
+            actors = list_actors(session, query.since)
+        self._backend.show(req, resp, "actors.html", actors=actors)
 
 
-class ActorResource:
+class ActorResource(Resource):
     """One actor and its runs."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
 
     @operation(
         "get", "/actors/{name}/", query=ActorQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}
@@ -57,42 +43,17 @@ class ActorResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Get an actor's figures and its runs, newest first."""
         query = ActorQuery.read(req)
-        with self._backend.session() as session:
-            summary = summarize_actor(session, name)
-            if summary is None:
+        with self._backend.session() as session, known_cursor():
+            actor = summarize_actor(session, name)
+            if actor is None:
                 raise falcon.HTTPNotFound(
                     description="Nothing was ever collected for an actor of this name, and no worker has it."
                 )
-            try:
+            if not wants_html(req):
                 page = runs_document(session, RunFilter(actor_name=name), query.limit, query.cursor)
-            except ValueError as error:
-                raise falcon.HTTPBadRequest(
-                    description="`cursor` is not one that this actor's runs gave as `next`."
-                ) from error
-            document: ActorHistoryDocument = {"actor": actor_document(summary), **page}
-            if wants_html(req):
-                self._backend.pages.show(
-                    req,
-                    resp,
-                    "actor.html",
-                    self._backend.mount(req),
-                    actor=document["actor"],
-                    runs=document["runs"],
-                    next=document["next"],
-                    chart=actor_chart(session, name, query.range, self._backend.mount(req)),
-                    ranges=list(Range),
-                    sparklines=sparklines(self._backend, session, [run["run_id"] for run in document["runs"]]),
-                    sparkline_size=(WIDTH, HEIGHT),
-                    captures=captures_document(session, actor_name=name, limit=_SHOWN_CAPTURES)["captures"],
-                    described_diagnostics=described_diagnostics,
-                    diagnostics=allowed_names(self._backend.store.settings),
-                    token=self._backend.signer.action_token(form_subject(name)),
-                )
-            else:
+                document: ActorHistoryDocument = {"actor": actor_document(actor), **page}
                 resp.media = document
-
-    on_head = on_get
-
-
-def _run_url(mount: str, run: RunDocument) -> str:
-    return f"{mount}{run['href']}?attempt={run['attempt']}"
+                return
+            view = read_actor_view(session, actor, query)
+        token = self._backend.signer.action_token(form_subject(actor.actor_name))
+        show_actor(self._backend, req, resp, view, token)

@@ -1,4 +1,4 @@
-"""Captures: for programs by method, for the actor's page by form."""
+"""Captures: as documents for programs, and as forms for the page of an actor."""
 
 from __future__ import annotations
 
@@ -20,19 +20,16 @@ from ...documents.fields import actor_href
 from ...policy.options import DiagnosticsRequest, OptionsError, parse_request, with_options
 from ...store import captures
 from ...store.captures import CaptureStanding
-from ..backend import Backend
 from ..http.bodies import CaptureBody, read_form, read_json
 from ..http.negotiation import wants_html
 from ..http.openapi import PAGE, PROBLEM, operation
 from ..http.queries import CapturesQuery
+from .base import Resource, first_value, id_in_path
 
 _FORM_ANSWERS = {303: PAGE, **dict.fromkeys((400, 403, 404, 409, 413, 415), PROBLEM)}
 
 
-class _Resource:
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
+class _CaptureResource(Resource):
     def _create(
         self,
         actor_name: str,
@@ -41,7 +38,7 @@ class _Resource:
         duration_s: float,
         unknown_actor: bool,
     ) -> CaptureStanding:
-        """Asks for a capture. Raises: falcon.HTTPError."""
+        """Creates a capture. Raises: falcon.HTTPError when it is not allowed."""
         try:
             return captures.create(
                 self._backend.store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor
@@ -53,14 +50,11 @@ class _Resource:
 
     def _find(self, capture_id: str) -> CaptureStanding:
         """Returns: The capture. Raises: falcon.HTTPNotFound."""
-        try:
-            key = uuid.UUID(capture_id)
-        except ValueError as error:
-            raise falcon.HTTPNotFound(description="There is no such capture.") from error
+        key = id_in_path(capture_id, "There is no such capture.")
         with self._backend.session() as session:
             standing = captures.find_capture(session, key)
         if standing is None:
-            raise falcon.HTTPNotFound(description="There is no such capture, or none any more.")
+            raise falcon.HTTPNotFound(description="There is no such capture, or it has been removed.")
         return standing
 
     def _end(self, capture_id: uuid.UUID) -> CaptureStanding:
@@ -70,8 +64,8 @@ class _Resource:
             raise falcon.HTTPNotFound(description="The capture has just been removed.") from error
 
 
-class CaptureListResource(_Resource):
-    """All captures, and where new ones are asked for."""
+class CaptureListResource(_CaptureResource):
+    """All captures; new ones are created here."""
 
     @operation("get", "/captures/", query=CapturesQuery, answers={200: CapturesDocument, 400: PROBLEM})
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -80,18 +74,9 @@ class CaptureListResource(_Resource):
         with self._backend.session() as session:
             document = captures_document(session, actor_name=query.actor, limit=query.limit)
         if wants_html(req):
-            self._backend.pages.show(
-                req,
-                resp,
-                "all_captures.html",
-                self._backend.mount(req),
-                captures=document["captures"],
-                described_diagnostics=described_diagnostics,
-            )
+            self._backend.show(req, resp, "all_captures.html", **document, described_diagnostics=described_diagnostics)
         else:
             resp.media = document
-
-    on_head = on_get
 
     @operation(
         "post",
@@ -102,24 +87,24 @@ class CaptureListResource(_Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Ask for the next runs of an actor.
 
-        Workers learn of it within 5 seconds. The diagnostics are of those that TASK_DIAGNOSTICS and
-        TASK_DIAGNOSTICS_ON_REQUEST have. The actor is one that a worker has or of which a run is stored; with
-        `unknown_actor` any other is fine, and noted.
+        Workers learn of it within 5 seconds. The diagnostics must be named in TASK_DIAGNOSTICS or
+        TASK_DIAGNOSTICS_ON_REQUEST. A worker must have the actor, or a run of it must be stored; with `unknown_actor`
+        any other name is allowed, and the answer has a note.
         """
         body = read_json(req, CaptureBody)
         try:
             diagnostics = parse_request(body.diagnostics)
         except ValueError as error:
             raise falcon.HTTPBadRequest(description=f"`diagnostics` is {error}.") from error
-        made = self._create(body.actor_name, diagnostics, body.runs, body.for_s, body.unknown_actor)
+        created = self._create(body.actor_name, diagnostics, body.runs, body.for_s, body.unknown_actor)
         with self._backend.session() as session:
-            document = new_capture_document(session, made)
+            document = new_capture_document(session, created)
         resp.media = document
         resp.status = falcon.HTTP_201
         resp.location = f"{self._backend.base_url(req)}{document['href']}"
 
 
-class CaptureResource(_Resource):
+class CaptureResource(_CaptureResource):
     """One capture."""
 
     @operation("get", "/captures/{capture_id}/", answers={200: CaptureDocument, 404: PROBLEM})
@@ -127,65 +112,54 @@ class CaptureResource(_Resource):
         """Get a capture."""
         resp.media = capture_document(self._find(capture_id))
 
-    on_head = on_get
-
     @operation("delete", "/captures/{capture_id}/", answers={200: CaptureDocument, 403: PROBLEM, 404: PROBLEM})
     def on_delete(self, req: falcon.Request, resp: falcon.Response, capture_id: str) -> None:
         """End a capture now.
 
-        Its runs stay, and so does what is known of it; one that has ended stays as it is.
+        Its runs and its record stay. A capture that has ended already does not change.
         """
         resp.media = capture_document(self._end(self._find(capture_id).capture.capture_id))
 
 
-class CaptureFormResource(_Resource):
-    """What the forms of an actor's page send."""
+class CaptureFormResource(_CaptureResource):
+    """The forms of an actor's page."""
 
     @operation("post", "/captures/forms/{action}", answers=_FORM_ANSWERS)
     def on_post(self, req: falcon.Request, resp: falcon.Response, action: str) -> None:
-        """Do what a form of an actor's page says; for pages, which bring the token of their form."""
+        """Start or end a capture from a form; for pages, which send the token of their form."""
         if action not in ("start", "end"):
-            raise falcon.HTTPNotFound(description="There are start, end.")
+            raise falcon.HTTPNotFound(description="Unknown action; use `start` or `end`.")
         form = read_form(req)
-        actor_name = _first(form, "actor_name")
-        refusal = self._backend.signer.action_refusal(form_subject(actor_name), _first(form, "token"))
-        if refusal is not None:
-            raise falcon.HTTPForbidden(description=refusal)
+        actor_name = first_value(form, "actor_name")
+        self._check_form(form, form_subject(actor_name))
         if action == "start":
             diagnostics = _diagnostics(form)
             run_limit, minutes = _number(form, "runs"), _number(form, "minutes")
-            # The page, whose token this is, is there of known actors alone; theirs may be gone by now.
+            # Only known actors have the page with this token; but the actor's runs may be gone by now.
             self._create(actor_name, diagnostics, run_limit, minutes * 60.0, unknown_actor=True)
         else:
-            self._end_of(actor_name, _first(form, "capture_id"))
+            capture = self._find(first_value(form, "capture_id")).capture
+            if capture.actor_name != actor_name:
+                raise falcon.HTTPNotFound(description="There is no such capture of this actor.")
+            self._end(capture.capture_id)
         raise falcon.HTTPSeeOther(f"{self._backend.mount(req)}{actor_href(actor_name)}")
-
-    def _end_of(self, actor_name: str, capture_id: str) -> None:
-        capture = self._find(capture_id).capture
-        if capture.actor_name != actor_name:
-            raise falcon.HTTPNotFound(description="There is no such capture of this actor.")
-        self._end(capture.capture_id)
 
 
 def form_subject(actor_name: str) -> str:
-    """Returns: What the token of the forms of an actor's page is for."""
+    """Returns: The subject that the token of the forms of an actor's page is signed for."""
     return f"captures of {actor_href(actor_name)}"
 
 
 def _diagnostics(form: Mapping[str, list[str]]) -> DiagnosticsRequest:
-    texts = [text for text in _first(form, "options").split(",") if text.strip()]
+    texts = [text for text in first_value(form, "options").split(",") if text.strip()]
     try:
         return with_options(form.get("diagnostics", ()), texts)
     except OptionsError as error:
         raise falcon.HTTPBadRequest(description=str(error)) from error
 
 
-def _first(form: Mapping[str, list[str]], name: str) -> str:
-    return form.get(name, [""])[0]
-
-
 def _number(form: Mapping[str, list[str]], name: str) -> int:
-    text = _first(form, name)
+    text = first_value(form, name)
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise falcon.HTTPBadRequest(description=f"`{name}` is {text!r:.80}; it must be a whole number.")
     return int(text)

@@ -1,26 +1,26 @@
-"""The file of an artifact, to whoever has a signed URL of it."""
+"""Downloads of artifacts by signed URLs."""
 
 from __future__ import annotations
 
 import falcon
 
 from ...reports.cache import format_of
-from ...reports.errors import UnknownFormatError
-from ...reports.queue import RenderingInProgress
+from ...reports.errors import RenderingInProgress, UnknownFormatError
 from ..backend import Backend
 from ..http.openapi import FILE, PROBLEM, operation
 from ..http.queries import DownloadQuery
-from .files import ArtifactFiles, refuse_removed
+from .base import Resource
+from .files import ArtifactFiles
 
-#: Seconds that a download waits for the form it gives; the rendering of a longer one goes on meanwhile.
+#: How long a download waits for its format to be rendered, in seconds. A longer rendering continues meanwhile.
 _WAIT_S = 20.0
 
 
-class DownloadResource:
-    """One artifact's file, whole or in part; the signature is judged before anything else."""
+class DownloadResource(Resource):
+    """The file of one artifact. The signature is checked before anything else."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._files = ArtifactFiles(backend)
 
     @operation(
@@ -36,17 +36,10 @@ class DownloadResource:
         )
         if refusal is not None:
             raise falcon.HTTPForbidden(description=refusal)
-        artifact = self._files.find(artifact_id)
-        if artifact is None or artifact.filename != filename:
-            raise falcon.HTTPNotFound(description="There is no such artifact.")
-        refuse_removed(artifact)
+        artifact = self._files.find(artifact_id, filename)
         try:
-            form = format_of(artifact, req.get_param("format"))
+            self._files.answer(req, resp, artifact, format_of(artifact, req.get_param("format")), wait_s=_WAIT_S)
         except UnknownFormatError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
-        try:
-            self._files.answer(req, resp, artifact, form, wait_s=_WAIT_S)
         except RenderingInProgress as progress:
             raise falcon.HTTPServiceUnavailable(description=str(progress), retry_after=10) from progress
-
-    on_head = on_get

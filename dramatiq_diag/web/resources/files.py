@@ -1,12 +1,11 @@
-"""Artifacts as files in an answer: found, described by headers, sent whole or in part."""
+"""Answers with the file of an artifact: headers, conditions, and the whole file or a part."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -14,66 +13,71 @@ import falcon
 from dramatiq.logging import get_logger
 
 from ...errors import BlobMissingError
-from ...reports.formats import Form
+from ...reports.formats import Format
 from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.models import Artifact
 from ...store.runs import find_artifact
 from ..backend import Backend
 from ..http.ranges import Slice, UnsatisfiableRangeError, parse_range
+from .base import id_in_path
 
-#: A report is a page of its own: its scripts run, in an origin of their own, and reach nothing.
+#: A report is a page with scripts of its own; they run in an origin of their own, and can reach nothing.
 _HTML_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 _OTHER_POLICY = "sandbox; default-src 'none'; frame-ancestors 'self'"
-#: What a browser may show; it is told to save anything else.
+#: The media types that a browser shows; it saves all others.
 _SHOWN = ("text/html", "text/plain", "image/png")
+_UNKNOWN = "There is no such artifact."
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 
 
 class ArtifactFiles:
-    """Finds artifacts, and answers with their files.
-
-    Parameters:
-      backend: Where they are.
-    """
+    """Finds artifacts, and answers with their files."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._logger = get_logger(__name__, type(self))
 
-    def find(self, artifact_id: str) -> Artifact | None:
-        """Returns: The artifact, or None for an id that is none's."""
-        try:
-            key = uuid.UUID(artifact_id)
-        except ValueError:
-            return None
+    def find(self, artifact_id: str, filename: str | None = None) -> Artifact:
+        """Returns: The artifact that can be downloaded under this id and name.
+
+        Raises:
+          falcon.HTTPNotFound: When there is no such artifact.
+          falcon.HTTPGone: When it has no file.
+        """
+        key = id_in_path(artifact_id, _UNKNOWN)
         with self._backend.session() as session:
-            return find_artifact(session, key)
+            artifact = find_artifact(session, key)
+        if artifact is None or filename not in (None, artifact.filename):
+            raise falcon.HTTPNotFound(description=_UNKNOWN)
+        _refuse_removed(artifact)
+        return artifact
 
     def answer(
-        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, *, wait_s: float
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format, *, wait_s: float
     ) -> None:
-        """Answers with a form of an artifact, rendered first where it has to be.
+        """Answers with a format of an artifact, which may have to be rendered first.
 
         Raises:
           RenderingInProgress: When it is not rendered after *wait_s* seconds.
           falcon.HTTPGone: When there is no file.
         """
         with ExitStack() as opened:
-            file = opened.enter_context(self.open(artifact, form, wait_s))
-            offsets = self._describe(req, resp, artifact, form, file)
+            file = opened.enter_context(self.open(artifact, wanted, wait_s))
+            offsets = self._describe(req, resp, artifact, wanted, file)
             if offsets is not None:
                 resp.stream = Slice(file, offsets)
                 opened.pop_all()
 
-    def open(self, artifact: Artifact, form: Form, wait_s: float) -> BinaryIO:
-        """Opens a form of an artifact. Raises as `answer` does."""
+    def open(self, artifact: Artifact, wanted: Format, wait_s: float) -> BinaryIO:
+        """Opens a format of an artifact. Raises as `answer` does."""
         try:
-            return self._backend.renderings.open(artifact, form, wait_s)
+            return self._backend.renderings.open(artifact, wanted, wait_s)
         except BlobMissingError as error:
-            refuse_removed(self.find(str(artifact.artifact_id)) or artifact)  # A cleanup may just have been there.
+            with suppress(falcon.HTTPNotFound):  # A cleanup may just have removed the file, or even the row.
+                self.find(str(artifact.artifact_id))
             self._logger.warning(
                 "The file of artifact %s (%r) is gone and its row is live; see `dramatiq-diag check`.",
                 artifact.artifact_id,
@@ -82,19 +86,19 @@ class ArtifactFiles:
             raise falcon.HTTPGone(description="The file of this artifact is gone.") from error
 
     def _describe(
-        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, form: Form, file: BinaryIO
+        self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format, file: BinaryIO
     ) -> range | None:
-        """Sets status and headers. Returns: The offsets to send, or None when nothing is sent but headers."""
+        """Sets status and headers. Returns: The offsets to send, or None when only headers are sent."""
         size_bytes = file.seek(0, os.SEEK_END)
-        etag = f'"{self._digest(artifact, form, file, size_bytes)}"'
+        etag = f'"{self._digest(artifact, wanted, file, size_bytes)}"'
         offsets = _offsets(req, etag, size_bytes)
         resp.set_header("ETag", etag)
-        resp.set_header("Cache-Control", "private, no-cache")  # Asked for anew each time: it may have been removed.
+        resp.set_header("Cache-Control", "private, no-cache")  # It may have been removed when it is asked for again.
         if _has_already(req, etag):
             resp.status = falcon.HTTP_304
             return None
-        resp.content_type, shown, policy = _presentation(form.media_type)
-        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", form.filename))
+        resp.content_type, shown, policy = _presentation(wanted.media_type)
+        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", wanted.filename))
         resp.set_header("Content-Security-Policy", policy)
         resp.set_header("Accept-Ranges", "bytes")
         if offsets is not None:
@@ -104,8 +108,8 @@ class ArtifactFiles:
         resp.content_length = len(offsets)
         return None if req.method == "HEAD" else offsets
 
-    def _digest(self, artifact: Artifact, form: Form, file: BinaryIO, size_bytes: int) -> str:
-        if form.render is not None or artifact.sha256 is None:
+    def _digest(self, artifact: Artifact, wanted: Format, file: BinaryIO, size_bytes: int) -> str:
+        if wanted.render is not None or artifact.sha256 is None:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         if size_bytes != artifact.size_bytes:
@@ -120,14 +124,14 @@ class ArtifactFiles:
         return artifact.sha256
 
 
-def refuse_removed(artifact: Artifact) -> None:
+def _refuse_removed(artifact: Artifact) -> None:
     """Raises: falcon.HTTPGone for an artifact without a file."""
     if artifact.status not in DOWNLOADABLE_STATUSES:
         raise falcon.HTTPGone(description=artifact.reason or f"This artifact is {artifact.status}.")
 
 
 def _offsets(req: falcon.Request, etag: str, size_bytes: int) -> range | None:
-    """Returns: The part that is asked for, or None for the whole. Raises: falcon.HTTPRangeNotSatisfiable."""
+    """Returns: The requested part, or None for the whole file. Raises: falcon.HTTPRangeNotSatisfiable."""
     if req.method != "GET" or _has_already(req, etag) or req.if_range not in (None, etag):
         return None
     try:
@@ -142,7 +146,7 @@ def _has_already(req: falcon.Request, etag: str) -> bool:
 
 
 def _presentation(media_type: str) -> tuple[str, bool, str]:
-    """Returns: The Content-Type, whether a browser shows it, and the policy it is shown under."""
+    """Returns: The Content-Type, whether a browser shows it, and its Content-Security-Policy."""
     if not _MEDIA_TYPE.fullmatch(media_type):
         media_type = "application/octet-stream"
     media_type = media_type.lower()
@@ -151,7 +155,7 @@ def _presentation(media_type: str) -> tuple[str, bool, str]:
 
 
 def _disposition(kind: str, filename: str) -> str:
-    """Returns: The header's value, by RFC 6266: a name that is safe to quote, and the exact one where it differs."""
+    """Returns: The header's value by RFC 6266: a name that is safe to quote, and the exact one if it differs."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", filename)
     value = f'{kind}; filename="{plain}"'
     return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

@@ -1,4 +1,4 @@
-"""Whether the server answers, and whether what it needs does."""
+"""Tells whether the server, its database and its blobs answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ...errors import DiagnosticsError
 from ..backend import Backend
 from ..http.documents import HealthDocument, Part, ReadyDocument
 from ..http.openapi import operation
+from .base import Resource
 
 
-class HealthResource:
-    """Asks nothing of the store."""
+class HealthResource(Resource):
+    """The server itself, without its store."""
 
     @operation("get", "/healthz", answers={200: HealthDocument}, open_to_all=True)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -24,14 +25,12 @@ class HealthResource:
         document: HealthDocument = {"status": "ok"}
         resp.media = document
 
-    on_head = on_get
 
-
-class ReadyResource:
-    """Asks the store. The answer has names alone, as it asks for no token; the log has the reasons."""
+class ReadyResource(Resource):
+    """The store. The answer is public, so it has only names; the log has the reasons."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._logger = get_logger(__name__, type(self))
 
     @operation("get", "/readyz", answers={200: ReadyDocument, 503: ReadyDocument}, open_to_all=True)
@@ -46,8 +45,6 @@ class ReadyResource:
         resp.media = document
         if failing:
             resp.status = HTTPStatus.SERVICE_UNAVAILABLE
-
-    on_head = on_get
 
     def _answers(self, name: str, ask: Callable[[], object]) -> bool:
         try:

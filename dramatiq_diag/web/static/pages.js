@@ -1,4 +1,4 @@
-// Charts, what refreshes itself, and which view is shown; the pages work without, but for the charts.
+// Charts, relative times, sections that refresh themselves, and the choice of a view. Without it, pages have no charts.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -40,7 +40,7 @@ async function showChart(element) {
   try {
     const spec = element.dataset.chartUrl ? await fetchSpec(element) : readJson(element.dataset.chart);
     if (element.dataset.bands) spec.datasets.bands = readJson(element.dataset.bands);
-    for (const half of spec.vconcat ?? []) half.width = element.clientWidth - 90;  // Stacked charts fit no container.
+    for (const part of spec.vconcat ?? []) part.width = element.clientWidth - 90;  // Vega-Lite does not fit stacked charts.
     const embed = () => vegaEmbed(element, spec, {
       ast: true, actions: false, defaultStyle: false, renderer: "svg", config: theme(element.clientWidth),
       tooltip: {disableDefaultStyle: true},
@@ -54,6 +54,25 @@ async function showChart(element) {
   }
 }
 
+const exactTime = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "long"});
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+function relativeTime(moment) {
+  const seconds = (Date.now() - moment) / 1000;
+  const [unit, length] = UNITS.find(([unit, length]) => unit === "s" || Math.abs(seconds) >= 2 * length);
+  const text = `${Math.round(Math.abs(seconds) / length)} ${unit}`;
+  return seconds < 0 ? `in ${text}` : `${text} ago`;
+}
+
+// The server writes the exact time in UTC. Here it becomes a relative one, with the exact local time on hover.
+function showTimes(root) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const moment = new Date(element.dateTime);
+    element.textContent = relativeTime(moment);
+    element.title = exactTime.format(moment);
+  }
+}
+
 async function refresh() {
   if (document.hidden || document.querySelector("[data-live] :focus")) return;
   const response = await fetch(location.href, {headers: {Accept: "text/html"}});
@@ -63,9 +82,10 @@ async function refresh() {
     const fresh = page.getElementById(section.id);
     if (fresh === null) continue;
     if (section.id === "run" && !("live" in fresh.dataset)) {
-      location.reload();  // The run has ended, and there is more to show than was there.
+      location.reload();  // The run has ended, and its artifacts can be shown.
       return;
     }
+    showTimes(fresh);
     if (fresh.innerHTML !== section.innerHTML) section.replaceWith(document.importNode(fresh, true));
   }
 }
@@ -79,6 +99,8 @@ function followViews(nav) {
   });
 }
 
+showTimes(document);
+setInterval(() => showTimes(document), 15000);
 document.querySelectorAll(".chart").forEach(showChart);
 document.querySelectorAll("[data-views]").forEach(followViews);
 if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), 2000);
