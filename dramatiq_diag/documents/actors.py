@@ -1,4 +1,4 @@
-"""Actors as the JSON documents that HTTP gives."""
+"""Makes the JSON documents of actors, for HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .runs import RunDocument
 
 @described
 class ActorDocument(TypedDict):
-    """An actor's figures; of one that workers have and that nothing was collected for yet there are no runs."""
+    """The figures of an actor. An actor that workers have may have no runs yet."""
 
     actor_name: str
     run_count: int
@@ -48,12 +48,7 @@ class ActorHistoryDocument(TypedDict):
 
 
 def actors_document(session: Session, since: datetime | None = None) -> ActorsDocument:
-    """Returns: The actors that something was collected for and those that workers have, by name.
-
-    Parameters:
-      session: The transaction.
-      since: Only runs that started then or later count.
-    """
+    """Returns: The actors of which a run is stored and those that workers have; see `list_actors`."""
     return {"actors": [actor_document(summary) for summary in list_actors(session, since)]}
 
 

@@ -1,4 +1,4 @@
-"""Captures as the JSON documents that HTTP and the command line give."""
+"""Makes the JSON documents of captures, for HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NewCaptureDocument(CaptureDocument):
     """A capture that has just been made."""
 
     note: str | None
-    "What may be wrong with it."
+    "A possible mistake in the request."
 
 
 @described

@@ -1,4 +1,4 @@
-"""The fields that documents share: moments, ids and paths, and how a document is made from a row."""
+"""Makes documents from rows, and defines the fields that they share: moments, ids and paths."""
 
 from __future__ import annotations
 
@@ -35,13 +35,7 @@ described = with_config(ConfigDict(use_attribute_docstrings=True))
 
 
 def document_of(kind: type[_T], row: object, **fields: object) -> _T:
-    """Makes a document from a row.
-
-    Parameters:
-      kind: The type of the document. Its fields are named after the attributes of the row.
-      row: The row.
-      fields: The fields that the row does not have, or that are not the row's attribute.
-    """
+    """Makes a document from the attributes of a row that the document's fields are named after, and from *fields*."""
     values = {name: getattr(row, name) for name in kind.__annotations__ if name not in fields}
     document: _T = _adapter(kind).validate_python(values | fields)  # type: ignore[arg-type] # A class is hashable.
     return document

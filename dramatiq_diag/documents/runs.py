@@ -1,4 +1,4 @@
-"""Runs and artifacts as the JSON documents that HTTP and the command line give."""
+"""Makes the JSON documents of runs and artifacts, for HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ class ArtifactsDocument(TypedDict):
 
 def run_document(run: Attempt) -> RunDocument:
     """Returns: RUN, as docs/http.md describes it."""
-    exception = run.exception_type and {"type": run.exception_type, "message": run.exception_message or ""}
+    exception: ExceptionDocument | None = None
+    if run.exception_type is not None:
+        exception = {"type": run.exception_type, "message": run.exception_message or ""}
     return document_of(
         RunDocument, run, exception=exception, pinned=run.pinned_at is not None, href=task_href(run.task_id)
     )
@@ -141,10 +143,7 @@ def runs_document(
 
 
 def task_document(session: Session, task_id: str, limit: int, cursor: str | None = None) -> TaskDocument | None:
-    """Reads a page of a task's runs, first attempt first.
-
-    Returns:
-      The page, or None for a task that nothing was collected for.
+    """Returns: A page of a task's runs, first attempt first; None for a task that nothing was collected for.
 
     Raises:
       ValueError: When the cursor is not one of ours.

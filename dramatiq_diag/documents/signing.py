@@ -1,4 +1,4 @@
-"""Download URLs that expire and cannot be made up."""
+"""Signs download URLs, and forms of pages: they expire, and cannot be forged."""
 
 from __future__ import annotations
 
@@ -37,39 +37,43 @@ class Signer:
 
     def url_path(self, artifact_id: str, filename: str) -> str:
         """Returns: The path and query of a download that is valid for the URL TTL from now."""
-        expires = str(int(time.time() + self._ttl_s))
+        expires = self._expires()
         query = urlencode({"expires": expires, "signature": self._sign("artifact", artifact_id, filename, expires)})
         return f"/artifacts/{quote(artifact_id, safe='')}/{quote(filename, safe='')}?{query}"
 
-    def refusal(self, artifact_id: str, filename: str, expires: str | None, signature: str | None) -> str | None:
-        """Returns: Why a download is refused, or None when its signature is good and has not expired."""
+    def reason_against(self, artifact_id: str, filename: str, expires: str | None, signature: str | None) -> str | None:
+        """Returns: The reason why a download is refused, or None when its signature is good and has not expired."""
         if expires is None or signature is None:
             return "A download needs the `expires` and `signature` that `profile_artifacts` gave."
-        expected = self._sign("artifact", artifact_id, filename, expires)
-        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
+        if not self._is_signed(signature, "artifact", artifact_id, filename, expires):
             return "The signature of this URL is not valid."
-        if int(expires) < time.time():
-            return "This URL has expired; ask `profile_artifacts` for a new one."
-        return None
+        return "This URL has expired; ask `profile_artifacts` for a new one." if _has_passed(expires) else None
 
-    def action_token(self, run_id: str) -> str:
-        """Returns: What a form about a run has to bring, so that no other site's form can stand in for it."""
-        expires = str(int(time.time() + self._ttl_s))
-        return f"{expires}.{self._sign('action', run_id, expires)}"
+    def action_token(self, subject: str) -> str:
+        """Returns: The token of a form about a run or an actor, so that no form of another site is accepted."""
+        expires = self._expires()
+        return f"{expires}.{self._sign('action', subject, expires)}"
 
-    def action_refusal(self, run_id: str, token: str) -> str | None:
-        """Returns: Why a form about a run is refused, or None."""
+    def reason_against_action(self, subject: str, token: str) -> str | None:
+        """Returns: The reason why a form is refused, or None."""
         expires, _, signature = token.partition(".")
-        expected = self._sign("action", run_id, expires)
-        if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
+        if not self._is_signed(signature, "action", subject, expires):
             return "The form is not one that a page of this server showed."
-        if int(expires) < time.time():
-            return "The page was open for too long; load it again."
-        return None
+        return "The page was open for too long; load it again." if _has_passed(expires) else None
+
+    def _expires(self) -> str:
+        return str(int(time.time() + self._ttl_s))
 
     def _sign(self, *parts: str) -> str:
         message = "\0".join(parts).encode("utf-8", "surrogatepass")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+
+    def _is_signed(self, signature: str, *parts: str) -> bool:
+        return hmac.compare_digest(self._sign(*parts).encode(), signature.encode("utf-8", "surrogatepass"))
+
+
+def _has_passed(expires: str) -> bool:
+    return int(expires) < time.time()
 
 
 def _kept_key(data_dir: Path) -> bytes:

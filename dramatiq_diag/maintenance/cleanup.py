@@ -46,7 +46,7 @@ _ACTORS_KEPT_S = 86400.0
 
 @dataclass(kw_only=True)
 class Counts:
-    """What a cleanup did, or with a dry run would do."""
+    """The counts of a cleanup; of a dry run, the counts that a cleanup would have."""
 
     expired_artifacts: int = 0
     removed_blobs: int = 0
@@ -56,7 +56,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """All things done so far, for showing progress."""
+        """The sum of all steps so far, for showing progress."""
         return self.expired_artifacts + self.removed_blobs + self.removed_runs + self.removed_spool_entries
 
 
@@ -131,7 +131,7 @@ class Cleanup:
     def _expire_batch(self, artifact_ids: Sequence[uuid.UUID], reason: str) -> None:
         expire = (
             update(Artifact)
-            # The conditions are asked again: a run may just have been pinned.
+            # With the conditions once more: a run may just have been pinned.
             .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*self._due()))
             .values(status=ArtifactStatus.EXPIRED, reason=reason)
             .returning(Artifact.blob_name)
@@ -250,5 +250,5 @@ class Cleanup:
 
 
 def _let_others_write(started_s: float, committed_s: float) -> None:
-    """Waits until other writers have had the database for as long as the batch had it, and for one look at least."""
+    """Waits for as long as the batch had the database, and for one look of other writers at least."""
     time.sleep(max(0.0, committed_s + max(committed_s - started_s, _LOOK_INTERVAL_S) - time.perf_counter()))

@@ -1,10 +1,10 @@
-"""Rows against blobs, both ways: a feature, and the oracle of the tests."""
+"""Compares rows with blobs, both ways. The tests use it as their oracle as well."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import select, update
@@ -17,22 +17,22 @@ from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store
 from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned
 
-#: A blob is put a moment before its row: one that has none and is younger than this is looked for again, in seconds,
+#: A blob is put a moment before its row. If one without a row is younger than the first, all are looked up again after
+#: the second, in seconds.
 _YOUNG_S = 60.0
-#: after this long.
 _GRACE_S = 1.0
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """What does not fit."""
+    """Rows and blobs that do not fit."""
 
     missing_blobs: list[str] = field(default_factory=list)
     "Artifact ids whose row says stored while the file is gone."
     damaged_blobs: list[str] = field(default_factory=list)
     "Artifact ids whose file has another size or SHA-256 than its row."
     unknown_blobs: list[str] = field(default_factory=list)
-    "Names of files in the blob root that no row speaks for."
+    "Names of files in the blob root that no row has."
 
     def __bool__(self) -> bool:
         return bool(self.missing_blobs or self.damaged_blobs or self.unknown_blobs)
@@ -45,13 +45,13 @@ def check(
 
     Parameters:
       store: The store.
-      fix: Whether to mend: a row without its whole blob becomes `failed`, a blob without a row is removed.
+      fix: Whether to repair: a row without its whole blob becomes `failed`, a blob without a row is removed.
       blobs_lost: Whether an empty blob root is this store's though the database knows of blobs; otherwise it is taken
         for one whose disk is not mounted.
       on_blob: Called with the number of artifacts read so far.
 
     Returns:
-      What was found, mended or not.
+      The findings, repaired or not.
 
     Raises:
       StoreMismatchError: When blob root and database are not of one store; nothing was changed.
@@ -112,7 +112,7 @@ def _is_live(store: Store, artifact_id: uuid.UUID) -> bool:
 
 
 def _give_up(store: Store, artifact: Artifact) -> None:
-    """Makes the row `failed`, unless it was published again meanwhile; nothing can be while this looks once more."""
+    """Makes the row `failed`, unless the artifact was published again; nothing is published during this second look."""
     with store.exclusive() as session:
         damage = _damage(store, artifact)
         if damage is None:
@@ -132,17 +132,16 @@ def _give_up(store: Store, artifact: Artifact) -> None:
 
 
 def _unknown(store: Store) -> list[Found]:
-    found = [orphan for batch in batched(_scan_blobs(store), BATCH_SIZE) for orphan in _orphans(store, batch)]
+    found = _orphans(store, (file for file in store.blobs.scan() if file.is_blob))
     young_after = store.now().timestamp() - _YOUNG_S
     if any(orphan.modified_at > young_after for orphan in found):
         time.sleep(_GRACE_S)
-    return [orphan for batch in batched(found, BATCH_SIZE) for orphan in _orphans(store, batch)]
+    return _orphans(store, found)
 
 
-def _scan_blobs(store: Store) -> Iterator[Found]:
-    return (found for found in store.blobs.scan() if found.is_blob)
-
-
-def _orphans(store: Store, batch: list[Found]) -> list[Found]:
-    with store.session() as session:
-        return orphaned(session, batch)
+def _orphans(store: Store, files: Iterable[Found]) -> list[Found]:
+    found: list[Found] = []
+    for batch in batched(files, BATCH_SIZE):
+        with store.session() as session:
+            found += orphaned(session, batch)
+    return found

@@ -1,4 +1,4 @@
-"""Finds blobs that no row speaks for, and removes them."""
+"""Finds blobs that no live artifact has, and removes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:
-    """Returns: Those files that no live artifact's row speaks for."""
+    """Returns: The files that no live artifact has."""
     query = select(Artifact.blob_name).where(
         Artifact.artifact_id.in_({found.artifact_id for found in batch}), checked_per_row(is_live(Artifact.status))
     )
@@ -29,7 +29,7 @@ def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:
 
 
 def delete_orphans(store: Store, orphans: Sequence[Found]) -> tuple[list[Found], int]:
-    """Unlinks orphans while nothing can be published, so that a blob whose row was on its way is put again.
+    """Removes orphans while nothing can be published, so that a blob whose row was on its way is put again.
 
     Returns:
       The files that were still orphans, and the bytes freed.

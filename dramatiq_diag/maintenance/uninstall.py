@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.engine import Engine
 
+from ..documents.signing import KEY_FILE
 from ..errors import DiagnosticsError, StoreMismatchError
 from ..settings import Settings
 from ..spool.directory import Spool
@@ -22,9 +23,9 @@ from ..store.migration import check_schema
 from ..store.models import Artifact, Base, StoreState, TaskRun
 from .orphans import BATCH_SIZE, batched
 
-#: The files that are made in the data dir, besides directories; `-wal` and the like are SQLite's own.
-_KEY_FILE = "secret.key"
+#: The directory of the charts' script, which the web part makes in the data dir.
 _CACHE_DIRECTORY = "cache"
+#: SQLite makes the files with a suffix itself.
 _SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
@@ -50,11 +51,7 @@ class Holdings:
 
 
 class Removal:
-    """Finds what is stored, and removes it.
-
-    Parameters:
-      settings: Where it is.
-    """
+    """Finds what is stored by these settings, and removes it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -81,11 +78,10 @@ class Removal:
     def run(self, on_batch: Callable[[int], None]) -> list[Path]:
         """Removes everything; after an error or an interrupt it can be run again.
 
-        Parameters:
-          on_batch: Called now and then, with the number of blobs that were removed.
+        *on_batch* is called now and then with the number of blobs that were removed.
 
         Returns:
-          Directories that stay, as they have something in them that this package has not made.
+          Directories that stay, as they have files in them that this package has not made.
         """
         self.look()
         count = 0
@@ -147,7 +143,7 @@ class Removal:
 
     def _own_paths(self) -> Iterator[Path]:
         """Yields the files that this package makes in its data dir; of a database that others use as well none."""
-        yield self._settings.data_dir / _KEY_FILE
+        yield self._settings.data_dir / KEY_FILE
         yield from (self._settings.data_dir / _CACHE_DIRECTORY).glob("charts-*.js")
         url = self._settings.database
         if self._settings.database_url is None and self._is_own_file(Path(url.database or "")):

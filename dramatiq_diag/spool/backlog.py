@@ -1,4 +1,4 @@
-"""Saved runs that wait for the store: the oldest are held in memory, the rest is found again in the spool."""
+"""Holds the saved runs that wait for the store: the oldest in memory, the rest is read again from the spool."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from itertools import islice
 from .directory import Spool
 from .entry import Entry
 
-#: Entries that are held in memory, about 700 bytes each.
+#: The most entries that are held in memory, about 700 bytes each.
 MAX_HELD = 10_000
 
-#: The most that entries which the disk did not take may have in memory together, in bytes.
+#: The most bytes in memory of entries that the disk did not take.
 MAX_HELD_BYTES = 16 * 1024**2
 
 
@@ -35,7 +35,7 @@ class Backlog:
         self._held: dict[uuid.UUID, Entry] = {}
         "Run id -> entry, oldest first."
         self._held_bytes = 0
-        "What those held have in memory because the disk did not take it."
+        "The bytes in memory of held entries that the disk did not take."
         self._overflowed = False
         "Whether there are entries in the spool that come after those held."
         self._added = self._done = 0
@@ -72,11 +72,7 @@ class Backlog:
             return self._changed.wait_for(lambda: self._done >= count, timeout_s)
 
     def oldest(self, count: int, *, but: Iterable[uuid.UUID]) -> list[Entry]:
-        """Returns: The next entries, which stay until they are `done`; when all are done, none.
-
-        Parameters:
-          count: How many at most.
-          but: Ids of entries that are not to be looked for in the spool, as they cannot be published.
+        """Returns: The next entries, at most *count*, which stay until they are `done`; without those that are refused.
 
         Raises:
           SpoolError: When the spool cannot be read.

@@ -107,12 +107,7 @@ class SpoolContents:
         return owners
 
     def entries(self, owner: Path, count: int, *, but: Container[uuid.UUID] = ()) -> list[Entry]:
-        """Returns: The oldest entries of an owner that a run was written to, oldest first.
-
-        Parameters:
-          owner: The owner's directory.
-          count: How many at most.
-          but: Ids of entries to leave out.
+        """Returns: The oldest entries of an owner that a run was written to, at most *count*, oldest first.
 
         Raises:
           SpoolError: When the directory cannot be read.
@@ -133,10 +128,7 @@ class SpoolContents:
         The directory is listed once for each `max_listed` entries. What was yielded before is expected to be removed,
         or to be in *but*, when it is listed again. While it is listed, empty batches are yielded.
 
-        Parameters:
-          owner: The owner's directory. One that cannot be read is passed over.
-          count: Entries in a batch.
-          but: Ids of entries to leave out.
+        An owner that cannot be read is passed over.
         """
         is_complete = False
         while not is_complete:
@@ -165,11 +157,9 @@ class SpoolContents:
         return is_complete
 
     def remove_abandoned(self, before: float, *, dry_run: bool = False) -> Iterator[int]:
-        """Removes what dead owners left and nobody salvaged. Yields the bytes of each entry.
+        """Removes entries that dead owners last wrote *before* a time, in seconds since the epoch.
 
-        Parameters:
-          before: Seconds since the epoch; what was written later stays.
-          dry_run: Whether to yield only.
+        Yields the bytes of each entry; with *dry_run* it does nothing else.
         """
         for owner in self.dead_owners():
             runs: dict[uuid.UUID, list[File]] = {}

@@ -1,4 +1,4 @@
-"""Spool entries -> store: what is published, what cannot be, and what dead workers left."""
+"""Publishes spool entries: those of this process, and those that dead workers left."""
 
 from __future__ import annotations
 
@@ -57,36 +57,32 @@ class Salvaged:
         self.refused_runs += outcome is Outcome.REFUSED
 
 
-def _ignore(_: Entry, outcome: Outcome) -> None:
-    """Is called for each entry where nobody wants to know."""
-
-
 class Delivery:
     """Publishes entries, and removes them from the spool once they are in the store.
 
     Parameters:
       spool: Where the entries are.
       store: The store.
+      batch_bytes: The most that the texts of runs in one transaction take in memory together.
     """
 
-    def __init__(self, spool: Spool, store: Store) -> None:
+    def __init__(self, spool: Spool, store: Store, *, batch_bytes: int = _BATCH_BYTES) -> None:
         self.logger = get_logger(__name__, type(self))
         self.spool = spool
         self._store = store
+        self._batch_bytes = batch_bytes
         self.refused: set[uuid.UUID] = set()
         "Entries that are not to be tried again: they cannot be published, or were and cannot be removed."
         self._warned: set[Path] = set()
         "Owners' directories of which it was said that an entry cannot be removed."
 
-    def deliver(self, entries: Sequence[Entry], settled: Settled = _ignore) -> None:
+    def deliver(self, entries: Sequence[Entry], settled: Settled = lambda _, __: None) -> None:
         """Publishes entries, in order, and removes them.
 
         An entry is refused only for what its own run causes. Whatever else goes wrong is raised, so that the entries
         which were not settled are delivered again later.
 
-        Parameters:
-          entries: The entries.
-          settled: Called with each entry that is not to be delivered again, as soon as that is certain.
+        *settled* is called with each entry that is not to be delivered again, as soon as that is certain.
 
         Raises:
           StoreError: When the store cannot be used.
@@ -94,10 +90,10 @@ class Delivery:
         """
         read: list[tuple[Entry, FinishedRun]] = []
         held_bytes = 0
-        for entry, bundle in self._read(entries, settled):
-            read.append((entry, bundle))
-            held_bytes += bundle.held_bytes
-            if held_bytes >= _BATCH_BYTES:
+        for entry, run in self._read(entries, settled):
+            read.append((entry, run))
+            held_bytes += run.held_bytes
+            if held_bytes >= self._batch_bytes:
                 self._publish(read, settled)
                 read, held_bytes = [], 0
         self._publish(read, settled)
@@ -107,7 +103,7 @@ class Delivery:
         if not read:
             return
         try:
-            self._store.publish([bundle for _, bundle in read])
+            self._store.publish([run for _, run in read])
         except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
             if _says_nothing_about_the_entry(error):
                 raise SpoolError(f"The spool cannot be read: {error}.") from error
@@ -117,16 +113,15 @@ class Delivery:
                 return
             self._refuse(read[0][0], error, settled)
             return
-        for entry, bundle in read:
-            self._discard(entry, bundle)
+        for entry, run in read:
+            self._discard(entry, run)
             settled(entry, Outcome.PUBLISHED)
-            self._log(bundle)
+            self._log(run)
 
     def salvage(self, *, until: float | None = None) -> Salvaged:
-        """Publishes what dead processes of this disk left, the oldest entries of each first.
+        """Publishes the entries that dead processes of this disk left, the oldest of each first.
 
-        Parameters:
-          until: When to begin with nothing more, by `time.monotonic`; what is left waits for the next salvager.
+        *until* is when to begin no further batch, by `time.monotonic`; the rest waits for the next salvager.
 
         Raises:
           StoreError: When the store cannot be used.
@@ -158,16 +153,16 @@ class Delivery:
         lost = 0
         for entry in entries:
             try:
-                bundle = read_finished_run(entry)
+                run = read_finished_run(entry)
             except (FileNotFoundError, NotADirectoryError):
-                bundle = None
+                run = None
             except (SpoolError, OSError) as error:
                 if _says_nothing_about_the_entry(error):
                     raise SpoolError(f"The spool cannot be read: {error}.") from error
                 self._refuse(entry, error, settled)
                 continue
-            if bundle is not None:
-                yield entry, bundle
+            if run is not None:
+                yield entry, run
                 continue
             self._remove_empty(entry)
             settled(entry, Outcome.LOST)
@@ -188,9 +183,9 @@ class Delivery:
         self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
         settled(entry, Outcome.REFUSED)
 
-    def _discard(self, entry: Entry, bundle: FinishedRun) -> None:
+    def _discard(self, entry: Entry, run: FinishedRun) -> None:
         try:
-            self.spool.discard(entry, file_suffixes(bundle))
+            self.spool.discard(entry, file_suffixes(run))
         except OSError as error:
             self._not_removed(entry, error)
 
@@ -202,15 +197,14 @@ class Delivery:
             text = "The spool entry of run %s could not be removed, and is published again by the next worker: %s"
             self.logger.warning(text, entry.run_id, error)
 
-    def _log(self, bundle: FinishedRun) -> None:
-        run = bundle.run
+    def _log(self, finished: FinishedRun) -> None:
         self.logger.debug(
             "Published run %s of task %r (%s, %s): %s",
-            run.run_id,
-            run.task_id,
-            run.actor_name,
-            run.status,
-            ", ".join(f"{artifact.name} {artifact.status}" for artifact in bundle.artifacts),
+            finished.run.run_id,
+            finished.run.task_id,
+            finished.run.actor_name,
+            finished.run.status,
+            ", ".join(f"{artifact.name} {artifact.status}" for artifact in finished.artifacts),
         )
 
 

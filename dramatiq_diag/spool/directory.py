@@ -1,7 +1,7 @@
-"""Crash-safe local entries: what a run leaves while it runs, and who may publish it after its worker died.
+"""Keeps the spool directory of a worker process: entries of runs that survive the process.
 
     <spool>/<owner>/owner.lock              locked by the worker process for as long as it lives
-    <spool>/<owner>/owner.state             how the process stood a second ago at most, while it had runs
+    <spool>/<owner>/owner.state             the memory state of the process, a second old at most while it had runs
     <spool>/<owner>/<run id>.entry          JSON lines: the run's start, pieces of text artifacts, its end
     <spool>/<owner>/<run id>.<artifact>     the file of an artifact that is not text by the line
 
@@ -25,12 +25,12 @@ from .entry import Entry
 from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
 from .owner_state import StateFile
 
-#: Entries that are made beforehand, how few call for more, and the most of those published that serve the next runs.
+#: Entries that are made beforehand, the number below which more are made, and the most that are recycled.
 READY_ENTRIES = 64
 _FEW_READY = READY_ENTRIES // 2
 _MAX_READY = 2 * READY_ENTRIES
 
-#: Bytes of a block, by which the system counts what it allots to a file; and those of its inode and name, about.
+#: Bytes of a block, the unit of `st_blocks`; and of a file's inode and name, about.
 _BLOCK_BYTES = 512
 _FILE_BYTES = 512
 
@@ -73,7 +73,7 @@ class Spool(SpoolContents):
                 # A salvager may take a directory for a dead owner's between the two steps; the next one is another.
                 if attempts_left and isinstance(error, (FileNotFoundError, BlockingIOError)):
                     continue
-                with suppress(OSError):  # The first error is the one to tell; this is tried again every few seconds.
+                with suppress(OSError):  # The first error is reported; this is tried again every few seconds.
                     (owner / LOCK_FILE).unlink(missing_ok=True)
                     owner.rmdir()
                 raise SpoolError(_unusable(self.root, error)) from error
@@ -81,7 +81,7 @@ class Spool(SpoolContents):
             return
 
     def close(self) -> None:
-        """Gives the directory up; what is left in it is salvaged by the next worker on this disk."""
+        """Gives the directory up. The next worker on this disk salvages what is left in it."""
         if self.owner is None:
             return
         owner, self.owner = self.owner, None
@@ -109,8 +109,8 @@ class Spool(SpoolContents):
     def entry(self) -> Entry:
         """Returns: An entry for a new run, one made beforehand if there is one.
 
-        Without a usable spool it is kept in memory and published from there. So is one of a run that begins while the
-        spool is full: it has no file at all, and says of each artifact why there is none.
+        Without a usable spool the entry is kept in memory and published from there. So is the entry of a run that
+        begins while the spool is full: it collects nothing, and each artifact has the reason.
         """
         if self.full:
             entry = Entry(self.owner or self.root, uuid.uuid4())
@@ -122,7 +122,7 @@ class Spool(SpoolContents):
             return self._new_entry()
 
     def refill_pool(self) -> None:
-        """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task is not to.
+        """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task must not wait.
 
         Raises:
           SpoolError: When this process's directory was removed, and no new one can be made.
@@ -135,7 +135,7 @@ class Spool(SpoolContents):
             self._ready.append(self._new_entry())
 
     def _open_anew(self) -> None:
-        """Makes another directory after this process's own was removed, as by an `rm -rf` of the data directory."""
+        """Makes a new directory after the old one was removed, as by an `rm -rf` of the data directory."""
         owner, self.owner = self.owner, None
         self._unlock()
         if owner is not None and self._locked_again(owner):
@@ -145,11 +145,11 @@ class Spool(SpoolContents):
             "The spool directory %s was removed. A new one is made; runs whose entries were removed with it are lost.",
             owner,
         )
-        self._drop_ready()  # Their files are gone, so a run would be kept in memory instead.
+        self._drop_ready()  # Their files are gone, and a run would be kept in memory.
         self.open()
 
     def _locked_again(self, owner: Path) -> bool:
-        """Locks the directory where only the lock file was removed, as by a cleaner of old files. Returns: Whether."""
+        """Locks the directory again, where only the lock file was removed. Returns: False where that cannot be done."""
         try:
             self._lock = OwnerLock(owner)
         except OSError as error:
@@ -172,14 +172,14 @@ class Spool(SpoolContents):
         return entry
 
     def measure(self) -> int:
-        """Adds up what the files of runs take on the disk and sets `full`. Returns: The bytes."""
+        """Adds up the disk space of the files of runs and sets `full`. Returns: The bytes."""
         found = (file for owner in self.owners() for file in self.files(owner))
         size_bytes = sum(_disk_bytes(file.status) for file in found if not file.is_ready)
         self.full = size_bytes > self.max_bytes
         return size_bytes
 
     def write_state(self, at: float, vitals: MemoryState) -> None:
-        """Notes for a salvager how this process stands, at a time in seconds since the epoch. Raises: OSError."""
+        """Writes the memory state of this process at a time, in seconds since the epoch. Raises: OSError."""
         if self.owner is None:
             return
         if self._state is None:

@@ -36,17 +36,17 @@ class Entry:
         self.owner = owner
         self.run_id = run_id
         self.error: OSError | None = None
-        "What kept a record from being written."
+        "The last error of writing a record."
         self._prefix = f"{owner}/{run_id}."  # Paths are made by the thousand a second, which pathlib is too slow for.
         self._held: list[bytes] | None = []
         self._tried: tuple[int, bytes] | None = None
-        "How many of the lines held back are being written, and what that is."
+        "The number of held lines that are being written, and their bytes."
         self._unwritten: list[bytes] = []
         self._limits = limits
         self.memory_bytes = 0
-        "Bytes of it that are in memory alone, because the disk did not take them."
+        "The bytes that are in memory alone, because the disk did not take them."
         self.is_declined = False
-        "Whether it stays in memory, as the spool is full: no collector of its run is to start."
+        "Whether it stays in memory, as the spool is full. No collector of its run starts."
         self._text_bytes = 0
         self._is_cut = False
 
@@ -54,20 +54,20 @@ class Entry:
         """Makes the file, and keeps it open for `append`."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            # On a task's thread an interrupt may strike after any call, and the descriptor would be lost before it is
-            # noted. Here `map` makes the call and nothing can strike before the assignment.
+            # On a task's thread an interrupt may strike between a call and the assignment: the descriptor would leak.
+            # `map` makes the call in C, and no interrupt can strike between it and the assignment.
             [self._descriptor] = map(os.open, (self._prefix + ENTRY_SUFFIX,), (flags,), (0o600,))
         except OSError as error:
             self.error = error
 
     def __del__(self) -> None:
-        # An interrupt may strike when an entry was taken from those at hand and no run has noted it. The file stays
-        # until the worker ends: a process that a task forks has copies of the entries, and must not remove any.
+        # An interrupt may strike after an entry was taken from the pool and before a run has it. The file stays until
+        # the worker ends: a process that a task forks has copies of the entries, and must not remove any.
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
     def recycled(self) -> Entry:
-        """Empties the file, and gives it to a new run: on many a disk that costs less than to remove it and make one.
+        """Empties the file, and gives it to a new run. On many disks that costs less than to make another one.
 
         Raises:
           OSError: When that cannot be done; the entry may be empty by then.
@@ -87,8 +87,8 @@ class Entry:
     def append(self, *records: Record) -> None:
         """Appends records in one write, or with the next `flush` while they are held back.
 
-        What the disk does not take is kept in memory and published from there. An empty line goes before each record,
-        so that one which a full disk tore spoils no other.
+        Lines that the disk does not take are kept in memory and published from there. An empty line precedes each
+        record, so that a line which a full disk tore spoils no other.
 
         Raises:
           TypeError, ValueError: When a record is not what JSON can hold.
@@ -128,15 +128,15 @@ class Entry:
         self.memory_bytes += sum(map(len, lines))
 
     def buffer(self) -> None:
-        """Holds back what is appended, until `flush`: each write lets go of the GIL, and may wait to have it again."""
+        """Holds records back until `flush`: each write releases the GIL, and may wait to get it again."""
         if self._held is None:
             self._held = []
 
     def flush(self) -> None:
-        """Writes what was held back, in one go. An entry holds back from its creation.
+        """Writes the records that were held back, in one write. A new entry holds records back.
 
-        An interrupt of Dramatiq's may strike at any point, and right after the system call most of all: nothing is let
-        go of before it is written, and the next call finds out what became of it.
+        An interrupt of Dramatiq may strike at any point, most likely right after the system call. So no line is dropped
+        before it is written, and the next call looks whether the write before was done.
         """
         held = self._held
         if held is None:
@@ -152,21 +152,21 @@ class Entry:
             self._tried = None
             del held[: len(lines)]
         self._held = None
-        if held:  # Another thread came in between.
+        if held:  # Another thread has appended in between.
             self._put(held)
 
     def _contains(self, data: bytes) -> bool:
         """Returns: Whether these lines are in the file, at its end."""
         try:
             with self.open(ENTRY_SUFFIX) as file:
-                # What other threads append before the second look is less than a line of the largest kind.
+                # Other threads append less than the longest line before the second look.
                 file.seek(max(file.seek(0, os.SEEK_END) - len(data) - MAX_LINE_BYTES, 0))
                 return contains(file, data)
         except OSError:
             return False
 
     def close(self) -> None:
-        """Ends the appending. What went into a file that someone removed meanwhile is kept in memory."""
+        """Closes the file. The content of a file that someone removed meanwhile is kept in memory."""
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1
@@ -186,15 +186,7 @@ class Entry:
         return Path(self._prefix + suffix)
 
     def write_file(self, suffix: str, text: str | Iterable[str]) -> None:
-        """Writes a file, whole or not at all; one that is there is replaced.
-
-        Parameters:
-          suffix: Which file.
-          text: What goes into it, as one text or in pieces.
-
-        Raises:
-          OSError: When it cannot be written.
-        """
+        """Writes a file, whole or not at all; one that is there is replaced. Raises: OSError."""
         temporary = f"{self._prefix}{suffix.partition('.')[0]}.tmp"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -223,9 +215,9 @@ class Entry:
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yields the records that can be read; torn and foreign lines are passed over.
+        """Yields the records that can be read, without torn and foreign lines.
 
-        Where something else had to be left out comes a record `cut`, with the reason.
+        A record `cut`, with the reason, stands for lines that had to be left out.
 
         Raises:
           OSError: When the entry cannot be read.

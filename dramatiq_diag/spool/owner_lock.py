@@ -1,4 +1,4 @@
-"""The lock that tells whether the worker process of a spool directory is alive."""
+"""Locks a spool directory for as long as its worker process lives, so that others can tell whether it does."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OwnerLock:
             return True
 
     def close(self) -> None:
-        """Lets go of the lock. First the lock, then the note of it: whoever locks next must not lose it by this."""
+        """Releases the lock; the lock before the entry in `_held`, or this could drop the lock of the next owner."""
         os.close(self._descriptor)
         _held.pop(self._key, None)
 
@@ -76,7 +76,7 @@ def _lock(path: Path) -> int:
 
 def try_lock(descriptor: int) -> None:
     """Locks a file until the descriptor is closed. Raises: BlockingIOError when it is locked; OSError."""
-    import fcntl  # Where there is none no worker collects anything, and producers are to import this all the same.
+    import fcntl  # Not on every platform; there no worker collects, but producers import this module.
 
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""How a worker process stood at its last look, in one small file that is overwritten in place."""
+"""Keeps the last memory state of a worker process in one small file that is overwritten in place."""
 
 from __future__ import annotations
 
@@ -14,29 +14,22 @@ from ..runtime.memory_state import MemoryState
 
 STATE_FILE = "owner.state"
 
-#: The file has two places of this size, in bytes, which are written in turn: a write that was cut short costs one look.
+#: The file has two places of this size, in bytes, which are written in turn: a torn write loses one state only.
 _PLACE_BYTES = 1024
 
 
 class State(BaseModel):
-    """What a process notes of itself while runs run; whoever salvages them reads it."""
+    """The memory state of a process while it has runs. A salvager reads it."""
 
     number: Annotated[int, Field(ge=0, le=2**62)]
-    "How many were written before."
+    "The number of states that were written before."
     at: FiniteFloat
     "Seconds since the epoch."
     vitals: MemoryState
 
 
 class StateFile:
-    """The file in the directory of an owner. One thread writes it.
-
-    Parameters:
-      owner: The directory.
-
-    Raises:
-      OSError: When the file cannot be made.
-    """
+    """The file in the directory of an owner. One thread writes it. Raises: OSError when it cannot be made."""
 
     def __init__(self, owner: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,14 +37,14 @@ class StateFile:
         self._number = 0
 
     def write(self, at: float, vitals: MemoryState) -> None:
-        """Writes how the process stands, over the last but one. Raises: OSError."""
+        """Writes a state over the last but one. Raises: OSError."""
         data = State(number=self._number, at=at, vitals=vitals).model_dump_json().encode()
         place = b"%08x %b" % (zlib.crc32(data), data)
         os.pwrite(self._descriptor, place.ljust(_PLACE_BYTES, b"\n"), self._number % 2 * _PLACE_BYTES)
         self._number += 1
 
     def close(self) -> None:
-        """Ends the writing; the file stays."""
+        """Closes the file, which stays."""
         os.close(self._descriptor)
 
 

@@ -92,7 +92,7 @@ class End(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """One line of an entry. It has the fields of one of these groups."""
+    """One line of an entry. It has the fields of one of these groups, or of the first two."""
 
     run: Start
 

@@ -1,4 +1,4 @@
-"""How the actors have been doing, one line each."""
+"""Summarizes the stored runs of each actor: counts, durations, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .models import TaskRun
 from .values import clean_text
 from .worker_actors import worker_actor_names, worker_has
 
-#: The durations of so many runs of an actor count, the latest that have ended.
+#: The latest ended runs of an actor whose durations count.
 LATEST_RUNS = 100
 
 _FAILED = (RunStatus.FAILED, RunStatus.INTERRUPTED)
@@ -24,40 +24,38 @@ _FAILED = (RunStatus.FAILED, RunStatus.INTERRUPTED)
 
 @dataclass(frozen=True, kw_only=True)
 class ActorSummary:
-    """The runs of one actor that are stored; none of one that workers have and that nothing was collected for yet."""
+    """The stored runs of one actor. An actor that workers have may have none yet."""
 
     actor_name: str
-    run_count: int
-    failed_count: int
+    run_count: int = 0
+    failed_count: int = 0
     "Of runs that failed or were interrupted."
-    last_started_at: datetime | None
+    last_started_at: datetime | None = None
     "None where there are no runs."
-    median_duration_ms: float | None
+    median_duration_ms: float | None = None
     "Of the latest 100 ended runs; None where none has ended."
-    p95_duration_ms: float | None
+    p95_duration_ms: float | None = None
     "Of the same: 95 % of them took no longer."
-    max_peak_rss_bytes: int | None
+    max_peak_rss_bytes: int | None = None
 
 
 def list_actors(session: Session, since: datetime | None = None) -> list[ActorSummary]:
     """Returns: The actors of which a run is stored and those that workers have, by name.
 
-    Parameters:
-      session: The transaction.
-      since: Only runs that started then or later count; aware.
+    With *since* only runs that started then or later count; aware.
     """
     counts = _counts() if since is None else _counts().where(TaskRun.started_at >= since)
     found = {row[0]: _summary(session, row, since) for row in session.execute(counts).all()}
-    found |= {name: _without_runs(name) for name in worker_actor_names(session) if name not in found}
+    found |= {name: ActorSummary(actor_name=name) for name in worker_actor_names(session) if name not in found}
     return [found[name] for name in sorted(found)]
 
 
 def summarize_actor(session: Session, actor_name: str) -> ActorSummary | None:
-    """Returns: What the runs of an actor come to, or None where none is stored and no worker has it."""
-    row = session.execute(_counts().where(TaskRun.actor_name == clean_text(actor_name))).first()
+    """Returns: The summary of an actor, or None where no run of it is stored and no worker has it."""
+    row = session.execute(_counts().where(TaskRun.actor_name == actor_name)).first()
     if row is not None:
         return _summary(session, row)
-    return _without_runs(clean_text(actor_name)) if worker_has(session, actor_name) else None
+    return ActorSummary(actor_name=clean_text(actor_name)) if worker_has(session, actor_name) else None
 
 
 def _counts() -> Select[str, int, int, datetime, int | None]:
@@ -83,18 +81,6 @@ def _summary(
         median_duration_ms=statistics.median(durations_ms) if durations_ms else None,
         p95_duration_ms=_p95(durations_ms) if durations_ms else None,
         max_peak_rss_bytes=max_peak_rss_bytes,
-    )
-
-
-def _without_runs(actor_name: str) -> ActorSummary:
-    return ActorSummary(
-        actor_name=actor_name,
-        run_count=0,
-        failed_count=0,
-        last_started_at=None,
-        median_duration_ms=None,
-        p95_duration_ms=None,
-        max_peak_rss_bytes=None,
     )
 
 

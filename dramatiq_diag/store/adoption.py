@@ -1,4 +1,4 @@
-"""What stands in a database before its first migration: the tables of an early version, or those of others."""
+"""Prepares a database for its first migration: adopts the tables of an early version, refuses tables of others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _RENAMED = {
 
 
 def prepare_schema(connection: Connection) -> None:
-    """Makes the schema that the connection's `search_path` begins with, where none of the path is there."""
+    """Makes the first schema of the connection's `search_path`, where no schema of the path exists."""
     if connection.dialect.name != "postgresql":
         return
     if connection.execute(text("SELECT current_schema()")).scalar() is not None:
@@ -56,10 +56,10 @@ def prepare_schema(connection: Connection) -> None:
 
 
 def adopt(connection: Connection, on_step: Callable[[str], None]) -> str | None:
-    """Gives the tables of the early version the names of now, if they are there.
+    """Renames the tables of the early version to the names of this version, if they are there.
 
     They are recognised by their revision in `alembic_version` together with exactly its tables and columns, so that
-    nothing of an application is taken for ours.
+    no table of an application is taken for ours.
 
     Returns:
       The revision that they are at, or None where there are none.
@@ -82,7 +82,7 @@ def adopt(connection: Connection, on_step: Callable[[str], None]) -> str | None:
     ours = {name for step, columns in _EARLY.items() if step <= revision for name in columns}
     for name in sorted(ours):
         _rename(connection, name)
-    if tables == ours | {"alembic_version"}:  # Nothing else is there that it could belong to.
+    if tables == ours | {"alembic_version"}:  # No other table is there that it could belong to.
         connection.exec_driver_sql("DROP TABLE alembic_version")
     return revision
 

@@ -88,15 +88,9 @@ def _steps() -> Select[str, uuid.UUID, int]:
 
 
 def find_attempt(session: Session, task_id: str, attempt: int | None = None) -> Attempt | None:
-    """Reads one run of a task.
+    """Returns: A run of a task by its number, or None.
 
-    Parameters:
-      session: The transaction.
-      task_id: The task.
-      attempt: Which one, from 1; without it the latest that has ended, or the latest that runs if none has ended.
-
-    Returns:
-      The run, or None where there is no such run.
+    Without a number it is the latest run that has ended, or the latest that runs if none has ended.
     """
     if attempt is not None:
         return next(iter(_from(session, task_id, attempt, 1)), None)
@@ -134,16 +128,7 @@ def _from(session: Session, task_id: str, first: int, limit: int) -> list[Attemp
 def list_attempts(
     session: Session, task_id: str, limit: int, cursor: str | None = None
 ) -> tuple[list[Attempt], str | None]:
-    """Lists the runs of a task, first attempt first.
-
-    Parameters:
-      session: The transaction.
-      task_id: The task.
-      limit: How many at most.
-      cursor: Where to go on, as the page before said.
-
-    Returns:
-      The runs, none for an unknown task, and the cursor of the next page or None.
+    """Returns: The runs of a task, first attempt first, and the cursor of the next page or None.
 
     Raises:
       ValueError: When the cursor is not one of ours.

@@ -20,11 +20,11 @@ from ..policy.options import DiagnosticsRequest, judge_options
 from ..policy.propagation import CLEANUP_ACTOR
 from ..settings import Settings
 from .clock import Clock
-from .models import Capture
+from .models import NAME_LENGTH, Capture
 from .slots import MAX_OPEN, is_open
 from .store import Store
 from .values import clean_text
-from .worker_actors import MAX_NAME_LENGTH, close_names, is_known
+from .worker_actors import close_names, is_known
 
 #: The bounds of a capture.
 MAX_RUNS = 1000
@@ -149,7 +149,7 @@ def list_captures(
     """Returns: Captures, the newest first."""
     query = _query(session).order_by(Capture.created_at.desc(), Capture.capture_id).limit(limit)
     if actor_name is not None:
-        query = query.where(Capture.actor_name == clean_text(actor_name))
+        query = query.where(Capture.actor_name == actor_name)
     if only_open:
         query = query.where(*is_open(Clock(session)))
     return _standings(session, query)
@@ -162,8 +162,8 @@ def allowed_names(settings: Settings) -> list[str]:
 
 
 def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
-    if not 1 <= len(actor_name) <= MAX_NAME_LENGTH or clean_text(actor_name) != actor_name:
-        raise CaptureRequestError(f"An actor's name is a text of 1 to {MAX_NAME_LENGTH} characters.")
+    if not 1 <= len(actor_name) <= NAME_LENGTH or clean_text(actor_name) != actor_name:
+        raise CaptureRequestError(f"An actor's name is a text of 1 to {NAME_LENGTH} characters.")
     if actor_name == CLEANUP_ACTOR:
         raise CaptureRequestError("The cleanup of diagnostics is never diagnosed itself.")
     if not 1 <= run_limit <= MAX_RUNS:

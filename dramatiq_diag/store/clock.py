@@ -1,4 +1,4 @@
-"""The time by the database's clock, which all processes of a store share, whatever their own clocks say."""
+"""Reads the database's clock, which all processes of a store share; the clocks of their hosts may differ."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ _SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
 class Clock:
-    """Moments for queries; PostgreSQL's are those of the transaction's start.
-
-    Parameters:
-      session: The transaction.
-    """
+    """Moments for the queries of a transaction; in PostgreSQL those of its start."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -40,5 +36,5 @@ class Clock:
         return type_coerce(moment, UtcDateTime())
 
     def read(self) -> datetime:
-        """Asks the database. Returns: The moment."""
+        """Returns: The moment, as the database has it now."""
         return self._session.execute(select(self.now)).scalar_one()

@@ -1,4 +1,4 @@
-"""Where a list goes on: the last run of a page as an opaque text."""
+"""Writes and reads cursors: the last run of a page as an opaque text, after which the list goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from .models import TaskRun
 
-#: What a page ended with: the figure that the list is sorted by, and the run's id.
+#: The end of a page: the figure that the list is sorted by, and the run's id.
 Position = tuple[datetime | float | int, uuid.UUID]
 
 _MAX_BYTES = 2**63 - 1
@@ -44,7 +44,7 @@ def read_cursor(sort: Sort, cursor: str) -> Position:
         padded = cursor + "=" * (-len(cursor) % 4)
         given, figure, run_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
         position = _figure(sort, figure), uuid.UUID(run_id)
-        if given != sort or _encode(sort, position) != cursor:  # There is one way to write each.
+        if given != sort or _encode(sort, position) != cursor:  # Each position has one text.
             raise ValueError("the cursor is of another list, or was tampered with")
     except (ValueError, OverflowError, binascii.Error) as error:
         raise ValueError("the cursor is not one that a list of runs gave") from error

@@ -35,7 +35,7 @@ _TIMEOUT_S = 10
 #: Milliseconds that a statement may take in PostgreSQL; a migration may take longer.
 _STATEMENT_TIMEOUT_MS = 30_000
 
-#: SQLite says in words alone that a table or a column is not there.
+#: SQLite tells only in words that a table or a column is missing.
 _MISSING_IN_SQLITE = re.compile("no such (table|column)|has no column named")
 
 
@@ -66,7 +66,7 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def _connect_args(url: URL) -> dict[str, Any]:
-    """Returns: What the driver is given besides the URL, which has the last word."""
+    """Returns: Arguments for the driver; those of the URL have precedence."""
     if url.drivername != "postgresql+psycopg":
         return {}
     # A prepared statement belongs to one connection of the server, and a pooler gives each transaction another one.
@@ -83,7 +83,7 @@ def _limit_statements(connection: Connection) -> None:
 
 
 def _make_sqlite_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
-    """Makes the file before SQLite does, which would let others read it; its journal gets the same mode."""
+    """Makes the file with mode 0600. SQLite would let others read it; its journal gets the mode of the file."""
     path = Path(arguments[0])
     if "file:" not in arguments[0] and not path.exists():
         with suppress(OSError):  # SQLite says next why it cannot be made.
@@ -98,7 +98,7 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _follow_file(engine: Engine, path: str) -> None:
-    """Makes a new connection where the SQLite file is not the one that a connection was made to.
+    """Replaces a connection whose SQLite file was removed or replaced.
 
     After an `rm -rf` of the data directory SQLite would write into the deleted file for ever, without an error.
     """
@@ -120,10 +120,10 @@ def _follow_file(engine: Engine, path: str) -> None:
 
 
 def renewable(engine: Engine) -> Callable[[], None]:
-    """Returns: A function after whose call no connection that was open is used again, also one that is in use now.
+    """Returns: A function that makes every open connection, also one in use, be replaced before its next use.
 
-    To dispose of the pool would not do: a connection that another thread uses meanwhile goes back into the old pool,
-    and stays open in it.
+    `Engine.dispose` is not enough: a connection that another thread uses meanwhile goes back into the old pool, and
+    stays open in it.
     """
     generation = 0
 
@@ -153,16 +153,16 @@ def _file_id(path: str) -> tuple[int, int] | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns driver errors into this package's, once, at the store's edge.
+    """Translates driver errors into errors of this package.
 
-    Only what the written data cause becomes a `RunRefusedError`. A server that is read-only, full, shutting down or
-    damaged says so in errors of any class, and takes the same data later.
+    Only an error that the written data cause becomes a `RunRefusedError`. A server that is read-only, full, shutting
+    down or damaged answers with errors of any class, and takes the same data later.
     """
     try:
         yield
     except DBAPIError as error:
         raise _translation(error) from error
-    except StatementError as error:  # A value that cannot be made a parameter.
+    except StatementError as error:  # A value that the driver cannot pass.
         raise RunRefusedError(f"The database refused: {_first_line(error)}") from error
     except PoolTimeoutError as error:
         raise StoreUnavailableError(f"The database cannot be used: {_first_line(error)}") from error
@@ -180,7 +180,7 @@ def _translation(error: DBAPIError) -> StoreError:
 
 
 def _is_of_the_schema(error: Exception) -> bool:
-    """Returns: Whether a table or a column is not there; other errors of its class say nothing about the schema."""
+    """Returns: Whether the error says that a table or a column is missing."""
     cause = getattr(error, "orig", None)
     if getattr(cause, "sqlstate", None) in ("42P01", "42703"):
         return True
@@ -193,7 +193,7 @@ def _first_line(error: Exception) -> str:
 
 
 def is_read_only(engine: Engine) -> bool:
-    """Returns: Whether a PostgreSQL server refuses to write, as during a failover; False for SQLite, a file of ours.
+    """Returns: True when a PostgreSQL server refuses to write, as during a failover; False otherwise, and for SQLite.
 
     Raises:
       StoreUnavailableError: When the database cannot be reached.

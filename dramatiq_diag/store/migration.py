@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 #: The revision that this version needs: the newest in `migrations/versions`.
 HEAD_REVISION = "0007"
 
-#: The loggers that say something of each step, and on import.
+#: The loggers that have a line for each step, and on import.
 _ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 
 def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) -> str:
-    """Brings the schema to head; safe to call from several processes at once. All or nothing is done.
+    """Migrates the schema to head, in one transaction. Several processes may call it at once.
 
     Parameters:
       settings: The settings.
-      on_step: Called with what comes next, before each step.
+      on_step: Called with a description before each step.
 
     Returns:
       The revision that the database has now.
 
     Raises:
-      SchemaError: When a newer version migrated it, or when tables of others have the names of this package's.
+      SchemaError: When a newer version migrated it, or when other tables have the names of this package's.
       StoreUnavailableError: When the database cannot be reached.
     """
     with _alembic_alone(), _alembic_quiet():
-        from alembic.util.exc import CommandError  # Alembic takes its time, and is only needed here.
+        from alembic.util.exc import CommandError  # Slow to import, and needed only here.
 
         engine = make_engine(settings)
         try:
@@ -66,7 +66,7 @@ def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) ->
 
 
 def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
-    """Returns: How many steps it took."""
+    """Returns: The number of steps."""
     from alembic import command
     from alembic.script import ScriptDirectory
 
@@ -90,7 +90,7 @@ def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
 
 
 def _lock(connection: Connection) -> None:
-    """Lets one process migrate at a time; the others wait, and then find nothing left to do."""
+    """Lets one process migrate at a time; the others wait, and then have nothing to do."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # An index of a large table takes its time.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
@@ -108,7 +108,7 @@ def _make_directory(settings: Settings) -> None:
 
 @contextmanager
 def _alembic_alone() -> Iterator[None]:
-    """Alembic's context is global, so two threads must not migrate at once; this lock is no one's across a fork."""
+    """Lets one thread migrate at a time, as Alembic's context is global. A forked child does not inherit this lock."""
     import fcntl
 
     descriptor = os.open(_migrations_dir(), os.O_RDONLY)
@@ -121,7 +121,7 @@ def _alembic_alone() -> Iterator[None]:
 
 @contextmanager
 def _alembic_quiet() -> Iterator[None]:
-    """Keeps what Alembic says of each step on this thread out of the log; levels, which others share, stay."""
+    """Keeps Alembic's lines about this thread's steps out of the log, without changing levels that others share."""
     thread_id = threading.get_ident()
 
     def is_for_others(record: logging.LogRecord) -> bool:

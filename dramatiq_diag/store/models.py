@@ -1,4 +1,4 @@
-"""The tables; no queries."""
+"""Defines the tables; has no queries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from ..runtime.tracebacks import MAX_LENGTH
 from ..statuses import DOWNLOADABLE_STATUSES
+from .values import clean_text
 
 
 def is_live(status: Any) -> ColumnElement[bool]:
@@ -71,6 +73,30 @@ class UtcDateTime(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class CleanText(TypeDecorator[str]):
+    """Text that `clean_text` makes fit for every database, also in a comparison.
+
+    It is cut at *cut* characters; the column has a *length* or none.
+    """
+
+    impl: Any = Text
+    cache_ok = True
+
+    def __init__(self, cut: int | None = None, length: int | None = None) -> None:
+        super().__init__()
+        self.cut = cut
+        self.length = length
+        self.impl = Text() if length is None else String(length)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else clean_text(value, self.cut)
+
+
+#: A name, as of an actor; the length of its column.
+NAME_LENGTH = 255
+Name = CleanText(NAME_LENGTH, NAME_LENGTH)
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -90,11 +116,11 @@ class TaskRun(Base):
     run_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     task_key: Mapped[str] = mapped_column(String(32))
     "A digest of the task id, since any string is one and an index has a limit; see `values.task_key`."
-    task_id: Mapped[str] = mapped_column(Text)
+    task_id: Mapped[str] = mapped_column(CleanText())
     "Dramatiq's message id, fit for display."
-    actor_name: Mapped[str] = mapped_column(String(255))
-    queue_name: Mapped[str] = mapped_column(String(255))
-    status: Mapped[str] = mapped_column(String(16))
+    actor_name: Mapped[str] = mapped_column(Name)
+    queue_name: Mapped[str] = mapped_column(Name)
+    status: Mapped[str] = mapped_column(CleanText(16, 16))
     "A `RunStatus`."
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -103,12 +129,14 @@ class TaskRun(Base):
     collection_ms: Mapped[float | None] = mapped_column(Float)
     "What the collectors took of the task's thread besides, before the function and after it; None where unknown."
     peak_rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    hostname: Mapped[str] = mapped_column(String(255))
+    hostname: Mapped[str] = mapped_column(Name)
     pid: Mapped[int] = mapped_column(BigInteger)
-    exception_type: Mapped[str | None] = mapped_column(String(255))
-    exception_message: Mapped[str | None] = mapped_column(Text)
-    exception_traceback: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_raiseload=True)
-    "As Python prints it, cut where it is long; read by `records.traceback_of` alone, as a list would load megabytes."
+    exception_type: Mapped[str | None] = mapped_column(Name)
+    exception_message: Mapped[str | None] = mapped_column(CleanText(4000))
+    exception_traceback: Mapped[str | None] = mapped_column(
+        CleanText(MAX_LENGTH), deferred=True, deferred_raiseload=True
+    )
+    "As Python prints it, cut where it is long; read by `runs.traceback_of` alone, as a list would load megabytes."
     overlapped_task_ids: Mapped[list[str]] = mapped_column(JSON)
     "Tasks that the same process ran meanwhile: RSS is the process's, so it is theirs too."
     pinned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -150,7 +178,7 @@ class Capture(Base):
     __tablename__ = "dramatiq_diag_captures"
 
     capture_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
-    actor_name: Mapped[str] = mapped_column(String(255))
+    actor_name: Mapped[str] = mapped_column(Name)
     diagnostics: Mapped[dict[str, dict[str, Any]]] = mapped_column(JSON)
     "Name of each collector -> its options."
     run_limit: Mapped[int] = mapped_column(Integer)
@@ -169,8 +197,8 @@ class WorkerActor(Base):
 
     __tablename__ = "dramatiq_diag_worker_actors"
 
-    actor_name: Mapped[str] = mapped_column(String(255), primary_key=True)
-    queue_name: Mapped[str] = mapped_column(String(255))
+    actor_name: Mapped[str] = mapped_column(Name, primary_key=True)
+    queue_name: Mapped[str] = mapped_column(Name)
     "The queue of the actor where it was last seen."
     last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
     "When a worker process last said that it has it."
@@ -187,7 +215,7 @@ class Artifact(Base):
     name: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))
     "An `ArtifactStatus`."
-    reason: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(CleanText(4000))
     filename: Mapped[str] = mapped_column(String(255))
     media_type: Mapped[str] = mapped_column(String(127))
     stored_as: Mapped[str | None] = mapped_column(String(255))

@@ -1,4 +1,4 @@
-"""What a person decides about one run: that it stays, or that what was collected of it goes."""
+"""Pins a run, or deletes its artifacts, as a person decides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .store import Store
 
 
 class RunNotFoundError(DiagnosticsError):
-    """There is no such run; it was never collected for, or the cleanup has removed it."""
+    """There is no such run: nothing was collected of it, or the cleanup has removed it."""
 
 
 class RunIsRunningError(DiagnosticsError):
@@ -30,19 +30,19 @@ class RunIsPinnedError(DiagnosticsError):
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """How a run stands after it was pinned or unpinned."""
+    """A run after it was pinned or unpinned."""
 
     run_id: uuid.UUID
     pinned_at: datetime | None
     artifact_count: int
-    "How many of its artifacts can be downloaded."
+    "The number of its artifacts that can be downloaded."
     expires_at: datetime | None
-    "The earliest that the cleanup may remove one of them; None while the run is pinned, or has none."
+    "When the cleanup may remove the first of them; None while the run is pinned, or has none."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """What a deletion removed; nothing the second time."""
+    """The artifacts that a deletion removed; none the second time."""
 
     run_id: uuid.UUID
     artifact_count: int
@@ -97,7 +97,7 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
             .returning(Artifact.artifact_id)
             .execution_options(synchronize_session=False)
         ).all()
-        # Those of an earlier try as well, which may have died before their files were gone.
+        # With the names of an earlier try, whose process may have died before the files were gone.
         deleted = Artifact.run_id == run_id, Artifact.status == ArtifactStatus.DELETED
         names = session.execute(select(Artifact.blob_name).where(*deleted)).scalars().all()
     freed_bytes = store.blobs.delete([name for name in names if name is not None])
@@ -105,7 +105,7 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
 
 
 def _change(session: Session, run_id: uuid.UUID, pinned_at: object) -> datetime | None:
-    """Writes to the row of an ended run, which holds up whoever else would change it until the transaction ends.
+    """Writes to the row of an ended run. Other transactions that change the row wait until this one ends.
 
     Returns:
       When it was pinned, or None while it is not.

@@ -1,4 +1,4 @@
-"""Says once why a run was cut short, in place of once for each artifact."""
+"""Finds the one reason of an interrupted run, so that a page gives it once and not for each artifact."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from ..statuses import RunStatus
 
 
 def shared_reason(status: str, reasons: Iterable[str | None]) -> str | None:
-    """Finds the reason that stands for all of an interrupted run.
-
-    Parameters:
-      status: The run's.
-      reasons: Those of its artifacts.
-
-    Returns:
-      The reason that most of the artifacts have, the first of several; None for a run that was not interrupted.
-    """
+    """Returns: The reason that most artifacts of an interrupted run have; None for a run of another status."""
     if status != RunStatus.INTERRUPTED:
         return None
     counted = Counter(reason for reason in reasons if reason)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from ..runtime.tracebacks import MAX_LENGTH
 from ..statuses import ArtifactStatus, RunStatus
 from .values import clean_text, task_key
 
@@ -56,19 +55,12 @@ class RunRecord:
         return RunRecord(status=RunStatus.RUNNING, **values)
 
     def row(self) -> dict[str, Any]:
-        """Returns: The columns, with texts made fit for every database. A capture is named once it has a slot."""
+        """Returns: The columns. A capture is named once it has a slot."""
         columns = {name: value for name, value in vars(self).items() if name != "without_capture"}
         return {
             **columns,
             "capture_id": None if self.needs_slot else self.capture_id,
             "task_key": task_key(self.task_id),
-            "task_id": clean_text(self.task_id),
-            "actor_name": clean_text(self.actor_name, 255),
-            "queue_name": clean_text(self.queue_name, 255),
-            "hostname": clean_text(self.hostname, 255),
-            "exception_type": clean_or_none(self.exception_type, 255),
-            "exception_message": clean_or_none(self.exception_message, 4000),
-            "exception_traceback": clean_or_none(self.exception_traceback, MAX_LENGTH),
             "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
         }
 
@@ -89,12 +81,12 @@ class ArtifactRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """A finished run with its artifacts: what is published, all at once."""
+    """A finished run with its artifacts, which are published together."""
 
     run: RunRecord
     artifacts: Sequence[ArtifactRecord]
     held_bytes: int = 0
-    "About what its texts take in memory until it is published."
+    "The memory that its texts take until it is published, about."
 
     def without_its_capture(self) -> FinishedRun | None:
         """Returns: What is left where the capture has no slot for the run; None where that is nothing."""
@@ -113,7 +105,3 @@ class FinishedRun:
 def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
     """Returns: The id of an artifact: the same however often it is published."""
     return uuid.uuid5(run_id, name)
-
-
-def clean_or_none(text: str | None, limit: int) -> str | None:
-    return None if text is None else clean_text(text, limit)

@@ -1,13 +1,14 @@
-"""Questions to the rows: which runs, which attempt, which artifact."""
+"""Reads runs and artifacts: a list, a count, one run, and the runs that have to do with it."""
 
 from __future__ import annotations
 
 import math
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, tuple_
@@ -19,14 +20,16 @@ from .cursors import read_cursor, write_cursor
 from .models import Artifact, TaskRun
 from .values import clean_text, task_key
 
-#: What each list is sorted by, largest first.
+#: The column that each list is sorted by, largest first.
 _FIGURES: dict[Sort, InstrumentedAttribute[Any]] = {
     Sort.NEWEST: TaskRun.started_at,
     Sort.SLOWEST: TaskRun.duration_ms,
     Sort.MEMORY: TaskRun.peak_rss_bytes,
 }
 
-#: What a column can hold at most.
+_NEWEST_FIRST = TaskRun.started_at.desc(), TaskRun.run_id.desc()
+
+#: The most that a column can hold.
 _MAX_DURATION_MS = sys.float_info.max
 _MAX_BYTES = 2**63 - 1
 _FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
@@ -45,7 +48,7 @@ class RunFilter:
     queue_name: str | None = None
     status: str | None = None
     task_id: str | None = None
-    "The id, or where no run has it, what ids begin with; case counts."
+    "The id, or the beginning of ids where no run has that id; case counts."
     started_since: datetime | None = None
     "Aware, and included."
     started_before: datetime | None = None
@@ -60,17 +63,7 @@ class RunFilter:
 def list_runs(
     session: Session, wanted: RunFilter, limit: int, cursor: str | None = None, sort: Sort = Sort.NEWEST
 ) -> tuple[list[Attempt], str | None]:
-    """Lists runs.
-
-    Parameters:
-      session: The transaction.
-      wanted: Which runs.
-      limit: How many at most.
-      cursor: Where to go on, as the page before said, which was sorted alike.
-      sort: In which order; runs without the figure that it goes by are left out.
-
-    Returns:
-      The runs, and the cursor of the next page or None.
+    """Returns: Runs in an order, and the cursor of the next page or None. Runs without the order's figure are left out.
 
     Raises:
       ValueError: When the cursor is not one of ours for this order.
@@ -91,9 +84,9 @@ def list_runs(
 
 
 def count_runs(session: Session, wanted: RunFilter, limit: int) -> int:
-    """Returns: How many runs there are; the count stops at the limit."""
-    some = select(TaskRun.run_id).where(*_conditions(session, wanted)).limit(limit).subquery()
-    return session.execute(select(func.count()).select_from(some)).scalar_one()
+    """Returns: How many runs there are; it counts up to *limit* only."""
+    newest = select(TaskRun.run_id).where(*_conditions(session, wanted)).order_by(*_NEWEST_FIRST).limit(limit)
+    return session.execute(select(func.count()).select_from(newest.subquery())).scalar_one()
 
 
 def find_run(session: Session, run_id: uuid.UUID) -> Attempt | None:
@@ -119,7 +112,7 @@ def overlapping_runs(session: Session, run: TaskRun) -> list[Attempt]:
 
 
 def parent_of(session: Session, run: TaskRun) -> Attempt | None:
-    """Returns: The run that sent the task of this one, or None where there is none, or none any more."""
+    """Returns: The run that sent the task of this one, or None where it has none, or the row of that run is gone."""
     return None if run.parent_run_id is None else find_run(session, run.parent_run_id)
 
 
@@ -155,30 +148,19 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
 
 
 def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]]:
-    conditions = [
-        column == clean_text(value)
-        for column, value in (
-            (TaskRun.actor_name, wanted.actor_name),
-            (TaskRun.queue_name, wanted.queue_name),
-            (TaskRun.status, wanted.status),
-        )
-        if value is not None
-    ]
-    if wanted.task_id is not None:
-        conditions.append(_has_task_id(session, wanted.task_id))
-    if wanted.started_since is not None:
-        conditions.append(TaskRun.started_at >= _in_utc(wanted.started_since))
-    if wanted.started_before is not None:
-        conditions.append(TaskRun.started_at < _in_utc(wanted.started_before))
-    if wanted.min_duration_ms is not None:
-        conditions.append(TaskRun.duration_ms >= float(min(wanted.min_duration_ms, _MAX_DURATION_MS)))
-    if wanted.max_duration_ms is not None:
-        conditions.append(TaskRun.duration_ms <= float(min(wanted.max_duration_ms, _MAX_DURATION_MS)))
-    if wanted.min_peak_rss_bytes is not None:
-        conditions.append(TaskRun.peak_rss_bytes >= min(wanted.min_peak_rss_bytes, _MAX_BYTES))
-    if wanted.capture_id is not None:
-        conditions.append(TaskRun.capture_id == wanted.capture_id)
-    return conditions
+    fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
+        (wanted.actor_name, lambda name: TaskRun.actor_name == name),
+        (wanted.queue_name, lambda name: TaskRun.queue_name == name),
+        (wanted.status, lambda status: TaskRun.status == status),
+        (wanted.task_id, partial(_has_task_id, session)),
+        (wanted.started_since, lambda since: TaskRun.started_at >= _in_utc(since)),
+        (wanted.started_before, lambda before: TaskRun.started_at < _in_utc(before)),
+        (wanted.min_duration_ms, lambda least: TaskRun.duration_ms >= float(min(least, _MAX_DURATION_MS))),
+        (wanted.max_duration_ms, lambda most: TaskRun.duration_ms <= float(min(most, _MAX_DURATION_MS))),
+        (wanted.min_peak_rss_bytes, lambda least: TaskRun.peak_rss_bytes >= min(least, _MAX_BYTES)),
+        (wanted.capture_id, lambda capture_id: TaskRun.capture_id == capture_id),
+    )
+    return [condition(value) for value, condition in fields if value is not None]
 
 
 def _has_task_id(session: Session, task_id: str) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Rows and blobs together: how the store is opened, written and claimed."""
+"""Writes rows and blobs together, and keeps database and blob root to one store."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .blobs import blob_store_of
 from .blobs.base import RootId
 from .clock import Clock
 from .models import Artifact, StoreState, TaskRun, is_live
-from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id, clean_or_none
+from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
 from .slots import claim_slots
 from .transactions import Transactions
 
-#: A turn that was taken so many seconds from now was taken by a clock that was wrong.
+#: A cleanup that was enqueued so many seconds in the future was noted by a wrong clock.
 _WRONG_BY_S = 300.0
 
 
@@ -33,11 +33,7 @@ def _identity(session: Session) -> RootId:
 
 
 class Store(Transactions):
-    """The database and the blob root of one set of settings; it opens itself when it is first used.
-
-    Parameters:
-      settings: The settings.
-    """
+    """The database and the blob root of one set of settings; it opens itself when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -52,9 +48,9 @@ class Store(Transactions):
             set_={name: column for name, column in run.excluded.items() if name not in ("pinned_at", "capture_id")},
             where=TaskRun.status == RunStatus.RUNNING,
         )
-        # The row of a second try counts, as an entry may have grown meanwhile; never over one that expired or was
-        # deleted, and never one without the file, which was removed from the spool after the first try. Only of a
-        # pinned run does a live artifact not expire, and that stays.
+        # A second try replaces the row, as the entry may have grown meanwhile. It never replaces the row of an artifact
+        # that expired or was deleted, and a try without the file, which left the spool after the first try, replaces
+        # nothing. A live artifact without an expiry is of a pinned run, and stays without.
         expires_at = case((Artifact.expires_at.is_not(None), artifact.excluded.expires_at))
         self._upsert_artifact = artifact.on_conflict_do_update(
             index_elements=[Artifact.artifact_id],
@@ -103,9 +99,9 @@ class Store(Transactions):
             return _identity(session)
 
     def claim_root(self, *, instead: bool = False) -> None:
-        """Makes the blob root this database's, unless another one is; the first of those that start at once has it.
+        """Makes the blob root this database's, unless it has another. Of processes that start at once the first wins.
 
-        The root has its id before the database knows that: who dies in between finds it there the next time.
+        The root has its id before the database knows it: after a death in between the next process finds the id there.
 
         Parameters:
           instead: Whether an unused root takes the place of the one that was claimed before.
@@ -143,9 +139,9 @@ class Store(Transactions):
             )
 
     def _has_blobs(self) -> bool:
-        """Returns: Whether an artifact is stored, going by the rows."""
+        """Returns: Whether a row says that a blob is stored."""
         live = select(Artifact.artifact_id).where(is_live(Artifact.status), Artifact.blob_name.is_not(None))
-        query = live.order_by(Artifact.expires_at).limit(1)  # By their index: what has expired is passed over.
+        query = live.order_by(Artifact.expires_at).limit(1)  # By the index of the live artifacts.
         with self.session() as session:
             return session.execute(query).first() is not None
 
@@ -161,7 +157,7 @@ class Store(Transactions):
             session.connection().execute(self._upsert_run, [run.row() for run in runs])
             return claim_slots(session, runs)
 
-    def publish(self, bundles: Sequence[FinishedRun]) -> None:
+    def publish(self, runs: Sequence[FinishedRun]) -> None:
         """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
 
         Before that a captured run is announced, if it was not: one without a slot has no blobs that only its capture
@@ -170,26 +166,26 @@ class Store(Transactions):
         Raises:
           StoreError: When nothing was stored, or some blobs without their rows; publish again.
         """
-        lost = self.announce([bundle.run.as_running() for bundle in bundles if bundle.run.needs_slot])
-        kept = (bundle.without_its_capture() if bundle.run.run_id in lost else bundle for bundle in bundles)
-        bundles = [bundle for bundle in kept if bundle is not None]
-        if not bundles:
+        lost = self.announce([finished.run.as_running() for finished in runs if finished.run.needs_slot])
+        kept = (finished.without_its_capture() if finished.run.run_id in lost else finished for finished in runs)
+        runs = [finished for finished in kept if finished is not None]
+        if not runs:
             return
         self.open()
         identity = self._identity or self.identity()
         self.blobs.verify(identity.store_id, identity.root_id)
-        rows = [self._put(bundle, artifact) for bundle in bundles for artifact in bundle.artifacts]
+        rows = [self._put(finished, artifact) for finished in runs for artifact in finished.artifacts]
         names = [row["blob_name"] for row in rows if row["blob_name"] is not None]
         if names:
             self.blobs.sync(names)
-            # It may have gone away meanwhile, and the blobs to where it is not.
+            # The root may have been unmounted meanwhile, and the blobs written to the mount point.
             self.blobs.verify(identity.store_id, identity.root_id)
         with self.session() as session:
             # Waits for `exclusive`, not for others.
             now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
-            self._set_times(bundles, rows, now.scalar_one())
+            self._set_times(runs, rows, now.scalar_one())
             connection = session.connection()
-            connection.execute(self._upsert_run, [bundle.run.row() for bundle in bundles])
+            connection.execute(self._upsert_run, [finished.run.row() for finished in runs])
             if rows:
                 connection.execute(self._upsert_artifact, rows)
             ended = self._ended(session, rows)
@@ -198,20 +194,20 @@ class Store(Transactions):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
 
     def _ended(self, session: Session, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """Returns: Those of the blobs just put whose artifacts expired or were deleted before; they never come back."""
+        """Returns: The blobs just put whose artifacts expired or were deleted before: these never come back."""
         names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
         if not names:
             return []
         query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
         return [names[artifact_id] for artifact_id in session.execute(query).scalars()]
 
-    def _put(self, bundle: FinishedRun, artifact: ArtifactRecord) -> dict[str, Any]:
+    def _put(self, finished: FinishedRun, artifact: ArtifactRecord) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "artifact_id": artifact_id(bundle.run.run_id, artifact.name),
-            "run_id": bundle.run.run_id,
+            "artifact_id": artifact_id(finished.run.run_id, artifact.name),
+            "run_id": finished.run.run_id,
             "name": artifact.name,
             "status": artifact.status,
-            "reason": clean_or_none(artifact.reason, 4000),
+            "reason": artifact.reason,
             "filename": artifact.filename,
             "media_type": artifact.media_type,
             "stored_as": artifact.stored_as,
@@ -222,19 +218,16 @@ class Store(Transactions):
         }
         if artifact.open is not None and artifact.status in DOWNLOADABLE_STATUSES:
             with artifact.open() as source:
-                blob = self.blobs.put(row["artifact_id"], source, bundle.run.started_at.astimezone(UTC).date())
+                blob = self.blobs.put(row["artifact_id"], source, finished.run.started_at.astimezone(UTC).date())
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
         return row
 
-    def _set_times(self, bundles: Sequence[FinishedRun], rows: Sequence[dict[str, Any]], now: datetime) -> None:
-        """Sets when each artifact was published and expires, by the database's clock.
+    def _set_times(self, runs: Sequence[FinishedRun], rows: Sequence[dict[str, Any]], now: datetime) -> None:
+        """Sets when each artifact was published and expires.
 
-        Parameters:
-          bundles: The runs. By the clock of its host one may have ended later than now: then it is kept longer.
-          rows: Those of the artifacts.
-          now: The moment by the database's clock.
+        By the clock of its host a run may have ended later than *now*, the database's: then it is kept longer.
         """
-        ends = {bundle.run.run_id: bundle.run.finished_at or now for bundle in bundles}
+        ends = {finished.run.run_id: finished.run.finished_at or now for finished in runs}
         protection = timedelta(seconds=self.settings.orphan_protection_time)
         for row in rows:
             row["published_at"] = now
@@ -242,10 +235,10 @@ class Store(Transactions):
                 row["expires_at"] = max(ends[row["run_id"]], now) + protection
 
     def claim_cleanup(self) -> bool:
-        """Takes the turn to enqueue a cleanup, once per interval over all processes that share the database.
+        """Claims the next cleanup: one process of all that share the database gets it, once per interval.
 
         Returns:
-          Whether the turn was free and is now taken.
+          True for the process that is to enqueue the cleanup; False when none is due.
         """
         with self.session() as session:
             clock = Clock(session)
@@ -260,6 +253,6 @@ class Store(Transactions):
             return bool(claimed.rowcount)  # type: ignore[attr-defined]
 
     def release_cleanup(self) -> None:
-        """Gives the turn back, after the message could not be enqueued."""
+        """Makes the cleanup due again, after its message could not be enqueued."""
         with self.session() as session:
             session.execute(update(StoreState).values(last_cleanup_at=None))

@@ -1,4 +1,4 @@
-"""How an SQLite file shrinks: pages that deleted rows left are given back to the disk."""
+"""Shrinks an SQLite file: gives the pages that deleted rows left back to the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from ..errors import StoreUnavailableError
 from ..runtime.loggers import get_logger
 
-#: Pages that are given back at a time: other writers wait for so many.
+#: Pages that are given back at a time, while other writers wait.
 _PAGES = 256
 
 #: Free pages that are left alone: new rows need some soon.
@@ -22,7 +22,7 @@ _INCREMENTAL = 2
 
 
 def enable(engine: Engine) -> None:
-    """Rewrites a file of an early version once, so that it can shrink from then on; other writers wait meanwhile."""
+    """Rewrites a file of an early version once, so that it can shrink afterwards. Other writers wait meanwhile."""
     if engine.dialect.name != "sqlite":
         return
     with engine.connect() as connection:
@@ -38,7 +38,7 @@ def enable(engine: Engine) -> None:
 
 
 def give_back(engine: Engine) -> None:
-    """Gives free pages back to the disk, some at a time; half of the time is other writers'.
+    """Gives free pages back to the disk, some at a time; half of the time other writers have the file.
 
     Raises:
       StoreUnavailableError: When the file cannot be written.
@@ -52,7 +52,7 @@ def give_back(engine: Engine) -> None:
         try:
             while _ask(file, "freelist_count") > _KEPT_PAGES:
                 started_s = time.perf_counter()
-                file.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # With `execute` it would be a single page.
+                file.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # `execute` would stop after one page.
                 time.sleep(time.perf_counter() - started_s)
             file.execute("PRAGMA wal_checkpoint(PASSIVE)").close()  # The file itself becomes shorter with this.
         except sqlite3.OperationalError as error:

@@ -1,4 +1,4 @@
-"""Which actors there are: those that worker processes say they have, and those of which a run is stored."""
+"""Keeps the actors that worker processes report, and finds the known actors: reported ones, or with a stored run."""
 
 from __future__ import annotations
 
@@ -12,26 +12,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from .clock import Clock
-from .models import TaskRun, WorkerActor
+from .models import NAME_LENGTH, TaskRun, WorkerActor
 from .values import clean_text
-
-#: What a name has in the database.
-MAX_NAME_LENGTH = 255
 
 #: Names of either kind that a misspelt one is compared with.
 _MAX_COMPARED = 1000
 
 
 def note_actors(session: Session, actors: Mapping[str, str]) -> None:
-    """Notes that a worker process has these actors now.
+    """Writes down the actors of a worker process: name -> queue.
 
-    Any number of processes may do so at once, as all of them take the rows in the same order.
-
-    Parameters:
-      session: The transaction.
-      actors: Name -> queue.
+    Many processes may do so at once: all lock the rows in the same order.
     """
-    names = {clean_text(name, MAX_NAME_LENGTH): clean_text(queue, MAX_NAME_LENGTH) for name, queue in actors.items()}
+    names = {clean_text(name, NAME_LENGTH): clean_text(queue, NAME_LENGTH) for name, queue in actors.items()}
     if not names:
         return
     insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[session.get_bind().dialect.name]
@@ -45,26 +38,25 @@ def note_actors(session: Session, actors: Mapping[str, str]) -> None:
 
 
 def worker_has(session: Session, actor_name: str) -> bool:
-    """Returns: Whether a worker has lately said that it has the actor."""
-    query = select(exists().where(WorkerActor.actor_name == clean_text(actor_name)))
+    """Returns: Whether a worker has lately reported the actor."""
+    query = select(exists().where(WorkerActor.actor_name == actor_name))
     return bool(session.execute(query).scalar_one())
 
 
 def worker_actor_names(session: Session) -> list[str]:
-    """Returns: The actors that workers have lately said to have, in no order."""
+    """Returns: The actors that workers have lately reported, in no order."""
     return list(session.execute(select(WorkerActor.actor_name)).scalars())
 
 
 def worker_standing(session: Session) -> tuple[int, datetime | None]:
-    """Returns: How many actors workers have lately said to have, and when one last said so."""
+    """Returns: The number of actors that workers have lately reported, and when one was last reported."""
     count, last_seen_at = session.execute(select(func.count(), func.max(WorkerActor.last_seen_at))).one()
     return count, last_seen_at
 
 
 def is_known(session: Session, actor_name: str) -> bool:
-    """Returns: Whether a worker has the actor, or a run of it is stored."""
-    name = clean_text(actor_name, MAX_NAME_LENGTH)
-    known = exists().where(WorkerActor.actor_name == name), exists().where(TaskRun.actor_name == name)
+    """Returns: Whether a worker has reported the actor, or a run of it is stored."""
+    known = exists().where(WorkerActor.actor_name == actor_name), exists().where(TaskRun.actor_name == actor_name)
     return bool(session.execute(select(or_(*known))).scalar_one())
 
 
@@ -75,9 +67,9 @@ def close_names(session: Session, actor_name: str) -> list[str]:
 
 
 def delete_worker_actors(session: Session, kept_s: float) -> int:
-    """Deletes actors that no worker has named for so many seconds. Returns: How many."""
+    """Deletes the actors that no worker has reported for so many seconds. Returns: Their number."""
     before = Clock(session).after(-kept_s)
-    # Those that a worker names just now are not waited for, so that it and this cannot wait for each other.
+    # SKIP LOCKED: waiting for a row that a worker is updating could deadlock.
     old = select(WorkerActor.actor_name).where(WorkerActor.last_seen_at < before).with_for_update(skip_locked=True)
     names = session.execute(old).scalars().all()
     session.execute(delete(WorkerActor).where(WorkerActor.actor_name.in_(names)))
@@ -85,7 +77,7 @@ def delete_worker_actors(session: Session, kept_s: float) -> int:
 
 
 def _names_of_runs(session: Session) -> list[str]:
-    """Returns: The actors of which a run is stored: one step in the index for each, however many runs there are."""
+    """Returns: The actors with a stored run. Each takes one step in the index, however many runs there are."""
     names = select(func.min(TaskRun.actor_name).label("actor_name")).cte(recursive=True)
     following = select(func.min(TaskRun.actor_name)).where(TaskRun.actor_name > names.c.actor_name)
     names = names.union_all(select(following.scalar_subquery()).where(names.c.actor_name.is_not(None)))

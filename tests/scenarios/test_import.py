@@ -215,7 +215,7 @@ from dramatiq_diag import Settings
 from dramatiq_diag.errors import NotInstalledError
 from dramatiq_diag.store.store import Store
 try:
-    Store(Settings(database_url="postgresql://host/name"))
+    Store(Settings(database_url="postgresql://host/name")).open()
 except NotInstalledError as error:
     print(error)
 """

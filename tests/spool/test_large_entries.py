@@ -214,9 +214,8 @@ def test_a_batch_with_much_text_is_published_in_parts(settings, stored, monkeypa
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", noted)
-    monkeypatch.setattr("dramatiq_diag.spool.delivery._BATCH_BYTES", 300_000)
 
-    counts = Delivery(Spool(given), stored(given).store).salvage()
+    counts = Delivery(Spool(given), stored(given).store, batch_bytes=300_000).salvage()
 
     assert counts.recovered_runs == 20
     assert sum(held) > 1_200_000

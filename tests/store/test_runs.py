@@ -18,6 +18,7 @@ from dramatiq_diag.store.runs import (
     Sort,
     artifacts_of,
     children_of,
+    count_runs,
     find_artifact,
     find_run,
     list_runs,
@@ -311,3 +312,14 @@ def test_no_more_than_a_hundred_children_are_told(store):
         found = children_of(session, parent_run_id)
 
     assert [child.task_id for child in found] == [f"child {number}" for number in range(100)]
+
+
+def test_a_count_stops_at_its_limit(store):
+    store.publish([bundle(run_record(actor_name=name, started_at=NOW)) for name in ("work", "work", "work", "other")])
+
+    with store.session() as session:
+        counts = [count_runs(session, RunFilter(actor_name="work"), limit) for limit in (1, 3, 10)]
+        since = count_runs(session, RunFilter(started_since=NOW + timedelta(seconds=1)), 10)
+
+    assert counts == [1, 3, 3]
+    assert since == 0

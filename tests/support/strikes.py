@@ -145,7 +145,7 @@ def strike_all(task: Task, count: int) -> dict[str, Any]:
     found: dict[str, Any] = {"places": [len(set(striker.places or ())) for striker in dry], "strikes": 0}
     for is_after, striker in enumerate(dry):
         for number in _chosen(striker.places or [], count // 2):
-            for _ in range(2):  # Python 3.13 does not trace all instructions in the hook after one that was struck.
+            for _ in range(5):  # Python 3.13 does not trace all instructions in the hooks after one that was struck.
                 armed = Striker()
                 armed.chosen = number
                 task.execute(*((None, armed) if is_after else (armed, None)))

@@ -181,7 +181,7 @@ def test_where_nothing_may_be_asked_for_the_variable_is_named(site: Site) -> Non
 
 
 def test_no_more_captures_are_open_than_workers_look_at(able: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dramatiq_diag.store.store.captures.MAX_OPEN", 1)
+    monkeypatch.setattr("dramatiq_diag.store.captures.MAX_OPEN", 1)
     assert post(able, WANTED).status_code == 201
     assert assert_problem(post(able, WANTED), 409)
     assert len(captures_of(able)) == 1

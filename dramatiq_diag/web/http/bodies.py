@@ -9,7 +9,7 @@ import falcon
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...store.captures import MAX_DURATION_S, MAX_RUNS, MIN_DURATION_S
-from ...store.worker_actors import MAX_NAME_LENGTH
+from ...store.models import NAME_LENGTH
 from .queries import in_words
 
 #: The limits of a body, far above the needed size.
@@ -29,7 +29,7 @@ class CaptureBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    actor_name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+    actor_name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
     diagnostics: _Names | _NamesWithOptions
     "Names, or name -> options."
     runs: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 1

@@ -31,7 +31,7 @@ class DownloadResource(Resource):
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, artifact_id: str, filename: str) -> None:
         """Download an artifact, in whole or, with `Range`, in part."""
-        refusal = self._backend.signer.refusal(
+        refusal = self._backend.signer.reason_against(
             artifact_id, filename, req.get_param("expires"), req.get_param("signature")
         )
         if refusal is not None:
