@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import uuid
@@ -24,6 +25,9 @@ from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
 from support import PATIENCE_S, eventually
+
+#: The interpreter, before a fixture puts a script in its place.
+PYTHON = sys.executable
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 CSV = b"seconds,rss_bytes\n0.000,10485760\n2.000,20971520\n"
@@ -324,6 +328,41 @@ def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
         ask(server, artifacts[0])
     assert not list(blobs.root.glob("*/*.rendered/*"))
     server.close()
+
+
+EXITS = """
+import pathlib, sys, time, uuid
+from dramatiq_diag.reports.cache import format_of
+from dramatiq_diag.reports.errors import RenderingInProgress
+from dramatiq_diag.reports.queue import RenderQueue
+from dramatiq_diag.store.blobs.local import LocalBlobStore
+from dramatiq_diag.store.models import Artifact
+
+root, ids, sys.executable, *blob_names = sys.argv[1:]
+queue = RenderQueue(LocalBlobStore(pathlib.Path(root)))
+for blob_name in blob_names:
+    artifact = Artifact(artifact_id=uuid.uuid4(), name="memory_profile", filename="memory.datum", blob_name=blob_name)
+    try:
+        queue.open(artifact, format_of(artifact, "csv"), 0)
+    except RenderingInProgress:
+        pass
+while len(list(pathlib.Path(ids).iterdir())) < 2:
+    time.sleep(0.01)
+"""
+
+
+def test_a_program_that_exits_without_closing_renders_nothing_that_waits(blobs, publish, children):
+    names = [publish().blob_name for _ in range(5)]
+    children.shut()
+    command = [PYTHON, "-c", EXITS, str(blobs.root), str(children.ids), sys.executable, *names]
+
+    with subprocess.Popen(command) as program:
+        eventually(lambda: children.count == 2, "two processes start")
+        children.open()
+        assert program.wait(PATIENCE_S) == 0
+
+    assert children.count == 2
+    assert len(list(blobs.root.glob("*/*.rendered/csv"))) == 2
 
 
 def test_making_one_starts_nothing(blobs):
