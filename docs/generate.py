@@ -47,7 +47,8 @@ def settings_page() -> str:
 Each setting is an environment variable, and a field of `Settings` in lower case without the prefix:
 `Diagnostics(Settings(task_diagnostics=["memory"], data_dir="/var/lib/diag"))`. An empty variable is one that is not
 set. A wrong value fails at construction with the variable, the value and what is allowed; `dramatiq-diag doctor` names
-variables that look like settings and are none. Sizes are bytes or have a unit, as in `512MiB`.
+variables that look like settings and are none. Durations are seconds or have a unit, as in `15min`; sizes are bytes or
+have a unit, as in `512MiB`.
 
 | variable | default | meaning | allowed |
 |---|---|---|---|
