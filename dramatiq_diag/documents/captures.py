@@ -52,7 +52,7 @@ class CapturesDocument(TypedDict):
 
 
 def capture_document(standing: CaptureStanding) -> CaptureDocument:
-    """Returns: CAPTURE, as the README describes it."""
+    """Returns: CAPTURE, as docs/captures.md describes it."""
     capture = standing.capture
     return document_of(
         CaptureDocument,
