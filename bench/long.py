@@ -40,7 +40,7 @@ def run() -> Iterator[Result]:
             ends = time.monotonic() + _SECONDS
             while time.monotonic() < ends:
                 chance.choice(kinds)()
-            (profile,) = collector.sampler._profiles
+            (profile,) = collector.sampler.profiles
             held.append(_held_bytes(dict(profile.seconds)))
 
         actor = dramatiq.actor(busy, actor_name="busy", broker=broker)

@@ -1,8 +1,8 @@
-"""One short family of errors; a docstring is its class's default message."""
+"""Defines the errors of this package. The docstring of a class is its default message."""
 
 import inspect
 
-#: What a collector may raise without harm to the task. Dramatiq's interrupts are for the task, and pass.
+#: Errors of a collector that are caught. Dramatiq's interrupts are not among them: they are meant for the task.
 GUARDED = (Exception, SystemExit)
 
 
@@ -22,7 +22,7 @@ class NotInstalledError(DiagnosticsError, ImportError):
 
 
 class StoreError(DiagnosticsError):
-    """The store could not do what was asked of it."""
+    """An operation of the store failed."""
 
 
 class StoreUnavailableError(StoreError):
@@ -30,7 +30,7 @@ class StoreUnavailableError(StoreError):
 
 
 class RunRefusedError(StoreError):
-    """The database does not take the data of this run."""
+    """The database rejects the data of this run."""
 
 
 class SchemaError(StoreError):

@@ -1,4 +1,4 @@
-"""How runs and artifacts stand; apart from the tables, so that a process without a database has it too."""
+"""Defines the statuses of runs and artifacts, apart from the tables: a process without a database needs them too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class RunStatus(enum.StrEnum):
-    """How a run stands."""
+    """The status of a run."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -17,7 +17,7 @@ class RunStatus(enum.StrEnum):
 
 
 class ArtifactStatus(enum.StrEnum):
-    """What became of a selected collector's artifact."""
+    """The status of an artifact."""
 
     STORED = "stored"
     PARTIAL = "partial"
@@ -28,12 +28,12 @@ class ArtifactStatus(enum.StrEnum):
     "Busy, or declined."
     FAILED = "failed"
     DROPPED = "dropped"
-    "By a keep rule."
+    "Removed by a keep rule."
     EXPIRED = "expired"
     "Removed by the cleanup."
     DELETED = "deleted"
     "Removed by hand."
 
 
-#: An artifact of these can be downloaded.
+#: An artifact with one of these statuses can be downloaded.
 DOWNLOADABLE_STATUSES = (ArtifactStatus.STORED, ArtifactStatus.PARTIAL)

@@ -1,4 +1,4 @@
-"""DurationHistogram, sizes and moments as a person writes and reads them; text that is safe to print."""
+"""Parses and formats durations, sizes and moments, in the one grammar of this package; makes text safe to print."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
-_DURATION = rf"(\d{{1,12}}(?:\.\d{{1,6}})?)\s*({'|'.join(_UNIT_MS)})"
-_SIZE = r"(?i:(?P<number>\d{1,20}(?:\.\d{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|(?P<bytes>b))?)"
+_DURATION = rf"([0-9]{{1,12}}(?:\.[0-9]{{1,6}})?)\s*({'|'.join(_UNIT_MS)})"
+_SIZE = r"(?i:(?P<number>[0-9]{1,20}(?:\.[0-9]{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|(?P<bytes>b))?)"
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
-#: Larger sizes do not fit into a column of the database, in bytes.
+#: Larger sizes do not fit into a column of the database.
 MAX_SIZE_BYTES = 2**62
 
 
 def parse_duration_ms(text: str) -> float:
-    """Reads a duration such as `500ms`, `90s`, `15m`, `15min`, `2h`, `3d` or `1w`.
-
-    Returns:
-      Milliseconds.
+    """Reads a duration such as `500ms`, `90s`, `15m`, `15min`, `2h`, `3d` or `1w`. Returns: Milliseconds.
 
     Raises:
       ValueError: When it is not a duration; the message names it.
@@ -36,10 +33,10 @@ def parse_size_bytes(value: Any, *, needs_unit: bool = False) -> int:
 
     Parameters:
       value: The number or the text.
-      needs_unit: Whether a bare number is refused, and nought as well.
+      needs_unit: Whether a number without a unit is an error; then the size has to be above 0 as well.
 
     Raises:
-      ValueError: When it is neither, or negative, or beyond `MAX_SIZE_BYTES`.
+      ValueError: When it is not a size, or negative, or `MAX_SIZE_BYTES` or more.
     """
     size_bytes: float = -1
     if isinstance(value, int | float) and not isinstance(value, bool) and not needs_unit:
@@ -51,16 +48,16 @@ def parse_size_bytes(value: Any, *, needs_unit: bool = False) -> int:
             unit = base ** (1 + "kmgtpe".index(match["prefix"].lower())) if match["prefix"] else 1
             number = match["number"]
             size_bytes = int(number) * unit if number.isdigit() else int(float(number) * unit)
-    if not needs_unit <= size_bytes < MAX_SIZE_BYTES:
+    if not (1 if needs_unit else 0) <= size_bytes < MAX_SIZE_BYTES:
         raise ValueError(f"not a size such as 500MiB, 1GiB: {value!r:.100}")
     return int(size_bytes)
 
 
 def parse_moment(text: str) -> datetime:
-    """Reads an ISO 8601 time, in UTC where it names no zone, or an age such as `90s`, `2h` or `3d`.
+    """Reads an ISO 8601 time (in UTC if it names no zone), or an age such as `90s`, `2h` or `3d`.
 
     Raises:
-      ValueError: When it is neither.
+      ValueError: When it is neither; the message names it.
     """
     try:
         if re.fullmatch(_DURATION, text.strip()):
@@ -72,7 +69,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def split_texts(value: Any, separator: str) -> tuple[str, ...]:
-    """Splits a text, or takes a list of texts, and removes white space, empty parts and repeats.
+    """Splits a text, or takes a list of texts. Returns: The parts without white space, empty parts and repeats.
 
     Raises:
       ValueError: When it is neither a text nor a list of texts.

@@ -1,4 +1,4 @@
-"""The collectors. Importing this package imports none of them, nor pydantic: the settings need the names alone."""
+"""Measures runs. Importing this package imports no collector and no pydantic: the settings need the names alone."""
 
 from __future__ import annotations
 

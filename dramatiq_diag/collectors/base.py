@@ -1,8 +1,9 @@
-"""The contract of a collector."""
+"""Defines the contract of a collector: `Collector`, `Recording`, `Options`, and the `RunContext` that it is given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -15,25 +16,34 @@ if TYPE_CHECKING:
 
     from .services import Services
 
-#: What the class attributes of a collector have to be, from end to end.
+#: The patterns that the class attributes of a collector have to match, from end to end.
 ARTIFACT_NAME_PATTERN = "[a-z][a-z0-9_]{0,63}"
 FILENAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MEDIA_TYPE_PATTERN = "[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}"
 
 
 def checkpoint_name(artifact_name: str) -> str:
-    """Returns: The name of the file that stands in for an artifact's file until that is saved."""
+    """Returns: The name of the file that replaces an artifact's file until that is saved."""
     return f"{artifact_name}.part"
 
 
+def import_extra(name: str) -> Any:
+    """Imports the package of an extra of the same name. Raises: UnavailableError with the command that installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        reason = f"{name} is not installed ({error}); install it with: pip install 'dramatiq_diag[{name}]'"
+        raise UnavailableError(reason) from error
+
+
 class Options(BaseModel):
-    """What a message, an actor or a capture may say of how a collector works. Each field has a default, and limits."""
+    """The options of a collector that a message, an actor or a capture may give. Each has a default, and limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class CollectorSettings(Protocol):
-    """The values of the settings that built-in collectors read; `Settings` has them, under these names."""
+    """The settings that built-in collectors read; `Settings` has them under these names."""
 
     @property
     def memory_interval(self) -> float: ...
@@ -54,17 +64,17 @@ class CollectorSettings(Protocol):
 
 
 class RunFiles(Protocol):
-    """The files of one run in the spool, one for each name of an artifact, besides its entry."""
+    """The files of one run in the spool: one for each artifact name, besides the entry."""
 
     def path(self, name: str) -> Path:
-        """Returns: The path that the file of this artifact is to be written to."""
+        """Returns: The path of this artifact's file."""
 
     def write_file(self, name: str, text: str | Iterable[str]) -> None:
-        """Writes the file of this artifact, whole or not at all. Raises: OSError."""
+        """Writes this artifact's file, whole or not at all. Raises: OSError."""
 
 
 class RunContext(Protocol):
-    """A run as its recordings see it. Times are seconds of `clock`, unless the name says otherwise."""
+    """A run as its recordings see it. Times are in seconds of `clock`, unless stated otherwise."""
 
     @property
     def task_id(self) -> str: ...
@@ -121,40 +131,40 @@ class RunContext(Protocol):
 
 
 class Recording:
-    """What one collector does for one run; made by `Collector.record`, dropped after `save`."""
+    """The work of one collector for one run; made by `Collector.record`, dropped after `save`."""
 
     reason: str | None = None
-    "Why the artifact is only partial, in words for a person; None while it is whole."
+    "Why the artifact is only partial, for a person; None while it is whole."
 
     runs_inline: ClassVar[bool] = False
-    """Whether `start`, `stop` and `save` are sure to return at once, or have to run on the threads that call them.
+    """Whether `start`, `stop` and `save` surely return at once, or have to run on the threads that call them.
 
-    Any other recording's steps run on a thread of their own, and one that hangs is abandoned: the artifact is `failed`,
-    and the collector is left out of the later runs of the process.
+    The steps of any other recording run on a thread of their own. A step that hangs is abandoned: the artifact is
+    `failed`, and later runs of the process do without the collector.
     """
 
     enter: Callable[[], object] | None = None
-    """What Dramatiq's hook itself calls after `start`, where one is given.
+    """A function that Dramatiq's hook itself calls after `start`; None for most recordings.
 
     memray's readers hide as many of the task's outermost frames as there are above the call of `Tracker.__enter__`, so
-    that call must not be deeper than the one of the actor's function.
+    that call must not be deeper than the call of the actor's function.
     """
 
     def start(self) -> None:
-        """Begins to measure. The task's thread waits for it, just before its function is called.
+        """Starts the measurement. The task's thread waits for it, just before its function is called.
 
         Raises:
           SkippedError: When this run is declined; the message is the artifact's reason.
         """
 
     def entered(self, error: Exception | None) -> None:
-        """Runs after `enter`, with what that raised. Raises: SkippedError, or the error."""
+        """Runs after `enter`, with its error if it raised one. Raises: SkippedError, or the error."""
 
     def stop(self) -> None:
-        """Ends the measurement. The task's thread waits for it, so it does the least that it can.
+        """Ends the measurement. The task's thread waits for it, so it does as little as possible.
 
-        An interrupt of Dramatiq's may have cut `start` or an earlier `stop` short: it ends whatever has begun, and may
-        be called again.
+        An interrupt may have cut `start` or an earlier `stop` short: `stop` ends whatever has begun, and may be called
+        again. See `runtime.interrupts`.
         """
 
     def end_early(self, reason: str) -> None:
@@ -164,27 +174,27 @@ class Recording:
         """
 
     def save(self) -> None:
-        """Leaves the file in the spool. The saver's thread waits for it, after `stop`.
+        """Writes the artifact's file into the spool, after `stop`. The saver's thread waits for it.
 
-        That is `run.entry.write_file(collector.artifact_name, text)`, or whatever writes to the file
+        It calls `run.entry.write_file(collector.artifact_name, text)`, or writes to the file
         `run.entry.path(collector.artifact_name)`; text that went to `run.append_text` is in the spool already.
 
         Raises:
-          SkippedError: When there is nothing to leave; the message is the artifact's reason.
+          SkippedError: When there is nothing to save; the message is the artifact's reason.
         """
 
     def discard(self) -> None:
-        """Runs instead of `save` where the artifact is not kept, and returns at once.
+        """Runs instead of `save` if the artifact is not kept, and returns at once.
 
-        After it nothing is written; the file and its checkpoint are removed.
+        The recording writes nothing after it; the file and its checkpoint are removed.
         """
 
 
 class Collector:
-    """A diagnostic that can be chosen by name. Built once per process, by `load`; its `record` runs for each run.
+    """A diagnostic that can be chosen by name. It is built once per process; `record` is called for each run.
 
-    A package of its own names its class under the entry point group `dramatiq_diag.collectors`, by the class's `name`.
-    `dramatiq_diag.testing` has the tests of what is said here.
+    Another package declares its class as an entry point of the group `dramatiq_diag.collectors`, under the class's
+    `name`. `dramatiq_diag.testing` has tests of this contract.
 
     Parameters:
       settings: The settings of this process.
@@ -194,62 +204,54 @@ class Collector:
     """
 
     name: ClassVar[str]
-    "What a user writes in TASK_DIAGNOSTICS."
+    "Its name in TASK_DIAGNOSTICS."
 
     artifact_name: ClassVar[str]
-    "The key of its artifact in `urls`, its own: a lower case letter, then those, digits and underscores."
+    "The key of its artifact in `urls`, unique: a lower case letter, then those, digits and underscores."
 
     filename: ClassVar[str]
-    "The name under which its artifact is downloaded."
+    "The file name of the download."
 
     media_type: ClassVar[str]
     "The media type of the download."
 
     stored_as: ClassVar[str | None] = None
-    "The name of the stored form, where this package renders the download from a smaller one; None for all others."
+    "The name of the stored file if this package renders the download from a smaller form; None for all others."
 
     options_class: ClassVar[type[Options]] = Options
-    "The options that a request may give; the run has them as `run.options(self)`."
+    "The class of its options; a run has them as `run.options(self)`."
 
     services: Services
-    "The ticker, the RSS reader and what else the collectors of a process share; set by `open`."
+    "The ticker, the RSS reader and the other parts that the collectors of a process share; set by `open`."
 
     def __init__(self, settings: CollectorSettings) -> None:
         self.settings = settings
         self.default_options = self.options_class()
 
     def open(self, services: Services) -> None:
-        """Makes what the process is to hold, before the first `record`."""
+        """Acquires the resources of the process, before the first `record`."""
         self.services = services
 
     def record(self, run: RunContext) -> Recording:
-        """Makes the recording of a run, which measures nothing yet.
-
-        Returns:
-          The recording; its state is its own, as worker threads share the collector.
-        """
+        """Returns: The recording of a run, not started. It keeps its own state: worker threads share the collector."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Lets go of what the process holds, after the last recording has stopped."""
+        """Releases the resources of the process, after the last recording has stopped."""
 
 
-class StandIn(Collector):
-    """Describes the artifact of a collector that a run does not have: that says why."""
+class PlaceholderCollector(Collector):
+    """Describes the artifact of a collector that a run does not have: the artifact says why."""
 
     def __init__(self, wanted: type[Collector]) -> None:
         # Instance attributes hide the annotations of the class: this object describes the artifact of another class.
-        vars(self).update(
-            {
-                field: getattr(wanted, field)
-                for field in ("name", "artifact_name", "filename", "media_type", "stored_as", "options_class")
-            }
-        )
+        fields = ("name", "artifact_name", "filename", "media_type", "stored_as", "options_class")
+        vars(self).update({field: getattr(wanted, field) for field in fields})
         self.default_options = self.options_class()
 
 
-class UnavailableCollector(StandIn):
-    """Stands in for a collector that cannot work here, so that each run of it says why."""
+class UnavailableCollector(PlaceholderCollector):
+    """Stands for a collector that cannot work here, so that each run of it says why."""
 
     def __init__(self, wanted: type[Collector], reason: str) -> None:
         super().__init__(wanted)

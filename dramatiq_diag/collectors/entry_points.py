@@ -1,4 +1,4 @@
-"""Collectors of other packages: the entry point group `dramatiq_diag.collectors`."""
+"""Imports collectors of other packages: the entry point group `dramatiq_diag.collectors`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Container, Iterable
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from ..errors import UnavailableError
+from ..errors import GUARDED, UnavailableError
 from .base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector, Options
 
-#: Class attribute -> what it has to match, and what that is in words.
+#: Class attribute -> the pattern that it has to match, and the same in words.
 _ATTRIBUTES = {
     "artifact_name": (ARTIFACT_NAME_PATTERN, "a lower case letter, then up to 63 of them, digits and underscores"),
     "filename": (FILENAME_PATTERN, "a letter or digit, then up to 99 of them, dots, dashes and underscores"),
@@ -23,32 +23,37 @@ def import_class(point: EntryPoint, taken: Container[str]) -> type[Collector]:
 
     Parameters:
       point: The entry point.
-      taken: The artifacts' names of other collectors.
+      taken: The artifact names of other collectors.
 
     Raises:
-      UnavailableError: When it cannot be imported, or is no collector that can be used; the message says why.
+      UnavailableError: When it cannot be imported, or is not a usable collector; the message says why.
     """
     try:
         found = point.load()
-    except (Exception, SystemExit) as error:
+    except GUARDED as error:
         reason = f"{point.value} cannot be imported: {type(error).__name__}: {error}"
         raise UnavailableError(reason) from error
-    for refusal in _refusals(point.name, found, taken):
-        raise UnavailableError(f"{point.value} cannot be used: {refusal}.")
+    for reason in _reasons_against(found, point.name, taken):
+        raise UnavailableError(f"{point.value} cannot be used: {reason}.")
     return found  # type: ignore[no-any-return]
 
 
-def stand_in(name: str, taken: Iterable[str]) -> type[Collector]:
-    """Returns: The class attributes of a collector that has none that can be used."""
+def placeholder_class(name: str, taken: Iterable[str]) -> type[Collector]:
+    """Returns: A class with the attributes of a collector whose own class is not known.
+
+    Parameters:
+      name: The name of the collector; any text.
+      taken: The artifact names of other collectors.
+    """
     plain = re.sub("[^a-z0-9_]", "_", name.lower())[:40]
     artifact_name = plain if plain[:1].isalpha() else f"collector_{plain}"
     while artifact_name in taken:
         artifact_name += "_"
     attributes = {"artifact_name": artifact_name, "filename": "none", "media_type": "application/octet-stream"}
-    return type("StandIn", (Collector,), {"name": name, **attributes})
+    return type("UnknownCollector", (Collector,), {"name": name, **attributes})
 
 
-def _refusals(name: str, found: Any, taken: Container[str]) -> Iterable[str]:
+def _reasons_against(found: Any, name: str, taken: Container[str]) -> Iterable[str]:
     if not isinstance(found, type) or not issubclass(found, Collector):
         yield "it is no subclass of dramatiq_diag.collectors.Collector"
         return

@@ -1,4 +1,4 @@
-"""What samples at the start of a run, at intervals and at its end."""
+"""Takes samples at the start of a run, at intervals, and at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .base import Collector, Recording, RunContext
 
 
 class IntervalRecording(Recording):
-    """Calls `sample` on the task's thread at both ends, and on the ticker's in between; never two at once.
+    """Calls `sample` on the task's thread at start and end, and on the ticker's in between; never two at once.
 
     Parameters:
       collector: The collector.

@@ -1,4 +1,4 @@
-"""`memory`: the RSS of the process over time, as a text that gnuplot plots."""
+"""`memory`: records the RSS of the process over time, as a text that gnuplot plots."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from .interval import IntervalRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 
-#: Bytes in a megabyte of the log, as Pulp's and most people's plots have it.
+#: The megabyte of the log, in bytes, as in Pulp's plots.
 MEGABYTE = 1024 * 1024
 
-#: The first sample after that of the start, and until when the next ones come each time that the time has doubled.
+#: The time of the first sample after the start. Until `EARLY_S` a sample is taken whenever the time has doubled.
 FIRST_S = 0.05
 EARLY_S = 2.0
-#: A look may come as much too soon for that.
+#: A look may be this much earlier.
 _SLACK_S = 0.005
 
-#: A look is a sample as well when it is as far as that from the last one: by this share of it and by these bytes.
+#: A look becomes a sample if its RSS differs from the last sample by this share of it, and by these bytes.
 STEP_SHARE = 0.05
 STEP_BYTES = 8 * 1024 * 1024
 
-#: Such samples that a log may have whatever its length; past that there is at most one to each of the interval's.
+#: The number of such samples that any log may have; beyond it there is at most one for each sample of the interval.
 FREE_SAMPLES = 100
 
 
 class MemoryOptions(Options):
-    """What a request may say of `memory`."""
+    """Options of `memory`."""
 
     interval: Annotated[float, Field(ge=0.01, le=86400)] | None = None
     "Seconds between samples; without it DRAMATIQ_DIAG_MEMORY_INTERVAL."
 
 
 class MemoryCollector(Collector):
-    """`memory`: resident set size at the start, every `memory_interval` seconds, at the end, and when it changes much.
+    """`memory`: the RSS at the start, every `memory_interval` seconds, at the end, and when it changes much.
 
     Note:
-      RSS belongs to the process: what its other threads hold meanwhile is in it. A run's `overlapped_task_ids` tell.
+      The RSS is that of the process, and includes the memory of its other threads; see `overlapped_task_ids` of a run.
     """
 
     name = "memory"
@@ -54,10 +54,10 @@ class MemoryCollector(Collector):
 
 
 class _MemoryRecording(IntervalRecording):
-    """Besides the samples of the interval it has those of looks at which there is something to see.
+    """Adds samples to those of the interval, from the looks that the run takes many times a second.
 
-    That is: in the first seconds each time that the time since the start has doubled, for a task that is killed early;
-    and when the RSS is far from that of the last sample, for the peak, and for the last moment before a kill.
+    One is added in the first seconds whenever the time since the start has doubled, for tasks that are killed early;
+    and whenever the RSS is far from the last sample, for the peak, and for the last moment before a kill.
     """
 
     def __init__(self, collector: Collector, run: RunContext, interval_s: float) -> None:
@@ -65,7 +65,7 @@ class _MemoryRecording(IntervalRecording):
         self._last_s = 0.0
         self._last_bytes = self._peak_bytes = 0
         self._unwritten: tuple[float, int] | None = None
-        "Seconds and bytes of the largest look since the last sample, where that was larger than any sample."
+        "Seconds and bytes of the largest look since the last sample, if it was larger than all samples."
         self._regular_count = self._more_count = 0
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class _MemoryRecording(IntervalRecording):
         if elapsed_s < EARLY_S and elapsed_s + _SLACK_S >= max(FIRST_S, 2 * self._last_s):
             return True
         if rss_bytes - self._peak_bytes >= _step_of(self._peak_bytes):
-            return True  # Each is a twentieth above the one before: there is an end to them.
+            return True  # Each is a twentieth above the last one, so there are few.
         is_far = abs(rss_bytes - self._last_bytes) >= _step_of(self._last_bytes)
         return is_far and self._more_count < FREE_SAMPLES + self._regular_count
 
@@ -115,7 +115,7 @@ class _MemoryRecording(IntervalRecording):
 
 
 def _step_of(rss_bytes: int) -> float:
-    """Returns: How far from it another RSS is worth a sample."""
+    """Returns: The difference to this RSS, in bytes, that is worth a sample."""
     return max(STEP_SHARE * rss_bytes, STEP_BYTES)
 
 

@@ -1,58 +1,54 @@
-"""`memray`: who allocated what was held at the peak."""
+"""`memray`: records allocations, to show which code allocated the memory that was held at the peak."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from operator import call
 from pathlib import Path
 from typing import Any
 
 from dramatiq.asyncio import get_event_loop_thread
 
-from ..errors import SkippedError, UnavailableError
-from ..runtime.frames import GarbagePause
-from ..runtime.interrupts import forget_interrupts, watch_interrupts
+from ..errors import SkippedError
+from ..runtime.gc_pause import GcPause
+from ..runtime.interrupts import NotedCall, forget_interrupts, watch_interrupts
+from ..runtime.profile_function import ProfileFunctionLook
 from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
 from ..runtime.stacks import coroutine_function
-from ..runtime.thread_state import ProfileFunctionLook
 from ..runtime.ticker import Timer
-from .base import Collector, CollectorSettings, Options, Recording, RunContext
+from .base import Collector, CollectorSettings, Options, Recording, RunContext, import_extra
 from .services import Services
 
-#: Seconds between looks at the size of a capture.
-_LOOK_INTERVAL_S = 0.25
-
-#: What `_noting` leaves where it was not interrupted.
-_NOTES = 2
+#: Seconds between checks of the size of an allocation profile.
+_SIZE_INTERVAL_S = 0.25
 
 _REPLACED = (
     "The task replaced memray's profile function on its thread, as profilers do (`sys.setprofile`; cProfile before "
-    "Python 3.12): what it allocated from then on has no stacks, or wrong ones."
+    "Python 3.12): its later allocations have no stacks, or wrong ones."
 )
 
 
 class MemrayOptions(Options):
-    """What a request may say of `memray`: see `memray.Tracker`."""
+    """Options of `memray`; see `memray.Tracker`."""
 
     native_traces: bool = False
-    "Whether the stacks have the calls of C, C++ and Rust as well; that takes the task a good deal more time."
+    "Whether the stacks have the calls of C, C++ and Rust as well; the task then takes much more time."
     trace_python_allocators: bool = False
-    "Whether each object counts that Python's own allocator gives out: a capture many times as large."
+    "Whether objects of Python's own allocator count as well; the allocation profile is then many times as large."
 
 
 class MemrayCollector(Collector):
-    """`memray`: a capture of all allocations of the process while the task runs, made by one Tracker per process.
+    """`memray`: all allocations of the process while the task runs, recorded by one Tracker per process.
 
     Note:
-      The capture's main thread is the one that started the Tracker: the task's own thread, or the ticker's where the
-      capture began late; then the task's thread has the name `TASK_THREAD` in it. For an async actor the event loop's
-      thread has the name `LOOP_THREAD`. A capture holds `sys.argv`.
+      The main thread of the profile is the thread that started the Tracker: the task's own, or the ticker's if the
+      recording began late. Then the task's thread has the name `TASK_THREAD` in it. For an async actor the event loop's
+      thread has the name `LOOP_THREAD`. The file contains `sys.argv`.
     """
 
     name = "memray"
@@ -63,13 +59,7 @@ class MemrayCollector(Collector):
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
-        try:
-            import memray
-        except ImportError as error:
-            raise UnavailableError(
-                f"memray is not installed ({error}); install it with: pip install 'dramatiq_diag[memray]'"
-            ) from error
-        self._memray = memray
+        self._memray = import_extra("memray")
         self.profile_function: ProfileFunctionLook | None = None
 
     def open(self, services: Services) -> None:
@@ -86,34 +76,28 @@ class MemrayCollector(Collector):
     def _start_and_stop(self) -> None:
         """Starts and stops a Tracker that writes no file, before there are tasks.
 
-        When memray meets greenlet for the first time (where a Tracker starts, or where greenlet is imported within
-        one), it prints a notice by the rich package. An exception in that, such as a time limit, ends the process.
+        When memray meets greenlet for the first time (when a Tracker starts, or when greenlet is imported within one),
+        it prints a notice by the rich package. An exception in that, such as a time limit, ends the process.
         """
         with suppress(ImportError):
             import_module("greenlet")
         tracker = self._memray.Tracker(destination=self._memray.FileDestination("/dev/null", overwrite=True))
-        pause = GarbagePause()
-        pause.begin()
+        look = ProfileFunctionLook()
         try:
-            look = ProfileFunctionLook()
-            with _silenced(), tracker:
+            with GcPause(), _silenced(), tracker:
                 look.during()
             look.after()
             self.profile_function = look
         except RuntimeError as error:
-            if not _is_refusal(error):  # Else the application has a Tracker: each run is told so.
+            if not _is_second_tracker(error):  # Else the application has a Tracker: each run says so.
                 raise
-        finally:
-            pause.end()
 
 
 class _MemrayRecording(Recording):
-    """A capture.
+    """One use of the Tracker.
 
-    An interrupt may strike the task's thread between any two instructions, also within `Tracker.__enter__` and
-    `Tracker.__exit__`, which call functions in Python. So both are called by code in C that notes in a list how far it
-    came: an item before, and one after. Where only the first is there, `Tracker.__exit__` is called (again): it undoes
-    whatever has been done.
+    An interrupt may also strike within `Tracker.__enter__` and `Tracker.__exit__`, which call functions in Python. When
+    one of them was cut short, `Tracker.__exit__` is called (again): it undoes whatever has been done.
     """
 
     runs_inline = True
@@ -126,24 +110,24 @@ class _MemrayRecording(Recording):
         self.max_bytes = int(collector.settings.memray_max_bytes)
         self.options = run.options(collector)
         self.path: Path = run.entry.path(collector.artifact_name)
-        self.pause = GarbagePause()
+        self.pause = GcPause()
         self.lock = threading.Lock()
         self.tracker: Any = None
-        self.entering: list[Any] = []
-        self.exiting: list[Any] = []
+        self.entry_call: NotedCall | None = None
+        self.exit_call: NotedCall | None = None
         self.settled = False
-        self.refused = False
-        self.timer = Timer(_LOOK_INTERVAL_S, self._look)
+        self.is_second_tracker = False
+        self.timer = Timer(_SIZE_INTERVAL_S, self._check_size)
         self.started = 0.0
 
     def start(self) -> None:
         if not self.run.is_executing:
-            # What follows takes its time, and the run is to be known if the process dies meanwhile.
+            # The next steps take time, and the run is to be known if the process dies meanwhile.
             self.run.write_start()
         wait_s = 0.0 if self.run.is_executing else self.collector.settings.memray_wait
-        refusal = self.hook.acquire_exclusive(self, self.run.task_id, wait_s)
-        if refusal is not None:
-            raise SkippedError(refusal)
+        reason = self.hook.acquire_exclusive(self, self.run.task_id, wait_s)
+        if reason is not None:
+            raise SkippedError(reason)
         try:
             present = sys.getprofile()
             if present is not None and not callable(present):  # The Tracker could not set it again when it ends.
@@ -157,21 +141,23 @@ class _MemrayRecording(Recording):
             )
             self.path.chmod(0o600)
             # Making it may have taken longer than an interrupt waits.
-            if (refusal := self.hook.refusal_of_interrupts()) is not None:
-                raise SkippedError(refusal)
+            if (reason := self.hook.reason_against_start()) is not None:
+                raise SkippedError(reason)
         except Exception:
-            self._give_up()
+            self.settled = True
+            self._forget()
             raise
-        self.enter = _noting(self.tracker.__enter__, self.entering)
-        self.pause.begin()  # A Tracker goes through all threads; right before `enter`.
+        self.entry_call = NotedCall(self.tracker.__enter__)
+        self.enter = self.entry_call.make
+        self.pause.begin()  # Right before `enter`.
 
     def entered(self, error: Exception | None) -> None:
         self.pause.end()
-        self.refused = _is_refusal(error)
+        self.is_second_tracker = _is_second_tracker(error)
         self.settled = True
         if error is not None:
             self._end()
-            if self.refused:
+            if self.is_second_tracker:
                 raise SkippedError(f"The application itself uses memray: {error}") from error
             raise error
         self.started = time.perf_counter()
@@ -183,41 +169,37 @@ class _MemrayRecording(Recording):
         self.collector.services.ticker.add(self.timer)
 
     def stop(self) -> None:
-        self.pause.end()  # Where an interrupt came before `entered`.
-        self.refused = self.refused or _is_refusal(self.run.enter_error)
+        self.is_second_tracker = self.is_second_tracker or _is_second_tracker(self.run.enter_error)
         self.settled = True
         self.timer.cancel()
-        self._look_at_profile_function()
-        self._end()
-
-    def _look_at_profile_function(self) -> None:
         look = self.collector.profile_function
         with self.lock:
             if self.started and self.tracker is not None and look is not None and look.was_replaced():
                 self.reason = _REPLACED
+        self._end()
 
     def end_early(self, reason: str) -> None:
         self.timer.cancel()
         self._end_elsewhere(reason)
 
-    def _look(self) -> None:
+    def _check_size(self) -> None:
         if self.path.stat().st_size > self.max_bytes:
             self.timer.cancel()
             elapsed_s = time.perf_counter() - self.started
             self._end_elsewhere(
-                f"The capture was ended after {elapsed_s:.1f} s, at its limit of {self.max_bytes} bytes."
+                f"The allocation profile was ended after {elapsed_s:.1f} s, at its limit of {self.max_bytes} bytes."
             )
 
     def _end_elsewhere(self, reason: str) -> None:
         before = sys.getprofile()
         self._end(reason)
-        sys.setprofile(before)  # The Tracker restored here what it had found on the thread that started it.
+        sys.setprofile(before)  # The Tracker set here the function that it had found on the thread that started it.
 
     def _end(self, reason: str | None = None) -> None:
-        """Ends the Tracker if there is one; after an interrupt in it, it has to be called again."""
+        """Ends the Tracker if there is one; repeated after an interrupt in it."""
         with self.lock:
             try:
-                if self.tracker is not None and self.entering and not self.refused:
+                if self.tracker is not None and self.entry_call is not None and not self.is_second_tracker:
                     self.reason = reason or self.reason
                     self._exit(self.tracker)
             except Exception:
@@ -225,24 +207,20 @@ class _MemrayRecording(Recording):
                 raise
             self._forget()
 
-    def _forget(self) -> None:
-        self.tracker = self.enter = None
-        self.entering.clear()
-        self.hook.release(self)
-
-    def _give_up(self) -> None:
-        self.settled = True
-        self._forget()
-
     def _exit(self, tracker: Any) -> None:
-        if len(self.exiting) == _NOTES:  # An interrupt struck after it had returned.
+        assert self.entry_call is not None
+        if not self.entry_call.has_begun or (self.exit_call is not None and self.exit_call.has_returned):
             return
-        self.exiting.clear()
-        self.pause.begin()
-        try:
-            _noting(partial(tracker.__exit__, None, None, None), self.exiting)()
-        finally:
-            self.pause.end()
+        self.exit_call = NotedCall(partial(tracker.__exit__, None, None, None))
+        with self.pause:
+            self.exit_call.make()
+
+    def _forget(self) -> None:
+        """Drops the Tracker, after its end, and gives back what the recording holds."""
+        self.tracker = self.enter = None
+        self.entry_call = self.exit_call = None
+        self.pause.end()  # An interrupt may have come before `entered`.
+        self.hook.release(self)
 
 
 @contextmanager
@@ -257,23 +235,14 @@ def _silenced() -> Iterator[None]:
         names["pprint"] = original
 
 
-def _noting(function: Callable[[], object], notes: list[Any]) -> Callable[[], object]:
-    """Returns: A call of the function that appends an item to the notes before it, and another one after it.
-
-    Between those three there is no instruction of Python, and so no interrupt.
-    """
-    functions: tuple[Callable[[], object], ...] = (int, function)
-    return partial(notes.extend, map(call, functions))
-
-
-def _is_refusal(error: Exception | None) -> bool:
+def _is_second_tracker(error: Exception | None) -> bool:
     """Returns: Whether a Tracker did nothing because another one is active."""
     return isinstance(error, RuntimeError) and "one Tracker" in str(error)
 
 
 def _name_thread(name: str, thread_id: int | None) -> None:
-    """Gives a thread a name in the capture, which is being made, and nowhere else.
+    """Gives a thread a name in the allocation profile, which is being recorded, and nowhere else.
 
-    memray notes a name when a `Thread` has both that and an id, and this one is never started: nobody else sees it.
+    memray notes a name as soon as a `Thread` has a name and an id. This `Thread` is never started, so nobody sees it.
     """
     threading.Thread(name=name)._ident = thread_id  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which collectors there are, by name; no collector is imported for it, nor anything that one needs."""
+"""Names the collectors, and imports none of them: every process that sends messages reads the names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ if TYPE_CHECKING:
 #: Stands for every collector of this package that is installed.
 ALL = "all"
 
-#: Stands for nothing, where an empty setting would mean the default.
+#: Stands for no collector, where an empty setting would mean the default.
 NONE = "none"
 
-#: Where a trigger has this in place of a name it asks for the stacks of all threads at that moment.
+#: In place of a name, a trigger may ask for the stacks of all threads at that moment.
 STACKS = "stacks"
-
-#: The collectors that can begin on another thread, in the middle of a run, in the order of starting.
-LATE_NAMES = ("memray", "memory", "pyinstrument")
 
 #: The reason why pyinstrument's own engine cannot start in the middle of a run.
 CANNOT_JOIN = "pyinstrument's own profiler cannot join later; the engine `sampler` does"
@@ -33,56 +30,46 @@ GROUP = "dramatiq_diag.collectors"
 
 @dataclass(frozen=True, kw_only=True)
 class Builtin:
-    """A collector of this package."""
+    """The facts about a collector of this package that are needed before its class is imported."""
 
-    module: str
-    class_name: str
-    artifact_name: str
-    options: tuple[str, ...] = ()
-    "The names of its options."
+    target: str
+    "Its module, relative to this package, and its class."
+    options: tuple[str, ...]
+    "The fields of its `options_class`."
     package: str | None = None
-    "What it needs."
+    "The package that it needs."
     includes: str | None = None
-    "The collector that it does all of; where both are chosen that one is left out."
+    "The collector that it replaces where both are chosen."
+    can_start_late: bool = False
+    "Whether it can start on another thread, in the middle of a run."
 
 
-#: In the order of starting: memray's start takes milliseconds, so it comes first; other packages' are put before the
-#: time profile, which starts last and stops first.
+#: In the order of starting: memray's start takes milliseconds, so it comes first. Collectors of other packages start
+#: before the time profile, which starts last and stops first. A test compares this table with the classes.
 BUILTIN = {
     "memray": Builtin(
-        module=".memray",
-        class_name="MemrayCollector",
-        artifact_name="memray_profile",
+        target=".memray:MemrayCollector",
         options=("native_traces", "trace_python_allocators"),
         package="memray",
+        can_start_late=True,
     ),
-    "memory": Builtin(
-        module=".memory", class_name="MemoryCollector", artifact_name="memory_profile", options=("interval",)
-    ),
-    "logs": Builtin(
-        module=".task_logs.collector", class_name="LogsCollector", artifact_name="task_logs", options=("max_bytes",)
-    ),
-    "debug-logs": Builtin(
-        module=".task_logs.collector",
-        class_name="DebugLogsCollector",
-        artifact_name="task_logs",
-        options=("max_bytes",),
-        includes="logs",
-    ),
-    "resources": Builtin(
-        module=".resources", class_name="ResourcesCollector", artifact_name="resources_profile", options=("interval",)
-    ),
+    "memory": Builtin(target=".memory:MemoryCollector", options=("interval",), can_start_late=True),
+    "logs": Builtin(target=".task_logs.collector:LogsCollector", options=("max_bytes",)),
+    "debug-logs": Builtin(target=".task_logs.collector:DebugLogsCollector", options=("max_bytes",), includes="logs"),
+    "resources": Builtin(target=".resources:ResourcesCollector", options=("interval",)),
     "pyinstrument": Builtin(
-        module=".time_profile.collector",
-        class_name="PyinstrumentCollector",
-        artifact_name="pyinstrument_profile",
+        target=".time_profile.collector:PyinstrumentCollector",
         options=("engine", "interval", "start_after"),
         package="pyinstrument",
+        can_start_late=True,
     ),
 }
 
 COLLECTOR_NAMES: tuple[str, ...] = tuple(sorted(BUILTIN))
 "The names of the collectors of this package."
+
+LATE_NAMES = tuple(name for name, builtin in BUILTIN.items() if builtin.can_start_late)
+"The collectors that can start in the middle of a run, in the order of starting."
 
 
 def discover() -> dict[str, EntryPoint]:
@@ -96,7 +83,7 @@ def discover() -> dict[str, EntryPoint]:
 
 
 def installed(name: str) -> bool:
-    """Returns: Whether the package that the collector needs is importable, without importing it."""
+    """Returns: Whether the collector, or the package that it needs, can be imported; nothing is imported for it."""
     builtin = BUILTIN.get(name)
     if builtin is None:
         return name in discover()
@@ -104,22 +91,22 @@ def installed(name: str) -> bool:
 
 
 def known_names() -> tuple[str, ...]:
-    """Returns: The names that may be chosen: of this package, then of the others that are installed."""
+    """Returns: The names that may be chosen: those of this package, then those of other packages that are installed."""
     return (*COLLECTOR_NAMES, *sorted({*discover()} - {*COLLECTOR_NAMES, ALL}))
 
 
 def all_names(*, here: bool = True) -> tuple[str, ...]:
-    """Returns: What `all` stands for; other packages' are chosen by name, and `debug-logs` is as well.
+    """Returns: The names that `all` stands for. Collectors of other packages, and `debug-logs`, are chosen by name.
 
     Parameters:
-      here: Whether for a worker, which has what is installed; otherwise for whoever asks workers elsewhere.
+      here: Whether the collectors run in this process, and have to be installed; otherwise they run elsewhere.
     """
     names = (name for name in COLLECTOR_NAMES if BUILTIN[name].includes is None)
     return tuple(name for name in names if not here or installed(name))
 
 
 def expand(names: tuple[str, ...], *, here: bool = True) -> tuple[str, ...]:
-    """Returns: The names, with `all` replaced by what it stands for, here or wherever the workers are."""
+    """Returns: The names, with `all` replaced by the names that it stands for; see `all_names`."""
     if ALL not in names:
         return names
     return (*(name for name in names if name != ALL), *all_names(here=here))

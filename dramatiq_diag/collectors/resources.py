@@ -1,4 +1,4 @@
-"""`resources`: what the process used over time, as a table."""
+"""`resources`: records the CPU time, switches, I/O, files and threads of the process over time, as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from .base import Collector, CollectorSettings, Options, Recording, RunContext
 from .interval import IntervalRecording
 
-#: The columns; those of what is counted begin at nought with the run, open files and threads are as they stand.
+#: The columns. Counters start at 0 with the run; open files and threads are current values.
 HEADER = (
     "elapsed_seconds,cpu_user_seconds,cpu_system_seconds,voluntary_context_switches,involuntary_context_switches,"
     "read_bytes,written_bytes,open_files,threads\n"
@@ -20,23 +20,23 @@ HEADER = (
 
 _Figure = float | None
 
-#: What psutil raises where the platform has no such figure, or does not tell it.
+#: Errors of psutil if the platform has no such figure, or does not disclose it.
 _NO_FIGURE = (psutil.Error, NotImplementedError, AttributeError, OSError)
 
 
 class ResourcesOptions(Options):
-    """What a request may say of `resources`."""
+    """Options of `resources`."""
 
     interval: Annotated[float, Field(ge=0.01, le=86400)] | None = None
-    "Seconds between looks; without it DRAMATIQ_DIAG_RESOURCES_INTERVAL."
+    "Seconds between samples; without it DRAMATIQ_DIAG_RESOURCES_INTERVAL."
 
 
 class ResourcesCollector(Collector):
-    """`resources`: processor time, context switches, I/O, open files and threads, every `resources_interval` seconds.
+    """`resources`: CPU time, context switches, I/O, open files and threads, every `resources_interval` seconds.
 
     Note:
-      They are the process's: what its other threads do meanwhile is in them. A figure that the platform does not have
-      is an empty cell.
+      The figures are those of the process, and include its other threads. A figure that the platform lacks is an empty
+      cell.
     """
 
     name = "resources"
@@ -47,16 +47,16 @@ class ResourcesCollector(Collector):
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
-        # The process asks for its own figures, so this is made after the fork.
+        # Made after the fork, as it holds the process id.
         self._process = psutil.Process()
 
     def record(self, run: RunContext) -> Recording:
         asked_s = run.options(self).interval
         return _ResourcesRecording(self, run, self.settings.resources_interval if asked_s is None else asked_s)
 
-    def counted(self) -> list[_Figure]:
-        """Returns: What only grows: seconds of CPU time, switches, bytes."""
-        # psutil has its switches from /proc/self/status, where those of the first thread stand alone.
+    def counters(self) -> list[_Figure]:
+        """Returns: The figures that only grow: seconds of CPU time, switches, bytes."""
+        # psutil reads switches from /proc/self/status, which has those of the first thread alone.
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return [
             usage.ru_utime,
@@ -66,8 +66,8 @@ class ResourcesCollector(Collector):
             *self._figures(lambda: self._process.io_counters()[2:4], 2),
         ]
 
-    def standing(self) -> list[_Figure]:
-        """Returns: What there is at the moment: open files, threads."""
+    def gauges(self) -> list[_Figure]:
+        """Returns: The current figures: open files, threads."""
         return [
             *self._figures(lambda: (self._process.num_fds(),), 1),
             *self._figures(lambda: (self._process.num_threads(),), 1),
@@ -85,10 +85,10 @@ class _ResourcesRecording(IntervalRecording):
     first: list[_Figure] | None = None
 
     def sample(self) -> None:
-        counted = self.collector.counted()
+        counters = self.collector.counters()
         before = "" if self.first is not None else HEADER
-        first = self.first = self.first or counted
-        cells = [self.run.elapsed_s, *map(_since, first, counted), *self.collector.standing()]
+        first = self.first = self.first or counters
+        cells = [self.run.elapsed_s, *map(_since, first, counters), *self.collector.gauges()]
         self.run.append_text(self.collector, f"{before}{','.join(map(_cell, cells))}\n")
 
 

@@ -1,4 +1,4 @@
-"""The parts of a worker process that its collectors share."""
+"""Holds the parts of a worker process that its collectors and runs share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..runtime.ticker import Ticker
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Services:
-    """The parts that the collectors, the runs and the threads of one process share; made after the fork."""
+    """The parts that the collectors, runs and threads of one process share; made after the fork."""
 
     log: TaskLog
     clock: Callable[[], float] = time.perf_counter
-    "The clock that times of runs are measured by, in seconds; it never goes back."
+    "The clock of the times of runs, in seconds; it never goes back."
     ticker: Ticker
     "Calls functions at intervals, on a thread of its own."
     rss: RssReader = field(default_factory=RssReader)

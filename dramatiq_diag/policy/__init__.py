@@ -1,1 +1,1 @@
-"""Decisions about runs: pure functions of values."""
+"""Decides about runs: pure functions of values."""

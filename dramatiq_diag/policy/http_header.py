@@ -1,4 +1,4 @@
-"""Whether an HTTP request may ask for diagnostics of what it sends."""
+"""Decides whether an HTTP request may ask for diagnostics of the tasks that it sends."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from dataclasses import dataclass
 
 from ..collectors.names import ALL, all_names, expand
 
-#: The headers of a request, and the one that says what became of it.
+#: The headers of a request for diagnostics, and the header with its result.
 HEADER = "X-Task-Diagnostics"
 KEY_HEADER = "X-Task-Diagnostics-Key"
 RESULT_HEADER = "X-Task-Diagnostics-Result"
 
-#: A longer header asks for nothing that there is, in characters.
+#: A longer header is ignored, in characters.
 _MAX_LENGTH = 1000
 
-#: A name that may stand in the header of the answer: nothing else that a stranger sent does.
+#: Only such a name of a stranger may appear in the header of the answer.
 _NAME = re.compile("[A-Za-z0-9_-]{1,40}")
 
-#: So many ignored names are named.
+#: The most ignored names that the answer contains.
 _MAX_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderDecision:
-    """What became of a request for diagnostics."""
+    """The result of a request for diagnostics."""
 
     names: tuple[str, ...]
-    "What is asked for and allowed."
+    "The requested names that are allowed."
     result: str
-    "For the response header: out of the request it has names alone, of letters, digits, dashes and underscores."
+    "For the response header. Of the request it contains names alone, of letters, digits, dashes and underscores."
 
 
 class HeaderPolicy:
-    """Judges the headers of requests.
+    """Decides about the headers of requests.
 
     Parameters:
-      on_request: The names that may be asked for.
-      key: The key that a request must bring; None where none is set.
-      open_to_all: Whether a request may ask without a key where none is set: anybody who reaches the application can
-        then start collectors, which cost the workers time and memory.
+      on_request: The names that may be requested.
+      key: The key that a request must have; None if none is set.
+      open_to_all: Whether requests need no key if none is set. Then anybody who reaches the application can start
+        collectors, which cost the workers time and memory.
     """
 
     def __init__(self, on_request: tuple[str, ...], key: str | None, *, open_to_all: bool = False) -> None:
-        # Not what is installed here: the workers may have more than the machine that answers requests.
+        # Not only the installed ones: the workers may have more than the machine that answers requests.
         self._allowed = frozenset(expand(on_request, here=False))
         self._key = None if key is None else key.encode()
         self._open_to_all = open_to_all
@@ -53,11 +53,11 @@ class HeaderPolicy:
         """Decides about a request.
 
         Parameters:
-          wanted: What its header has, names separated by commas.
-          key: What the header of the key has.
+          wanted: Its header: names separated by commas.
+          key: Its header with the key.
 
         Returns:
-          What it may ask for, or None for a request that asks for nothing.
+          The decision; None for a request that does not ask for diagnostics.
         """
         if wanted is None or not wanted.strip():
             return None
@@ -78,7 +78,7 @@ class HeaderPolicy:
 
 
 def _listed(names: list[str]) -> str:
-    """Returns: The first of these names, as far as they may stand in a header, and how many others there are."""
+    """Returns: The first of these names that may appear in a header, and the number of the others."""
     shown = [name for name in names if _NAME.fullmatch(name)][:_MAX_NAMED]
     others = len(names) - len(shown)
     return ", ".join([*shown, f"{others} more"] if others and shown else shown or [f"{others}"])

@@ -12,32 +12,37 @@ from dramatiq.logging import get_logger
 
 from ..runtime.task_log import Warn
 from ..statuses import RunStatus
-from .allowed_texts import ALLOWED_RULES
-from .keep_rules import Facts, Rule, parse_rules
+from .keep_rules import ALLOWED_RULES, Facts, Rule, parse_rules
 from .propagation import KEEP_IF_OPTION
 from .quantiles import DurationHistogram
 
-#: Actors whose usual durations are known; the least recently executed one is forgotten first.
+_logger = get_logger(__name__)
+
+#: The most actors whose durations are remembered; the least recently executed one is forgotten first.
 MAX_ACTORS = 1000
 
 
 class KeepPolicy:
-    """Decides which runs of a process are kept, and learns how long its actors usually take.
+    """Decides which runs of a process are kept, and learns the usual durations of its actors.
 
     Parameters:
-      keep_if: The rules of actors that have no rules of their own, as the setting has them.
+      keep_if: The setting of that name: the rules of actors that have no rules of their own.
       warn: Logs a warning for a task's thread; see `TaskLog`.
+      max_actors: The most actors whose durations are remembered.
     """
 
-    def __init__(self, keep_if: Sequence[str] = (), warn: Warn | None = None) -> None:
-        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
+    def __init__(
+        self, keep_if: Sequence[str] = (), warn: Warn = _logger.warning, *, max_actors: int = MAX_ACTORS
+    ) -> None:
+        self._log_warning = warn
         self._for_all = parse_rules(keep_if)
+        self._max_actors = max_actors
         self._by_actor: dict[str, tuple[Rule, ...]] = {}
         self._lock = threading.Lock()
         self._usual: OrderedDict[str, DurationHistogram] = OrderedDict()
 
     def rules_of(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
-        """Returns: The rules for an actor's runs; without any all are kept."""
+        """Returns: The rules for an actor's runs; without rules all are kept."""
         try:
             return self._by_actor[actor.actor_name]
         except KeyError:
@@ -51,12 +56,12 @@ class KeepPolicy:
 
         Parameters:
           actor: The actor.
-          status: How the run ended. Only runs that succeeded count for the usual durations, as others may end early.
-          facts: The figures that rules compare.
-          is_requested: Whether somebody asked for this very run, which is then kept.
+          status: Its status. Only runs that succeeded count for the usual durations, as others may end early.
+          facts: The figures of the run.
+          is_requested: Whether the run was requested; it is kept then.
 
         Returns:
-          The rules, as they were written, when none of them holds; None for a run that is kept.
+          The rules, as they were written, if none of them holds; None for a run that is kept.
         """
         rules = self.rules_of(actor)
         if not rules:
@@ -69,7 +74,7 @@ class KeepPolicy:
             usual = self._usual.get(actor_name)
             if usual is None:
                 usual = self._usual[actor_name] = DurationHistogram()
-                if len(self._usual) > MAX_ACTORS:
+                if len(self._usual) > self._max_actors:
                     self._usual.popitem(last=False)
             self._usual.move_to_end(actor_name)
             held = any(rule.holds(facts, usual) for rule in rules)

@@ -1,17 +1,25 @@
-"""Keep rules: which runs are worth keeping. They are read from text and compared with a run that has ended."""
+"""Parses keep rules, and evaluates one for a run that has ended."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..text import parse_duration_ms, parse_size_bytes, split_texts
-from .quantiles import DurationHistogram
+
+if TYPE_CHECKING:
+    from .quantiles import DurationHistogram
+
+#: The rules that may be written, for error messages.
+ALLOWED_RULES = (
+    "rules, comma separated, of which one has to hold: duration>5s, peak_rss>500MiB, rss_growth>100MiB, failed, "
+    "slower_than>p95"
+)
 
 _RSS_SUBJECTS = ("peak_rss", "rss_growth")
 
-#: Rules that one actor may have.
+#: The most rules that one actor may have.
 _MAX_RULES = 20
 
 _PERCENTILE = r"p(?P<percent>[1-9]\d?(?:\.\d{1,2})?)"
@@ -19,18 +27,18 @@ _PERCENTILE = r"p(?P<percent>[1-9]\d?(?:\.\d{1,2})?)"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a run when it ends."""
+    """The figures of a run that rules compare."""
 
     failed: bool
     duration_ms: float
     peak_rss_bytes: int | None = None
-    "The largest that was seen; None where nobody looked."
+    "The largest RSS that was read; None if it was never read."
     first_rss_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: what is compared, and with what."""
+    """One rule: a figure of the run, and the limit that it has to exceed."""
 
     subject: str
     limit: float = 0.0
@@ -39,13 +47,13 @@ class Rule:
     "As it was written."
 
     def holds(self, facts: Facts, usual: DurationHistogram) -> bool:
-        """Returns: Whether a run is to be kept for it."""
+        """Returns: True if the run is kept because of this rule; False if other rules decide."""
         if self.subject == "failed":
             return facts.failed
         if self.subject == "duration":
             return facts.duration_ms > self.limit
         if self.subject == "slower_than":
-            # What is usual is not known yet: those few are kept, as are all the runs of an actor that hardly ever runs.
+            # While too few durations are known, runs are kept; so are all runs of an actor that rarely runs.
             quantile_ms = usual.quantile_ms(self.limit / 100)
             return quantile_ms is None or facts.duration_ms > quantile_ms
         if facts.peak_rss_bytes is None or facts.first_rss_bytes is None:
@@ -55,10 +63,10 @@ class Rule:
 
 
 def parse_rules(value: Any) -> tuple[Rule, ...]:
-    """Reads rules out of a comma separated text, or a list of texts; none at all mean that every run is kept.
+    """Reads rules from a comma separated text, or a list of texts. Without rules every run is kept.
 
     Raises:
-      ValueError: When one is not a rule; the message names it.
+      ValueError: When a part is not a rule; the message names it.
     """
     texts = split_texts(value, ",")
     if len(texts) > _MAX_RULES:

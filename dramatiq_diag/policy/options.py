@@ -1,4 +1,4 @@
-"""What a request says of how a collector is to work: read, and judged by what is allowed."""
+"""Reads requests for diagnostics, and validates the options of collectors in them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import DiagnosticsError
 if TYPE_CHECKING:
     from ..collectors.base import Collector, Options
 
-#: Name of each collector that is asked for -> its options, as they were given.
+#: Name of each requested collector -> its options, as they were given.
 DiagnosticsRequest = Mapping[str, Mapping[str, Any]]
 
-#: How long a request may be as JSON, in characters, and how deeply nested: it rides along with every message that is
-#: sent further on, and whoever enqueues a message decides what is in it.
+#: The largest length of a request as JSON, in characters, and its deepest nesting. Messages carry it on to the messages
+#: of their tasks, and the sender of a message decides what is in it.
 _MAX_LENGTH = 4000
 _MAX_DEPTH = 6
 
@@ -26,10 +26,10 @@ class OptionsError(DiagnosticsError, ValueError):
 
 
 def parse_request(value: Any) -> dict[str, dict[str, Any]]:
-    """Reads what is asked for: a list of names, or a mapping of names to options; in a list each may be either.
+    """Reads a request: a list of names, a mapping of names to options, or a list of both.
 
     Raises:
-      ValueError: When it is neither, or too long.
+      ValueError: When it is nothing of these, or too long.
     """
     if _length(value) > _MAX_LENGTH:
         raise ValueError("too long")
@@ -46,7 +46,7 @@ def parse_request(value: Any) -> dict[str, dict[str, Any]]:
 
 
 def with_all(request: DiagnosticsRequest, allowed: Container[str]) -> dict[str, Mapping[str, Any]]:
-    """Replaces `all` by the names that it stands for here, as far as they are allowed.
+    """Replaces `all` by those of its names that are allowed here.
 
     Raises:
       ValueError: When `all` itself has options.
@@ -60,7 +60,7 @@ def with_all(request: DiagnosticsRequest, allowed: Container[str]) -> dict[str, 
 
 
 def _length(value: Any, depth: int = 0) -> int:
-    """Returns: About how long a value is as JSON. Raises: ValueError for one that is nested too deeply."""
+    """Returns: About the length of a value as JSON. Raises: ValueError for a value that is nested too deeply."""
     if isinstance(value, str):
         return len(value) + 2
     if isinstance(value, Mapping):
@@ -75,7 +75,7 @@ def _length(value: Any, depth: int = 0) -> int:
 
 
 def request_value(request: DiagnosticsRequest) -> list[Any]:
-    """Returns: What `parse_request` reads as this request, as short as JSON can say it."""
+    """Returns: The shortest JSON value that `parse_request` reads as this request."""
     return [{name: dict(options)} if options else name for name, options in request.items()]
 
 
@@ -83,7 +83,7 @@ def parse_option(text: str) -> tuple[str, str, Any]:
     """Reads `memray.native_traces=true`, as a person writes it. Returns: Collector, option, value.
 
     Raises:
-      OptionsError: When it is nothing like that.
+      OptionsError: When it is not of that form.
     """
     place, separator, given = text.partition("=")
     name, _, option = place.strip().rpartition(".")
@@ -106,10 +106,10 @@ def with_options(names: Iterable[str], texts: Iterable[str]) -> dict[str, dict[s
     return request
 
 
-def judge_options(
+def validate_options(
     collector: Collector | type[Collector], given: Mapping[str, Any], allowed: Iterable[str] = (ALL,)
 ) -> Options:
-    """Judges the options of one collector.
+    """Validates the options of one collector.
 
     Parameters:
       collector: The collector.
@@ -117,12 +117,12 @@ def judge_options(
       allowed: The setting `options_on_request`.
 
     Returns:
-      All of its options.
+      All its options.
 
     Raises:
-      OptionsError: When there is no such option, or its value is not allowed; the message is for a person.
+      OptionsError: When an option does not exist, or its value is not allowed; the message is for a person.
     """
-    from pydantic import ValidationError  # A process that only sends messages reads requests, and judges none.
+    from pydantic import ValidationError  # A process that only sends messages does not validate.
 
     known = collector.options_class.model_fields
     for option in given:

@@ -1,4 +1,4 @@
-"""What is asked for besides the settings, and how it rides along with messages."""
+"""Carries requests for diagnostics, and the origin of a task, in the options of messages."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from dramatiq.logging import get_logger
 if TYPE_CHECKING:
     from .options import DiagnosticsRequest
 
-#: The option of messages and actors: names of collectors, with their options where there are any.
+#: The option of messages and actors: names of collectors, with options if there are any.
 OPTION = "diagnostics"
 
 #: The options of actors that replace the rules and the triggers of the settings.
 KEEP_IF_OPTION = "diagnostics_keep_if"
 TRIGGERS_OPTION = "diagnostics_triggers"
 
-#: The option of actors that says how many of their tasks are diagnosed, from 0 to 1.
+#: The option of actors for the share of their tasks that is diagnosed, from 0 to 1.
 SAMPLE_RATE_OPTION = "diagnostics_sample_rate"
 
 #: The actor that is never diagnosed itself.
 CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
 
-#: Options of messages alone: the run that sent it, how far it is from whoever asked, and the task that all began with.
+#: Options of messages alone: the run that sent it, the number of tasks since the request, and the root task.
 _PARENT, _DEPTH, _ROOT = "diagnostics_parent", "diagnostics_depth", "diagnostics_root"
 
-#: A longer id of a task is not passed on, but its digest, in characters.
+#: Of a longer task id the digest is passed on, in characters.
 _MAX_ROOT_LENGTH = 1000
-#: As many characters as a run's id has in any of its spellings.
+#: The longest spelling of a run id, in characters.
 _MAX_RUN_ID_LENGTH = 45
-#: No setting passes anything on further than this.
+#: The largest value of the setting `pass_on_depth`.
 _MAX_DEPTH = 100
 
 _logger = get_logger(__name__)
 _warned: set[str] = set()
 
 
-# Not frozen: that takes eight times as long to make, and a share of 1 % has one made for each of the other 99.
+# Not frozen: that takes eight times as long to make, and with a sample rate of 1 % the other 99 % need one as well.
 @dataclass(slots=True, eq=False)
 class SendingTask:
-    """The task that is being executed, as far as what it sends is to know of it."""
+    """The facts about the task that is being executed which the messages that it sends carry."""
 
     message: Message[Any]
     tells_root: bool
-    "Whether what it sends is to know the task that all began with; only shares depend on it."
+    "Whether its messages carry the root task; only sampling needs it."
     run_id: UUID | None = None
-    "Its run; None while it is not diagnosed."
+    "Its run; None if it is not diagnosed."
     request: DiagnosticsRequest | None = None
-    "What was asked for and is passed on; None where nobody asked, or too far away."
+    "The request that is passed on; None if there is none, or if it came from too far."
     depth: int = 0
-    "How many tasks are between it and whoever asked."
+    "The number of tasks between it and the request."
 
 
-# Both hold for a thread, or for a coroutine and what it starts. The sender stays until the message is acknowledged:
-# Dramatiq sends what follows a task (retries, pipelines, callbacks) when our hooks for it are already through.
+# Both hold for a thread, or for a coroutine and the tasks that it starts. The sender stays until the message is
+# acknowledged: Dramatiq sends retries, pipelines and callbacks when our hooks for the task have already returned.
 _sender: ContextVar[SendingTask | None] = ContextVar("dramatiq_diag.sender", default=None)
 _asked: ContextVar[tuple[str, ...] | None] = ContextVar("dramatiq_diag.asked", default=None)
 
@@ -70,7 +70,7 @@ set_sending_task = _sender.set
 
 @contextmanager
 def asking_for(names: Sequence[str]) -> Iterator[None]:
-    """What is enqueued inside carries these names as its option `diagnostics`, unless it has one of its own."""
+    """Messages that are enqueued inside get these names as their option `diagnostics`, unless they have the option."""
     token = _asked.set(tuple(names))
     try:
         yield
@@ -79,14 +79,14 @@ def asking_for(names: Sequence[str]) -> Iterator[None]:
 
 
 def prepare(message: Message[Any]) -> None:
-    """Gives a message that is about to be enqueued what it is to carry."""
+    """Sets the options of a message that is about to be enqueued."""
     asked, sender = _asked.get(), _sender.get()
     if (asked is None and sender is None) or message.actor_name == CLEANUP_ACTOR:
         return
     options = message.options
     if asked is not None:
         options.setdefault(OPTION, list(asked))
-    if sender is None or sender.message.message_id == message.message_id:  # A retry is what it was.
+    if sender is None or sender.message.message_id == message.message_id:  # A retry keeps its options.
         return
     if sender.tells_root:
         options.setdefault(_ROOT, root_task_id(sender.message))
@@ -95,7 +95,7 @@ def prepare(message: Message[Any]) -> None:
 
 
 def _pass_on(sender: SendingTask, options: dict[str, Any]) -> None:
-    """Names the run that sends. A copy of what was passed on is passed on anew: it would go on for ever otherwise."""
+    """Sets the sending run, and the request. A copied request is replaced: its depth would never grow otherwise."""
     options[_PARENT] = str(sender.run_id)
     if OPTION in options and _DEPTH not in options:
         return
@@ -110,7 +110,7 @@ def _pass_on(sender: SendingTask, options: dict[str, Any]) -> None:
 
 
 def parent_run_id(options: dict[str, Any]) -> UUID | None:
-    """Returns: The run that sent a message; None where it says nothing, or nothing that can be one."""
+    """Returns: The run that sent a message; None if its options have none, or an invalid one."""
     if _PARENT not in options:
         return None
     found = options[_PARENT]
@@ -122,7 +122,7 @@ def parent_run_id(options: dict[str, Any]) -> UUID | None:
 
 
 def depth_of(options: dict[str, Any]) -> int:
-    """Returns: How many tasks are between a message and the request; too many where what it says cannot be."""
+    """Returns: The number of tasks between a message and the request; the largest number if its option is invalid."""
     found = options.get(_DEPTH, 0)
     if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MAX_DEPTH:
         return found
@@ -131,13 +131,13 @@ def depth_of(options: dict[str, Any]) -> int:
 
 
 def task_id_of(message: Message[Any] | MessageProxy) -> str:
-    """Returns: The id of a message. That is a text, but for what other programs have sent."""
+    """Returns: The id of a message as a text; other programs may send other types."""
     found: Any = message.message_id
     return found if isinstance(found, str) else str(found)
 
 
 def root_task_id(message: Message[Any] | MessageProxy) -> str:
-    """Returns: The id of the task that all began with: the same for its retries, and for what it sent."""
+    """Returns: The id of the root task: the same for its retries, and for all tasks that come from it."""
     if _ROOT in message.options:
         found = message.options[_ROOT]
         if isinstance(found, str) and len(found) <= _MAX_ROOT_LENGTH:
@@ -148,7 +148,7 @@ def root_task_id(message: Message[Any] | MessageProxy) -> str:
 
 
 def _warn_once(option: str) -> None:
-    """Says that an option of a message is ignored: whoever enqueues a message decides what is in it."""
+    """Warns that an option of a message is ignored: its sender decides what is in it."""
     if option not in _warned:
         _warned.add(option)
         _logger.warning("The option %s of a message is not one of ours and is ignored; later ones silently.", option)

@@ -1,19 +1,19 @@
-"""What is usual: quantiles of durations, out of a histogram that forgets."""
+"""Estimates quantiles of recent durations, from a histogram that forgets."""
 
 from __future__ import annotations
 
 import math
 
-#: Fewer durations than this tell nothing of what is usual.
+#: With fewer durations there are no quantiles.
 MIN_COUNT = 20
 
-#: Once there are so many, all count half: what is usual today is what counts, and an hour-old deployment's fades.
+#: With this many durations all are halved in weight, so that those before the last deployment fade.
 _HALVE_AT = 2000
 
-#: What weighs less than this is forgotten.
+#: A bucket of less weight is dropped.
 _LIGHTEST = 0.01
 
-#: A bucket's upper bound over its lower one, and the durations that have buckets, in milliseconds: to a hundred days.
+#: The ratio of the bounds of a bucket, and the range of all buckets in milliseconds: up to a hundred days.
 _RATIO = 1.05
 _SHORTEST_MS = 0.01
 _LONGEST_MS = 1e10
@@ -24,14 +24,19 @@ class DurationHistogram:
     """The recent durations of one kind, in buckets that are each 5 % wide.
 
     Note:
-      A quantile is off by less than a bucket. There are at most 567 of them, mostly a few dozen: exact ones would need
-      the durations themselves, and the P-square estimator has five numbers for one quantile, but never forgets.
+      The error of a quantile is less than a bucket. There are at most 567 buckets, mostly a few dozen. Exact quantiles
+      would need the durations themselves; the P-square estimator has five numbers for one quantile, but never forgets.
     """
 
     def __init__(self) -> None:
         self.weight = 0.0
-        "How many there are, by what they still count for."
+        "The sum of the weights of the durations."
         self._buckets: dict[int, float] = {}
+
+    @property
+    def bucket_count(self) -> int:
+        """The number of buckets that are not empty."""
+        return len(self._buckets)
 
     def add(self, duration_ms: float) -> None:
         """Adds a duration."""
@@ -42,7 +47,7 @@ class DurationHistogram:
         self.weight += 1.0
 
     def quantile_ms(self, share: float) -> float | None:
-        """Returns: The duration that this share of them does not pass, None while there are fewer than `MIN_COUNT`."""
+        """Returns: The duration that this share of them does not exceed; None below `MIN_COUNT` durations."""
         if self.weight < MIN_COUNT:
             return None
         left = share * self.weight
@@ -51,7 +56,7 @@ class DurationHistogram:
             if left <= weight:
                 return _SHORTEST_MS * math.exp((bucket + left / weight) * _LOG_RATIO)
             left -= weight
-        return _LONGEST_MS  # Where adding up the weights rounded them.
+        return _LONGEST_MS  # The sum of the weights was rounded.
 
     def _halve(self) -> None:
         halved = ((bucket, weight / 2) for bucket, weight in self._buckets.items())

@@ -1,4 +1,4 @@
-"""Which collectors a message gets: the most specific list of message, actor and settings replaces the others."""
+"""Selects the collectors of a message: the most specific list of message, actor and settings replaces the others."""
 
 from __future__ import annotations
 
@@ -15,39 +15,41 @@ from dramatiq.logging import get_logger
 
 from ..collectors.base import Collector, Options, UnavailableCollector
 from ..collectors.names import ALL, COLLECTOR_NAMES, expand
-from ..collectors.registry import chosen, stand_in_for
+from ..collectors.registry import chosen, placeholder
 from ..runtime.task_log import Warn
-from .options import DiagnosticsRequest, OptionsError, judge_options, parse_request, with_all
+from .options import DiagnosticsRequest, OptionsError, parse_request, validate_options, with_all
 from .propagation import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
+
+_logger = get_logger(__name__)
 
 _MISSING = object()
 
-#: Names that were asked for and are not allowed, of which a run has an artifact that says so; the rest is left out.
+#: A run has an artifact for each requested name that is not allowed, up to this number of them.
 _MAX_DENIED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is collected of a run, and why."""
+    """The collectors of a run, and the request that they come from."""
 
     collectors: tuple[Collector, ...] = ()
     "In the order of starting."
     request: DiagnosticsRequest = field(default_factory=dict)
-    "Name of each of them -> its options, as they were given."
+    "Name of each collector -> its options, as they were given."
     options: Mapping[str, Options] = field(default_factory=dict)
     "Name of a collector -> its options, where any were given and are allowed."
-    refusals: Mapping[str, str] = field(default_factory=dict)
+    rejected_options: Mapping[str, str] = field(default_factory=dict)
     "Name of a collector -> why its options are not allowed."
     denied: Mapping[Collector, str] = field(default_factory=dict)
-    "What stands in for each collector that was asked for and is not allowed -> why the run does not have it."
+    "Placeholder of each collector that was requested and is not allowed -> why the run does not have it."
     requested: bool = False
-    "Whether somebody asked for this run; otherwise it is what is collected for all, or for the actor."
+    "Whether the message or a capture requests it; False when it follows from the settings or the actor alone."
     parent_run_id: UUID | None = None
-    "The diagnosed run that sent the task, which passed on what is collected."
+    "The diagnosed run that sent the task, and passed its request on."
     capture_id: UUID | None = None
-    "The capture that asked for it."
+    "The capture that requests it."
     without_capture: Choice | None = None
-    "What is collected where that capture has no slot for the run; None without a capture."
+    "The choice that holds if the capture has no slot for the run; None without a capture."
 
 
 NOTHING = Choice()
@@ -66,18 +68,18 @@ class OpenCaptures(Protocol):
     """The captures that are open."""
 
     def take(self, actor_name: str) -> WantedCapture | None:
-        """Returns: The capture that wants the actor's run that begins on this thread, or None."""
+        """Returns: The capture that wants the run of the actor that begins on this thread; None if there is none."""
 
 
 class Selection:
-    """Answers for each message which collectors run.
+    """Selects the collectors of each message.
 
     Parameters:
       collectors: Name -> collector, in the order of starting.
-      for_all: The setting `task_diagnostics`: names of what is collected for every task.
-      on_request: The setting `task_diagnostics_on_request`: names that may be asked for besides.
-      options_on_request: The options of collectors that may be asked for.
-      sample_rate: The share of the tasks that are diagnosed without being asked for, from 0 to 1.
+      for_all: The setting `task_diagnostics`.
+      on_request: The setting `task_diagnostics_on_request`.
+      options_on_request: The setting of that name.
+      sample_rate: The setting of that name.
       warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
@@ -89,25 +91,25 @@ class Selection:
         *,
         options_on_request: tuple[str, ...] = (ALL,),
         sample_rate: float = 1.0,
-        warn: Warn | None = None,
+        warn: Warn = _logger.warning,
     ) -> None:
-        self._log_warning = get_logger(__name__, type(self)).warning if warn is None else warn
+        self._log_warning = warn
         self.collectors = collectors
         self.for_all = frozenset(expand(for_all))
         self.allowed = self.for_all | frozenset(expand(on_request))
-        # Made here, as their modules are imported for that: an interrupt in an import may leave the module's lock held.
-        self._stand_ins = {name: stand_in_for(name, ()) for name in COLLECTOR_NAMES if name not in self.allowed}
+        # Made here, as that imports their modules: an interrupt in an import may leave the lock of the module held.
+        self._placeholders = {name: placeholder(name, ()) for name in COLLECTOR_NAMES if name not in self.allowed}
         self._allowed_options = options_on_request
         self.samples = sample_rate < 1
-        "Whether some tasks are left out; then what a task sends has to know what it began with."
+        "Whether some tasks are left out of the sample; then messages have to carry the id of their root task."
         self._sample_rate = sample_rate
         self.captures: OpenCaptures | None = None
-        "The captures that ask for runs; None while none is open."
+        "The open captures; None while there is none."
         self._by_actor: dict[str, tuple[Choice, int | None]] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, broker: Broker, message: Message[Any] | MessageProxy) -> Choice:
-        """Returns: What is collected of a message's run; mostly one look-up."""
+        """Returns: The choice for a message's run; mostly one look-up."""
         options, actor_name = message.options, message.actor_name
         choice = None
         if OPTION in options and actor_name != CLEANUP_ACTOR:
@@ -117,10 +119,10 @@ class Selection:
                 choice, limit = self._by_actor[actor_name]
             except KeyError:
                 choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
-            # Whether it is in the share is the same whoever asks, and whenever.
+            # By checksum, so that the answer is the same in each process and at each attempt.
             if limit is not None and crc32(root_task_id(message).encode("utf-8", "replace")) >= limit:
                 choice = NOTHING
-            captures = self.captures  # Which another thread changes.
+            captures = self.captures  # Another thread changes the attribute.
             if captures is not None and (capture := captures.take(actor_name)) is not None:
                 choice = self._captured(choice, capture)
         if choice is not NOTHING and (parent := parent_run_id(options)) is not None:
@@ -128,7 +130,7 @@ class Selection:
         return choice
 
     def _captured(self, choice: Choice, capture: WantedCapture) -> Choice:
-        """Returns: What a capture asks for, besides what there would be without it."""
+        """Returns: The choice with the request of a capture added."""
         wanted = with_all(capture.diagnostics, self.allowed)
         captured = self._choose({**choice.request, **wanted}, "capture")
         return replace(
@@ -143,20 +145,20 @@ class Selection:
         request = self._read(actor_name, wanted, "message")
         return None if request is None else replace(self._choose(request, "message"), requested=True)
 
-    def refusal(self, request: DiagnosticsRequest) -> str | None:
-        """Returns: Why this process cannot do all that is asked for, in words; None where it can."""
+    def reason_against(self, request: DiagnosticsRequest) -> str | None:
+        """Returns: Why this process cannot fulfil the whole request; None if it can."""
         request = with_all(request, self.allowed)
         missing = sorted(request.keys() - self.allowed)
         if missing:
             return f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this one has {missing}."
-        return next(iter(self._choose(request, "capture").refusals.values()), None)
+        return next(iter(self._choose(request, "capture").rejected_options.values()), None)
 
     def look_at(self, actors: Iterable[Actor[..., Any]]) -> None:
-        """Finds out whether any of them has a share: whatever sends to it has to know what it began with as well."""
+        """Sets `samples` if one of the actors is sampled: messages to it have to carry the id of their root task."""
         self.samples = self.samples or any(SAMPLE_RATE_OPTION in actor.options for actor in actors)
 
     def _of_actor(self, broker: Broker, actor_name: str) -> tuple[Choice, int | None]:
-        """Returns: What is collected of an actor's runs, and the limit of the share of them."""
+        """Returns: The choice for the runs of an actor, and the bound of the checksums of those in the sample."""
         if actor_name == CLEANUP_ACTOR:
             return NOTHING, None
         options = broker.get_actor(actor_name).options
@@ -176,7 +178,7 @@ class Selection:
         return float(rate)
 
     def _read(self, actor_name: str, wanted: Any, where: str) -> DiagnosticsRequest | None:
-        """Returns: What is asked for, allowed or not; None where the option cannot be read."""
+        """Returns: The request, allowed or not; None if the option cannot be read."""
         try:
             request = with_all(parse_request(wanted), self.allowed)
         except ValueError as error:
@@ -197,33 +199,33 @@ class Selection:
         return request
 
     def _choose(self, request: DiagnosticsRequest, where: str) -> Choice:
-        """Chooses what is allowed of a request.
+        """Selects the allowed collectors of a request.
 
         Parameters:
-          request: What is asked for.
-          where: Who asks: the `message`, the `actor` or the `capture`.
+          request: The request.
+          where: Its origin: the `message`, the `actor` or the `capture`.
         """
         collectors = chosen(self.collectors, self.allowed.intersection(request))
         options: dict[str, Options] = {}
-        refusals: dict[str, str] = {}
+        rejected: dict[str, str] = {}
         for collector in collectors:
             given = request[collector.name]
-            if given and not isinstance(collector, UnavailableCollector):  # That one says why it is.
+            if given and not isinstance(collector, UnavailableCollector):  # Its artifact says why it is unavailable.
                 try:
-                    options[collector.name] = judge_options(collector, given, self._allowed_options)
+                    options[collector.name] = validate_options(collector, given, self._allowed_options)
                 except OptionsError as error:
-                    refusals[collector.name] = str(error)
+                    rejected[collector.name] = str(error)
         not_allowed = request.keys() - self.allowed
         denied = self._deny(not_allowed, collectors, where) if not_allowed else {}
         request = {collector.name: request[collector.name] for collector in collectors}
-        return Choice(collectors=collectors, request=request, options=options, refusals=refusals, denied=denied)
+        return Choice(collectors=collectors, request=request, options=options, rejected_options=rejected, denied=denied)
 
     def _deny(self, names: Iterable[str], collectors: Iterable[Collector], where: str) -> dict[Collector, str]:
-        """Returns: What stands in for collectors that are not allowed -> why the run does not have them."""
+        """Returns: Placeholders of collectors that are not allowed -> why the run does not have them."""
         taken = {collector.artifact_name for collector in collectors}
         denied: dict[Collector, str] = {}
         for name in sorted(names)[:_MAX_DENIED]:
-            found = self._stand_ins.get(name) or stand_in_for(name, taken)
+            found = self._placeholders.get(name) or placeholder(name, taken)
             if found.artifact_name in taken:  # As that of `debug-logs` is where `logs` is allowed.
                 continue
             taken.add(found.artifact_name)
@@ -233,12 +235,12 @@ class Selection:
             )
         return denied
 
-    def _warn(self, actor_name: str, what: str, text: str) -> None:
-        if (actor_name, what) not in self._warned:
-            self._warned.add((actor_name, what))
+    def _warn(self, actor_name: str, subject: str, text: str) -> None:
+        if (actor_name, subject) not in self._warned:
+            self._warned.add((actor_name, subject))
             self._log_warning("Actor %r: %s.", actor_name, text)
 
 
 def _limit_of(rate: float) -> int | None:
-    """Returns: What the checksums of a share are below; None for all of them."""
+    """Returns: The bound that checksums of root task ids in the sample are below; None for all."""
     return None if rate >= 1 else int(rate * 2**32)

@@ -1,37 +1,43 @@
-"""Triggers as a person writes them: a condition, and what begins in the middle of a run when it is met."""
+"""Parses triggers: a condition, and the collectors that start in the middle of a run when it is met."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..collectors.names import ALL, CANNOT_JOIN, LATE_NAMES, STACKS
 from ..text import parse_duration_ms, parse_size_bytes, split_texts
 
-#: Triggers that one actor may have.
+#: The triggers that may be written, for error messages.
+ALLOWED_TRIGGERS = (
+    "conditions, each with the collectors that it starts, such as `after 30s: pyinstrument, stacks; rss>1GiB: memray`; "
+    f"out of {', '.join((*LATE_NAMES, STACKS, ALL))}, if TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST has them"
+)
+
+#: The most triggers that one actor may have.
 _MAX_TRIGGERS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """A condition, and what begins when it is met; once in a run."""
+    """A condition, and the names of the collectors that start when it is met. It fires once in a run."""
 
     condition: str
-    "As a person reads it: `after 30s`, `rss>1GiB`."
+    "For a person: `after 30s`, `rss>1GiB`."
     after_s: float | None = None
     rss_bytes: int | None = None
     names: tuple[str, ...]
 
     def is_met(self, elapsed_s: float, rss_bytes: int) -> bool:
-        """Returns: Whether it is to fire."""
+        """Returns: Whether the condition is met."""
         if self.after_s is not None:
             return elapsed_s >= self.after_s
         return self.rss_bytes is not None and rss_bytes > self.rss_bytes
 
 
 def parse_triggers(value: Any) -> tuple[Trigger, ...]:
-    """Reads triggers out of a text, or a list of texts.
+    """Reads triggers from a text with semicolons, or a list of texts.
 
     Raises:
       ValueError: When one cannot be read; the message names it.
@@ -43,46 +49,54 @@ def parse_triggers(value: Any) -> tuple[Trigger, ...]:
 
 
 def trigger_text(trigger: Trigger) -> str:
-    """Returns: What `parse_triggers` reads as this trigger."""
+    """Returns: The text that `parse_triggers` reads as this trigger."""
     return f"{trigger.condition}: {', '.join(trigger.names)}"
 
 
 def collectors_of(triggers: Iterable[Trigger]) -> list[str]:
-    """Returns: The names of the collectors that triggers begin."""
+    """Returns: The names of the collectors that triggers start."""
     named = dict.fromkeys(name for trigger in triggers for name in trigger.names)
     return [name for name in named if name != STACKS]
 
 
-def with_all(triggers: Iterable[Trigger], allowed: Container[str], engine: str) -> tuple[Trigger, ...]:
-    """Replaces `all` by the collectors that can begin late with this engine, and are allowed.
+def resolve_triggers(
+    triggers: Iterable[Trigger], allowed: Container[str], engine: str, *, known: Container[str] | None = None
+) -> tuple[Trigger, ...]:
+    """Replaces `all` by the allowed collectors that can start late, and checks the other names.
+
+    Parameters:
+      triggers: The triggers.
+      allowed: The names of the collectors that may run here.
+      engine: The engine of the time profile.
+      known: The names that may be written, where these are more than the allowed ones.
 
     Raises:
-      ValueError: When there is none.
+      ValueError: When a collector is not allowed, or cannot start late with this engine; or when `all` is none.
     """
-    late = tuple(name for name in LATE_NAMES if name in allowed and (name, engine) != ("pyinstrument", "profiler"))
+    triggers = tuple(triggers)
+    late = [name for name in LATE_NAMES if name in allowed and (name, engine) != ("pyinstrument", "profiler")]
     if not late and any(ALL in trigger.names for trigger in triggers):
         raise ValueError(f"{ALL} stands for none here, as no collector that is chosen can begin in the middle of a run")
-    return tuple(
-        replace(trigger, names=tuple(dict.fromkeys(each for name in trigger.names for each in _each(name, late))))
-        for trigger in triggers
-    )
-
-
-def _each(name: str, late: tuple[str, ...]) -> tuple[str, ...]:
-    return late if name == ALL else (name,)
-
-
-def check_late(triggers: Iterable[Trigger], engine: str) -> None:
-    """Refuses what cannot begin late with this engine of the time profile. Raises: ValueError."""
-    if engine == "profiler" and "pyinstrument" in collectors_of(triggers):
+    resolved = tuple(replace(trigger, names=tuple(dict.fromkeys(_each(trigger.names, late)))) for trigger in triggers)
+    named = collectors_of(resolved)
+    missing = [name for name in named if name not in (allowed if known is None else known)]
+    if missing:
+        raise ValueError(f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(missing)}")
+    if engine == "profiler" and "pyinstrument" in named:
         raise ValueError(CANNOT_JOIN)
+    return resolved
+
+
+def _each(names: Iterable[str], late: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        yield from late if name == ALL else (name,)
 
 
 def _parse(text: str) -> Trigger:
     condition, separator, listed = text.partition(":")
     names = tuple(dict.fromkeys(filter(None, listed.split(","))))
     if not separator or not names:
-        raise ValueError(f"a condition without what it begins: {text!r:.100}")
+        raise ValueError(f"a condition without collectors: {text!r:.100}")
     for name in names:
         if name not in (*LATE_NAMES, STACKS, ALL):
             raise ValueError(f"{name!r:.100} cannot begin in the middle of a run")

@@ -1,1 +1,1 @@
-"""What the interpreter and the machine are doing. Nothing in here knows tasks."""
+"""Reads and controls the interpreter and the machine. Nothing in here knows tasks."""

@@ -1,4 +1,4 @@
-"""Reads what others wrote, with memory that does not grow with the size of it."""
+"""Reads files of any size with bounded memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-#: Bytes that are read at once. `file.read(n)` allocates n bytes first, however short the file is, and memray would show
-#: that as the peak of the task that runs meanwhile.
+#: Bytes that are read at once. `file.read(n)` allocates n bytes first, even for a short file, and memray would show
+#: them as the peak of the task that runs meanwhile.
 PIECE_BYTES = 64 * 1024
 
 
 def read_up_to(file: BinaryIO, max_bytes: int) -> bytes:
-    """Reads a file to its end, or so many bytes of it."""
+    """Returns: The rest of a file, up to *max_bytes*."""
     found = bytearray()
     while piece := file.read(min(PIECE_BYTES, max_bytes - len(found))):
         found += piece
@@ -23,7 +23,7 @@ def read_up_to(file: BinaryIO, max_bytes: int) -> bytes:
 
 
 def contains(file: BinaryIO, data: bytes) -> bool:
-    """Reads a file on from where it stands. Returns: Whether these bytes come."""
+    """Reads the rest of a file. Returns: Whether it contains these bytes."""
     before = b""
     while piece := file.read(PIECE_BYTES):
         before += piece
@@ -34,15 +34,15 @@ def contains(file: BinaryIO, data: bytes) -> bool:
 
 
 def lines(file: BinaryIO, max_line_bytes: int, max_bytes: int) -> Iterator[bytes | None]:
-    """Reads lines from where a file stands.
+    """Reads the lines in the rest of a file.
 
     Parameters:
       file: The file.
-      max_line_bytes: How long a line may be.
-      max_bytes: How much is read.
+      max_line_bytes: The most bytes of a line.
+      max_bytes: The most bytes that are read.
 
     Yields:
-      Each line without its end; None for one that is too long.
+      Each line without its end; None for a line that is too long.
     """
     rest, is_skipping = b"", False
     while piece := file.read(min(PIECE_BYTES, max_bytes)):
@@ -64,10 +64,10 @@ def lines(file: BinaryIO, max_line_bytes: int, max_bytes: int) -> Iterator[bytes
 
 
 class PiecesFile(io.RawIOBase):
-    """A file to read whose bytes are made piece by piece.
+    """A readable file whose bytes come from an iterator.
 
     Parameters:
-      pieces: The bytes, in order; an iterator that has a `close` is closed with the file.
+      pieces: The bytes, in order. If it has a `close`, it is closed with the file.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Which coroutine on Dramatiq's event loop is whose."""
+"""Finds the coroutine of each async run on Dramatiq's event loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _Found = Callable[[Coroutine[Any, Any, Any]], None]
 
 
 class CoroutineTracker:
-    """Sees the coroutine that a worker thread hands to the event loop.
+    """Sees the coroutine that a worker thread hands to the event loop: it wraps `run_coroutine` of the loop's thread.
 
     Note:
-      Context variables reach the coroutine but do not lead from a thread to it, and looking into the locals of the
-      waiting frame would keep its future alive; so the event loop thread's `run_coroutine` gets a look-out in front.
+      Context variables reach the coroutine but do not lead from a thread to it, and reading the locals of the waiting
+      frame would keep its future alive.
     """
 
     def __init__(self) -> None:
@@ -25,26 +25,26 @@ class CoroutineTracker:
 
     @property
     def thread_id(self) -> int | None:
-        """The thread of the event loop, once there is one to watch."""
+        """The id of the event loop's thread; None before the first `on_next`."""
         return None if self._watched is None else self._watched.ident
 
     def on_next(self, loop_thread: EventLoopThread, found: _Found) -> None:
-        """Calls *found*, besides those that were given before, with the next coroutine that this thread hands over."""
+        """Calls *found* with the next coroutine that this thread hands over; earlier functions are called as well."""
         if self._watched is not loop_thread:
-            self._put_in_front(loop_thread)
+            self._wrap(loop_thread)
         self._expected.setdefault(threading.get_ident(), []).append(found)
 
     def forget(self) -> None:
-        """Expects nothing of this thread any more."""
+        """Cancels the calls of this thread."""
         self._expected.pop(threading.get_ident(), None)
 
     def close(self) -> None:
-        """Takes the look-out away."""
+        """Removes the wrapper."""
         if self._watched is not None:
             vars(self._watched).pop("run_coroutine", None)
             self._watched = None
 
-    def _put_in_front(self, loop_thread: EventLoopThread) -> None:
+    def _wrap(self, loop_thread: EventLoopThread) -> None:
         original = type(loop_thread).run_coroutine
 
         def run_coroutine(coroutine: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a process that a task forks does first: it is without our threads, and must not go on as if they were there."""
+"""Calls functions in processes that tasks fork: such a process lacks our threads, and must not rely on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _registered = False
 
 
 def call_in_child(function: Callable[[], None]) -> None:
-    """Calls it in each process that is forked from now on, until `forget`; a worker does this when it boots."""
+    """Calls a function in each process that is forked from now on, until `forget`."""
     global _registered
     _in_child.append(function)
     if not _registered:
@@ -19,7 +19,7 @@ def call_in_child(function: Callable[[], None]) -> None:
 
 
 def forget(function: Callable[[], None]) -> None:
-    """Calls it no more; it may have been forgotten before."""
+    """Ends `call_in_child`; may be called again."""
     if function in _in_child:
         _in_child.remove(function)
 

@@ -1,25 +1,24 @@
-"""Looks at the threads of the process, with which neither the garbage collector nor another thread may interfere."""
+"""Reads the stacks of threads and coroutines at one moment, without the GIL passing to another thread meanwhile."""
 
 from __future__ import annotations
 
 import gc
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from itertools import accumulate, chain, compress, islice, repeat, takewhile
 from operator import attrgetter, call, itemgetter, truth
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 #: The code of a frame, and the line that it is at, if it is at one.
 Place = tuple[CodeType, int | None]
 
-#: The place of a coroutine, the id of its frame, to be looked for among a thread's, and whether it runs.
+#: The place of a coroutine, the id of its frame (which is looked for among a thread's), and whether it runs.
 Link = tuple[Place, int, bool]
 
-#: Of coroutines that await each other, more than this are left out.
+#: In a chain of coroutines that await each other, those beyond this number are left out.
 MAX_AWAITING = 300
 
 #: Until Python 3.11 any allocation may start a collection; since 3.12 only the interpreter's loop does.
@@ -27,71 +26,29 @@ _ALLOCATION_COLLECTS = sys.version_info < (3, 12)
 
 _PLACE = attrgetter("f_code", "f_lineno")
 
-#: Type -> what gives what it waits for, its frame, and whether it runs.
+#: Type -> a getter of the awaited object, the frame, and whether it runs.
 _SUSPENDED: dict[type, Callable[[Any], Any]] = {
     CoroutineType: attrgetter("cr_await", "cr_frame", "cr_running"),
     GeneratorType: attrgetter("gi_yieldfrom", "gi_frame", "gi_running"),
     AsyncGeneratorType: attrgetter("ag_await", "ag_frame", "ag_running"),
 }
 
-
-#: Gives for any object: nothing that it waits for, no frame, and that it does not run.
+#: Gives for any object: it awaits nothing, has no frame, and does not run.
 _nothing: Any = partial(next, repeat((None, None, False)))
-
-
-class GarbagePause:
-    """Keeps the garbage collector from running by itself, from `begin` to `end`, for as long as anyone wants it.
-
-    Starting and stopping memray goes through the threads of the interpreter and makes objects on the way, and so the
-    collector may run. What it finalises (a file that is closed, a thread that is started) lets another thread run,
-    which may end meanwhile or need the lock that is held: then the process crashes or hangs (python/cpython#106883,
-    python/cpython#137400).
-    """
-
-    _lock: ClassVar = threading.Lock()
-    _users: ClassVar[set[GarbagePause]] = set()
-    _was_enabled: ClassVar = False
-
-    def begin(self) -> None:
-        """Begins; does nothing where the collector does not run by itself anyway."""
-        pause = GarbagePause
-        with pause._lock:
-            if not pause._users:
-                pause._was_enabled = gc.isenabled()
-            pause._users.add(self)  # First: an interrupt may come between any two lines, and `end` comes after it.
-            gc.disable()
-
-    def end(self) -> None:
-        """Ends; may be called again."""
-        pause = GarbagePause
-        with pause._lock:
-            if self in pause._users:
-                if pause._was_enabled and len(pause._users) == 1:
-                    gc.enable()
-                pause._users.discard(self)
-
-    @staticmethod
-    def end_in_child() -> None:
-        """Ends all of them in a forked child: the threads that would have done it are not in it."""
-        pause = GarbagePause
-        pause._lock = threading.Lock()
-        if pause._users and pause._was_enabled:
-            gc.enable()
-        pause._users.clear()
 
 
 class Look:
     """Reads the stacks of threads and coroutines at one moment.
 
-    Ask for all of them first; `take` then fills the lists that were given out. It does that in one call of a C
-    function, out of iterators that are C functions as well: another thread gets the GIL between two steps of Python
-    code, and not within such a call. No frame is left over either: one that is held while its thread runs on keeps its
-    objects alive, and has them finalised on the thread that looks.
+    Ask for all stacks first; `take` then fills the lists that were given out. It does that in one call of a C function,
+    out of iterators that are C functions as well: another thread can get the GIL between two steps of Python code, but
+    not within such a call. No frame is kept either: a frame that is held while its thread goes on keeps its objects
+    alive, and has them finalised on this thread.
 
     Note:
-      The garbage collector is off meanwhile on Python 3.11. `frame.f_back` makes a frame object there, which may start
-      a collection, and what that finalises may let another thread run. If the function that is looked at returns
-      meanwhile, `f_back` takes what it finds in freed memory: another object, or a crash.
+      On Python 3.11 the garbage collector is off meanwhile. There `frame.f_back` makes a frame object, which may start
+      a collection, whose finalisers may let another thread run. If the function of the frame returns meanwhile,
+      `f_back` reads freed memory: it gives another object, or crashes.
     """
 
     def __init__(self) -> None:
@@ -99,7 +56,7 @@ class Look:
         self._steps: list[Iterator[object]] = [map(self._innermost.update, _called(sys._current_frames))]
 
     def thread(self, thread_id: int) -> list[Place]:
-        """Returns: The places of a thread, the innermost first; none where there is no such thread."""
+        """Returns: The places of a thread, the innermost first; empty if there is no such thread."""
         return self._filled(map(_PLACE, self._thread_frames(thread_id)))
 
     def thread_frame_ids(self, thread_id: int) -> list[int]:
@@ -107,11 +64,13 @@ class Look:
         return self._filled(map(id, self._thread_frames(thread_id)))
 
     def coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> tuple[list[Link], list[Any]]:
-        """Returns: A coroutine and what it awaits and so on, as far as they have frames; and all of them as objects,
-        with what the last one awaits at the end."""
+        """Returns: The links of a coroutine, of the one it awaits, and so on; and all of them as objects.
+
+        The objects have one more at the end, which has no frame: the awaitable of the last coroutine.
+        """
         first, frame_of, runs = itemgetter(0), itemgetter(1), itemgetter(2)
         seen: list[tuple[Any, FrameType | None, bool]] = [(coroutine, None, False)]
-        # The list grows while it is gone through: what was found last is looked at next.
+        # The list grows while it is iterated: the object that was found last is looked at next.
         found: Any = map(
             cast(Any, call), map(_SUSPENDED.get, map(type, map(first, seen)), repeat(_nothing)), map(first, seen)
         )
@@ -138,13 +97,13 @@ class Look:
 
 
 def has_frame(awaitable: Any) -> bool:
-    """Returns: Whether this is a coroutine or the like that has not ended."""
-    what: tuple[Any, FrameType | None, bool] = _SUSPENDED.get(type(awaitable), _nothing)(awaitable)
-    return what[1] is not None
+    """Returns: True for a coroutine or generator that has not ended; False for anything else."""
+    _, frame, _ = _SUSPENDED.get(type(awaitable), _nothing)(awaitable)
+    return frame is not None
 
 
 def thread_ids() -> list[int]:
-    """Returns: The ids of all threads; no frame is held for it, not even for a moment."""
+    """Returns: The ids of all threads. No frame is held for it, not even for a moment."""
     ids: list[int] = []
     _in_one_step([map(ids.extend, _called(sys._current_frames))])
     return ids

@@ -1,4 +1,4 @@
-"""The Python that child processes of this package run on."""
+"""Makes the commands and environments of child processes that run Python."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..errors import NotInstalledError
 
-#: What a child gets of the environment. The rest has the token and the password of the database, and a damaged capture
-#: may make the child that reads it do anything.
+#: The variables that a child gets. Others contain the token and the password of the database, and a damaged allocation
+#: profile may make the child that reads it do anything.
 _PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
 
-#: What a child runs: finds the packages of this process, behind its own, and then calls a function with its arguments.
+#: The code of a child: it adds the paths of this process behind its own, then calls a function with its arguments.
 _START = (
     "import sys; sys.path += [path for path in sys.argv.pop(1).split('\\n') if path not in sys.path]; "
     "from importlib import import_module; module, name = sys.argv.pop(1).split(':'); "
@@ -25,8 +25,8 @@ def python_command(function: str, *arguments: str) -> list[str]:
     """Makes the command of a child process.
 
     Parameters:
-      function: What it calls, as `module:name`; what that returns is the exit status.
-      arguments: What that is called with.
+      function: The function that it calls, as `module:name`; its result is the exit status.
+      arguments: The arguments of the function.
 
     Raises:
       NotInstalledError: When there is no interpreter of this version.
@@ -36,13 +36,13 @@ def python_command(function: str, *arguments: str) -> list[str]:
 
 
 def environment(scratch: str) -> dict[str, str]:
-    """Returns: The environment of a child process, with a directory of its own to write to."""
+    """Returns: The environment of a child process, which writes to the directory *scratch* alone."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {**passed_on, "HOME": scratch, "TMPDIR": scratch}
 
 
 def python_executable() -> str:
-    """Returns: The interpreter of this process, or one like it where this is a server that embeds Python, as uWSGI is.
+    """Returns: The interpreter of this process, or one of the same version if a server embeds Python, as uWSGI does.
 
     Raises:
       NotInstalledError: When there is none.

@@ -1,9 +1,24 @@
-"""Tells the profile hook of interrupts before they are raised, on CPython 3.11; see `ProfileHook.interrupting`."""
+"""Interrupts of Dramatiq's: the rules for code on a task's thread, a helper, and the notice before each interrupt.
+
+An interrupt (a time limit, an abort, a shutdown) is an asynchronous exception that another thread raises in the task's
+thread. It may strike between any two instructions, in our hooks as well. So code on a task's thread keeps three rules:
+
+1. It takes no lock but `threading.Lock`, and passes things on through a `deque` or a `queue.SimpleQueue`: these are
+   written in C. `threading.Condition`, `threading.Event`, `Thread.start`, `Thread.join` and the locks of `logging` are
+   Python code, and an interrupt in them leaves a lock held for ever.
+2. Each step is idempotent. Dramatiq calls our hook again after an interrupt, and the hook repeats the end of the run
+   until it is complete. So a step is registered before it begins, its end undoes what it finds, and the note that it
+   is done comes last.
+3. Where it matters how far a call into another package came, `NotedCall` makes the call.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from operator import call
 from typing import Any
 
 from dramatiq.middleware.threading import raise_thread_exception
@@ -12,12 +27,36 @@ from ..errors import UnavailableError
 from .profile_hook import ProfileHook
 
 #: What Dramatiq's `raise_thread_exception` calls. That one is imported by name in the modules that use it (time limits,
-#: shutdown notifications, dramatiq-abort), so this is the only place to stand in front of all of them.
+#: shutdown notifications, dramatiq-abort), so this is the only function that can be wrapped for all of them.
 _CALLED = "_raise_thread_exception_cpython"
 
 
+class NotedCall:
+    """A call that notes its begin and its end. No interrupt can come between the call and its notes, as all is C code.
+
+    Parameters:
+      function: The function.
+    """
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        functions: tuple[Callable[[], object], ...] = (int, function)
+        self._notes: list[object] = []
+        self.make: Callable[[], None] = partial(self._notes.extend, map(call, functions))
+        "Makes the call, once. It adds no Python frame to the stack."
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the function was called, even if an exception ended it."""
+        return len(self._notes) > 0
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether the function has returned."""
+        return len(self._notes) > 1
+
+
 class _Raise:
-    """Stands in front of Dramatiq's function, for the hooks of all workers of the process."""
+    """Wraps Dramatiq's function, for the hooks of all workers of the process."""
 
     def __init__(self, original: Any) -> None:
         self.original = original
@@ -31,10 +70,10 @@ class _Raise:
 
 
 def watch_interrupts(hook: ProfileHook) -> None:
-    """Tells the hook of each interrupt from now on; does nothing on another Python than 3.11, or for the second time.
+    """Tells the hook of each interrupt from now on, on CPython 3.11 alone; see `ProfileHook.interrupting`.
 
     Raises:
-      UnavailableError: Where Dramatiq raises interrupts in a way that is not known here.
+      UnavailableError: When Dramatiq raises interrupts in a way that is not known here.
     """
     if sys.version_info >= (3, 12):
         return
@@ -52,7 +91,7 @@ def watch_interrupts(hook: ProfileHook) -> None:
 
 
 def forget_interrupts(hook: ProfileHook) -> None:
-    """Tells the hook of no more interrupts, and leaves Dramatiq as it was after the last hook."""
+    """Ends `watch_interrupts`; after the last hook Dramatiq is as it was."""
     namespace = raise_thread_exception.__globals__
     present = namespace.get(_CALLED)
     if not isinstance(present, _Raise) or hook not in present.hooks:

@@ -1,4 +1,4 @@
-"""Loggers of the threads that run beside tasks."""
+"""Makes loggers whose tracebacks are safe beside running tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tracebacks import take_traceback, traceback_text
 
 
 def get_logger(module: str, name: type[Any] | str | None = None) -> logging.Logger:
-    """Returns: Dramatiq's logger for a module or a class, whose tracebacks are made into text by `tracebacks`.
+    """Returns: Dramatiq's logger for a module or a class, with tracebacks formatted by `tracebacks`.
 
     Python's own text has carets below the lines, for which it parses each line into a syntax tree. In some releases a
     task that does the same on another thread fails then (python/cpython#106905).
@@ -24,7 +24,7 @@ def get_logger(module: str, name: type[Any] | str | None = None) -> logging.Logg
 
 
 def _add_text(record: logging.LogRecord) -> bool:
-    """Adds the text that a formatter would make, and takes the one that is there."""
+    """Sets the text of the traceback, which a formatter then does not make itself."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not record.exc_text:
         try:

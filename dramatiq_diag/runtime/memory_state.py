@@ -1,4 +1,4 @@
-"""The memory of a process and of what surrounds it, noted while runs run: it tells one sudden end from another."""
+"""Reads the memory of the process, its machine and its cgroup, which can explain a sudden death."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..text import format_size
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
-#: Has the number of processes that the kernel killed for lack of memory, its own or a cgroup's, since it booted.
+#: Contains the number of processes that the kernel killed for lack of memory (a cgroup's or its own) since it booted.
 _VMSTAT = Path("/proc/vmstat")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-#: From here on what is used of a limit looks like the reason of an end.
+#: Above this fraction of a limit, an OOM kill is the likely cause of death.
 _SHORT_OF_MEMORY = 0.9
 
 
@@ -25,20 +25,20 @@ class MemoryState(BaseModel):
 
     rss_bytes: NonNegativeInt
     available_bytes: NonNegativeInt
-    "What the machine could still give away."
+    "The memory of the machine that is available to processes."
     total_bytes: NonNegativeInt
     cgroup_bytes: NonNegativeInt | None = None
-    "What the processes of the cgroup have; None without a limit."
+    "The memory of the processes of the cgroup; None without a limit."
     cgroup_limit_bytes: NonNegativeInt | None = None
     oom_kills: NonNegativeInt | None = None
-    "How many processes the kernel had killed for lack of memory since it booted; None where it does not count them."
+    "The number of OOM kills since the kernel booted; None if it does not count them."
     boot_id: Annotated[str, Field(max_length=36)] | None = None
-    "Which boot of which machine that was."
+    "The kernel's id of its boot."
 
     def describe(self) -> str:
-        """Returns: A sentence, for the reason of an artifact of a run that was cut short.
+        """Returns: A sentence for the reason of an artifact of a run that was cut short.
 
-        Called soon after the end and on the same machine, it tells whether the kernel has killed processes since.
+        Soon after the death, and on the same machine, it tells whether the kernel has killed processes since.
         """
         text = (
             f"At the last look its RSS was {format_size(self.rss_bytes)}, and the machine had "
@@ -65,7 +65,7 @@ class MemoryState(BaseModel):
 
 
 class MemoryStateReader:
-    """Reads the vitals of this process; made after the fork."""
+    """Reads the state of this process; made after the fork."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -73,7 +73,7 @@ class MemoryStateReader:
         self._boot_id = _boot_id()
 
     def read(self) -> MemoryState:
-        """Returns: The vitals now."""
+        """Returns: The state now."""
         machine = psutil.virtual_memory()
         used, limit = (None, None) if self._limited is None else (_number(path) for path in self._limited)
         return MemoryState(
@@ -88,7 +88,7 @@ class MemoryStateReader:
 
 
 def _limited_cgroup() -> tuple[Path, Path] | None:
-    """Returns: The files with use and limit of the innermost cgroup, by version 2 or 1, that has a limit; or None."""
+    """Returns: The files of usage and limit of the innermost cgroup (version 2 or 1) with a limit; None if none has."""
     try:
         lines = Path("/proc/self/cgroup").read_text("ascii", "replace").splitlines()
     except OSError:  # Not Linux.
@@ -110,7 +110,7 @@ def _limited_cgroup() -> tuple[Path, Path] | None:
 
 
 def _number(path: Path) -> int | None:
-    """Returns: The number in a file; None where there is no such file, or `max` in it."""
+    """Returns: The number in a file; None if there is no such file, or it contains `max`."""
     try:
         return int(path.read_text("ascii"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files and directories for this user alone: how they are made, and whether others can reach one."""
+"""Makes files and directories for this user alone, and checks whether others can reach one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import secrets
 import stat
 from pathlib import Path
 
-#: What nobody but the owner may do.
+#: The permissions of all but the owner.
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory with mode 0700, and those above it that are missing; one that is there stays as it is.
+    """Makes a directory and its missing parents with mode 0700; existing ones stay as they are.
 
     Raises:
-      OSError: When it cannot be made, or is no directory.
+      OSError: When it cannot be made, or is not a directory.
     """
     for directory in (*reversed(path.parents), path):
         if not directory.is_dir():
@@ -23,10 +23,10 @@ def make_directory(path: Path) -> None:
 
 
 def make_file(path: Path, content: bytes = b"") -> None:
-    """Makes a file with mode 0600, whole at once, and only where there is none.
+    """Makes a file with mode 0600 atomically; an existing one stays as it is.
 
-    It is written under another name, so no descriptor of the file is ever closed here: that would drop the locks which
-    SQLite in this process has on it by then.
+    The content is written under another name. So no descriptor of the file is ever closed here, which would drop the
+    locks that SQLite in this process may have on it.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -40,7 +40,7 @@ def make_file(path: Path, content: bytes = b"") -> None:
 
 
 def open_to_others(status: os.stat_result) -> str | None:
-    """Returns: Why others than this user can reach a file or directory, in words; None where they cannot."""
+    """Returns: Why other users can reach a file or directory; None if they cannot."""
     if status.st_uid != os.geteuid():
         return f"it belongs to the user with id {status.st_uid}, and this process runs as {os.geteuid()}"
     if status.st_mode & _OTHERS:

@@ -1,7 +1,7 @@
-"""The one owner of the interpreter's profile hook: memray takes it on all threads, pyinstrument's profiler on its own.
+"""Decides which measurement has the interpreter's profile hook.
 
-memray anywhere in the process silences a profiler for good, and a profiler outside a Tracker breaks the Tracker; so
-profilers share the hook among themselves, and a Tracker has it alone.
+memray sets it on all threads, pyinstrument's profiler on its own. memray anywhere in the process silences a profiler
+for good, and a profiler outside a Tracker breaks the Tracker. So profilers share the hook, and a Tracker has it alone.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Protocol
 from .frames import Look
 from .loggers import get_logger
 
-#: The name of the task's thread in a capture whose Tracker was started on another thread.
+#: The name of the task's thread in an allocation profile whose Tracker was started on another thread.
 TASK_THREAD = "dramatiq_diag.task"
 
-#: The name of the event loop's thread in the capture of an async actor.
+#: The name of the event loop's thread in the allocation profile of an async actor.
 LOOP_THREAD = "dramatiq_diag.loop"
 
 #: Why a measurement ends, or does not begin, beside an interrupt; see `ProfileHook.interrupting`.
@@ -32,7 +32,6 @@ _POLL_S = 0.02
 
 #: Seconds that an interrupt waits at most for a measurement that is just being started.
 _SETTLE_TIMEOUT_S = 1.0
-
 
 #: The id of a thread's innermost frame, and the line that it is at.
 Position = tuple[int, int | None]
@@ -49,7 +48,7 @@ class Holder(Protocol):
 
 
 class ProfileHook:
-    """Who uses the hook; a worker process has one."""
+    """Knows which measurements use the hook; a worker process has one."""
 
     def __init__(self) -> None:
         self.logger = get_logger(__name__, type(self))
@@ -68,20 +67,20 @@ class ProfileHook:
         """Takes the hook for a Tracker, on all threads.
 
         Parameters:
-          tracker: The measurement; it releases the hook.
+          tracker: The measurement; it calls `release`.
           task_id: The task that is tracked.
           wait_s: Seconds to wait for the present holder at most.
 
         Returns:
-          None when it is taken; otherwise why not, naming the task that holds it.
+          None when the hook is taken; otherwise the reason, which names the task that holds it.
         """
         give_up_at = time.monotonic() + wait_s
-        while (refusal := self._take(tracker, task_id)) is not None:
+        while (reason := self._take(tracker, task_id)) is not None:
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 break
             time.sleep(min(_POLL_S, left_s))
-        return refusal
+        return reason
 
     def _take(self, tracker: Holder, task_id: str) -> str | None:
         with self._lock:
@@ -90,38 +89,38 @@ class ProfileHook:
             if self._profiled:
                 _, holder = next(iter(self._profiled.values()))
                 return f"The interpreter's profile hook was held by pyinstrument's own profiler, for task {holder}."
-            if (refusal := self._refusal_of_interrupts()) is not None:
-                return refusal
-            self._tracker = tracker, task_id
-            return None
+            reason = self._reason_against_start()
+            if reason is None:
+                self._tracker = tracker, task_id
+            return reason
 
     def release(self, tracker: Holder) -> None:
-        """Gives the hook back after a Tracker; does nothing where it was not taken."""
+        """Gives the hook back after a Tracker; does nothing if this one does not have it."""
         with self._lock:
             if self._tracker is not None and self._tracker[0] is tracker:
                 self._tracker = None
 
     def acquire_shared(self, profiler: Holder, task_id: str) -> str | None:
-        """Takes this thread's hook for a profiler. Returns: None when it is taken; otherwise why not."""
+        """Takes this thread's hook for a profiler. Returns: None when it is taken; otherwise the reason."""
         with self._lock:
             if self._tracker is not None:
                 return f"memray held the interpreter's profile hook, for task {self._tracker[1]}."
-            if (refusal := self._refusal_of_interrupts()) is not None:
-                return refusal
-            self._profiled[threading.get_ident()] = profiler, task_id
-            return None
+            reason = self._reason_against_start()
+            if reason is None:
+                self._profiled[threading.get_ident()] = profiler, task_id
+            return reason
 
-    def unshare(self) -> None:
+    def release_shared(self) -> None:
         """Gives this thread's hook back after a profiler."""
         with self._lock:
             self._profiled.pop(threading.get_ident(), None)
 
-    def refusal_of_interrupts(self) -> str | None:
-        """Returns: Why no profile function may be set now, or None where one may be."""
+    def reason_against_start(self) -> str | None:
+        """Returns: Why no profile function may be set now; None when one may be set."""
         with self._lock:
-            return self._refusal_of_interrupts()
+            return self._reason_against_start()
 
-    def _refusal_of_interrupts(self) -> str | None:
+    def _reason_against_start(self) -> str | None:
         own_id = threading.get_ident()
         for thread_id, position in tuple(self._undelivered.items()):
             # A thread that went on from where it was has received its interrupt; this one did when it came here.
@@ -131,13 +130,13 @@ class ProfileHook:
 
     @contextmanager
     def interrupting(self, thread_id: int) -> Iterator[None]:
-        """Ends what uses the hook, then lets an interrupt be raised in a thread; for CPython 3.11.
+        """Ends the measurements that use the hook, then lets an interrupt be raised in a thread; for CPython 3.11.
 
-        There, a function entry with a profile function set is repeated for as long as any thread has an asynchronous
-        exception to receive. The thread that receives it does so a few instructions late, possibly within the
-        `__exit__` of a `threading.Condition`, whose lock then stays held.
+        There, with a profile function set, each function entry is repeated while any thread has an asynchronous
+        exception to receive. That thread receives it a few instructions late, possibly within the `__exit__` of a
+        `threading.Condition`, whose lock then stays held.
 
-        Nothing takes the hook until the thread has received the interrupt.
+        The hook is not given to anyone until the thread has received the interrupt.
         """
         with self._lock:
             self._undelivered[thread_id] = None
@@ -158,7 +157,7 @@ class ProfileHook:
         give_up_at = time.monotonic() + _SETTLE_TIMEOUT_S
         while not holder.settled and time.monotonic() < give_up_at:
             time.sleep(0.001)
-        if not holder.settled:  # It looks for interrupts before it begins.
+        if not holder.settled:  # It asks for `reason_against_start` before it begins.
             return
         try:
             holder.end_early(f"It was ended before an interrupt was raised: {_STALLS}.")

@@ -1,4 +1,4 @@
-"""The resident set size of this process."""
+"""Reads the resident set size (RSS) of this process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _STATM = "/proc/self/statm"
 class RssReader:
     """Reads the RSS of the process that made it; made after the fork.
 
-    psutil opens, reads and closes a file in five system calls. A task's thread lets go of the GIL in each, and may wait
-    for another thread to have it again; so where there is such a file it is held open, and read in one.
+    psutil opens, reads and closes a file in five system calls. A task's thread gives up the GIL in each of them, and
+    may wait for it afterwards. So the file is kept open, and one call reads it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class RssReader:
         return int(os.pread(self._descriptor, 100, 0).split()[1]) * self._page_bytes
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

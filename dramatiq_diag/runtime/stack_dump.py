@@ -1,4 +1,4 @@
-"""What all threads of the process are doing at one moment, as a text."""
+"""Writes the stacks of all threads of the process at one moment as a text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from .frames import Look, Place, thread_ids
 from .stacks import AWAIT, Codes, CoroutineStacks, Stack
 
-#: A text is cut off at this length, which is never within the task's own stack.
+#: A text is cut off at this length. The task's own stack comes first, and is always shorter.
 MAX_BYTES = 64 * 1024
 
-#: Innermost frames that are told of one stack.
+#: The most frames of one stack; outer frames are left out.
 _MAX_DEPTH = 100
 
-#: A function's name and a file's are cut off there, in characters.
+#: The most characters of the name of a function or a file.
 _MAX_NAME = 200
 
 _Place = tuple[str, int, str]
@@ -26,7 +26,7 @@ _CUT_OFF = "... The rest is cut off.\n"
 def dump_stacks(
     task_thread_id: int, coroutine: Coroutine[Any, Any, Any] | None, loop_thread_id: int | None, occasion: str
 ) -> str:
-    """Returns: The stacks of all threads, the task's first; before it that of the coroutine of an async actor.
+    """Returns: The stacks of all threads: first the coroutine of an async actor, then the task's thread, then others.
 
     Parameters:
       task_thread_id: The thread of the task.
@@ -51,7 +51,7 @@ def dump_stacks(
 def _read(
     coroutine: Coroutine[Any, Any, Any] | None, loop_thread_id: int | None
 ) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
-    """Returns: Thread id -> its frames, outermost first; and those that the coroutine is in."""
+    """Returns: Thread id -> its frames, outermost first; and the stacks of the coroutine."""
     codes: Codes = {}
     look = Look()
     upward = {thread_id: look.thread(thread_id) for thread_id in thread_ids()}

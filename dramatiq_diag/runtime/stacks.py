@@ -1,4 +1,4 @@
-"""How the stack of a task is read from outside, without a profile function and without touching its locals."""
+"""Reads the stack of a task from another thread, without a profile function and without touching locals."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from dramatiq import Actor
 
 from .frames import MAX_AWAITING, Look, Place, has_frame
 
-#: Root first: the id of a code object and the line in it, 0 where it is not known, over and over. Ends with `AWAIT`
-#: while a coroutine awaits.
-#: Ids, as the hash of a code object is made of all its instructions each time.
+#: A flat sequence, root first: the id of a code object, and the line in it (0 if unknown). While a coroutine awaits, it
+#: ends with `AWAIT`. Ids are used because hashing a code object reads all its instructions each time.
 Stack = tuple[int, ...]
 
-#: Id -> code object; it keeps the object alive, so that the id stays its own.
+#: Id -> code object; it keeps the objects alive, so that no other object gets the id.
 Codes = dict[int, CodeType]
 
-#: Stand in for the id of what is not a Python frame; their line is 0.
+#: Replace the id for entries that are not Python frames; their line is 0.
 AWAIT = 1
 OTHER = 2
 
 #: Deeper frames than this are cut off.
 _MAX_DEPTH = 300
 
-#: Of tasks that are awaited at once, more than this are left out.
+#: The most tasks that are followed where a coroutine awaits several at once.
 _MAX_AWAITED = 20
 
-#: How deep tasks that await tasks are followed.
+#: The most levels of tasks that await tasks.
 _MAX_LEVELS = 50
 
 #: The code of the outermost frame of each thread that Python starts.
@@ -40,7 +39,7 @@ _BOTTOM: CodeType = threading.Thread._bootstrap.__code__  # type: ignore[attr-de
 
 
 def anchor_of(actor: Actor[..., Any]) -> CodeType:
-    """Returns: The code that calls the actor's function: what is above it on a worker's stack is Dramatiq."""
+    """Returns: The code that calls the actor's function. The outer frames on a worker's stack are Dramatiq's."""
     call: CodeType = getattr(type(actor).__call__, "__code__", Actor.__call__.__code__)
     return call
 
@@ -57,10 +56,10 @@ def coroutine_function(actor: Actor[..., Any]) -> Any:
 
 
 class ThreadStack:
-    """The stack of a run on its own thread: what is below the outermost call of the anchor.
+    """The stack of a run on its own thread: the frames inside the outermost call of the anchor.
 
     Parameters:
-      look: What is about to be taken.
+      look: The look that reads it.
       thread_id: The thread.
       anchor: The code that calls the actor's function.
       root: The code of that function, if it has one.
@@ -72,23 +71,23 @@ class ThreadStack:
         self._root = root
 
     def read(self, codes: Codes) -> list[Stack]:
-        """Returns: The stack, or none while the anchor is not being called."""
+        """Returns: The stack; an empty list while the anchor is not being called."""
         places = self._places
         cut = next((at for at in reversed(range(len(places))) if places[at][0] is self._anchor), None)
         if cut is not None:
             return [tuple(_parts(places[:cut], codes))] if cut else []
         if not places or places[-1][0] is _BOTTOM:
             return []
-        # It is in a greenlet: the frames of one do not lead back to what switched to it.
+        # It is in a greenlet, whose frames do not lead back to the frames that switched to it.
         above: list[Place] = [] if self._root is None else [(self._root, 0)]
         return [tuple(_parts([*places, *above], codes))]
 
 
 class CoroutineStacks:
-    """The stacks of a task's own coroutine, as it runs or as it awaits.
+    """The stacks of a task's own coroutine, while it runs or awaits.
 
     Parameters:
-      look: What is about to be taken.
+      look: The look that reads it.
       coroutine: The coroutine.
       loop_thread_id: The thread of its event loop.
     """
@@ -104,10 +103,10 @@ class CoroutineStacks:
         self._running_ids = look.thread_frame_ids(self._loop_thread_id)
 
     def read(self, codes: Codes) -> list[Stack]:
-        """Returns: The stacks; none once it ended.
+        """Returns: The stacks; an empty list once the coroutine has ended.
 
-        Several where it awaits several tasks at once, as with `asyncio.gather`: each of those that have not ended, or
-        the one of them that runs.
+        There are several while it awaits several tasks at once, as with `asyncio.gather`: one for each task that has
+        not ended, or only that of the task that runs.
         """
         stacks = self._follow(codes, _MAX_LEVELS)
         return [stack for stack in stacks if stack[-2] != AWAIT] or stacks
@@ -137,7 +136,7 @@ class CoroutineStacks:
         return inner._follow(codes, levels)
 
     def _has_moved(self) -> bool:
-        """Returns: Whether it went on since: what was found below it may be of a later moment."""
+        """Returns: Whether the coroutine went on since; then the stacks of its tasks may be of a later moment."""
         links, chain = self._links, self._chain
         look = Look()
         self._ask(look)
@@ -149,7 +148,7 @@ class CoroutineStacks:
 
 
 def _parts(upward: list[Place], codes: Codes) -> list[int]:
-    """Returns: The parts of a stack, root first, of places that have the root last."""
+    """Returns: The parts of a stack, root first, from places with the root last."""
     parts: list[int] = []
     for code, line in upward[: -_MAX_DEPTH - 1 : -1]:
         key = id(code)
@@ -159,14 +158,14 @@ def _parts(upward: list[Place], codes: Codes) -> list[int]:
 
 
 def _awaited(awaitable: Any, holder: Any) -> list[Any]:
-    """Returns: What goes on behind something that is awaited and has no frame: coroutines that have one.
+    """Returns: The coroutines with frames that an awaitable without a frame waits for.
 
-    asyncio says of a future that is awaited only who waits for it, so this asks the garbage collector what it leads to.
-    It looks at nothing but types before it knows what it has: no code of the application is to run.
+    asyncio knows of a future only who waits for it, so this follows the references of the garbage collector. It looks
+    at types alone before it knows an object, so that no code of the application runs.
 
     Parameters:
-      awaitable: What is awaited: the iterator of a future or a task, or that of an asynchronous generator.
-      holder: The coroutine that awaits it; it knows the tasks of a `TaskGroup` or an `asyncio.wait`.
+      awaitable: The iterator of a future, a task, or an asynchronous generator.
+      holder: The coroutine that awaits it; it refers to the tasks of a `TaskGroup` or an `asyncio.wait`.
     """
     behind = [awaitable, *gc.get_referents(awaitable)]
     future = next((found for found in behind if hasattr(type(found), "_asyncio_future_blocking")), None)

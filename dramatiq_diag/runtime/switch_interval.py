@@ -1,4 +1,4 @@
-"""How soon a thread that waits for the GIL gets it, while a thread of ours runs beside the tasks."""
+"""Shortens the interpreter's switch interval while a thread of ours runs beside tasks and waits for the GIL."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _DEFAULT_S = 0.005
 
 
 class SwitchInterval:
-    """Shortens `sys.setswitchinterval` while anyone wants it short; the application's own choice is left alone."""
+    """Keeps `sys.setswitchinterval` as short as its users want, unless the application chose an interval."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wanted: dict[object, float] = {}
         self._set_s: float | None = None
-        "What we set; None while the interval is the application's."
+        "The interval that was set here; None while it is the application's."
 
     @contextmanager
     def short(self, seconds: float) -> Iterator[None]:
-        """Keeps the interval at *seconds*, or shorter where someone else wants that."""
+        """Keeps the interval at *seconds*, or shorter if another user wants that."""
         holder = object()
         self.want(holder, seconds)
         try:
@@ -31,7 +31,7 @@ class SwitchInterval:
             self.want(holder, None)
 
     def want(self, holder: object, seconds: float | None) -> None:
-        """Changes what one holder wants; None to want nothing any more."""
+        """Sets the interval that one user wants; None ends the wish."""
         with self._lock:
             if seconds is None:
                 self._wanted.pop(holder, None)
@@ -41,14 +41,14 @@ class SwitchInterval:
                 self._set(min(self._wanted.values(), default=None))
 
     def end_in_child(self) -> None:
-        """Gives a forked process Python's own interval back: the threads that want it short are not in it."""
+        """Restores Python's own interval in a forked process, which does not have the threads that want it short."""
         self._lock = threading.Lock()
         self._wanted.clear()
         if self._is_ours():
             self._set(None)
 
     def _is_ours(self) -> bool:
-        """Returns: Whether the interval is what we set, or Python's default where we set none."""
+        """Returns: True if the interval is the one set here, or Python's default; False if the application chose it."""
         expected_s = _DEFAULT_S if self._set_s is None else self._set_s
         return abs(sys.getswitchinterval() - expected_s) < 1e-6  # It is kept in whole microseconds.
 

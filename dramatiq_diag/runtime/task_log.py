@@ -1,4 +1,4 @@
-"""What is to be logged on the threads of tasks; it is logged on another thread."""
+"""Logs messages of the threads of tasks, on another thread."""
 
 from __future__ import annotations
 
@@ -9,40 +9,38 @@ from typing import Any
 
 
 class TaskLog:
-    """Takes what a task's thread has to say.
+    """Queues the log messages of tasks' threads: an interrupt in `logging` would leave its locks held.
 
-    `logging` takes its locks in Python code. An interrupt of Dramatiq's that strikes there leaves a lock held for ever,
-    and whatever logs after that hangs. So the threads of tasks put what they have to say into a queue, which is written
-    in C.
+    See `runtime.interrupts`.
 
     Parameters:
-      logger: Logs it in the end.
+      logger: The logger that they go to.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._said: queue.SimpleQueue[tuple[int, str, tuple[Any, ...], BaseException | None]] = queue.SimpleQueue()
+        self._queued: queue.SimpleQueue[tuple[int, str, tuple[Any, ...], BaseException | None]] = queue.SimpleQueue()
         self._warned: set[Hashable] = set()
 
     def say(self, level: int, text: str, *values: Any, error: BaseException | None = None) -> None:
-        """Has a message logged soon."""
-        self._said.put((level, text, values, error))
+        """Queues a message."""
+        self._queued.put((level, text, values, error))
 
     def warn(self, text: str, *values: Any) -> None:
-        """Has a warning logged soon."""
+        """Queues a warning."""
         self.say(logging.WARNING, text, *values)
 
     def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
-        """Has a warning logged, with the error's traceback, the first time; after that at debug level."""
+        """Queues a warning with the error's traceback; a debug message if the same *key* was warned of before."""
         level = logging.DEBUG if key in self._warned else logging.WARNING
         self._warned.add(key)
         self.say(level, text, *values, error=error)
 
     def write(self) -> None:
-        """Logs what was said. Not for the threads of tasks."""
+        """Logs the queued messages. Not for the threads of tasks."""
         while True:
             try:
-                level, text, values, error = self._said.get_nowait()
+                level, text, values, error = self._queued.get_nowait()
             except queue.Empty:
                 return
             self._logger.log(level, text, *values, exc_info=error)

@@ -1,4 +1,4 @@
-"""One thread per process for everything that happens at intervals while tasks run."""
+"""Calls functions at intervals, on one thread per process."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contextlib import suppress
 
 from .loggers import get_logger
 
-#: Timers that were added and that the thread has not seen yet; with more it is woken.
+#: The thread is woken when there are more timers that it has not seen yet.
 _MAX_ADDED = 1000
 
-#: From this many timers on, those that were cancelled are looked for.
+#: Cancelled timers are removed only when there are more timers than this.
 _MIN_PURGED = 256
 
 
 class Timer:
-    """A repeated call, once it is added to a `Ticker`; errors are logged once, then it is cancelled.
+    """A repeated call by a `Ticker`. After an error, which is logged, it is cancelled.
 
     Parameters:
-      interval_s: Seconds between calls; when a call comes late the next keeps to the grid.
+      interval_s: Seconds between calls. A late call does not move the later ones.
       call: Must be short, as all timers share the thread.
     """
 
@@ -33,16 +33,16 @@ class Timer:
     def __init__(self, interval_s: float, call: Callable[[], None]) -> None:
         self.interval_s = interval_s
         self.call: Callable[[], None] | None = call
-        "None once it is cancelled: a timer may be due much later, and must not keep its run until then."
+        "None once it is cancelled: the timer may be due much later, and must not keep its run alive until then."
         self.due = 0.0
 
     def cancel(self) -> None:
-        """Ends the calls; one that is under way is not waited for."""
+        """Ends the calls, without waiting for one that is under way."""
         self.call = None
 
     @property
     def cancelled(self) -> bool:
-        """Whether it is not called any more."""
+        """Whether the calls have ended."""
         return self.call is None
 
     def __lt__(self, other: Timer) -> bool:
@@ -52,9 +52,7 @@ class Timer:
 class Ticker:
     """Calls timers on one thread.
 
-    The threads of tasks add timers and cancel them. An interrupt of Dramatiq's may strike there after any call, and
-    `threading.Condition` then keeps its lock for ever. So they take no lock here: a `deque` and a `SimpleQueue` do each
-    step in C.
+    The threads of tasks add and cancel timers, so this takes no lock there; see `runtime.interrupts`.
 
     Parameters:
       clock: Gives the time in seconds; it must not go back.
@@ -70,7 +68,7 @@ class Ticker:
         self._soon: deque[Callable[[], object]] = deque()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sleeps_until = -math.inf
-        "When the thread wakes up by itself; it looks at what was added before it sleeps."
+        "The time at which the thread wakes up by itself. It looks at added timers before it sleeps."
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="dramatiq_diag.ticker", daemon=True)
 
@@ -82,14 +80,14 @@ class Ticker:
         self._thread.start()
 
     def add(self, timer: Timer) -> None:
-        """Calls the timer after each of its intervals, from now until it is cancelled."""
+        """Calls the timer at its intervals, until it is cancelled."""
         timer.due = self._clock() + timer.interval_s
         self._added.append(timer)
         if timer.due < self._sleeps_until or len(self._added) > _MAX_ADDED:
             self._wakes.put(None)
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Makes a call on the ticker's thread, once; right here where this is that thread."""
+        """Makes a call on the ticker's thread, once; at once if this is that thread."""
         if threading.get_ident() == self._thread.ident:
             call()
             return
@@ -104,7 +102,7 @@ class Ticker:
             self._thread.join()
 
     def turn(self) -> bool:
-        """Calls the next timer if it is due. Returns: Whether there may be another one that is due."""
+        """Calls the next timer if it is due. Returns: True if another one may be due; False if none is."""
         while self._soon:
             self._guarded(self._soon.popleft())
         self._take_in()
@@ -124,7 +122,7 @@ class Ticker:
         return True
 
     def _guarded(self, call: Callable[[], object]) -> bool:
-        """Returns: Whether the call did not raise."""
+        """Returns: True if the call returned; False if it raised."""
         try:
             call()
         except Exception:
@@ -133,7 +131,7 @@ class Ticker:
         return True
 
     def _take_in(self) -> None:
-        """Moves what was added into the heap; once half of the heap may be cancelled timers, removes those."""
+        """Moves added timers into the heap, and removes cancelled ones when half of the heap may be cancelled."""
         while self._added:
             timer = self._added.popleft()
             if not timer.cancelled:
@@ -151,9 +149,8 @@ class Ticker:
     def _sleep(self) -> None:
         """Waits until a timer is due, or one is added that is due before that."""
         self._sleeps_until = self._timers[0].due if self._timers else math.inf
-        if (
-            not self._added and not self._soon
-        ):  # What is added from here on is compared with the moment that was just set.
+        # A timer that is added from here on is compared with `_sleeps_until`.
+        if not self._added and not self._soon:
             timeout_s = None if self._sleeps_until == math.inf else max(self._sleeps_until - self._clock(), 0.0)
             with suppress(queue.Empty):
                 self._wakes.get(timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""A call that may hang, and is not to hold up who makes it."""
+"""Makes a call that may hang, and abandons it after a time-out."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ Handover = Callable[[Callable[[], object]], None]
 
 
 def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Handover) -> None:
-    """Makes a call on a thread of its own, and waits for it; a call that hangs is left to itself.
+    """Makes a call on a thread of its own, and waits for it.
 
-    The threads of tasks do this, where an interrupt of Dramatiq's may strike after any call. A plain lock is waited
-    for: `Thread.start` and `Thread.join` wait in Python code that may leave a lock held. And another thread starts the
-    thread: CPython has the new one under the id of its starter for a moment, and an interrupt would go to the new one.
+    The threads of tasks do this, so it waits for a plain lock; see `runtime.interrupts`. Another thread starts the new
+    one: CPython registers a new thread under the id of its starter for a moment, and an interrupt would go to it.
 
     Parameters:
       call: The call.
       timeout_s: Seconds to wait at most.
-      hand_over: Starts the thread.
+      hand_over: Makes a call on the thread that starts the new one.
 
     Raises:
-      StepTimeoutError: When it has not returned after *timeout_s* seconds.
-      BaseException: What the call raised.
+      StepTimeoutError: When the call has not returned after *timeout_s* seconds.
+      BaseException: The error of the call.
     """
     raised: list[BaseException] = []
     done = threading.Lock()

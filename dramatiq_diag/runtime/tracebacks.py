@@ -1,4 +1,4 @@
-"""Tracebacks of failed runs: taken without files or frames on the task's thread, and made text later."""
+"""Takes the tracebacks of failed runs without reading files or keeping frames, and formats them later."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import TracebackType
 
 import dramatiq
 
-#: How long a text is at most, in characters.
+#: The most characters of a text.
 MAX_LENGTH = 64 * 1024
 
-#: Of each exception so many frames, the innermost.
+#: The most frames of an exception; outer ones are left out.
 _MAX_FRAMES = 100
-#: An exception with more causes and parts than this is shown alone.
+#: An exception with more causes and parts than this is shown without them.
 _MAX_EXCEPTIONS = 20
-#: A line of a text is cut in its middle beyond so many characters; a message may be of any length.
+#: A longer line is cut in its middle, in characters; a message may have any length.
 _MAX_LINE = 16 * 1024
 
 _DRAMATIQ = os.path.dirname(dramatiq.__file__) + os.sep
@@ -27,12 +27,11 @@ Traceback = Callable[[], Iterable[str]]
 
 
 def take_traceback(error: BaseException) -> Traceback:
-    """Takes what a text is made of; reads no source and keeps no frame. Raises: whatever the exception's parts raise.
+    """Takes a traceback; reads no source and keeps no frame. Raises: The errors of the exceptions' `__str__`.
 
     Note:
-      `str()` is called on the exception, and on those behind it. The text has no carets below its lines: Python finds
-      their places by parsing each line into a syntax tree, and in some releases a task that does the same on another
-      thread fails then (python/cpython#106905).
+      The text has no carets below its lines: for them Python parses each line into a syntax tree, and in some releases
+      a task that does the same on another thread fails then (python/cpython#106905).
     """
     stack = StackSummary.extract(walk_tb(_shown(error.__traceback__)), limit=-_MAX_FRAMES, lookup_lines=False)
     if _is_large(error):
@@ -44,9 +43,9 @@ def take_traceback(error: BaseException) -> Traceback:
 
 
 def traceback_text(traceback: Traceback) -> str:
-    """Makes the text, reading the source. Raises: whatever the exception's parts raise."""
+    """Returns: The text, with lines of the source. Raises: The errors of the exceptions' `__str__`."""
     text = "".join(_cut(line, _MAX_LINE) for line in traceback())
-    return _cut(text.encode("utf-8", "backslashreplace").decode(), MAX_LENGTH)  # Not all that is text can be kept.
+    return _cut(text.encode("utf-8", "backslashreplace").decode(), MAX_LENGTH)  # Without lone surrogates.
 
 
 def _forget_columns(taken: TracebackException) -> None:
@@ -60,12 +59,12 @@ def _forget_columns(taken: TracebackException) -> None:
 
 
 def _alone(stack: StackSummary, name: str) -> list[str]:
-    what = f"{name}: its message, causes and parts are left out, as there are more than {_MAX_EXCEPTIONS}.\n"
-    return ["Traceback (most recent call last):\n", *stack.format(), what]
+    last = f"{name}: its message, causes and parts are left out, as there are more than {_MAX_EXCEPTIONS}.\n"
+    return ["Traceback (most recent call last):\n", *stack.format(), last]
 
 
 def _shown(traceback: TracebackType | None) -> TracebackType | None:
-    """Returns: The traceback from the task on; to look where each line of a deep one is would take milliseconds."""
+    """Returns: The innermost part, without Dramatiq's frames: finding the lines of a deep one takes milliseconds."""
     while traceback is not None and traceback.tb_next is not None:
         if not traceback.tb_frame.f_code.co_filename.startswith(_DRAMATIQ):
             break
@@ -79,7 +78,7 @@ def _shown(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def _is_large(error: BaseException) -> bool:
-    """Returns: Whether there is more behind an exception than is worth the task's time."""
+    """Returns: Whether an exception has so many causes and parts that taking them would cost the task much time."""
     found: list[BaseException] = [error]
     seen: set[int] = set()
     while found:
@@ -96,7 +95,7 @@ def _is_large(error: BaseException) -> bool:
 
 
 def _cut(text: str, length: int) -> str:
-    """Returns: The text; where it is longer, its first quarter, a mark, and its end, which says most."""
+    """Returns: The text; if it is longer, a quarter from its begin, a mark, and its end, which says most."""
     if len(text) <= length:
         return text
     mark = f"\n[{len(text) - length} characters or more are left out here]\n"

@@ -1,8 +1,8 @@
-"""How soon the kernel lets a thread run when it wakes.
+"""Asks the kernel to run a thread soon after it wakes.
 
-A sample tells what a task did when it was taken, not when it was due. Under Linux's scheduler a thread that wakes may
-wait for 3 ms behind a busy one of the same CPU, and by then that one may sleep: what keeps a CPU busy is seen too
-seldom. Both settings are open to every process.
+A sample shows what a task does when it is taken, not when it was due. Under Linux's scheduler a thread that wakes may
+wait for 3 ms behind a busy thread of the same CPU, which may sleep by then: samples see busy threads too seldom. Every
+process may change both settings.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import sys
 import threading
 from contextlib import suppress
 
-#: Who asks for a short turn gets it soon (Linux 6.12 and later), in nanoseconds.
+#: A thread that asks for a short time slice gets it soon (Linux 6.12 and later), in nanoseconds.
 _SLICE_NS = 100_000
-#: How late the kernel may end a sleep to end another one with it, in nanoseconds; 50,000 without this.
+#: How late the kernel may end a sleep, in nanoseconds; the default is 50,000.
 _TIMER_SLACK_NS = 1_000
 
 _SCHED_NORMAL = 0
-#: Machine -> the number of the system call sched_setattr, which the C library of 2022 has no function for.
+#: Machine -> the number of the system call sched_setattr; the C library of 2022 has no function for it.
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 #: size, policy, flags, nice, priority, runtime, deadline, period: the kernel's `struct sched_attr`.
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")
 
 
 def wake_promptly() -> None:
-    """Asks for it on behalf of the calling thread; where the kernel refuses or is another, nothing changes."""
+    """Asks for the calling thread; if the kernel refuses, or is not Linux, nothing changes."""
     if sys.platform != "linux":
         return
-    # Where there is no such file, or it may not be written, the slack is that of every thread.
+    # Without the file, or the right to write it, the slack is the default.
     with suppress(OSError), open(f"/proc/{threading.get_native_id()}/timerslack_ns", "w", encoding="ascii") as file:
         file.write(str(_TIMER_SLACK_NS))
     number = _SCHED_SETATTR.get(platform.machine())
@@ -43,10 +43,10 @@ def wake_promptly() -> None:
 
 
 def _is_filtered() -> bool:
-    """Returns: Whether the calling thread is under a filter of system calls, or may be.
+    """Returns: True if the calling thread is under a filter of system calls, or may be; False if it is not.
 
-    A call that a filter does not let through may end the process, as with systemd's `SystemCallFilter=~@resources`.
-    There is no way to ask beforehand.
+    A call that the filter forbids may end the process, as with systemd's `SystemCallFilter=~@resources`, and a program
+    cannot ask beforehand.
     """
     try:
         with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:

@@ -1,21 +1,23 @@
-"""Where a store is, and its web part: what settings say of database, directory, URL and hosts, read."""
+"""Reads the settings of places: the database, the directory of the blobs, the URL and the hosts of the web part."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+from .readers import names, text
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-#: What stands for every host.
+#: Stands for every host.
 ANY_HOST = "*"
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[?[0-9A-Fa-f:.]{2,45}\]?")
 
-#: A URL as SQLAlchemy reads it, as far as it can be wrong: user and password may have any character but `@` in them.
+#: The parts of a URL, as SQLAlchemy reads it, that can be wrong. User and password may have any character but `@`.
 _DATABASE_URL = (
     r"(?P<backend>\w+)(?P<driver>\+[\w+]+)?://"
     r"(?:[^@/]*(?::[^@]*)?@)?"
@@ -25,11 +27,7 @@ _DATABASE_URL = (
 
 
 def check_database_url(value: object) -> str:
-    """Reads the URL of a database that is supported, and names its driver; SQLAlchemy is not imported for it.
-
-    Raises:
-      ValueError: When it is none.
-    """
+    """Reads the URL of a database without SQLAlchemy. Returns: The URL with its driver. Raises: ValueError."""
     match = re.fullmatch(_DATABASE_URL, value) if isinstance(value, str) else None
     if match is None or (match["port"] and not match["port"].isdecimal()):
         raise ValueError
@@ -42,7 +40,7 @@ def check_database_url(value: object) -> str:
 
 
 def read_database_url(value: str) -> URL:
-    """Reads the URL of a database that is supported, with its driver named. Raises: ValueError."""
+    """Reads the URL of a supported database. Raises: ValueError."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -53,9 +51,9 @@ def read_database_url(value: str) -> URL:
 
 
 def shown_url(url: URL) -> str:
-    """Returns: The URL of a database for people: without password and query, in which passwords may stand as well.
+    """Returns: The URL of a database for people: without the password, and the query, which may contain one too.
 
-    libpq takes a whole connection string for the name of a database, so a name that looks like one is left out too.
+    libpq accepts a whole connection string as the name of a database, so a name that looks like one is left out.
     """
     from sqlalchemy.engine import URL
 
@@ -67,25 +65,33 @@ def shown_url(url: URL) -> str:
     return URL.create(url.drivername, url.username, host=url.host, port=url.port, database=database).render_as_string()
 
 
-def host_name(value: str) -> str:
-    """Reads the name or the address of a host, without a port. Raises: ValueError."""
-    if value != ANY_HOST and not _HOST_NAME.fullmatch(value):
-        raise ValueError(f"{value!r:.100} is not the name of a host")
-    return value
+def host_names(value: Any) -> tuple[str, ...]:
+    """Reads names or addresses of hosts, without ports. Raises: ValueError."""
+    found = names(value)
+    for name in found:
+        if name != ANY_HOST and not _HOST_NAME.fullmatch(name):
+            raise ValueError(f"{name!r:.100} is not the name of a host")
+    return found
 
 
-def http_url(value: str) -> str:
-    """Reads the URL of a web part. Returns: It without a slash at its end. Raises: ValueError."""
-    parts = urlsplit(value)
+def http_url(value: Any) -> str:
+    """Reads the URL of a web part. Returns: The URL without a slash at its end. Raises: ValueError."""
+    parts = urlsplit(text(value))
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise ValueError
-    if "@" in parts.netloc:  # It stands in every answer.
+    if "@" in parts.netloc:  # Every answer contains it.
         raise ValueError("it may not have a user name or a password")
-    return value.rstrip("/")
+    return text(value).rstrip("/")
+
+
+def local_url(value: Any) -> str:
+    """Reads a directory, or a `file://` URL of one, as it was written. Raises: ValueError."""
+    local_path(text(value))
+    return text(value)
 
 
 def local_path(value: str) -> Path:
-    """Reads a directory, or a `file://` URL of one. Returns: Its absolute path. Raises: ValueError."""
+    """Reads a directory, or a `file://` URL of one. Returns: The absolute path. Raises: ValueError."""
     parts = urlsplit(value)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         path = Path(unquote(parts.path))

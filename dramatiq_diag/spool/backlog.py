@@ -45,9 +45,9 @@ class Backlog:
         return self._added - self._done
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no run of the process goes on, and none waits to be saved or published."""
-        return not self._unsaved and not len(self)
+    def unsaved(self) -> tuple[uuid.UUID, ...]:
+        """The ids of the runs whose entries are not complete."""
+        return tuple(self._unsaved)  # Other threads change the set; `tuple` copies it at once.
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Takes entries that are whole. Past `MAX_HELD` it holds only those that the disk did not take."""

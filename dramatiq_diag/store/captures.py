@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..collectors.names import ALL, expand
 from ..collectors.registry import collector_class
 from ..errors import DiagnosticsError
-from ..policy.options import DiagnosticsRequest, judge_options
+from ..policy.options import DiagnosticsRequest, validate_options
 from ..policy.propagation import CLEANUP_ACTOR
 from ..settings import Settings
 from .clock import Clock
@@ -205,7 +205,7 @@ def _check_options(name: str, options: Mapping[str, Any], settings: Settings) ->
     if collector is None:
         raise CaptureRequestError(f"The options of {name} cannot be judged here, where it cannot be imported.")
     try:
-        judge_options(collector, options, settings.options_on_request)
+        validate_options(collector, options, settings.options_on_request)
         json.dumps(options, allow_nan=False)
     except ValueError as error:
         raise CaptureRequestError(str(error)) from error

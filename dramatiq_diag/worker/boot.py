@@ -9,7 +9,7 @@ from dramatiq import Broker, Worker
 
 from ..policy.propagation import CLEANUP_ACTOR
 from ..settings import Settings
-from .cleanup_schedule import Schedule, declare_cleanup
+from .cleanup_schedule import declare_cleanup
 from .process import WorkerProcess
 
 
@@ -26,7 +26,6 @@ class Workers:
         self.lock = threading.Lock()
         "For `join` and `leave`: two threads may start or stop two workers."
         self._process: WorkerProcess | None = None
-        self._schedule: Schedule | None = None
         self._members: tuple[tuple[Broker, Worker], ...] = ()
         "Replaced as a whole, as the publisher's thread reads it."
 
@@ -52,12 +51,8 @@ class Workers:
     def stop(self) -> None:
         """Stops the `WorkerProcess`, after the last worker."""
         process, self._process = self._process, None
-        if self._schedule is not None:
-            self._schedule.stop()
         if process is not None:
             process.stop(self.settings.shutdown_timeout)
-        if self._schedule is not None:
-            self._schedule.join()
 
     def listener(self) -> Broker | None:
         """Returns: A broker whose worker in this process listens to the queue of the cleanup; None without one."""
@@ -78,8 +73,7 @@ class Workers:
         }
 
     def _started(self) -> WorkerProcess:
-        self._schedule = Schedule(self.settings, self.listener) if self.settings.cleanup_interval else None
-        process = WorkerProcess(self.settings, self, self._schedule)
+        process = WorkerProcess(self.settings, self)
         for broker, _ in self._members:
             process.selection.look_at(broker.actors.values())
         process.start()

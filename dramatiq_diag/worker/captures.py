@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
@@ -59,9 +59,9 @@ class CaptureClient:
         for run_id in run_ids:
             self._undecided.pop(run_id, None)
 
-    def forget_undecided(self) -> None:
-        """Forgets the runs that `begun` named: none of them is left, and the entries of some were lost."""
-        self._undecided.clear()
+    def forget_lost(self, unsaved: Container[uuid.UUID]) -> None:
+        """Forgets all runs but these: nothing else waits to be published, so the entries of the others were lost."""
+        self.decided([run_id for run_id in tuple(self._undecided) if run_id not in unsaved])
 
     @property
     def actor_names(self) -> Collection[str]:
@@ -82,7 +82,7 @@ class CaptureClient:
     def _is_for_here(self, capture: OpenCapture) -> bool:
         if not self._can_run(capture.actor_name):
             return False
-        reason = self._selection.refusal(capture.diagnostics)
+        reason = self._selection.reason_against(capture.diagnostics)
         if reason is not None and capture.capture_id not in self._warned:
             self._warned.add(capture.capture_id)
             text = "Capture %s of actor %r is left to other workers: %s"

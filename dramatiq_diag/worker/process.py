@@ -23,7 +23,7 @@ from ..policy.selection import NOTHING, Choice, Selection
 from ..policy.trigger_rules import collectors_of, parse_triggers
 from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
-from ..runtime.frames import GarbagePause
+from ..runtime.gc_pause import GcPause
 from ..runtime.loggers import get_logger
 from ..runtime.memory_state import MemoryState, MemoryStateReader
 from ..runtime.task_log import TaskLog
@@ -34,6 +34,7 @@ from ..spool.directory import Spool
 from ..statuses import RunStatus
 from ..store.store import Store
 from .captures import CaptureClient
+from .cleanup_schedule import Schedule
 from .late_start import LateStart
 from .publisher import Publisher
 from .rss_watch import RssWatch
@@ -53,6 +54,9 @@ class HostedActors(Protocol):
     def actors(self) -> Mapping[str, str]:
         """Returns: The name of each actor -> its queue."""
 
+    def listener(self) -> Broker | None:
+        """Returns: A broker whose worker in this process listens to the queue of the cleanup; None without one."""
+
 
 class WorkerProcess:
     """The collectors, the spool, the threads and the running runs of one worker process.
@@ -60,7 +64,6 @@ class WorkerProcess:
     Parameters:
       settings: The settings.
       hosted: The actors that the process executes.
-      keep_schedule: Enqueues the cleanup when it is due; the publisher calls it every few seconds.
       clock: Gives the time in seconds for the times of runs; it must not go back.
       ticker: Calls functions at intervals; by default a ticker by that clock, with a thread.
     """
@@ -69,7 +72,6 @@ class WorkerProcess:
         self,
         settings: Settings,
         hosted: HostedActors,
-        keep_schedule: Callable[[Store], None] | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
         ticker: Ticker | None = None,
@@ -101,6 +103,7 @@ class WorkerProcess:
         "The ids of the runs whose entries are not complete."
         backlog = Backlog(self.spool, self.unsaved)
         self.captures = CaptureClient(self.selection, hosted.can_run)
+        self._schedule = Schedule(settings, hosted.listener) if settings.cleanup_interval else None
         self.publisher = Publisher(
             self.services,
             self.spool,
@@ -109,7 +112,7 @@ class WorkerProcess:
             self.runs,
             self.captures,
             hosted.actors,
-            keep_schedule,
+            self._schedule,
         )
         self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake)
         self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
@@ -139,7 +142,7 @@ class WorkerProcess:
         self._inherited.update(self.runs)  # Kept: a Tracker writes to its file when its last reference is dropped.
         self.runs.clear()
         self.services.switch_interval.end_in_child()
-        GarbagePause.end_in_child()
+        GcPause.end_in_child()
 
     def _look_further(self, runs: Sequence[Run]) -> None:
         """Writes the memory state of the process, so that a sudden death can be explained. Then checks the triggers."""
@@ -163,10 +166,14 @@ class WorkerProcess:
     def stop(self, timeout_s: float) -> None:
         """Publishes runs for at most *timeout_s* seconds, and ends the threads; other runs wait in the spool."""
         stop_at = time.monotonic() + timeout_s
+        if self._schedule is not None:
+            self._schedule.stop()
         self.selection.captures = None
         self.saver.thread.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
         self._close()
+        if self._schedule is not None:
+            self._schedule.join()
 
     def _close(self) -> None:
         forget(self._end_in_child)

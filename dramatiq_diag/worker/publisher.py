@@ -168,8 +168,8 @@ class Publisher:
         """Looks for open captures. Says which actors this process has: at its start, after a change and hourly."""
         if not self._is_due("captures", self._captures.poll_interval_s):
             return
-        if self.backlog.is_idle:
-            self._captures.forget_undecided()
+        if not self.backlog:
+            self._captures.forget_lost(self.backlog.unsaved)
         with self._store.session() as session:
             self._captures.look(session)
         actors = self._actors()

@@ -74,7 +74,7 @@ class Recordings:
             raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
         if collector in self._stuck:
             raise SkippedError("It hung in another run of this process.")
-        if (reason := self._choice.refusals.get(collector.name)) is not None:
+        if (reason := self._choice.rejected_options.get(collector.name)) is not None:
             raise SkippedError(reason)
         return collector.record(run)
 

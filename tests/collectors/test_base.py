@@ -275,7 +275,7 @@ def _collector_class(name: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"dramatiq_diag.collectors{BUILTIN[name].module}")
+    return importlib.import_module(f"dramatiq_diag.collectors{BUILTIN[name].target.partition(':')[0]}")
 
 
 def _recording_class(name: str, options: dict[str, str]) -> Any:

@@ -24,9 +24,10 @@ from support import PATIENCE_S
 STRUCK_FILES = (
     "dramatiq_diag/collectors/memray.py",
     "dramatiq_diag/collectors/time_profile/profiler.py",
-    "dramatiq_diag/collectors/time_profile/own_profiler.py",
     "dramatiq_diag/runtime/profile_hook.py",
     "dramatiq_diag/runtime/frames.py",
+    "dramatiq_diag/runtime/gc_pause.py",
+    "dramatiq_diag/runtime/interrupts.py",
     "memray/_thread_name_interceptor.py",
     "pyinstrument/profiler.py",
     "pyinstrument/stack_sampler.py",
@@ -110,7 +111,7 @@ def assert_usable(used_tracker: Any) -> None:
         (
             "pyinstrument",
             {"pyinstrument_engine": "profiler"},
-            {"start": {"acquire_shared", "start", "subscribe", "_update"}, "stop": {"stop", "unsubscribe", "silence"}},
+            {"start": {"acquire_shared", "start", "subscribe", "_update"}, "stop": {"stop", "unsubscribe", "_silence"}},
         ),
     ],
 )

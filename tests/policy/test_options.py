@@ -16,10 +16,10 @@ from dramatiq_diag.collectors.names import COLLECTOR_NAMES
 from dramatiq_diag.collectors.registry import collector_class
 from dramatiq_diag.policy.options import (
     OptionsError,
-    judge_options,
     parse_option,
     parse_request,
     request_value,
+    validate_options,
     with_options,
 )
 from dramatiq_diag.policy.propagation import OPTION
@@ -88,7 +88,7 @@ def test_an_option_of_what_is_not_asked_for_is_refused():
 @pytest.mark.parametrize("name", COLLECTOR_NAMES)
 def test_each_option_has_a_default_and_a_description(name):
     options = collector_class(name).options_class
-    assert options() == judge_options(collector_class(name), {})
+    assert options() == validate_options(collector_class(name), {})
     assert all(field.description for field in options.model_fields.values())
 
 
@@ -114,7 +114,7 @@ def test_each_option_has_a_default_and_a_description(name):
 )
 def test_what_is_not_allowed_is_refused_in_words(name, given, said):
     with pytest.raises(OptionsError, match=said) as caught:
-        judge_options(collector_class(name), given)
+        validate_options(collector_class(name), given)
     assert len(str(caught.value)) < 500
 
 
@@ -131,9 +131,9 @@ def test_a_setting_says_which_may_be_asked_for(allowed, refused):
     for name, option, value in (("memray", "native_traces", True), ("memory", "interval", 1)):
         if f"{name}.{option}" in refused:
             with pytest.raises(OptionsError, match="DRAMATIQ_DIAG_OPTIONS_ON_REQUEST"):
-                judge_options(collector_class(name), {option: value}, allowed)
+                validate_options(collector_class(name), {option: value}, allowed)
         else:
-            assert getattr(judge_options(collector_class(name), {option: value}, allowed), option) == value
+            assert getattr(validate_options(collector_class(name), {option: value}, allowed), option) == value
 
 
 # What they do.

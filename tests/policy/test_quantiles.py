@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.policy.keep_policy import MAX_ACTORS, KeepPolicy
+from dramatiq_diag.policy.keep_policy import KeepPolicy
 from dramatiq_diag.policy.keep_rules import Facts
 from dramatiq_diag.policy.quantiles import MIN_COUNT, DurationHistogram
 from dramatiq_diag.statuses import RunStatus
@@ -61,15 +61,26 @@ def test_the_memory_of_what_is_usual_is_bounded():
     for odd in (0.0, -1.0, 1e300, float("inf")):
         usual.add(odd)
 
-    assert len(usual._buckets) < 600
+    assert usual.bucket_count < 600
     assert usual.weight < 2100
 
 
 def test_actors_that_are_known_are_bounded():
-    policy = KeepPolicy(["slower_than>p95"])
-    for number in range(MAX_ACTORS + 50):
-        actor: Any = SimpleNamespace(actor_name=f"actor-{number}", options={})
-        policy.unmet_rules(actor, RunStatus.SUCCEEDED, Facts(failed=False, duration_ms=1.0))
+    policy = KeepPolicy(["slower_than>p95"], max_actors=10)
 
-    assert len(policy._usual) == MAX_ACTORS
-    assert "actor-0" not in policy._usual
+    def unmet(name: str) -> Any:
+        actor: Any = SimpleNamespace(actor_name=name, options={})
+        return policy.unmet_rules(actor, RunStatus.SUCCEEDED, Facts(failed=False, duration_ms=1.0))
+
+    # Given an actor whose usual duration is known
+    for _ in range(MIN_COUNT):
+        unmet("first")
+    assert unmet("first") == ["slower_than>p95"]
+
+    # When as many others as fit beside it have run, it still is; with one more it is forgotten
+    for number in range(9):
+        unmet(f"actor-{number}")
+    assert unmet("first") == ["slower_than>p95"]
+    for number in range(10):
+        unmet(f"actor-{number}")
+    assert unmet("first") is None

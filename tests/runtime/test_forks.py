@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.runtime.frames import GarbagePause
+from dramatiq_diag.runtime.gc_pause import GcPause
 from dramatiq_diag.statuses import RunStatus
 from support import eventually
 
@@ -50,7 +50,7 @@ def test_a_forked_process_has_the_interpreter_s_settings_as_they_were(bench, set
 
     def forks() -> None:
         eventually(lambda: sys.getswitchinterval() < found[1], "the sampler shortened the switch interval")
-        pauses = [GarbagePause(), GarbagePause()]  # As while memray starts or stops on another thread.
+        pauses = [GcPause(), GcPause()]  # As while memray starts or stops on another thread.
         for pause in pauses:
             pause.begin()
         seen.append(forked(interpreter))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dramatiq_diag.runtime.frames import GarbagePause, Look, thread_ids
+from dramatiq_diag.runtime.frames import Look, thread_ids
 from support import PATIENCE_S, ROOT
 
 # The collector runs as soon as so many objects are made, and each frame is one of them.
@@ -148,28 +148,3 @@ def test_stacks_of_busy_threads_are_whole():
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(" 0 of them torn\n")
-
-
-# Pauses of the collector.
-
-
-def test_a_pause_lasts_until_the_last_of_its_users_ends_it():
-    one, other = GarbagePause(), GarbagePause()
-    one.begin()
-    other.begin()
-    one.end()
-    one.end()
-    assert not gc.isenabled()
-    other.end()
-    assert gc.isenabled()
-
-
-def test_a_pause_leaves_a_collector_alone_that_the_application_stopped():
-    gc.disable()
-    try:
-        pause = GarbagePause()
-        pause.begin()
-        pause.end()
-        assert not gc.isenabled()
-    finally:
-        gc.enable()

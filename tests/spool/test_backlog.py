@@ -151,13 +151,12 @@ def test_what_the_disk_did_not_take_is_held_up_to_a_number_and_counted_beyond(sp
     assert len(backlog) == 0
 
 
-def test_it_is_idle_when_no_run_goes_on_or_waits(spool, backlog):
-    assert backlog.is_idle
+def test_a_run_is_unsaved_until_its_entry_is_added(spool, backlog, unsaved):
     entry = written(spool, 1)
+    unsaved.add(entry.run_id)
+    assert backlog.unsaved == (entry.run_id,)
     backlog.add([entry])
-    assert not backlog.is_idle
-    backlog.done(entry)
-    assert backlog.is_idle
+    assert backlog.unsaved == ()
 
 
 # As a part of a worker.

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event, update
+from sqlalchemy.orm import Session
 
 from dramatiq_diag.errors import StoreError
 from dramatiq_diag.statuses import ArtifactStatus
@@ -197,11 +198,10 @@ def test_a_commit_whose_answer_was_lost_is_no_second_slot(store):
     run = captured(capture_id)
 
     def lose_the_answer(_session):
-        event.remove(store._sessions, "after_commit", lose_the_answer)
+        event.remove(Session, "after_commit", lose_the_answer)
         raise ConnectionError
 
-    store.open()
-    event.listen(store._sessions, "after_commit", lose_the_answer)
+    event.listen(Session, "after_commit", lose_the_answer)
     with pytest.raises(ConnectionError):
         store.publish([bundle(run)])
     assert standing(store, capture_id).captured_runs == 1
@@ -216,10 +216,10 @@ def test_a_transaction_that_failed_claims_nothing(store):
     def fail(session):
         raise StoreError("away")
 
-    event.listen(store._sessions, "before_commit", fail)
+    event.listen(Session, "before_commit", fail)
     with pytest.raises(StoreError):
         store.announce([running(capture_id)])
-    event.remove(store._sessions, "before_commit", fail)
+    event.remove(Session, "before_commit", fail)
 
     assert standing(store, capture_id).captured_runs == 0
     assert runs_of(store, capture_id) == []

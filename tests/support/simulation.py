@@ -43,6 +43,8 @@ class NoActors:
     def actors(self) -> dict[str, str]:
         return {}
 
+    def listener(self) -> None: ...
+
 
 class Simulation:
     """The diagnostics of a process, by the clock and the ticker of a test; runs begin and end on the test's thread."""

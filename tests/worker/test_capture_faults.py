@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 
 import pytest
 
@@ -129,6 +130,7 @@ def test_a_run_whose_entry_was_lost_leaves_its_slot_to_the_next_one(given, store
         eventually(lambda: knows(tasks), "the worker knows of it")
         client = tasks.diagnostics.process.captures
         assert client.take("work").capture_id == capture_id
+        client.begun(uuid.uuid4(), capture_id)
         assert client.take("work") is None
 
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "the next run is captured")

@@ -215,7 +215,7 @@ def test_an_interrupt_while_a_run_is_begun_leaves_the_next_one_whole(
         timers = (*process.services.ticker._timers, *process.services.ticker._added)
         assert [timer for timer in timers if not timer.cancelled] in ([], [process._rss_watch._timer])
         if collector == "pyinstrument":
-            assert not process.collectors[collector].sampler._profiles
+            assert not process.collectors[collector].sampler.profiles
 
     # And the first failed of its time limit, as it would have without the middleware, and the second is whole
     assert struck == [1]

@@ -1,1 +1,1 @@
-"""The collectors `logs` and `debug-logs`: what a task logged."""
+"""The collectors `logs` and `debug-logs`, and the records of tasks' own code that they take."""

@@ -1,4 +1,4 @@
-"""`logs` and `debug-logs`: what was logged while a task ran, by its own code alone."""
+"""`logs` and `debug-logs`: record the log messages of a task's own code."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..names import MAX_LOG_BYTES
 from .format import text_of
 from .tap import LogTap, RunLog
 
-#: How deep records may be nested that are logged while another's message is made, as an ORM's queries are.
+#: The deepest nesting of records that are logged while the message of another one is formatted, as by an ORM.
 _MAX_NESTED = 4
 
 
 class LogsOptions(Options):
-    """What a request may say of `logs` and `debug-logs`."""
+    """Options of `logs` and `debug-logs`."""
 
     max_bytes: Annotated[ByteSize, Field(gt=0, le=MAX_LOG_BYTES)] | None = None
-    "Where the log ends, up to 64 MiB; without it DRAMATIQ_DIAG_LOGS_MAX_BYTES."
+    "The size at which the log ends, up to 64 MiB; without it DRAMATIQ_DIAG_LOGS_MAX_BYTES."
 
 
 class LogsCollector(Collector):
-    """`logs`: what the run's thread or coroutine logs, as far as the levels of the loggers let it through.
+    """`logs`: the records of the run's thread or coroutine that pass the levels of their loggers.
 
     Note:
-      What has the run's context counts as the run: tasks that its coroutine makes, and `asyncio.to_thread`. A thread
-      that it starts does not.
+      Code with the run's context belongs to the run: tasks that its coroutine creates, and `asyncio.to_thread`. A
+      thread that it starts does not.
     """
 
     name = "logs"
@@ -40,7 +40,7 @@ class LogsCollector(Collector):
     options_class = LogsOptions
 
     debug: ClassVar[bool] = False
-    "Whether it has what the loggers' levels leave out as well."
+    "Whether the log has all records from DEBUG on, whatever the levels of the loggers."
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
@@ -54,10 +54,10 @@ class LogsCollector(Collector):
 
 
 class DebugLogsCollector(LogsCollector):
-    """`debug-logs`: as `logs`, from DEBUG on whatever the levels of the loggers are; nobody else sees more for it.
+    """`debug-logs`: as `logs`, with all records from DEBUG on. Handlers of the application see no more than before.
 
     Note:
-      `isEnabledFor` says yes to the run's own code. `logging.disable` and disabled loggers stay what they are.
+      `isEnabledFor` is true for the run's own code. `logging.disable` and disabled loggers stay as they are.
     """
 
     name = "debug-logs"
@@ -77,12 +77,12 @@ class _LogsRecording(Recording):
         self.stopped = False
         self.log = RunLog(collector.tap, self._write)
         self.depths: dict[int, int] = {}
-        "Thread id -> how many records are being made into text there."
-        # What is collected as garbage in here may log as well, on this very thread.
+        "Thread id -> the number of records that are being formatted there."
+        # Reentrant: a finaliser that the garbage collector runs in here may log as well, on this thread.
         self.lock = threading.RLock()
 
     def start(self) -> None:
-        self.run.append_text(self.collector, "")  # A run that logs nothing has a log of nothing.
+        self.run.append_text(self.collector, "")  # A run that logs nothing has an empty log.
         self.log.start()
 
     def stop(self) -> None:
@@ -99,7 +99,7 @@ class _LogsRecording(Recording):
         return [*told, f"{self.lost} records could not be written."] if self.lost else told
 
     def _write(self, record: logging.LogRecord) -> None:
-        """Takes a record on the thread that logged it; nothing that goes wrong in here is for the task."""
+        """Takes a record on the thread that logged it. The task sees no error of it."""
         thread_id = threading.get_ident()
         depth = self.depths.get(thread_id, 0)
         self.depths[thread_id] = depth + 1
@@ -119,7 +119,7 @@ class _LogsRecording(Recording):
             if self.stopped:
                 return
             if self.left_out or self.size_bytes + size_bytes > self.max_bytes:
-                if not self.left_out:  # Said at once, for whoever reads what a killed worker left.
+                if not self.left_out:  # Now, as a killed worker has no end.
                     self.run.append_text(self.collector, "# The limit of this log is reached; the rest is left out.\n")
                 self.left_out += 1
                 return

@@ -1,4 +1,4 @@
-"""A record of `logging` as text: a line that begins with its time, and indented lines below it."""
+"""Formats a record of `logging`: a line that begins with its time, and indented lines below it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from datetime import UTC, datetime
 from ...errors import GUARDED
 from ...runtime.tracebacks import take_traceback, traceback_text
 
-#: A message is cut off here, in characters; a traceback has a limit of its own.
+#: The most characters of a message; a traceback has a limit of its own.
 MAX_RECORD_CHARACTERS = 65536
 
-#: What could steer a terminal, end a line, or is no character that UTF-8 has; a tab and a line feed are neither.
+#: Characters that control a terminal, end a line, or are not encodable; a tab and a line feed are allowed.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _BELOW = "\n    "
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """Makes the text of a record, which is of the application and may break whatever looks at it.
+    """Formats a record. Its objects belong to the application, and any look at them may raise an error.
 
     Returns:
-      Its line, with those of its exception and its stack, as far as they can be made.
+      The line of the message, and those of the exception and the stack, as far as they can be formatted.
 
     Raises:
-      Exception: When not even its time, level or name can be told.
+      Exception: When not even time, level or name can be formatted.
     """
     try:
         message = str(record.getMessage())
     except GUARDED as error:
         message = f"<the message could not be made: {type(error).__name__}>"
-    # The formatter of another handler would keep the exception's text in the record, for all the others.
+    # A `logging.Formatter` would store the text of the exception in the record, and others would use it.
     pieces = [_head(record) + _clean(message), *map(_clean, _below(record))]
     return _BELOW.join(piece.replace("\n", _BELOW) for piece in pieces) + "\n"
 

@@ -1,9 +1,9 @@
-"""What stands in front of `logging` while the records of runs are collected.
+"""Wraps methods of `logging.Logger` while the records of runs are collected.
 
-A handler on the root logger would change what others see: `logging.basicConfig` does nothing once there is one, and
-`logging.lastResort` falls silent; and it sees nothing of loggers that do not propagate. A lower level of a logger would
-reach all its handlers and all threads. So three methods of `logging.Logger` get a look-out in front, which does nothing
-for anyone but a run.
+A handler on the root logger would change the application: `logging.basicConfig` does nothing once there is a handler,
+and `logging.lastResort` falls silent. It would also miss loggers that do not propagate. A lower level of a logger would
+affect all its handlers and all threads. So three methods of `logging.Logger` are wrapped; the wrappers only forward,
+unless a run logs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 from ...errors import GUARDED
 
-#: The log of the run that this code works for: a coroutine has the context of the worker thread that handed it over.
+#: The log of the run that the current code belongs to. A coroutine has the context of the thread that handed it over.
 _CURRENT: ContextVar[RunLog | None] = ContextVar("dramatiq_diag_log", default=None)
 
 _Method = Callable[..., Any]
 
-#: Where a function that stands in front keeps what it stands in front of.
+#: The attribute in which a wrapper keeps a list with the function that it wraps.
 _BEFORE = "dramatiq_diag_before"
 
 
@@ -32,8 +32,8 @@ class RunLog:
     """Takes the records of one run.
 
     Parameters:
-      tap: What sees the records.
-      write: Is given each record, on the thread that logged it.
+      tap: The tap that sees the records.
+      write: Called with each record, on the thread that logged it.
     """
 
     def __init__(self, tap: LogTap, write: Callable[[logging.LogRecord], None]) -> None:
@@ -42,29 +42,29 @@ class RunLog:
         self.thread_id = threading.get_ident()
         self.stopped = False
         self._asked: set[tuple[int, int, int]] = set()
-        "Thread, logger and level of records that were asked about: what is made in between may log, on any thread."
+        "Thread, logger and level of the records that `isEnabledFor` was asked about, and that are not logged yet."
 
     def start(self) -> None:
-        """Takes what this thread, and what has its context, logs from now on."""
+        """Begins to take the records of this thread, and of code with its context."""
         self.tap.join(self)
         _CURRENT.set(self)
 
     def stop(self) -> None:
-        """Takes nothing any more, whatever still has the context; worker threads go on with theirs."""
+        """Ends it, also for code that still has the context."""
         self.stopped = True
         self.tap.leave(self)
         if _CURRENT.get() is self:
             _CURRENT.set(None)
 
     def ask(self, logger: logging.Logger, level: int) -> bool:
-        """Returns: Whether this run alone wants a record that the logger's level leaves out."""
+        """Returns: True if the run wants a record that the logger's level excludes; False if nobody wants it."""
         if level < logging.DEBUG or logger.disabled or logger.manager.disable >= level:
             return False
         self._asked.add((threading.get_ident(), id(logger), level))
         return True
 
     def asked(self, logger: logging.Logger, level: int) -> bool:
-        """Returns: Whether the record that is being logged is one that this thread asked about."""
+        """Returns: Whether this thread asked for the record that is being logged, by `ask`."""
         question = (threading.get_ident(), id(logger), level)
         if question not in self._asked:
             return False
@@ -73,62 +73,62 @@ class RunLog:
 
 
 class LogTap:
-    """Shows records to the logs of runs; in front of `logging` from the first run on, until it is closed.
+    """Passes records to the logs of runs. The methods are wrapped from the first run on, until it is closed.
 
     Parameters:
-      debug: Whether its runs have the records from DEBUG on that the loggers' levels leave out.
+      debug: Whether its runs get all records from DEBUG on, whatever the levels of the loggers.
 
     Note:
-      It stays in front between runs: a class whose methods change all the time is one that Python stops caching.
+      The wrappers stay between runs: Python stops caching the methods of a class that changes all the time.
     """
 
     def __init__(self, *, debug: bool) -> None:
         self.debug = debug
         self._running: dict[int, RunLog] = {}
-        "Thread id -> the log of the run on it: a function may leave the context that it was called in."
+        "Thread id -> the log of the run on it, as a function may leave its context."
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._ours: dict[str, _Method] = {}
-        "Name of a method -> what is in front of it."
+        "Name of a method -> our wrapper of it."
 
     def join(self, log: RunLog) -> None:
-        """Begins to show records to a log."""
+        """Begins to pass records to a log."""
         with self._lock:
-            self._put_in_front()
+            self._wrap_methods()
             self._running[log.thread_id] = log
 
     def leave(self, log: RunLog) -> None:
-        """Ends it; that log may have left before."""
+        """Ends `join`; may be called again."""
         with self._lock:
             if self._running.get(log.thread_id) is log:
                 del self._running[log.thread_id]
 
     def close(self) -> None:
-        """Goes away, also from behind another tap; where somebody else stands in front it stays, and does nothing."""
+        """Removes our wrappers. One that third-party code has wrapped again stays in place and only forwards."""
         with self._lock:
             self._running.clear()
             for name, ours in self._ours.items():
-                _take_away(name, ours)
+                _unwrap(name, ours)
             self._ours.clear()
 
     def current(self) -> RunLog | None:
-        """Returns: The log of the run that this code works for."""
+        """Returns: The log of the run that the current code belongs to; None if there is none."""
         if not self._running:
             return None
         log = _CURRENT.get()
         if log is None or log.tap is not self or log.stopped:
             log = self._running.get(threading.get_ident())
-        # A process that a task forks has a copy of its context, and may be without the thread that holds a lock.
+        # A forked process has a copy of the context, but may lack the thread that holds a lock.
         return log if log is not None and os.getpid() == self._pid else None
 
-    def _put_in_front(self) -> None:
-        """Does what is left of it: an interrupt of Dramatiq's may have cut it short."""
+    def _wrap_methods(self) -> None:
+        """Wraps the methods that are not wrapped yet: an interrupt may have cut this short before."""
         makers = {"callHandlers": self._call_handlers}
         if self.debug:
             makers |= {"_log": self._log, "isEnabledFor": self._is_enabled_for}
         for name in [name for name in makers if name not in self._ours]:
             before = [getattr(logging.Logger, name)]
-            ours = _as_of_logging(makers[name](before))
+            ours = _as_part_of_logging(makers[name](before))
             vars(ours)[_BEFORE] = before
             self._ours[name] = ours
             setattr(logging.Logger, name, ours)
@@ -152,14 +152,14 @@ class LogTap:
         return isEnabledFor
 
     def _lets_through(self, logger: logging.Logger, level: int) -> bool:
-        """Returns: Whether the logger itself does, whatever the run wants."""
+        """Returns: Whether the logger's own level includes a record."""
         ours = self._ours.get("isEnabledFor")
         return ours is None or bool(vars(ours)[_BEFORE][0](logger, level))
 
     def _log(self, before: list[_Method]) -> _Method:
-        """Keeps what a run alone wants from everybody else: no record is made of it but the run's own.
+        """Makes the records that only a run wants for the run alone.
 
-        What such a call raises is kept from the task as well: it would have done nothing.
+        The task sees no error of such a call either: without the run it would have done nothing.
         """
 
         def _log(self_: logging.Logger, level: int, msg: object, args: Any, *more: Any, **options: Any) -> None:
@@ -177,8 +177,8 @@ class LogTap:
         return _log
 
 
-def _take_away(name: str, ours: _Method) -> None:
-    """Takes a function away from in front of `logging`, or from behind others of ours."""
+def _unwrap(name: str, ours: _Method) -> None:
+    """Removes a wrapper from `logging.Logger`, or from within other wrappers of ours."""
     behind = vars(ours)[_BEFORE][0]
     front = vars(logging.Logger)[name]
     if front is ours:
@@ -191,8 +191,8 @@ def _take_away(name: str, ours: _Method) -> None:
         front = before[0]
 
 
-def _as_of_logging(method: _Method) -> _Method:
-    """Lets its frames count as `logging`'s own: who looks for the caller's frame passes those over, and no others."""
+def _as_part_of_logging(method: _Method) -> _Method:
+    """Makes `logging` skip the frames of a wrapper when it looks for the caller: it skips those of its own file."""
     assert isinstance(method, FunctionType)
     method.__code__ = method.__code__.replace(co_filename=logging.getLogger.__code__.co_filename)
     return method
@@ -208,7 +208,7 @@ def _record(
     *_: Any,
     **__: Any,
 ) -> logging.LogRecord | None:
-    """Returns: A record that no handler ever sees; None where the logger's own filters leave it out."""
+    """Returns: A record that no handler ever sees; None if the logger's own filters exclude it."""
     if isinstance(exc_info, BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
     elif exc_info and not isinstance(exc_info, tuple):

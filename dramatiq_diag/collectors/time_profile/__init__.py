@@ -1,1 +1,1 @@
-"""The collector `pyinstrument`: where the time of a task went."""
+"""The collector `pyinstrument`, with its two engines."""

@@ -1,4 +1,4 @@
-"""`pyinstrument`: where the time went, as pyinstrument's interactive HTML."""
+"""`pyinstrument`: records where the time of a task goes, for pyinstrument's interactive HTML."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from ...errors import SkippedError, UnavailableError
 from ...runtime.interrupts import forget_interrupts, watch_interrupts
 from ...runtime.stacks import anchor_of, coroutine_function, root_of
 from ...runtime.ticker import Timer
-from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name
+from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name, import_extra
 from ..names import CANNOT_JOIN
 from ..services import Services
-from .own_profiler import tolerant
-from .profiler import ProfilerRecording, SessionRecording
+from .profiler import ProfilerRecording, tolerant
 from .sampler import Profile, Sampler
-from .session import SessionDict, describe_thread, session_of
+from .session import SessionDict, SessionRecording, describe_thread, session_of
 
-#: Seconds until the first checkpoint of a profile that is being taken, so that a task that is killed early leaves one
-#: as well; the intervals double from there to the longest.
+#: Seconds until the first checkpoint, early enough for tasks that are killed early. The intervals double from there up
+#: to the longest one.
 FIRST_CHECKPOINT_S = 0.5
 CHECKPOINT_INTERVAL_S = 5.0
 
 
 class PyinstrumentOptions(Options):
-    """What a request may say of `pyinstrument`; what it leaves out is as in the settings."""
+    """Options of `pyinstrument`; without one the setting holds."""
 
     engine: Literal["sampler", "profiler"] | None = None
-    "`profiler` for pyinstrument's own, which sees each call and costs the task several times its run time."
+    "`profiler` for pyinstrument's own, which sees each call, and makes the task take several times as long."
     interval: Annotated[float, Field(ge=0.0005, le=3600)] | None = None
-    "Seconds between samples; the sampler takes those of other runs as often meanwhile."
+    "Seconds between samples; meanwhile the sampler samples other runs as often."
     start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
-    "Seconds after which a run that is still going on is profiled; for the sampler alone."
+    "Seconds after which a run that still goes on is profiled; for the sampler alone."
 
     def resolved(self, settings: CollectorSettings) -> tuple[str, float, float]:
-        """Returns: Engine, interval and start, with the settings where nothing was asked for."""
+        """Returns: Engine, interval and start, with the settings where there is no option."""
         return (
             settings.pyinstrument_engine if self.engine is None else self.engine,
             settings.pyinstrument_interval if self.interval is None else self.interval,
@@ -50,8 +49,9 @@ class PyinstrumentOptions(Options):
 class PyinstrumentCollector(Collector):
     """`pyinstrument`: a time profile rooted at the actor's function.
 
-    By default a thread of our own samples the stacks, and pyinstrument renders them: that costs a call nothing, sees
-    what an async actor awaits, and goes together with memray. `pyinstrument_engine=profiler` uses pyinstrument's own.
+    By default a thread of our own samples the stacks, and pyinstrument renders them. That adds nothing to the cost of a
+    call, sees what an async actor awaits, and works beside memray. `pyinstrument_engine=profiler` uses pyinstrument's
+    own profiler.
     """
 
     name = "pyinstrument"
@@ -63,12 +63,7 @@ class PyinstrumentCollector(Collector):
 
     def __init__(self, settings: CollectorSettings) -> None:
         super().__init__(settings)
-        try:
-            import pyinstrument
-        except ImportError as error:
-            raise UnavailableError(
-                f"pyinstrument is not installed ({error}); install it with: pip install 'dramatiq_diag[pyinstrument]'"
-            ) from error
+        pyinstrument = import_extra("pyinstrument")
         if is_gevent_active():
             raise UnavailableError(
                 "Under gevent all greenlets share one thread, and a profile could not tell them apart."
@@ -86,7 +81,7 @@ class PyinstrumentCollector(Collector):
     def open(self, services: Services) -> None:
         super().open(services)
         self.sampler = Sampler(self.settings.pyinstrument_interval, services.switch_interval)
-        watch_interrupts(services.profile_hook)  # For the engine `profiler`, which each request may ask for.
+        watch_interrupts(services.profile_hook)  # For the engine `profiler`, which any request may choose.
         self.sampler.start()
 
     def close(self) -> None:
@@ -133,7 +128,7 @@ class _SamplerRecording(SessionRecording):
         self.sampler.add(self.profile)
 
     def _tick(self) -> None:
-        """Begins to profile a run that has lasted so long; after that writes checkpoints for whoever salvages it."""
+        """Starts the profile of a run that has lasted long enough. After that it writes checkpoints, for salvage."""
         with self.lock:
             if self.stopped:
                 return
@@ -141,7 +136,7 @@ class _SamplerRecording(SessionRecording):
                 self._join()
                 self.timer.cancel()
                 self.timer = Timer(FIRST_CHECKPOINT_S, self._tick)
-                if self.stopped:  # It ended meanwhile, and did not wait for this.
+                if self.stopped:  # The run ended meanwhile; it does not wait for this lock.
                     self._leave()
                 else:
                     self.collector.services.ticker.add(self.timer)
@@ -200,7 +195,7 @@ class _SamplerRecording(SessionRecording):
 
     def _session(self) -> SessionDict:
         assert self.profile is not None
-        # The sampler goes on while a checkpoint is written: a sample may be under way, and codes be let go of.
+        # The sampler goes on while a checkpoint is written: it may add a sample, or drop codes.
         codes, timeline = self.profile.codes, self.profile.timeline
         stacks = list(self.profile.seconds.items() if timeline is None else timeline)
         late = f", from {self.late_s:.3g} s on" if self.late_s else ""

@@ -1,59 +1,15 @@
-"""pyinstrument's own profiler, and what both engines of the time profile have in common."""
+"""The engine `profiler`: pyinstrument's own profiler, ended whatever state an interrupt left it in."""
 
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from ...errors import SkippedError
-from ...runtime.stacks import anchor_of, coroutine_function, root_of
-from ...runtime.thread_state import ThreadProfile
-from ..base import Collector, Recording, RunContext
-from .own_profiler import is_heard, silence
-from .session import SessionDict, describe, json_of
-
-
-class SessionRecording(Recording):
-    """What both engines have in common: a session that is written once the run is sealed."""
-
-    runs_inline = True
-
-    def __init__(self, collector: Collector, run: RunContext) -> None:
-        self.collector = collector
-        self.run = run
-        root = root_of(run.actor)
-        self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
-        self.native_id = run.native_id
-        self.start_time = self.started_s = self.cpu_started_s = 0.0
-        self.duration_s = 0.0
-        self.cpu_time_s: float | None = None
-        "The CPU time of the run's thread; None for an async actor, whose loop works for other tasks as well."
-        self.has_own_thread = coroutine_function(run.actor) is None
-
-    def _start_clocks(self) -> None:
-        self.started_s = self.run.clock()
-        if self.has_own_thread and sys.platform == "linux":
-            self.cpu_started_s = _cpu_s(self.native_id)
-
-    def _stop_clocks(self) -> None:
-        """Takes the times of the function alone: other collectors may start after this one, and stop before it."""
-        run = self.run
-        begun_s = max(self.started_s, run.started)
-        self.start_time = run.started_at_s + begun_s - run.started
-        self.duration_s = max((run.clock() if run.ended is None else run.ended) - begun_s, 0.0)
-        if self.has_own_thread and sys.platform == "linux":
-            cpu_s = _cpu_s(self.native_id) if run.cpu_ended_s is None else run.cpu_ended_s
-            self.cpu_time_s = max(cpu_s - max(self.cpu_started_s, run.cpu_started_s), 0.0)
-
-    def _session(self) -> SessionDict:
-        raise NotImplementedError
-
-    def save(self) -> None:
-        self._write(self.collector.artifact_name)
-
-    def _write(self, kind: str) -> None:
-        self.run.entry.write_file(kind, json_of(self._session()))
+from ...runtime.profile_function import ThreadProfileFunction
+from ...runtime.stacks import anchor_of, coroutine_function
+from ..base import Collector, RunContext
+from .session import SessionDict, SessionRecording, describe
 
 
 class ProfilerRecording(SessionRecording):
@@ -70,15 +26,15 @@ class ProfilerRecording(SessionRecording):
         self.profiler = profiler
         self.hook = collector.services.profile_hook
         self.settled = False
-        self.profile: ThreadProfile | None = None
+        self.profile: ThreadProfileFunction | None = None
         self.session: Any = None
 
     def start(self) -> None:
         if coroutine_function(self.run.actor) is not None:
             raise SkippedError("pyinstrument's own profiler does not see an async actor; the engine `sampler` does.")
-        refusal = self.hook.acquire_shared(self, self.run.task_id)
-        if refusal is not None:
-            raise SkippedError(f"{refusal} With the engine `sampler` both work at once.")
+        reason = self.hook.acquire_shared(self, self.run.task_id)
+        if reason is not None:
+            raise SkippedError(f"{reason} With the engine `sampler` both work at once.")
         self._start_clocks()
         try:
             self.profiler.start()
@@ -86,13 +42,13 @@ class ProfilerRecording(SessionRecording):
             self._give_up()
             raise
         if sys.version_info < (3, 12):
-            self.profile = ThreadProfile()
+            self.profile = ThreadProfileFunction()
         self.settled = True
 
     def _give_up(self) -> None:
         self.settled = True
-        silence(self.profiler)
-        self.hook.unshare()
+        _silence(self.profiler)
+        self.hook.release_shared()
 
     def end_early(self, reason: str) -> None:
         if self.profile is not None and self.reason is None:
@@ -102,8 +58,8 @@ class ProfilerRecording(SessionRecording):
 
     def stop(self) -> None:
         self.settled = True
-        # Not if it was stopped before, or an interrupt came first, or in the middle of it.
-        if self.session is None and self.profiler.is_running and is_heard(self.profiler):
+        # Not if it was stopped before, or an interrupt struck before its stop or within it.
+        if self.session is None and self.profiler.is_running and _is_heard(self.profiler):
             if self.reason is None:
                 self._stop_clocks()
             self.session = self.profiler.stop()
@@ -132,8 +88,39 @@ class ProfilerRecording(SessionRecording):
         }
 
 
-def _cpu_s(native_id: int) -> float:
-    """Returns: The CPU time of a thread in seconds; only Linux tells that of another thread."""
-    # The kernel's id of a thread's clock. That of `time.pthread_getcpuclockid` is the same, and asking for it is not
-    # safe once the thread has ended; this raises OSError then.
-    return time.clock_gettime(~native_id << 3 | 6)
+def tolerant(profiler_class: Any) -> Any:
+    """Returns: A subclass of `pyinstrument.Profiler` that takes no harm from an interrupt in its start or its stop.
+
+    After such an interrupt samples arrive that pyinstrument's class does not expect: it raises an error in the task.
+    """
+
+    class TolerantProfiler(profiler_class):  # type: ignore[misc]
+        def _sampler_saw_call_stack(self, *sample: Any) -> None:
+            if self.is_running:
+                super()._sampler_saw_call_stack(*sample)
+
+    return TolerantProfiler
+
+
+def _is_heard(profiler: Any) -> bool:
+    """Returns: Whether a `pyinstrument.Profiler` receives the samples of this thread."""
+    from pyinstrument.stack_sampler import get_stack_sampler
+
+    target = profiler._sampler_saw_call_stack
+    return any(subscriber.target == target for subscriber in get_stack_sampler().subscribers)
+
+
+def _silence(profiler: Any) -> None:
+    """Undoes `Profiler.start` on this thread, as far as it came; may be called again after an interrupt in it.
+
+    pyinstrument undoes nothing when an exception cuts its start or stop short. Then each later profiler of the thread
+    fails with "There is already a profiler running", and each call on the thread is as slow as under a profiler.
+    """
+    from pyinstrument.stack_sampler import active_profiler_context_var, get_stack_sampler
+
+    target = profiler._sampler_saw_call_stack
+    if active_profiler_context_var.get() == target:
+        active_profiler_context_var.set(None)
+    sampler: Any = get_stack_sampler()
+    sampler.subscribers[:] = [subscriber for subscriber in sampler.subscribers if subscriber.target != target]
+    sampler._update()  # Removes the profile function if no subscriber is left.

@@ -1,4 +1,4 @@
-"""One thread that samples the stacks of all profiled runs of the process."""
+"""Samples the stacks of all profiled runs of the process, on one thread."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ...runtime.stacks import OTHER, Codes, CoroutineStacks, Stack, ThreadStack
 from ...runtime.switch_interval import SwitchInterval
 from ...runtime.wakeup import wake_promptly
 
-#: Distinct stacks that one profile may hold: with more, its lightest ones are folded.
+#: The most distinct stacks of one profile; beyond it the lightest ones are folded.
 MAX_STACKS = 10_000
 
-#: Frames in the stacks of a profile's timeline: with more, the order is dropped and the sums are kept.
+#: The most frames in the stacks of a timeline; beyond it only the sums are kept.
 MAX_TIMELINE_FRAMES = 5000
 
-#: The switch interval while sampling is a few times what a sample takes, within these bounds, in seconds. The sampler
-#: waits that long for the GIL, and sees what the task does by then. It is no shorter than a sample takes: the thread
-#: that gave up the GIL asks for it again after this long, and the sampler would wait a second time.
+#: The bounds of the switch interval while sampling, in seconds; within them it is a few times the duration of a sample.
+#: The sampler waits that long for the GIL, and sees what the task does by then. An interval shorter than a sample would
+#: make it wait twice: the thread that gave up the GIL asks for it again after that time.
 _SWITCH_INTERVAL_S = (0.0001, 0.0005)
 _SAMPLES_TO_SWITCH = 3
 
@@ -38,7 +38,7 @@ class Profile:
       anchor: The code that calls the actor's function.
       is_async: Whether the run is that of an async actor, which is sampled through its coroutine.
       root: The code of the actor's function, if it has one.
-      called: Gives the time of the call of the function, by `time.perf_counter`; time before that is not charged.
+      called: Gives the time at which the function was called, by `time.perf_counter`; earlier time is not charged.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class Profile:
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known."
         self.interval_s: float | None = None
-        "Seconds between its samples on average; None for the sampler's own. All are sampled as often as one wants it."
+        "Seconds between samples on average; None for the sampler's own. The shortest of all profiles holds for all."
         self.codes: Codes = {}
         self.seconds: dict[Stack, float] = {}
         "Stack -> seconds."
         self.timeline: list[tuple[Stack, float]] | None = []
-        "Stacks in their order, with seconds; None once it is too long to be kept."
+        "Stacks in their order, with seconds; None once the timeline is too long."
         self.sample_count = 0
         self.called = called
         self.last_s = time.perf_counter()
         self._timeline_frames = 0
 
     def ask(self, look: Look, loop_thread_id: int | None) -> ThreadStack | CoroutineStacks | None:
-        """Returns: What can be read once the look is taken; None where there is nothing to look at."""
+        """Returns: The stacks that can be read once the look is taken; None if there is nothing to read."""
         if not self.is_async:
             return ThreadStack(look, self.thread_id, self.anchor, self.root)
         if self.coroutine is None or loop_thread_id is None:
@@ -77,7 +77,7 @@ class Profile:
         return CoroutineStacks(look, self.coroutine, loop_thread_id)
 
     def sample(self, due_s: float, asked: ThreadStack | CoroutineStacks | None) -> None:
-        """Adds the time since the last sample to what is going on; where nothing is, the time is nobody's."""
+        """Charges the time since the last sample to the current stack. Without a stack it is not charged."""
         if due_s <= self.last_s:  # It was due before this profile began.
             return
         stacks = [] if asked is None else asked.read(self.codes)
@@ -110,7 +110,7 @@ class Profile:
             self.timeline = None
 
     def _fold(self) -> None:
-        """Makes room: the lightest half of the stacks keeps the upper half of its frames, with `OTHER` below."""
+        """Folds the lightest half of the stacks: each keeps its outer half, with `OTHER` for the rest."""
         while len(self.seconds) > MAX_STACKS * 3 // 4:
             lightest = sorted(self.seconds, key=self.seconds.__getitem__)[: MAX_STACKS // 2]
             for stack in lightest:
@@ -120,20 +120,20 @@ class Profile:
                 self.seconds[folded] = self.seconds.get(folded, 0.0) + spent_s
 
     def _forget_codes(self) -> None:
-        """Lets go of the code objects that no stack has any more."""
+        """Drops the code objects that are in no stack any more."""
         used = {key for stack in self.seconds for key in stack[::2]}
         self.codes = {key: code for key, code in self.codes.items() if key in used}
 
 
 class Sampler:
-    """Samples every profile that was added, each at every turn; idle without one.
+    """Samples all its profiles at each turn; idle without profiles.
 
-    Samples are due at times that do not depend on what is going on, and each stands for the time until it was due: a
-    task that keeps the GIL delays a sample, and neither its weight nor the next one.
+    The times of samples do not depend on the tasks, and each sample stands for the time up to when it was due. So a
+    task that keeps the GIL delays a sample, but changes neither its weight nor the next one.
 
     Parameters:
-      interval_s: Seconds between samples on average; each is drawn from half to one and a half of it, so that nothing
-        periodic in a task hides from it.
+      interval_s: Seconds between samples on average. Each is drawn from half to one and a half of it, so that periodic
+        work of a task is seen as well.
       switch_interval: Kept short while it samples: a sample is taken when the running thread gives up the GIL.
     """
 
@@ -143,11 +143,11 @@ class Sampler:
         self.switch_interval = switch_interval
         self.loop_thread_id: int | None = None
         "The thread of the event loop, once there is one."
-        self._profiles: frozenset[Profile] = frozenset()
+        self.profiles: frozenset[Profile] = frozenset()
+        "The profiles that are sampled."
         self._shortest_s = interval_s
         "The interval of the profile that wants the most samples."
-        # The threads of tasks add and remove. An interrupt that strikes them in a `threading.Condition`, whose code is
-        # Python, leaves its lock held for ever; a plain lock and a `SimpleQueue` are written in C.
+        # The threads of tasks add and remove profiles; see `runtime.interrupts`.
         self._lock = threading.Lock()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_idle = False
@@ -161,19 +161,19 @@ class Sampler:
     def add(self, profile: Profile) -> None:
         """Begins to sample a profile."""
         with self._lock:
-            self._set_profiles(self._profiles | {profile})
+            self._set_profiles(self.profiles | {profile})
         if self._is_idle:
             self._wakes.put(None)
 
     def remove(self, profile: Profile) -> None:
-        """Ends it."""
+        """Ends the sampling of a profile; may be called again."""
         with self._lock:
-            self._set_profiles(self._profiles - {profile})
+            self._set_profiles(self.profiles - {profile})
 
     def _set_profiles(self, profiles: frozenset[Profile]) -> None:
         wanted = (self.interval_s if profile.interval_s is None else profile.interval_s for profile in profiles)
         self._shortest_s = min(wanted, default=self.interval_s)
-        self._profiles = profiles
+        self.profiles = profiles
 
     def stop(self) -> None:
         """Ends the thread and waits for it."""
@@ -193,9 +193,9 @@ class Sampler:
                 self.switch_interval.want(self, None)
 
     def _wait_for_profiles(self) -> bool:
-        """Returns: Whether there is something to sample; False at the end."""
+        """Returns: True when there is a profile to sample; False at the end."""
         self._is_idle = True
-        while not self._profiles and not self._stopped:  # Who adds one from here on sees that it is idle.
+        while not self.profiles and not self._stopped:  # `add` sees from here on that it is idle.
             self._wakes.get()
         self._is_idle = False
         return not self._stopped
@@ -207,7 +207,7 @@ class Sampler:
         shortest_s, longest_s = _SWITCH_INTERVAL_S
         took_s, switch_s = 0.0, math.inf
         next_s = clock() + self._shortest_s * uniform(0.5, 1.5)
-        while self._profiles and not self._stopped:
+        while self.profiles and not self._stopped:
             wanted_s = min(max(took_s * _SAMPLES_TO_SWITCH, shortest_s), longest_s)
             if not 0.7 < wanted_s / switch_s < 1.4:
                 switch_s = wanted_s
@@ -215,15 +215,15 @@ class Sampler:
             due_s = next_s
             time.sleep(max(due_s - clock(), 0.0))
             now_s = clock()
-            turns_s = 2 * switch_s * len(self._profiles)
+            turns_s = 2 * switch_s * len(self.profiles)
             while (next_s := due_s + self._shortest_s * uniform(0.5, 1.5)) < now_s - turns_s:
-                due_s = next_s  # Someone kept the GIL for longer than it takes to pass it around, and has all of it.
+                due_s = next_s  # A thread kept the GIL for longer than a round of switches: all of that is its time.
             self._sample(due_s)
             took_s = 0.9 * took_s + 0.1 * min(clock() - now_s, longest_s)
 
     def _sample(self, due_s: float) -> None:
         look = Look()
-        asked = [(profile, profile.ask(look, self.loop_thread_id)) for profile in self._profiles]
+        asked = [(profile, profile.ask(look, self.loop_thread_id)) for profile in self.profiles]
         look.take()
         for profile, stacks in asked:
             profile.sample(due_s, stacks)

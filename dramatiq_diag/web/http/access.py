@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import falcon
 from dramatiq.logging import get_logger
 
-from ...settings.fields import Secret
+from ...settings.readers import Secret
 from .logins import FailedLogins
 
 #: Public paths: downloads carry their own signature, and the state of the server is no secret.

@@ -63,9 +63,7 @@ def test_a_killed_run_has_its_profile_up_to_the_last_checkpoint(settings, stored
     assert not stored(given).check()
 
 
-def test_a_profile_that_was_saved_takes_the_place_of_its_checkpoint(settings, stored, bench, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.collectors.time_profile.collector.FIRST_CHECKPOINT_S", 0.01)
-    monkeypatch.setattr("dramatiq_diag.collectors.time_profile.collector.CHECKPOINT_INTERVAL_S", 0.01)
+def test_a_profile_that_was_saved_takes_the_place_of_its_checkpoint(settings, stored, bench):
     given = settings(task_diagnostics=["pyinstrument"])
 
     def work() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.collectors.time_profile.session import MAX_NODES, prune
+from dramatiq_diag.collectors.time_profile.pruning import MAX_NODES, prune
 from dramatiq_diag.reports import calltree, pyinstrument
 
 pytest.importorskip("pyinstrument")

@@ -16,6 +16,7 @@ from dramatiq_diag import Settings
 from dramatiq_diag.collectors.time_profile.sampler import MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
 from dramatiq_diag.errors import SettingsError
 from dramatiq_diag.runtime.frames import Look
+from dramatiq_diag.runtime.stacks import OTHER
 from dramatiq_diag.runtime.switch_interval import SwitchInterval
 from dramatiq_diag.statuses import ArtifactStatus
 from support import PATIENCE_S, eventually
@@ -278,7 +279,7 @@ def test_the_sampler_rests_and_the_interval_is_back_while_no_task_is_profiled(be
         tasks.finish()
         eventually(lambda: sys.getswitchinterval() == found[0], "the switch interval is the application's again")
         sampler = tasks.diagnostics.process.collectors["pyinstrument"].sampler
-        assert sampler._profiles == frozenset()
+        assert sampler.profiles == frozenset()
         assert (sys.getswitchinterval(), sys.getprofile(), threading.getprofile(), threading.stack_size()) == found
 
 
@@ -304,3 +305,17 @@ def test_an_interval_that_the_application_sets_meanwhile_stays():
         assert sys.getswitchinterval() == 0.02
     finally:
         sys.setswitchinterval(found)
+
+
+def test_the_memory_of_a_profile_is_bounded_and_its_lightest_stacks_are_folded():
+    # Given a profile with one heavy stack, and more light ones below one caller than a profile may hold.
+    profile = Profile(1, spin.__code__, is_async=False)
+    profile.add(("root", 1, "heavy", 1), 10.0)
+    for number in range(3 * MAX_STACKS):
+        profile.add(("root", 1, "caller", 1, f"light_{number}", 1, "leaf", 1), 0.001)
+
+    # Then the heavy one is as it was, no time is lost, and the caller of what was folded is still known.
+    assert len(profile.seconds) <= MAX_STACKS
+    assert profile.seconds["root", 1, "heavy", 1] == pytest.approx(10.0)
+    assert sum(profile.seconds.values()) == pytest.approx(10.0 + 3 * MAX_STACKS * 0.001)
+    assert profile.seconds["root", 1, "caller", 1, OTHER, 0] > 0.001

@@ -1,11 +1,11 @@
-"""The profile function of a thread, where `sys.getprofile` and `sys.setprofile` do not reach it."""
+"""Looks at and removes the profile function of a thread where `sys.getprofile` and `sys.setprofile` cannot."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-#: Bytes at the beginning of CPython's `PyThreadState` that have the profile function; it is longer than that.
+#: The profile function is within these first bytes of CPython's `PyThreadState`, which is longer.
 _LOOKED_AT_BYTES = 192
 
 _python = ctypes.PyDLL(None)
@@ -20,8 +20,8 @@ def _words() -> memoryview:
 class ProfileFunctionLook:
     """Finds out whether this thread still has a profile function that is written in C.
 
-    `sys.getprofile` says None of one that was set without an object, as memray's is. The place of the function differs
-    from one version of Python to the next; so it is found by what changes while the function is set.
+    `sys.getprofile` gives None for a function that was set without an object, as memray's is. The place of the function
+    in the thread's state differs between versions of Python; so it is found by the word that changes while it is set.
     """
 
     def __init__(self) -> None:
@@ -29,24 +29,24 @@ class ProfileFunctionLook:
         self._found: list[tuple[int, int]] = []
 
     def during(self) -> None:
-        """Has to be called once while the function is set on this thread."""
+        """Call it once while the function is set on this thread."""
         pairs = enumerate(zip(self._before, _words(), strict=True))
         self._found = [(place, now) for place, (before, now) in pairs if now and not before]
 
     def after(self) -> None:
-        """Has to be called once when the function has been removed."""
+        """Call it once after the function was removed."""
         words = _words()
         self._found = [(place, value) for place, value in self._found if not words[place]]
 
     def was_replaced(self) -> bool:
-        """Returns: Whether this thread has another profile function now, or none; False where that is not known."""
+        """Returns: True if this thread has another profile function now or none; False if not, or not known."""
         if len(self._found) != 1:
             return False
         place, value = self._found[0]
         return _words()[place] != value
 
 
-class ThreadProfile:
+class ThreadProfileFunction:
     """The profile function of the thread that makes this, to be removed by another thread; for CPython 3.11."""
 
     def __init__(self) -> None:
