@@ -1,1 +1,1 @@
-"""Benchmarks of the budgets in the README; run with `make bench`. Not tests: a noisy machine shows."""
+"""Benchmarks of the budgets in docs/benchmarks.md; run with `make bench`. Not tests: a noisy machine shows."""

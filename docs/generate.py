@@ -47,7 +47,8 @@ def settings_page() -> str:
 Each setting is an environment variable, and a field of `Settings` in lower case without the prefix:
 `Diagnostics(Settings(task_diagnostics=["memory"], data_dir="/var/lib/diag"))`. An empty variable is one that is not
 set. A wrong value fails at construction with the variable, the value and what is allowed; `dramatiq-diag doctor` names
-variables that look like settings and are none. Sizes are bytes or have a unit, as in `512MiB`.
+variables that look like settings and are none. Durations are seconds or have a unit, as in `15min`; sizes are bytes or
+have a unit, as in `512MiB`.
 
 | variable | default | meaning | allowed |
 |---|---|---|---|
@@ -79,17 +80,19 @@ def _shown_default(setting: dataclasses.Field[Any]) -> str:
 
 def command_line_page() -> str:
     """Returns: The page of the commands."""
-    context = click.Context(command_line, info_name=_COMMAND, **_help_settings())
+    context = _context(command_line, _COMMAND)
     parts = [_NOTE, "# Command line\n", _help(context)]
     for name in command_line.list_commands(context):
         command = command_line.commands[name]
         parts.append(f"## {name}\n")
-        parts.append(_help(click.Context(command, info_name=name, parent=context, **_help_settings())))
+        parts.append(_help(_context(command, name, context)))
     return "\n".join(parts)
 
 
-def _help_settings() -> dict[str, Any]:
-    return {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    return command.make_context(
+        name, [], parent, resilient_parsing=True, terminal_width=_WIDTH, max_content_width=_WIDTH
+    )
 
 
 def _help(context: click.Context) -> str:

@@ -1,4 +1,4 @@
-"""Makes the README's screenshots: the demo's actors on a stub broker, their pages in Chromium.
+"""Makes the screenshots of the documentation: executes the demo, and opens its pages in Chromium.
 
 Run it in the development environment; it needs Chromium.
 """

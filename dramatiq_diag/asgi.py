@@ -1,4 +1,4 @@
-"""Lets HTTP requests ask for diagnostics of what they send, in an ASGI application such as FastAPI."""
+"""Lets HTTP requests ask for diagnostics of the tasks that they send, in an ASGI application such as FastAPI."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ AsgiApplication = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[
 
 
 class DiagnosticsMiddleware:
-    """Reads `X-Task-Diagnostics`: what is enqueued while that request is handled carries the names in it.
+    """Reads `X-Task-Diagnostics`: messages that are enqueued while the request is handled carry the names in it.
 
-    What the request starts (tasks, threads of the framework for functions that are not async) is followed as far as
-    context variables are.
+    So do messages of asyncio tasks that the request starts, and of the framework's threads for functions that are not
+    async, as far as context variables are passed on.
 
     Parameters:
-      app: The application behind it.
-      settings: The settings; those of the environment by default. They say what may be asked for, and with which key.
+      app: The application.
+      settings: The settings; by default those of the environment. They say which names are allowed, and with which key.
       open_to_all: Whether anybody may ask where no `request_key` is set; otherwise nobody may then.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Lets HTTP requests ask for diagnostics of what they send, in a WSGI application such as Flask, Django or Falcon."""
+"""Lets HTTP requests ask for diagnostics of the tasks that they send, in a WSGI application such as Flask or Django."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None
 
 
 class DiagnosticsMiddleware:
-    """Reads `X-Task-Diagnostics`: what is enqueued while that request is handled carries the names in it.
+    """Reads `X-Task-Diagnostics`: messages that are enqueued while the request is handled carry the names in it.
 
     Parameters:
-      app: The application behind it.
-      settings: The settings; those of the environment by default. They say what may be asked for, and with which key.
+      app: The application.
+      settings: The settings; by default those of the environment. They say which names are allowed, and with which key.
       open_to_all: Whether anybody may ask where no `request_key` is set; otherwise nobody may then.
 
     Raises:
       SettingsError: When the environment has a value that is not allowed.
 
     Note:
-      Whoever enqueues from a thread of its own is not followed.
+      Messages that the application enqueues from threads of its own carry nothing.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
@@ -50,7 +50,7 @@ class DiagnosticsMiddleware:
 
 
 class _Body:
-    """The body of an answer; what is enqueued while it is produced belongs to the request as well."""
+    """The body of an answer. Messages that are enqueued while it is produced belong to the request as well."""
 
     def __init__(self, body: Iterable[bytes], names: tuple[str, ...]) -> None:
         self._body = body
@@ -67,7 +67,7 @@ class _Body:
             return next(self._chunks)
 
     def close(self) -> None:
-        """Lets go of the body, as WSGI wants it."""
+        """Closes the body, as WSGI demands."""
         close = getattr(self._body, "close", None)
         if close is not None:
             with asking_for(self._names):

@@ -1,4 +1,4 @@
-"""The cleanup actor: declared by hand, and driven by other schedulers, as the README shows them."""
+"""The cleanup actor: declared by hand, and driven by other schedulers, as docs/operations.md shows them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_option_that_no_middleware_knows_is_left_out(settings):
     broker.close()
 
 
-# Other schedulers, as the README shows them.
+# Other schedulers, as docs/operations.md shows them.
 
 
 @pytest.fixture

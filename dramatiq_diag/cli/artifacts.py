@@ -1,4 +1,4 @@
-"""`artifacts`: what was collected of one run of a task."""
+"""`artifacts`: lists and downloads the artifacts of one run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from ..store.store import Store
 from ..text import format_size, printable
 from .choose import chosen_run
 from .download import choose_targets, download, downloadable
-from .output import attempt_option, bar, echo_json, echo_table, run_row
+from .output import RUN_COLUMNS, attempt_option, bar, echo_json, echo_table, json_option
 from .store import opened_store
 
-#: Where `dramatiq-diag serve` answers by default.
+#: The default address of `dramatiq-diag serve`.
 _DEFAULT_BASE_URL = "http://127.0.0.1:8321"
+
+_COLUMNS = ("STATUS", "DURATION", "PEAK RSS", "ACTOR", "ATTEMPT")
 
 
 @click.command()
@@ -31,17 +33,17 @@ _DEFAULT_BASE_URL = "http://127.0.0.1:8321"
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the files into this directory, which is made if need be; no file that is there is overwritten.",
+    help="Write the files into this directory, which is made if necessary; no existing file is overwritten.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the document that GET .../profile_artifacts/ answers.")
+@json_option("the document of GET .../profile_artifacts/")
 @click.pass_context
 def artifacts(
     context: click.Context, task_id: str, *, attempt: int | None, directory: Path | None, as_json: bool
 ) -> None:
-    """Show what was collected of one run of a task, and where each file is downloaded.
+    """List the artifacts of one run of a task with their download URLs, or download them.
 
-    URLs begin with DRAMATIQ_DIAG_PUBLIC_URL, or else with the address that `dramatiq-diag serve` has by default. A task
-    id that begins with a dash goes behind `--`. Exits 1 for a task that nothing was collected for.
+    URLs begin with DRAMATIQ_DIAG_PUBLIC_URL, or else with the default address of `dramatiq-diag serve`. A task id that
+    begins with a dash goes behind `--`. Exits 1 for a task without a stored run.
 
     \b
     Examples:
@@ -65,7 +67,7 @@ def artifacts(
 
 
 def _download(store: Store, document: ArtifactsDocument, directory: Path) -> list[tuple[Path, DiagnosticsError | None]]:
-    """Writes the files. Returns: For each its path, and what kept it from being written or None."""
+    """Writes the files. Returns: The path of each, and the error that prevented it or None."""
     run_id = uuid.UUID(document["run"]["run_id"])
     with store.session() as session:
         found = downloadable(artifacts_of(session, [run_id])[run_id])
@@ -84,7 +86,7 @@ def _download(store: Store, document: ArtifactsDocument, directory: Path) -> lis
 def _show(document: ArtifactsDocument, settings: Settings) -> None:
     run = document["run"]
     click.echo(f"Task {printable(run['task_id'])}, run {run['run_id']} on {printable(run['hostname'])}")
-    echo_table(("STATUS", "DURATION", "PEAK RSS", "ACTOR", "ATTEMPT"), [run_row(run)])
+    echo_table({heading: RUN_COLUMNS[heading] for heading in _COLUMNS}, [run])
     if run["exception"] is not None:
         click.echo(f"Raised {printable(run['exception']['type'])}: {printable(run['exception']['message'])}")
     for artifact in document["artifacts"]:
@@ -95,4 +97,4 @@ def _show(document: ArtifactsDocument, settings: Settings) -> None:
             if line is not None:
                 click.echo(f"  {printable(line)}")
     if document["urls"] and settings.public_url is None:
-        click.echo("\nThe URLs are answered by: dramatiq-diag serve")
+        click.echo("\nThese URLs need a server: dramatiq-diag serve")

@@ -1,4 +1,4 @@
-"""`capture` and `captures`: the next runs of an actor."""
+"""`capture` and `captures`: ask for diagnostics of the next runs of an actor, list these requests, end one."""
 
 from __future__ import annotations
 
@@ -17,30 +17,39 @@ from ..policy.options import OptionsError, with_options
 from ..settings import Settings
 from ..store import captures
 from ..text import printable
-from .output import echo_json, echo_table
-from .parameters import length_s
+from .output import Columns, echo_json, echo_table, json_option, shown_time
+from .parameters import duration_s
 from .store import opened_store
+
+_COLUMNS: Columns[CaptureDocument] = {
+    "STATE": lambda document: document["state"],
+    "RUNS": lambda document: f"{document['captured_runs']} of {document['run_limit']}",
+    "ACTOR": lambda document: document["actor_name"],
+    "DIAGNOSTICS": lambda document: ",".join(described_diagnostics(document)),
+    "UNTIL": lambda document: _until(document),
+    "CAPTURE ID": lambda document: document["capture_id"],
+}
 
 
 @click.command()
 @click.argument("actor_name", metavar="ACTOR")
-@click.option("--diagnostics", "names", required=True, help="What is collected: names, separated by commas.")
+@click.option("--diagnostics", "names", required=True, help="Names of diagnostics, separated by commas.")
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME.OPTION=VALUE", help="How a diagnostic works; may be repeated."
+    "--option", "options", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a diagnostic; repeatable."
 )
 @click.option("--runs", "run_limit", type=int, default=1, show_default=True, help="How many runs, up to 1000.")
 @click.option(
     "--for",
     "duration_s",
-    type=length_s,
+    type=duration_s,
     default="1h",
     show_default=True,
     help="When it ends at the latest: 90s, 15m, 2h, 3d, 1w, up to 30d.",
 )
 @click.option(
-    "--unknown-actor", is_flag=True, help="Also an actor that no worker has named and that has no stored run."
+    "--unknown-actor", is_flag=True, help="Accept an actor that no worker has reported and that has no stored run."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the document that POST /captures/ answers.")
+@json_option("the document of POST /captures/")
 def capture(
     *,
     actor_name: str,
@@ -51,12 +60,12 @@ def capture(
     unknown_actor: bool,
     as_json: bool,
 ) -> None:
-    """Collect diagnostics of the next runs of an actor, on whichever workers they are.
+    """Collect diagnostics of the next runs of an actor, on any worker.
 
-    Workers learn of it within 5 seconds, without a restart. What is collected otherwise goes on; a message with its
-    own list of diagnostics is not counted. The names are of TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST, here and
-    in the workers' environment. The actor is one that a worker has said to have, or of which a run is stored; with
-    --unknown-actor it may be one whose workers have not started yet.
+    Workers learn of it within 5 seconds, without a restart. Other diagnostics go on; a message with its own list of
+    diagnostics is not counted. The names have to be in TASK_DIAGNOSTICS or TASK_DIAGNOSTICS_ON_REQUEST, here and in the
+    workers' environment. A worker has to have reported the actor, or a run of it has to be stored; with --unknown-actor
+    it may be one whose workers have not started yet.
 
     \b
     Examples:
@@ -90,13 +99,13 @@ def capture(
 @click.command("captures")
 @click.option("--actor", "actor_name", help="Only captures of this actor.")
 @click.option("--open", "only_open", is_flag=True, help="Only captures that wait for runs.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most.")
-@click.option("--end", "ended", type=click.UUID, metavar="CAPTURE_ID", help="End this one now, and show it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the document that GET /captures/ answers.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many captures.")
+@click.option("--end", "ended", type=click.UUID, metavar="CAPTURE_ID", help="End this capture now, and show it.")
+@json_option("the document of GET /captures/")
 def show_captures(
     *, actor_name: str | None, only_open: bool, limit: int, ended: uuid.UUID | None, as_json: bool
 ) -> None:
-    """List the captures, newest first, with how many runs each has; or end one early.
+    """List the captures, newest first, with the number of their runs; or end one early.
 
     \b
     Examples:
@@ -111,22 +120,11 @@ def show_captures(
                 found = captures_document(session, actor_name=actor_name, only_open=only_open, limit=limit)["captures"]
     if as_json:
         echo_json(found[0] if ended is not None else {"captures": found})
-    elif not found:
-        click.echo("No captures. Ask for one with: dramatiq-diag capture ACTOR --diagnostics NAMES")
+    elif found:
+        echo_table(_COLUMNS, found)
     else:
-        echo_table(("STATE", "RUNS", "ACTOR", "DIAGNOSTICS", "UNTIL", "CAPTURE ID"), [_row(each) for each in found])
-
-
-def _row(document: CaptureDocument) -> list[str]:
-    return [
-        document["state"],
-        f"{document['captured_runs']} of {document['run_limit']}",
-        document["actor_name"],
-        ",".join(described_diagnostics(document)),
-        _until(document),
-        document["capture_id"],
-    ]
+        click.echo("No captures. Ask for one with: dramatiq-diag capture ACTOR --diagnostics NAMES")
 
 
 def _until(document: CaptureDocument) -> str:
-    return f"{(document['ended_at'] or document['expires_at'])[:19]}Z"
+    return shown_time(document["ended_at"] or document["expires_at"])

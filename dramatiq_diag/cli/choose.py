@@ -1,15 +1,20 @@
-"""Finds the run that a command is asked about, by a task's id or by how that id begins."""
+"""Finds the run that a command names by the id of its task or the beginning of that id, and its artifacts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy.orm import Session
 
+from ..documents.runs import absence
 from ..errors import DiagnosticsError
+from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.attempts import Attempt, find_attempt
+from ..store.models import Artifact, TaskRun
 from ..store.runs import task_ids_like
 from ..text import printable
 
-#: So many of the tasks that an ambiguous text could mean are named.
+#: How many tasks are named when a text is ambiguous.
 _NAMED = 5
 
 
@@ -17,35 +22,32 @@ def chosen_run(session: Session, task_id: str, attempt: int | None) -> Attempt:
     """Finds a run by the id of its task, or by the beginning of an id that no other task shares.
 
     Raises:
-      DiagnosticsError: When there is no such run, or several tasks begin like that; the message names them.
+      DiagnosticsError: When there is no such run, or when several tasks match; the message names them.
     """
-    found = find_attempt(session, task_id, attempt)
-    return found or exact_run(session, _completed(session, task_id, attempt), attempt)
+    if task_id and find_attempt(session, task_id) is None:
+        ids = task_ids_like(session, task_id, _NAMED + 1)
+        if len(ids) > 1:
+            named = ", ".join(map(printable, ids[:_NAMED]))
+            more = " and more" if len(ids) > _NAMED else ""
+            raise DiagnosticsError(f"Several tasks begin with {printable(task_id)!r}: {named}{more}.")
+        task_id = ids[0] if ids else task_id
+    return exact_run(session, task_id, attempt)
 
 
 def exact_run(session: Session, task_id: str, attempt: int | None) -> Attempt:
     """Finds a run by the whole id of its task. Raises: DiagnosticsError when there is no such run."""
     found = find_attempt(session, task_id, attempt)
     if found is None:
-        raise never_collected(task_id, attempt)
+        which = "" if attempt is None else f"attempt {attempt} of "
+        raise DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
     return found
 
 
-def never_collected(task_id: str, attempt: int | None) -> DiagnosticsError:
-    """Returns: The error which says that there is no such run."""
-    which = "" if attempt is None else f"attempt {attempt} of "
-    return DiagnosticsError(f"Nothing was ever collected for {which}task {printable(task_id)!r}.")
-
-
-def _completed(session: Session, beginning: str, attempt: int | None) -> str:
-    """Returns: The id of the one task that begins like that; the text itself where a task has exactly that id."""
-    if find_attempt(session, beginning) is not None:
-        return beginning
-    ids = task_ids_like(session, beginning, _NAMED + 1) if beginning else []
-    if not ids:
-        raise never_collected(beginning, attempt)
-    if len(ids) > 1:
-        named = ", ".join(printable(task_id) for task_id in ids[:_NAMED])
-        more = " and more" if len(ids) > _NAMED else ""
-        raise DiagnosticsError(f"Several tasks begin with {printable(beginning)!r}: {named}{more}.")
-    return ids[0]
+def find_artifact(run: TaskRun, artifacts: Iterable[Artifact], name: str) -> Artifact:
+    """Finds an artifact that has a file. Raises: DiagnosticsError when there is none; the message says why."""
+    artifact = next((found for found in artifacts if found.name == name), None)
+    if artifact is None:
+        raise DiagnosticsError(absence(name, run.status))
+    if artifact.status not in DOWNLOADABLE_STATUSES:
+        raise DiagnosticsError(f"{name} is {artifact.status}: {artifact.reason or ''}")
+    return artifact

@@ -1,4 +1,4 @@
-"""`compare`: two runs side by side."""
+"""`compare`: compares two runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..store.runs import artifacts_of
 from ..store.store import Store
 from ..text import format_duration, format_size, printable
 from .choose import chosen_run
-from .figures import change, echo_heading, echo_reason, echo_rows, figure, memory_words, sparklines
-from .output import echo_json
+from .figures import format_change, format_figure, memory_summary, sparklines
+from .output import echo_figures, echo_heading, echo_json, echo_reason, json_option
 from .store import opened_store
 
-#: The functions that are named.
+#: How many functions are listed.
 _ROWS = 15
 
 _ATTEMPT = click.IntRange(min=1)
@@ -27,12 +27,12 @@ _ATTEMPT = click.IntRange(min=1)
 @click.argument("task_b")
 @click.option("--attempt-a", type=_ATTEMPT, help="Which attempt of the first; without it the latest that has ended.")
 @click.option("--attempt-b", type=_ATTEMPT, help="Which attempt of the second.")
-@click.option("--json", "as_json", is_flag=True, help="Print the document that GET /compare/ answers.")
+@json_option("the document of GET /compare/")
 def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int | None, as_json: bool) -> None:
     """Compare two runs: how long they took, what memory they had, and which functions took more.
 
-    The tables have what got more by itself first. The same task may stand on both sides, with two of its attempts. What
-    was not collected of one of them, or cannot be read here, says why in its place.
+    The functions whose own share grew most come first. The same task may stand on both sides, with two of its attempts.
+    Where something was not collected or cannot be read here, the reason stands in its place.
 
     \b
     Examples:
@@ -65,19 +65,19 @@ def _show_runs(document: ComparisonDocument) -> None:
     for letter, run in (("A", a), ("B", b)):
         which = f"{run['actor_name']}, task {run['task_id']}, attempt {run['attempt']}"
         click.echo(f"{letter}: {printable(which)}: {run['status']}, {run['started_at'][:19].replace('T', ' ')} UTC")
-    echo_heading("Altogether")
+    echo_heading("Overall")
     rows = [
         (format_duration(a["duration_ms"]), format_duration(b["duration_ms"]), "duration"),
         (format_size(a["peak_rss_bytes"]), format_size(b["peak_rss_bytes"]), "peak memory of the process"),
     ]
-    echo_rows(("A", "B", "WHAT"), rows)
+    echo_figures(("A", "B", "WHAT"), rows)
 
 
 def _show_memory(memory: MemoryComparison) -> None:
     echo_heading("Memory of the process")
     curves = {letter: samples for letter, samples in (("A", memory["a"]), ("B", memory["b"])) if samples}
     for (letter, samples), line in zip(curves.items(), sparklines(*curves.values()), strict=True):
-        click.echo(f"  {letter} {line}\n    {memory_words(samples)}")
+        click.echo(f"  {letter} {line}\n    {memory_summary(samples)}")
     echo_reason(memory["reason"])
 
 
@@ -87,16 +87,16 @@ def _show_changes(title: str, tree: TreeComparison) -> None:
         echo_reason(tree["reason"])
         return
     unit = tree["unit"]
-    echo_heading(f"{title}: {figure(tree['a_total'], unit)}, then {figure(tree['b_total'], unit)}")
+    echo_heading(f"{title}: {format_figure(tree['a_total'], unit)}, then {format_figure(tree['b_total'], unit)}")
     rows = [_change_row(found, unit) for found in tree["functions"][:_ROWS]]
-    echo_rows(("OWN", "A", "B", "WITH CALLS", "FUNCTION"), rows)
+    echo_figures(("OWN", "A", "B", "WITH CALLS", "FUNCTION"), rows)
 
 
 def _change_row(found: FunctionChange, unit: str) -> tuple[str, ...]:
     return (
-        change(found["difference"], unit),
-        figure(found["a_self"], unit),
-        figure(found["b_self"], unit),
-        change(found["total_difference"], unit),
+        format_change(found["difference"], unit),
+        format_figure(found["a_self"], unit),
+        format_figure(found["b_self"], unit),
+        format_change(found["total_difference"], unit),
         f"{found['function']}  {found['file']}",
     )

@@ -1,4 +1,4 @@
-"""`demo`: real tasks under every diagnostic, and what they left."""
+"""`demo`: executes real tasks under every diagnostic, and serves their artifacts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .serve import PORT
 
 
 @click.command()
-@click.option("--exit", "exits", is_flag=True, help="Print the runs as JSON and stop, instead of serving them.")
+@click.option("--exit", "exits", is_flag=True, help="Print the runs as JSON and stop, and serve nothing.")
 @click.option("--port", type=PORT, help=f"The port.  [default: {DEFAULT_PORT}, or a free one if that is taken]")
 @click.pass_context
 def demo(context: click.Context, *, exits: bool, port: int | None) -> None:
-    """Execute real tasks under all installed diagnostics, and serve what they left until Ctrl-C.
+    """Execute real tasks under all installed diagnostics, and serve their artifacts until Ctrl-C.
 
-    Broker, worker and web app are in this one process, and the store is an SQLite file: nothing else is needed. The
-    tasks work on the sources of Python's standard library. All is kept in DRAMATIQ_DIAG_DATA_DIR, or else in a fresh
-    temporary directory.
+    Broker, worker and web part are in this one process, and the store is an SQLite file: nothing else is needed. The
+    tasks work on the sources of Python's standard library. The results are kept in DRAMATIQ_DIAG_DATA_DIR, or else in a
+    new temporary directory.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def demo(context: click.Context, *, exits: bool, port: int | None) -> None:
     try:
         _serve(settings, port)
     except KeyboardInterrupt:
-        click.echo(f"\nStopped. What was collected is kept in {settings.data_dir}.")
+        click.echo(f"\nStopped. The artifacts are kept in {settings.data_dir}.")
         context.exit(0)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -67,7 +67,7 @@ def _bind(settings: Settings, port: int | None) -> Server:
         raise
     except DiagnosticsError:
         server = Server(settings, port=0)
-        click.echo(f"Port {DEFAULT_PORT} is taken, so this is on port {server.port}.", err=True)
+        click.echo(f"Port {DEFAULT_PORT} is taken; using port {server.port}.", err=True)
         return server
 
 

@@ -1,4 +1,4 @@
-"""`doctor`: what works here and what does not, with the remedy."""
+"""`doctor`: checks the installation, the settings and the store, and names remedies."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import click
 
 from ..settings import Settings
 from ..text import printable
-from .doctor_checks import Status, examine
-from .output import echo_json, echo_table
+from .doctor_checks import Check, Status, examine
+from .output import Columns, echo_json, echo_table, json_option
+
+_COLUMNS: Columns[Check] = {
+    "": lambda check: check.status,
+    "WHAT": lambda check: check.name,
+    "HOW": lambda check: check.detail,
+}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@json_option("the checks")
 @click.pass_context
 def doctor(context: click.Context, *, as_json: bool) -> None:
-    """Look at what is installed, reachable and writable, and name the remedy for what is not.
+    """Check the packages, the settings, the directories and the database, and name a remedy for each finding.
 
-    It changes nothing. Run it as the user of the worker, and with the worker's environment: every variable that begins
-    with DRAMATIQ_DIAG_ counts, and TASK_DIAGNOSTICS says which collectors are needed. Exits 1 when there is a finding.
+    It changes nothing. Run it as the user of the worker, and with the worker's environment: the variables that begin
+    with DRAMATIQ_DIAG_, and TASK_DIAGNOSTICS, which says which collectors are needed. Exits 1 when there is a finding.
 
     \b
     Example:
@@ -28,7 +34,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         echo_json({"findings": findings, "checks": [vars(check) for check in checks]})
     else:
-        echo_table(("", "WHAT", "HOW"), [(check.status, check.name, check.detail) for check in checks])
+        echo_table(_COLUMNS, checks)
         remedies = [check for check in checks if check.remedy is not None]
         for check in remedies:
             click.echo(f"\n{check.name}: {printable(check.detail)}\n  {printable(check.remedy or '')}")

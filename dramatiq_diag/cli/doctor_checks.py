@@ -1,4 +1,4 @@
-"""What works here and what does not: each check says what it found, and the remedy where something is amiss."""
+"""Checks the installation, the settings, the directories and the store; each finding has a remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import enum
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -32,24 +32,24 @@ from ..store.worker_actors import worker_standing
 #: Variables with our prefix that are no settings: those of the demo's worker and of the tests.
 _OTHER_VARIABLES = ("DRAMATIQ_DIAG_DEMO_", "DRAMATIQ_DIAG_TEST_")
 
-#: A directory is writable if it takes so much: a full disk still takes empty files.
+#: The bytes that a writable directory takes: a full disk still takes empty files.
 _PROBE_BYTES = 65536
 
-#: Directories of the spool that are named where several have the same fault.
+#: How many directories of the spool with the same fault are named.
 _NAMED = 3
 
-#: Seconds after which an entry that nobody wrote to waits for the store: a run that runs writes to its own each second.
+#: Seconds after which an unchanged entry waits for the store: a running run writes to its entry each second.
 _STUCK_S = 60.0
 
-#: Collectors that are named like the package they need.
+#: Collectors that have the name of the package that they need.
 _PACKAGES = ("memray", "pyinstrument")
 
-#: Extra -> the distributions that it installs and that are named when they are there.
+#: Extra -> its distributions.
 _EXTRAS = {"web": ("apispec", "falcon", "jinja2", "vl-convert-python", "waitress"), "postgres": ("psycopg",)}
 
 
 class Status(enum.StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     INFO = "info"
@@ -58,9 +58,12 @@ class Status(enum.StrEnum):
     "Something does not work until the remedy is applied."
 
 
-@dataclass(frozen=True, kw_only=True)
+OK, INFO, FINDING = Status
+
+
+@dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One check and its result."""
 
     name: str
     status: Status
@@ -69,7 +72,7 @@ class Check:
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Looks at everything and changes nothing."""
+    """Makes all checks. Changes nothing."""
     return [
         *_versions(),
         *_collectors(settings),
@@ -85,72 +88,55 @@ def examine(settings: Settings) -> list[Check]:
     ]
 
 
-def _ok(name: str, detail: str) -> Check:
-    return Check(name=name, status=Status.OK, detail=detail)
-
-
-def _info(name: str, detail: str, remedy: str | None = None) -> Check:
-    return Check(name=name, status=Status.INFO, detail=detail, remedy=remedy)
-
-
-def _finding(name: str, detail: str, remedy: str) -> Check:
-    return Check(name=name, status=Status.FINDING, detail=detail, remedy=remedy)
-
-
 def _versions() -> Iterator[Check]:
-    yield _ok("python", f"{platform.python_version()} on {platform.system()}")
+    yield Check("python", OK, f"{platform.python_version()} on {platform.system()}")
     for name in ("dramatiq_diag", "dramatiq"):
-        yield _ok(name, _version(name) or "runs from a checkout that was not installed")
+        yield Check(name, OK, _version(name) or "runs from a checkout that was not installed")
 
 
 def _collectors(settings: Settings) -> Iterator[Check]:
-    needed = {*expand(settings.task_diagnostics), *expand(settings.task_diagnostics_on_request)}
+    for_all, on_request = settings.task_diagnostics, settings.task_diagnostics_on_request
+    needed = {*expand(for_all), *expand(on_request)}
     if settings.off:
-        yield _info(
-            "selection",
-            "this environment selects nothing, and a worker with it collects nothing; workers may have another",
-            "If it is a worker's, set TASK_DIAGNOSTICS, for example to memory,pyinstrument.",
-        )
+        detail = "this environment selects nothing, and a worker with it collects nothing; workers may have another one"
+        remedy = "If it is a worker's, set TASK_DIAGNOSTICS, for example to memory,pyinstrument."
+        yield Check("selection", INFO, detail, remedy)
     else:
-        for_all, asked = settings.task_diagnostics, settings.task_diagnostics_on_request
-        options = ", ".join(settings.options_on_request)
-        detail = (
-            f"for every task: {', '.join(for_all) or '-'}; on request: {', '.join(asked) or '-'}; options: {options}"
-        )
-        yield _ok("selection", detail)
+        parts = {"for every task": for_all, "on request": on_request, "options": settings.options_on_request}
+        yield Check("selection", OK, "; ".join(f"{part}: {', '.join(names) or '-'}" for part, names in parts.items()))
     for name in COLLECTOR_NAMES:
         if installed(name):
-            yield _ok(name, (_version(name) if name in _PACKAGES else None) or "built in")
+            yield Check(name, OK, (_version(name) if name in _PACKAGES else None) or "built in")
         else:
-            make = _finding if name in needed else _info
-            yield make(name, "is not installed", f"pip install 'dramatiq_diag[{name}]'")
+            status = FINDING if name in needed else INFO
+            yield Check(name, status, "is not installed", f"pip install 'dramatiq_diag[{name}]'")
     yield from _other_collectors(needed, settings)
 
 
 def _other_collectors(needed: set[str], settings: Settings) -> Iterator[Check]:
-    """Looks into other packages' collectors as a worker would; those alone are imported that are chosen."""
-    points = discover()
+    """Checks other packages' collectors. Imports only chosen ones, as a worker does."""
     loaded = load(needed - {*COLLECTOR_NAMES}, settings)
-    for name, point in sorted(points.items()):
+    for name, point in sorted(discover().items()):
         collector = loaded.get(name)
-        package = "" if point.dist is None else f" of {point.dist.name} {point.dist.version}"
+        source = point.value if point.dist is None else f"{point.value} of {point.dist.name} {point.dist.version}"
         if name in (*COLLECTOR_NAMES, ALL):
-            yield _info(name, f"{point.value}{package} is passed over: the name is taken")
+            yield Check(name, INFO, f"{source} is passed over: the name is taken")
         elif isinstance(collector, UnavailableCollector):
-            yield _finding(name, collector.reason, f"Mend {point.value}{package}, or take {name} off the settings.")
+            yield Check(name, FINDING, collector.reason, f"Repair {source}, or remove {name} from the settings.")
         else:
-            yield _ok(name, f"{point.value}{package}")
+            yield Check(name, OK, source)
 
 
 def _extras(settings: Settings) -> Iterator[Check]:
     for extra, names in _EXTRAS.items():
         versions = {name: _version(name) for name in names}
         missing = [name for name, found in versions.items() if found is None]
-        if not missing:
-            yield _ok(extra, ", ".join(f"{name} {found}" for name, found in versions.items()))
-            continue
-        make = _finding if extra == "postgres" and settings.database.get_backend_name() == "postgresql" else _info
-        yield make(extra, f"{', '.join(missing)} not installed", f"pip install 'dramatiq_diag[{extra}]'")
+        if missing:
+            is_needed = extra == "postgres" and settings.database.get_backend_name() == "postgresql"
+            detail, remedy = f"{', '.join(missing)} not installed", f"pip install 'dramatiq_diag[{extra}]'"
+            yield Check(extra, FINDING if is_needed else INFO, detail, remedy)
+        else:
+            yield Check(extra, OK, ", ".join(f"{name} {found}" for name, found in versions.items()))
 
 
 def _version(distribution: str) -> str | None:
@@ -163,123 +149,124 @@ def _version(distribution: str) -> str | None:
 def _variables() -> Iterator[Check]:
     known = [Settings.variable(field.name) for field in fields(Settings)]
     for name in Settings.unknown_variables():
-        if name.startswith(_OTHER_VARIABLES):
-            continue
-        close = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else "Remove it; `dramatiq-diag --help` names the settings."
-        yield _finding(f"variable {name}", "is no setting of this version", hint)
+        if not name.startswith(_OTHER_VARIABLES):
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            remedy = f"Did you mean {close[0]}?" if close else "Remove it; docs/settings.md lists the settings."
+            yield Check(f"variable {name}", FINDING, "is no setting of this version", remedy)
 
 
 def _directory(name: str, path: Path, variable: str) -> Check:
-    remedy = f"Make it writable for the worker's user, or set {variable}."
     try:
-        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        existing = _existing(path)
         with tempfile.TemporaryFile(dir=existing, buffering=0) as file:
             file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        return _finding(name, f"{path} cannot be written: {error.strerror or error}", remedy)
-    return _ok(name, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
+        remedy = f"Make it writable for the worker's user, or set {variable}."
+        return Check(name, FINDING, f"{path} cannot be written: {error.strerror or error}", remedy)
+    return Check(name, OK, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
+
+
+def _existing(path: Path) -> Path:
+    """Returns: The path, or the nearest of its parents that exists."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _locks(settings: Settings) -> Iterator[Check]:
-    """Looks whether the spool's file system has the locks that tell living workers from dead ones."""
+    """Checks that the spool's file system has locks, which tell living workers from dead ones."""
     try:
-        existing = next(parent for parent in (settings.spool, *settings.spool.parents) if parent.is_dir())
-        with tempfile.TemporaryFile(dir=existing, buffering=0) as file:
+        with tempfile.TemporaryFile(dir=_existing(settings.spool), buffering=0) as file:
             try_lock(file.fileno())
     except OSError as error:
-        if error.errno in NO_LOCKS:  # `_directory` says the rest.
+        if error.errno in NO_LOCKS:  # `_directory` reports any other error.
             detail = f"{settings.spool} is on a file system without locks: {error.strerror}"
-            yield _finding("spool locks", detail, remedy_for(error))
-
-
-def _passed_over(spool: Spool) -> Iterator[Check]:
-    found: dict[str, list[str]] = {}
-    for path, error in spool.passed_over.items():
-        found.setdefault(remedy_for(error), []).append(f"{path}: {error.strerror or error}")
-    for remedy, paths in found.items():
-        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-        yield _finding("unusable in the spool", f"{'; '.join(paths[:_NAMED])}{more}", remedy)
+            yield Check("spool locks", FINDING, detail, remedy_for(error))
 
 
 def _privacy(settings: Settings) -> Iterator[Check]:
-    """Looks at owner and mode of what holds other people's data, and of the key that signs URLs."""
+    """Checks owner and mode of the directories, the key and the database file: they hold other people's data."""
     data_dir, url = settings.data_dir, settings.database
     paths = [data_dir, settings.spool, settings.blob_dir, data_dir / KEY_FILE]
     if url.get_backend_name() == "sqlite":
         paths.append(Path(url.database or ""))
-    open_ones = 0
+    all_private = True
     for path in dict.fromkeys(paths):
         try:
             fault = open_to_others(path.stat())
-        except OSError:  # It is not there yet, or other checks say what is wrong with it.
+        except OSError:  # It does not exist yet, or other checks report it.
             continue
         if fault is not None:
-            open_ones += 1
-            chown = f"Run this as the owner of {path}, or change the owner."
-            yield _finding("privacy", f"{path}: {fault}", f"chmod go= {path}" if "mode" in fault else chown)
-    if not open_ones:
-        yield _ok("privacy", "only this user reaches the directories, the key and the database file")
+            all_private = False
+            change_owner = f"Run this as the owner of {path}, or change the owner."
+            yield Check(
+                "privacy", FINDING, f"{path}: {fault}", f"chmod go= {path}" if "mode" in fault else change_owner
+            )
+    if all_private:
+        yield Check("privacy", OK, "only this user reaches the directories, the key and the database file")
 
 
 def _backlog(settings: Settings) -> Iterator[Check]:
     spool = Spool(settings)
     size_bytes = spool.measure()
     written_at = spool.written_at()
+    oldest_s = time.time() - min(written_at, default=time.time())
     left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
     yield from _passed_over(spool)
     text = f"{len(written_at)} runs, {size_bytes} bytes"
     if written_at:
-        text += f", the oldest written to {time.time() - min(written_at):.0f} s ago"
+        text += f", the oldest written to {oldest_s:.0f} s ago"
+    findings = []
     if left:
-        yield _finding(
-            "backlog",
-            f"{text}; {left} of the runs were left by workers that died",
-            "Start a worker with the same spool, or run: dramatiq-diag recover",
-        )
+        remedy = "Start a worker with the same spool, or run: dramatiq-diag recover"
+        findings.append((f"{left} of the runs were left by workers that died", remedy))
     if spool.full:
-        yield _finding(
-            "backlog",
-            f"{text}, over the limit of {int(settings.spool_max_bytes)}: new diagnostics are declined",
-            f"See to the store, so that workers can publish; or raise {Settings.variable('spool_max_bytes')}.",
-        )
-    stuck = bool(written_at) and time.time() - min(written_at) > _STUCK_S
-    if stuck and not left:
-        yield _finding(
-            "backlog", f"{text}: runs that ended wait for the store", "See the worker's log for what it lacks."
-        )
-    if not left and not spool.full and not stuck:
-        yield _ok("backlog", text)
+        limit = int(settings.spool_max_bytes)
+        remedy = f"Repair the store, so that workers can publish; or raise {Settings.variable('spool_max_bytes')}."
+        findings.append((f"more than the limit of {limit}, so new diagnostics are declined", remedy))
+    if oldest_s > _STUCK_S and not left:
+        findings.append(("ended runs wait for the store", "The worker's log says what the store lacks."))
+    for finding, remedy in findings:
+        yield Check("backlog", FINDING, f"{text}; {finding}", remedy)
+    if not findings:
+        yield Check("backlog", OK, text)
 
 
-def _store(settings: Settings) -> Iterable[Check]:
+def _passed_over(spool: Spool) -> Iterator[Check]:
+    """Names the unusable directories of the spool, together where they have the same remedy."""
+    by_remedy: dict[str, list[str]] = {}
+    for path, error in spool.passed_over.items():
+        by_remedy.setdefault(remedy_for(error), []).append(f"{path}: {error.strerror or error}")
+    for remedy, paths in by_remedy.items():
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        yield Check("unusable in the spool", FINDING, f"{'; '.join(paths[:_NAMED])}{more}", remedy)
+
+
+def _store(settings: Settings) -> Iterator[Check]:
     url = settings.database
     shown = shown_url(url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # Connecting would make it.
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # Connecting would make the file.
         if settings.migrates_itself:
-            return [_ok("database", f"{shown} will be made when it is needed")]
-        return [_finding("database", f"{shown} does not exist", "Run: dramatiq-diag migrate")]
+            yield Check("database", OK, f"{shown} will be made when it is needed")
+        else:
+            yield Check("database", FINDING, f"{shown} does not exist", "Run: dramatiq-diag migrate")
+        return
     try:
         with closing(Store(settings)) as store:
             check_schema(store.engine)
             if is_read_only(store.engine):
-                detail = f"{shown} takes nothing at the moment: it is read-only"
-                return [_finding("database", detail, "Ended runs wait in the spool until it takes them.")]
-            return [_ok("database", f"{shown} is at revision {HEAD_REVISION}"), _identity(store), _workers(store)]
+                remedy = "Ended runs wait in the spool until the database is writable."
+                yield Check("database", FINDING, f"{shown} is read-only at the moment", remedy)
+                return
+            checks = [
+                Check("database", OK, f"{shown} is at revision {HEAD_REVISION}"),
+                _identity(store),
+                _workers(store),
+            ]
     except NotInstalledError as error:
-        return [_finding("database", f"{shown} cannot be reached without its driver", str(error))]
+        yield Check("database", FINDING, f"{shown} cannot be reached without its driver", str(error))
     except DiagnosticsError as error:
-        return [_finding("database", str(error), f"See that {Settings.variable('database_url')} is right.")]
-
-
-def _workers(store: Store) -> Check:
-    """Says what workers have told the database, whatever the environment here is."""
-    with store.session() as session:
-        count, last_seen_at = worker_standing(session)
-    if last_seen_at is None:
-        return _info("workers", "no worker with diagnostics has used this database lately")
-    # They say it when they start and once an hour, so a moment ago is not to be expected.
-    return _ok("workers", f"they have named {count} actors, the last of them at {last_seen_at:%Y-%m-%d %H:%M} UTC")
+        yield Check("database", FINDING, str(error), f"Check {Settings.variable('database_url')}.")
+    else:
+        yield from checks
 
 
 def _identity(store: Store) -> Check:
@@ -287,7 +274,19 @@ def _identity(store: Store) -> Check:
         store.check_identity()
     except StoreMismatchError as error:
         remedy = f"Point {Settings.variable('database_url')} and {Settings.variable('blob_url')} at one store."
-        return _finding("store id", str(error).partition("\n")[0], remedy)
+        return Check("store id", FINDING, str(error).partition("\n")[0], remedy)
     except DiagnosticsError as error:
-        return _finding("store id", str(error), f"See that {Settings.variable('blob_url')} is right.")
-    return _ok("store id", "database and blobs are of one store")
+        return Check("store id", FINDING, str(error), f"Check {Settings.variable('blob_url')}.")
+    return Check("store id", OK, "database and blobs belong to one store")
+
+
+def _workers(store: Store) -> Check:
+    """Says which workers have reported to the database, whatever the environment here is."""
+    with store.session() as session:
+        count, last_seen_at = worker_standing(session)
+    if last_seen_at is None:
+        return Check("workers", INFO, "no worker with diagnostics has used this database lately")
+    # They report when they start and once an hour, so the time may be long ago.
+    return Check(
+        "workers", OK, f"they have named {count} actors, the last of them at {last_seen_at:%Y-%m-%d %H:%M} UTC"
+    )

@@ -1,4 +1,4 @@
-"""Artifacts into a directory: whole, verified, and never over a file that is there."""
+"""Writes artifacts into a directory: whole, verified, and never over an existing file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DownloadError(DiagnosticsError):
 
 
 def downloadable(artifacts: Iterable[Artifact]) -> list[Artifact]:
-    """Returns: Those artifacts that have a file now."""
+    """Returns: The artifacts that have a file now."""
     return [artifact for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
 
 
@@ -32,12 +32,12 @@ def choose_targets(artifacts: Sequence[Artifact], directory: Path) -> list[Path]
     """Makes the directory. Returns: The path of each artifact's file.
 
     Raises:
-      DownloadError: When a file of that name is there, or the directory cannot be made; nothing was written.
+      DownloadError: When a file of that name exists, or the directory cannot be made; nothing was written.
     """
     targets = [directory / _safe_name(artifact.filename) for artifact in artifacts]
     there = [str(target) for target in targets if target.exists() or target.is_symlink()]
     if there:
-        raise DownloadError(f"Nothing was written, because there is already: {', '.join(there)}")
+        raise DownloadError(f"Nothing was written, because these files already exist: {', '.join(there)}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,15 +46,15 @@ def choose_targets(artifacts: Sequence[Artifact], directory: Path) -> list[Path]
 
 
 def download(store: Store, artifact: Artifact, target: Path, on_bytes: Bar) -> None:
-    """Writes one artifact's download form, after the stored form was compared with its row.
+    """Writes an artifact in its download format, after comparing the stored file with its row.
 
     Parameters:
-      on_bytes: Called with the number of bytes of each step; together they are the size of the stored form.
+      on_bytes: Called with the number of bytes of each step; their sum is the size of the stored file.
 
     Raises:
-      DownloadError: When the stored form is damaged, or the file cannot be written.
-      BlobMissingError: When the stored form is gone.
-      NotInstalledError: When the package that renders the download form is missing.
+      DownloadError: When the stored file is damaged, or the new one cannot be written.
+      BlobMissingError: When the stored file is missing.
+      NotInstalledError: When the package that renders the download format is missing.
     """
     _verify(store, artifact, on_bytes)
     with open_download(store.blobs, artifact) as source, create(target) as file:
@@ -63,7 +63,7 @@ def download(store: Store, artifact: Artifact, target: Path, on_bytes: Bar) -> N
 
 @contextmanager
 def create(target: Path) -> Iterator[BinaryIO]:
-    """Makes a file that is not there yet, and removes it again if it does not become whole. Raises: DownloadError."""
+    """Makes a new file, and removes it again if it does not become complete. Raises: DownloadError."""
     try:
         with target.open("xb") as file:
             try:
@@ -77,14 +77,14 @@ def create(target: Path) -> Iterator[BinaryIO]:
 
 
 def copy(source: BinaryIO, file: BinaryIO) -> None:
-    """Copies what is left of a file."""
+    """Copies the rest of a file."""
     while chunk := source.read(_CHUNK_BYTES):
         file.write(chunk)
 
 
 def _safe_name(filename: str) -> str:
     if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
-        raise DownloadError(f"The file name {filename!r} of an artifact is not one; nothing was written.")
+        raise DownloadError(f"The artifact's file name {filename!r} is not allowed; nothing was written.")
     return filename
 
 
@@ -98,4 +98,4 @@ def _verify(store: Store, artifact: Artifact, on_bytes: Bar) -> None:
             size_bytes += len(chunk)
             on_bytes(len(chunk))
     if (size_bytes, digest.hexdigest()) != (artifact.size_bytes, artifact.sha256):
-        raise DownloadError("What is stored differs from what was published; see `dramatiq-diag check`.")
+        raise DownloadError("The stored file differs from the published one; see `dramatiq-diag check`.")

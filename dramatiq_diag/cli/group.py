@@ -1,4 +1,4 @@
-"""The `dramatiq-diag` command."""
+"""Groups the commands of `dramatiq-diag`, and prints this package's errors without a traceback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMismatchError
+from ..text import printable
 from .actors import actors
 from .artifacts import artifacts
 from .capture import capture, show_captures
@@ -22,18 +23,18 @@ from .store import check, cleanup, migrate
 from .tasks import tasks
 from .uninstall import uninstall
 
-#: What has to be set or installed otherwise before it makes sense to try again.
+#: Errors of settings or installation: trying again makes no sense.
 _CONFIGURATION = (NotInstalledError, SettingsError, StoreMismatchError)
 
 
 class Commands(click.Group):
-    """A group whose commands report this package's errors in words, without a traceback."""
+    """A group that prints this package's errors as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except DiagnosticsError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             ctx.exit(2 if isinstance(error, _CONFIGURATION) else 1)
 
 
@@ -42,30 +43,30 @@ class Commands(click.Group):
 def main() -> None:
     """Where did this task's time and memory go: diagnostics for Dramatiq workers.
 
-    The settings are environment variables, the same for workers and for this command. The ones to know:
+    The settings are environment variables, the same for workers and for this command. The most important ones:
 
     \b
-      TASK_DIAGNOSTICS            what is collected: memory, pyinstrument, memray, or all
-      DRAMATIQ_DIAG_DATA_DIR      where it is kept, ./.dramatiq_diag by default
+      TASK_DIAGNOSTICS            the diagnostics of every task: memory, pyinstrument, memray, or all
+      DRAMATIQ_DIAG_DATA_DIR      the directory of all data, ./.dramatiq_diag by default
       DRAMATIQ_DIAG_DATABASE_URL  PostgreSQL in place of SQLite in the data dir
 
     \b
     Exit codes:
       0  done, and all is well
-      1  done, with findings or failures; or not done, as the store is out of reach or a port is taken
+      1  done, with findings or failures; or not done, because the store cannot be reached or a port is taken
       2  wrong usage or configuration; nothing was done
 
     \b
     Examples:
       dramatiq-diag demo                      see it work, without a broker or a database
-      dramatiq-diag tasks                     what was collected lately
-      dramatiq-diag actors                    how each actor has been doing
-      dramatiq-diag show TASK_ID              one run: its memory, its time, its allocations
-      dramatiq-diag compare TASK_A TASK_B     what got slower or larger
-      dramatiq-diag artifacts TASK_ID         what was collected of one task
-      dramatiq-diag report TASK_ID            where its time went, for a file
-      dramatiq-diag capture ACTOR --diagnostics memray --runs 5     the next runs of an actor
-      dramatiq-diag doctor                    why something was not
+      dramatiq-diag tasks                     list the recent runs
+      dramatiq-diag actors                    list the actors with their figures
+      dramatiq-diag show TASK_ID              show one run: its memory, its time, its allocations
+      dramatiq-diag compare TASK_A TASK_B     find out what became slower or larger
+      dramatiq-diag artifacts TASK_ID         list the artifacts of a run
+      dramatiq-diag report TASK_ID            write its time profile
+      dramatiq-diag capture ACTOR --diagnostics memray --runs 5     measure the next runs of an actor
+      dramatiq-diag doctor                    find out why something was not collected
     """
 
 

@@ -1,20 +1,18 @@
-"""`pin`, `unpin` and `delete`: what a person decides about one run of a task."""
+"""`pin`, `unpin` and `delete`: keep or delete the artifacts of one run."""
 
 from __future__ import annotations
-
-import sys
 
 import click
 
 from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES
-from ..store import pins as keeping
+from ..store import pins
 from ..store.attempts import Attempt
 from ..store.runs import artifacts_of
 from ..store.store import Store
 from ..text import format_size, printable
 from .choose import exact_run
-from .output import attempt_option
+from .output import attempt_option, confirm, yes_option
 from .store import opened_store
 
 
@@ -24,7 +22,7 @@ from .store import opened_store
 def pin(task_id: str, *, attempt: int | None) -> None:
     """Keep one run of a task: the cleanup leaves it and its artifacts alone until it is unpinned.
 
-    Exits 1 for a run that has not ended, and for a task that nothing was collected for.
+    Exits 1 for a run that has not ended, and for a task without a stored run.
 
     \b
     Example:
@@ -32,20 +30,19 @@ def pin(task_id: str, *, attempt: int | None) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        pinned = keeping.pin(store, run.run_id)
+        pinned = pins.pin(store, run.run_id)
     click.echo(f"Pinned {_name(run)} with {_count(pinned.artifact_count)}: the cleanup leaves it alone.")
     if pinned.artifact_count == 0:
-        click.echo("Nothing of it can be downloaded any more; its row is kept.")
+        click.echo("None of its artifacts can be downloaded any more; its row is kept.")
 
 
 @click.command()
 @click.argument("task_id")
 @attempt_option
 def unpin(task_id: str, *, attempt: int | None) -> None:
-    """Let one run of a task go: its artifacts are kept for another DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME, from now.
+    """Unpin one run of a task: its artifacts are kept for another DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME, from now.
 
-    A run that is not pinned stays as it is. Exits 1 for a run that has not ended, and for a task that nothing was
-    collected for.
+    A run that is not pinned stays as it is. Exits 1 for a run that has not ended, and for a task without a stored run.
 
     \b
     Example:
@@ -53,19 +50,19 @@ def unpin(task_id: str, *, attempt: int | None) -> None:
     """
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
-        unpinned = keeping.unpin(store, run.run_id)
+        unpinned = pins.unpin(store, run.run_id)
     until = "" if unpinned.expires_at is None else f", kept until {unpinned.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-    click.echo(f"{_name(run, capital=True)} is not pinned; it has {_count(unpinned.artifact_count)}{until}.")
+    click.echo(f"A{_name(run)[1:]} is not pinned; it has {_count(unpinned.artifact_count)}{until}.")
 
 
 @click.command()
 @click.argument("task_id")
 @attempt_option
-@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask at.")
+@yes_option
 def delete(task_id: str, *, attempt: int | None, yes: bool) -> None:
-    """Delete what was collected of one run of a task, for good. That it ran is still listed until the retention.
+    """Delete the artifacts of one run of a task for good. The run itself is listed until its retention ends.
 
-    Exits 1 for a pinned run, for one that has not ended, and for a task that nothing was collected for.
+    Exits 1 for a pinned run, for one that has not ended, and for a task without a stored run.
 
     \b
     Example:
@@ -74,36 +71,26 @@ def delete(task_id: str, *, attempt: int | None, yes: bool) -> None:
     with opened_store(Settings()) as store:
         run = _chosen(store, task_id, attempt)
         if run.pinned_at is not None:
-            raise keeping.RunIsPinnedError
-        if not yes:
-            _ask(store, run)
-        deletion = keeping.delete(store, run.run_id)
+            raise pins.RunIsPinnedError
+        confirm(f"Delete {_live_artifacts(store, run)} of {_name(run)} for good?", yes=yes)
+        deletion = pins.delete(store, run.run_id)
     click.echo(f"Deleted {_count(deletion.artifact_count)} of {_name(run)}; {format_size(deletion.freed_bytes)} freed.")
 
 
-def _ask(store: Store, run: Attempt) -> None:
-    """Raises: click.Abort for a no, click.UsageError where nobody can be asked."""
-    if not _at_terminal():
-        raise click.UsageError("There is no terminal to ask at; say --yes to delete.")
+def _live_artifacts(store: Store, run: Attempt) -> str:
     with store.session() as session:
         artifacts = artifacts_of(session, [run.run_id])[run.run_id]
-    live = [artifact for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
-    what = f"{_count(len(live))} ({format_size(sum(artifact.size_bytes or 0 for artifact in live))})"
-    click.confirm(f"Delete {what} of {_name(run)} for good?", abort=True)
-
-
-def _at_terminal() -> bool:
-    return sys.stdin.isatty()
+    sizes = [artifact.size_bytes or 0 for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
+    return f"{_count(len(sizes))} ({format_size(sum(sizes))})"
 
 
 def _chosen(store: Store, task_id: str, attempt: int | None) -> Attempt:
-    """Returns: The run that is meant. Raises: DiagnosticsError where there is none."""
     with store.session() as session:
         return exact_run(session, task_id, attempt)
 
 
-def _name(run: Attempt, *, capital: bool = False) -> str:
-    return f"{'A' if capital else 'a'}ttempt {run.attempt} of task {printable(run.task_id)}"
+def _name(run: Attempt) -> str:
+    return f"attempt {run.attempt} of task {printable(run.task_id)}"
 
 
 def _count(artifacts: int) -> str:

@@ -1,22 +1,33 @@
-"""How the commands speak: tables for people, JSON for programs, progress for whoever sits at a terminal."""
+"""Prints tables for people, JSON for programs and progress for a terminal, and has the options that commands share."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from ..documents.runs import RunDocument
 from ..text import format_duration, format_size, printable
 
-#: Of the commands that show one run of a task.
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: A table's headings, each with the text of its cell in a row.
+Columns = Mapping[str, Callable[[T], str]]
+
 attempt_option = click.option(
     "--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended."
 )
+yes_option = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask at.")
+
+
+def json_option(content: str) -> Callable[[Command], Command]:
+    """Returns: The option `--json` of a command that can print this content as one JSON document."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {content} as JSON.")
 
 
 def echo_json(document: Any) -> None:
@@ -24,28 +35,73 @@ def echo_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
-def echo_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def echo_table(columns: Columns[T], rows: Iterable[T]) -> None:
     """Prints columns, each as wide as its widest cell."""
-    cells = [headings, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    cells = [list(columns), *([printable(cell(row)) for cell in columns.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def run_row(run: RunDocument) -> list[str]:
-    """Returns: The cells of a run: status, duration, peak RSS, actor, attempt."""
-    return [
-        run["status"],
-        format_duration(run["duration_ms"]),
-        format_size(run["peak_rss_bytes"]),
-        run["actor_name"],
-        str(run["attempt"]),
-    ]
+def echo_heading(text: str) -> None:
+    """Prints the heading of a section."""
+    click.echo(f"\n{text}")
+
+
+def echo_reason(reason: str | None) -> None:
+    """Prints why a section is missing or incomplete, if there is a reason."""
+    if reason is not None:
+        click.echo(f"  {printable(' '.join(reason.split()))}")
+
+
+def echo_figures(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints columns of figures, aligned to the right, and a name in the last column."""
+    cells = [headings, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
+    for *figures, name in cells:
+        aligned = "  ".join(figure.rjust(width) for figure, width in zip(figures, widths, strict=True))
+        click.echo(f"  {aligned}  {printable(name)}")
+
+
+def shown_time(text: str | None) -> str:
+    """Returns: A moment of a document to the second; `-` for None."""
+    return "-" if text is None else f"{text[:19]}Z"
+
+
+#: The columns of a list of runs; a new one is a line here.
+RUN_COLUMNS: Columns[RunDocument] = {
+    "STARTED": lambda run: shown_time(run["started_at"]),
+    "STATUS": lambda run: run["status"],
+    "DURATION": lambda run: format_duration(run["duration_ms"]),
+    "PEAK RSS": lambda run: format_size(run["peak_rss_bytes"]),
+    "ACTOR": lambda run: run["actor_name"],
+    "ATTEMPT": lambda run: str(run["attempt"]),
+    "TASK ID": lambda run: run["task_id"],
+}
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks at the terminal, unless the answer was given as an option.
+
+    Raises:
+      click.Abort: When the answer is no.
+      click.UsageError: When there is no terminal.
+    """
+    if yes:
+        return
+    if not at_terminal():
+        raise click.UsageError("There is no terminal to ask at; confirm with --yes.")
+    click.confirm(question, abort=True)
+
+
+def at_terminal() -> bool:
+    """Returns: Whether somebody can be asked on standard input."""
+    return sys.stdin.isatty()
 
 
 @contextmanager
 def bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on standard error, if that is a terminal. Yields what is called with each step's size."""
+    """Shows a progress bar on standard error, if that is a terminal. Yields a function that takes each step's size."""
     if not sys.stderr.isatty():
         yield _ignore
         return
@@ -55,7 +111,7 @@ def bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def counter(label: str) -> Iterator[Callable[[int], None]]:
-    """Shows a growing number on standard error, if that is a terminal. Yields what is called with the number so far."""
+    """Shows a growing number on standard error, if that is a terminal. Yields a function that takes the number."""
     if not sys.stderr.isatty():
         yield _ignore
         return
@@ -66,4 +122,4 @@ def counter(label: str) -> Iterator[Callable[[int], None]]:
 
 
 def _ignore(number: int) -> None:
-    """Nobody looks."""
+    pass

@@ -1,4 +1,4 @@
-"""`recover`: what dead workers left on this disk, published by hand."""
+"""`recover`: publishes the runs that dead workers left on this machine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..settings import Settings
 from ..spool.contents import remedy_for
 from ..spool.delivery import Delivery
 from ..spool.directory import Spool
-from .output import echo_json
+from .output import echo_json, json_option
 from .store import opened_store
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON document.")
+@json_option("the counts")
 @click.pass_context
 def recover(context: click.Context, *, as_json: bool) -> None:
     """Publish the runs that dead workers left in this machine's spool.
 
-    Workers do that by themselves, when they start and while they run; this is for a machine that has none any more.
-    What belongs to a living worker is left alone, and two salvagers never publish a run twice. Exits 1 if an entry
-    could not be published, or a directory of the spool could not be used; they stay where they are.
+    Workers do that by themselves, when they start and while they run; use this on a machine without workers. The runs
+    of living workers are left alone, and a run is never published twice. Exits 1 if an entry could not be published or
+    a directory of the spool could not be used; they stay where they are.
 
     \b
     Example:

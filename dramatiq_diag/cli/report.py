@@ -1,4 +1,4 @@
-"""`report`: one report of one run, for a file or a pipe."""
+"""`report`: writes one report of one run, for a file, a pipe or a browser."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from typing import BinaryIO
 
 import click
 
-from ..documents.runs import absence
 from ..errors import DiagnosticsError
 from ..reports.cache import format_of, open_download
 from ..reports.formats import Format
 from ..settings import Settings
-from ..statuses import DOWNLOADABLE_STATUSES
-from ..store.models import Artifact, TaskRun
 from ..store.runs import artifacts_of
 from ..text import printable
-from .choose import chosen_run
+from .choose import chosen_run, find_artifact
 from .download import copy, create
 from .output import attempt_option
 from .store import opened_store
 
-#: Kind of report -> its artifact, the format for a terminal, and the one for a browser; None for a file that is shown
-#: as it is stored.
+#: Kind of report -> its artifact, the format for a terminal, and the format for a browser; None means the stored file.
 _KINDS: dict[str, tuple[str, str | None, str | None]] = {
     "time": ("pyinstrument_profile", "text", "html"),
     "allocations": ("memray_profile", "tree", "flamegraph"),
@@ -40,14 +36,14 @@ _NO_TEXT = ("image/png", "application/octet-stream")
 @click.command()
 @click.argument("task_id")
 @click.argument("kind", type=click.Choice([*_KINDS]), default="time")
-@click.option("--format", "format_name", metavar="NAME", help="One of those above; without it a text.")
+@click.option("--format", "format_name", metavar="NAME", help="One of the formats above; by default a text.")
 @attempt_option
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to write it; no file that is there is overwritten. Without it the report goes to standard output.",
+    help="Write it into this new file, not to standard output; no existing file is overwritten.",
 )
 @click.option("--open", "in_browser", is_flag=True, help="Write it into a temporary file, and open that in a browser.")
 def report(
@@ -55,19 +51,19 @@ def report(
 ) -> None:
     """Write a report of one run of a task.
 
-    `time` is the time profile: `text` for the eye, `html` for a browser, `speedscope` for https://www.speedscope.app,
-    `session` is what is stored, for pyinstrument's own `Session.from_json`.
+    `time` is the time profile: `text` for a terminal, `html` for a browser, `speedscope` for
+    https://www.speedscope.app, `session` (the stored file) for pyinstrument's own `Session.from_json`.
 
-    `allocations` is what memray captured: `tree` and `summary` for the eye, `flamegraph` and `table` for a browser.
-    They are of what the task's own thread held at the peak of the process; with `-process` behind the name (as in
-    `flamegraph-process`) of all threads, with `-leaks` of what was not freed by the end, with `-process-leaks` of
-    both. `stats-process` is memray's statistics, `capture` is what is stored.
+    `allocations` is memray's recording: `tree` and `summary` for a terminal, `flamegraph` and `table` for a browser.
+    They show the memory that the task's own thread held at the peak of the process; with `-process` behind the name (as
+    in `flamegraph-process`) that of all threads, with `-leaks` the memory that was not freed by the end, with
+    `-process-leaks` both. `stats-process` is memray's statistics, `capture` the stored file.
 
     `memory` is the memory of the process over time: `csv` for a spreadsheet, `html` for a browser, `svg` and `png` as
-    pictures, `datum` is what is stored, for gnuplot.
+    pictures, `datum` (the stored file) for gnuplot.
 
-    `logs` is what the task logged, `resources` a table of the processor time, context switches, I/O, open files and
-    threads of its process. Both are stored as they are shown.
+    `logs` is the log of the task, `resources` a table of the processor time, context switches, I/O, open files and
+    threads of its process. Both are shown as they are stored.
 
     `calltree` of `time` and `allocations`, and `chart` of `memory` and `resources`, are JSON for programs.
 
@@ -80,13 +76,13 @@ def report(
       dramatiq-diag report 4c1d7ad2 logs
     """
     if in_browser and output is not None:
-        raise click.UsageError("--open writes into a file of its own; it does not go with --output.")
+        raise click.UsageError("--open writes into a file of its own; it cannot be combined with --output.")
     artifact_name, text_format, browser_format = _KINDS[kind]
     format_name = format_name or (browser_format if in_browser else text_format)
     with opened_store(Settings()) as store:
         with store.session() as session:
             run = chosen_run(session, task_id, attempt)
-            artifact = _find(run, artifacts_of(session, [run.run_id])[run.run_id], artifact_name)
+            artifact = find_artifact(run, artifacts_of(session, [run.run_id])[run.run_id], artifact_name)
         wanted = format_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(wanted)
@@ -95,15 +91,6 @@ def report(
                 _open(source, wanted)
             else:
                 _write(source, output)
-
-
-def _find(run: TaskRun, artifacts: list[Artifact], name: str) -> Artifact:
-    artifact = next((found for found in artifacts if found.name == name), None)
-    if artifact is None:
-        raise DiagnosticsError(absence(name, run.status))
-    if artifact.status not in DOWNLOADABLE_STATUSES:
-        raise DiagnosticsError(f"{name} is {artifact.status}: {printable(artifact.reason or '')}")
-    return artifact
 
 
 def _write(source: BinaryIO, output: Path | None) -> None:
@@ -119,14 +106,16 @@ def _write(source: BinaryIO, output: Path | None) -> None:
 
 
 def _write_to_terminal(source: BinaryIO) -> None:
-    """Prints a text without what could steer the terminal; a log holds whatever the task was given."""
+    """Prints a text without control characters: a log may contain any text that the task was given."""
     for line in io.TextIOWrapper(source, "utf-8", "replace"):
         click.echo(printable(line.rstrip("\n").expandtabs()))
 
 
 def _refuse_terminal(wanted: Format) -> None:
     if sys.stdout.isatty() and wanted.media_type in _NO_TEXT:
-        raise click.UsageError(f"{wanted.name} is nothing for a terminal; write it into a file with -o, or use --open.")
+        raise click.UsageError(
+            f"{wanted.name} cannot be shown in a terminal; write it into a file with -o, or use --open."
+        )
 
 
 def _open(source: BinaryIO, wanted: Format) -> None:

@@ -1,4 +1,4 @@
-"""`serve`: the web page, the JSON and the downloads."""
+"""`serve`: serves the pages, the JSON and the downloads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PORT = click.IntRange(0, 65535)
 @click.command()
 @click.option("--host", default=DEFAULT_HOST, show_default=True, help="The address to listen on.")
 @click.option("--port", type=PORT, default=DEFAULT_PORT, show_default=True, help="The port; 0 takes a free one.")
-@click.option("--insecure", is_flag=True, help="Serve others without an API token.")
+@click.option("--insecure", is_flag=True, help="Serve other machines without an API token.")
 def serve(*, host: str, port: int, insecure: bool) -> None:
-    """Serve the web page, the JSON and the downloads, until Ctrl-C.
+    """Serve the pages, the JSON and the downloads, until Ctrl-C.
 
-    Another host than this machine's own needs DRAMATIQ_DIAG_API_TOKEN, which every request then has to bring. Behind a
-    proxy, set DRAMATIQ_DIAG_PUBLIC_URL; other names that it answers under go to DRAMATIQ_DIAG_ALLOWED_HOSTS. It reads
-    the store that the workers write: give both the same DRAMATIQ_DIAG_DATABASE_URL, DRAMATIQ_DIAG_BLOB_URL and
+    To listen on another address than loopback set DRAMATIQ_DIAG_API_TOKEN, which every request then has to carry.
+    Behind a proxy set DRAMATIQ_DIAG_PUBLIC_URL; further host names stand in DRAMATIQ_DIAG_ALLOWED_HOSTS. The server
+    reads the store of the workers: give both the same DRAMATIQ_DIAG_DATABASE_URL, DRAMATIQ_DIAG_BLOB_URL and
     DRAMATIQ_DIAG_DATA_DIR.
 
     \b

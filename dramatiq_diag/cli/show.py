@@ -1,4 +1,4 @@
-"""`show`: one run of a task in words."""
+"""`show`: prints one run of a task with its memory, its time and its allocations."""
 
 from __future__ import annotations
 
@@ -14,37 +14,27 @@ from ..store.attempts import Attempt
 from ..store.models import TaskRun
 from ..store.runs import children_of, overlapping_runs, parent_of
 from ..text import format_duration, printable
-from .figures import (
-    Figures,
-    Missing,
-    echo_heading,
-    echo_reason,
-    echo_rows,
-    figure,
-    figures_of,
-    memory_words,
-    sparklines,
-)
-from .output import attempt_option, echo_json
+from .figures import Figures, format_figure, memory_summary, read_figures, sparklines
+from .output import attempt_option, echo_figures, echo_heading, echo_json, echo_reason, json_option
 from .store import opened_store
 
-#: The functions that are named.
+#: How many functions are listed.
 _ROWS = 10
 
-#: The columns of runs that have to do with the one that is shown; the first is when they began, seen from that.
+#: The columns of related runs; the first is their start, relative to the shown run.
 _HEADINGS = ("FROM", "DURATION", "STATUS", "TASK")
 
 
 @click.command()
 @click.argument("task_id")
 @attempt_option
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@json_option("all of it")
 def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
-    """Say what one run of a task did: when and where it ran, how it ended, what sent it, what it sent, what ran
-    beside it.
+    """Show one run of a task: when and where it ran, how it ended, which run sent it, which tasks it sent, and which
+    tasks ran beside it.
 
-    Then its memory as a line, the functions that took most time by themselves, and those that held most memory at the
-    peak. What was not collected, or cannot be read here, says why in its place.
+    Then its memory as a curve, the functions that took most time by themselves, and those that held most memory at the
+    peak. Where something was not collected or cannot be read here, the reason stands in its place.
 
     \b
     Examples:
@@ -52,18 +42,18 @@ def show(task_id: str, *, attempt: int | None, as_json: bool) -> None:
       dramatiq-diag show 4c1d7ad2-5b0c-4c9c-b7a6-6c3d2f7be2b2 --attempt 2 --json
     """
     with opened_store(Settings()) as store:
-        figures = figures_of(store, task_id, attempt)
+        figures = read_figures(store, task_id, attempt)
+        run = figures.run
         with store.session() as session:
-            others = overlapping_runs(session, figures.run)
-            parent, children = parent_of(session, figures.run), children_of(session, figures.run.run_id)
+            others = overlapping_runs(session, run)
+            parent, children = parent_of(session, run), children_of(session, run.run_id)
     if as_json:
         tree = {"parent": parent and run_document(parent), "children": [run_document(child) for child in children]}
         echo_json(_document(figures, others) | tree)
         return
-    _show_run(run_document(figures.run), figures.attempts, figures.interruption)
-    _show_tree(figures.run, parent, children)
-    _show_overlapping(figures.run, others)
-    echo_heading("Memory of the process")
+    _show_run(run_document(figures.run), figures)
+    _show_tree(run, parent, children)
+    _show_overlapping(run, others)
     _show_memory(figures.memory)
     echo_reason(figures.partial.get("memory_profile"))
     _show_functions("Time", figures.time)
@@ -85,10 +75,9 @@ def _document(figures: Figures, others: list[Attempt]) -> dict[str, Any]:
     }
 
 
-def _memory_document(samples: list[Sample] | Missing) -> dict[str, Any]:
-    """Returns: A curve's figures as JSON, or `reason`."""
-    if isinstance(samples, Missing):
-        return {"reason": samples.reason}
+def _memory_document(samples: list[Sample] | str) -> dict[str, Any]:
+    if isinstance(samples, str):
+        return {"reason": samples}
     return {
         "first_bytes": samples[0][1],
         "peak_bytes": max(size_bytes for _, size_bytes in samples),
@@ -97,84 +86,81 @@ def _memory_document(samples: list[Sample] | Missing) -> dict[str, Any]:
     }
 
 
-def _tree_document(tree: CallTree | Missing) -> dict[str, Any]:
-    if isinstance(tree, Missing):
-        return {"reason": tree.reason}
+def _tree_document(tree: CallTree | str) -> dict[str, Any]:
+    if isinstance(tree, str):
+        return {"reason": tree}
     return {"unit": tree["unit"], "total": tree["total"], "functions": functions(tree["tree"])[:_ROWS]}
 
 
-def _show_run(run: RunDocument, attempts: int, interruption: str | None) -> None:
+def _show_run(run: RunDocument, figures: Figures) -> None:
     click.echo(f"Task {printable(run['task_id'])}: {printable(run['actor_name'])}")
     took = "" if run["duration_ms"] is None else f" after {format_duration(run['duration_ms'])}"
-    click.echo(f"  attempt {run['attempt']} of {attempts}: {run['status']}{took}")
+    click.echo(f"  attempt {run['attempt']} of {figures.attempts}: {run['status']}{took}")
     if run["collection_ms"] is not None:
         click.echo(f"  its collectors took another {format_duration(run['collection_ms'])} of the task's thread")
     click.echo(f"  started {run['started_at'][:19].replace('T', ' ')} UTC, queue {printable(run['queue_name'])}")
     click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
-    echo_reason(interruption)
+    echo_reason(figures.interruption)
     if run["exception"] is not None:
         raised = ": ".join(filter(None, (run["exception"]["type"], run["exception"]["message"])))
         click.echo(f"  raised {printable(raised)}")
 
 
 def _show_tree(run: TaskRun, parent: Attempt | None, children: list[Attempt]) -> None:
-    if parent is not None:
+    if run.parent_run_id is not None:
         echo_heading("Sent by")
-        echo_rows(_HEADINGS, [_row_of_other(run, parent)])
-    elif run.parent_run_id is not None:
-        echo_heading("Sent by")
-        echo_reason(f"Run {run.parent_run_id}, which is not there any more.")
+        if parent is None:
+            echo_reason(f"Run {run.parent_run_id}, which no longer exists.")
+        else:
+            echo_figures(_HEADINGS, [_related(run, parent)])
     if children:
         echo_heading("Sent")
-        echo_rows(_HEADINGS, [_row_of_other(run, child) for child in children])
+        echo_figures(_HEADINGS, [_related(run, child) for child in children])
 
 
 def _show_overlapping(run: TaskRun, others: list[Attempt]) -> None:
     diagnosed = {other.task_id for other in others}
-    bare = [task_id for task_id in run.overlapped_task_ids if task_id not in diagnosed]
-    if not others and not bare:
-        return
-    echo_heading("Beside it in the same process")
-    rows = [_row_of_other(run, other) for other in others]
-    rows += [("-", "-", "not diagnosed", task_id) for task_id in bare]
-    echo_rows(_HEADINGS, rows)
+    rows = [_related(run, other) for other in others]
+    rows += [("-", "-", "not diagnosed", task) for task in run.overlapped_task_ids if task not in diagnosed]
+    if rows:
+        echo_heading("Beside it in the same process")
+        echo_figures(_HEADINGS, rows)
 
 
-def _row_of_other(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
+def _related(run: TaskRun, other: TaskRun) -> tuple[str, str, str, str]:
     from_ms = (other.started_at - run.started_at).total_seconds() * 1000
-    sign = "+" if from_ms >= 0 else "-"
-    name = f"{other.task_id}  {other.actor_name}"
-    return f"{sign}{format_duration(abs(from_ms))}", format_duration(other.duration_ms), other.status, name
+    start = f"{'+' if from_ms >= 0 else '-'}{format_duration(abs(from_ms))}"
+    return start, format_duration(other.duration_ms), other.status, f"{other.task_id}  {other.actor_name}"
 
 
-def _show_memory(samples: list[Sample] | Missing) -> None:
-    if isinstance(samples, Missing):
-        echo_reason(samples.reason)
-        return
-    click.echo(f"  {sparklines(samples)[0]}")
-    click.echo(f"  {memory_words(samples)}")
+def _show_memory(samples: list[Sample] | str) -> None:
+    echo_heading("Memory of the process")
+    if isinstance(samples, str):
+        echo_reason(samples)
+    else:
+        click.echo(f"  {sparklines(samples)[0]}\n  {memory_summary(samples)}")
 
 
-def _show_functions(title: str, tree: CallTree | Missing) -> None:
-    if isinstance(tree, Missing):
+def _show_functions(title: str, tree: CallTree | str) -> None:
+    if isinstance(tree, str):
         echo_heading(title)
-        echo_reason(tree.reason)
+        echo_reason(tree)
         return
     unit, whole = tree["unit"], tree["total"] or 1
-    echo_heading(f"{title}: {figure(tree['total'], unit)}")
+    echo_heading(f"{title}: {format_figure(tree['total'], unit)}")
     echo_reason(tree.get("note"))
     rows = [
         (
-            figure(found["self"], unit),
+            format_figure(found["self"], unit),
             f"{100 * found['self'] / whole:.1f} %",
-            figure(found["total"], unit),
+            format_figure(found["total"], unit),
             f"{found['function']}  {found['file']}{_line_of(found)}",
         )
         for found in functions(tree["tree"])[:_ROWS]
     ]
-    echo_rows(("OWN", "SHARE", "WITH CALLS", "FUNCTION"), rows)
+    echo_figures(("OWN", "SHARE", "WITH CALLS", "FUNCTION"), rows)
 
 
 def _line_of(found: FunctionTotals) -> str:
-    """Returns: The line at which a function took most by itself, as it follows the name of a file."""
+    """Returns: `:` and the line at which the function took most by itself, to follow the name of a file."""
     return f":{found['lines'][0][0]}" if found["lines"] else ""

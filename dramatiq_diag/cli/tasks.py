@@ -1,4 +1,4 @@
-"""`tasks`: the recent runs."""
+"""`tasks`: lists the recent runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..settings import Settings
 from ..statuses import RunStatus
 from ..store.runs import RunFilter, Sort
 from ..text import printable
-from .output import echo_json, echo_table, run_row
+from .output import RUN_COLUMNS, echo_json, echo_table, json_option
 from .parameters import moment, number
 from .store import opened_store
 
@@ -23,9 +23,9 @@ _MEBIBYTE = 1024**2
 @click.option("--actor", "actor_name", help="Only runs of this actor.")
 @click.option("--queue", "queue_name", help="Only runs from this queue.")
 @click.option("--status", type=click.Choice([*map(str, RunStatus)]), help="Only runs of this status.")
-@click.option("--task-id", help="Only runs of this task, or of tasks whose ids begin like this.")
+@click.option("--task-id", help="Only runs of this task, or of tasks whose ids begin with this text.")
 @click.option("--since", type=moment, help="Only runs that started then or later: a time, or an age such as 2h.")
-@click.option("--until", type=moment, help="Only runs that started before.")
+@click.option("--until", type=moment, help="Only runs that started before then.")
 @click.option("--min-duration-s", type=number, help="Only runs that took so many seconds or more.")
 @click.option("--max-duration-s", type=number, help="Only runs that took so many seconds or less.")
 @click.option("--min-peak-rss-mib", type=number, help="Only runs whose peak RSS was so many MiB or more.")
@@ -35,32 +35,29 @@ _MEBIBYTE = 1024**2
     type=click.Choice([*map(str, Sort)]),
     default=str(Sort.NEWEST),
     show_default=True,
-    help="What comes first; the last two leave out runs without that figure.",
+    help="The order; the last two leave out runs without that figure.",
 )
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many runs at most.")
-@click.option("--cursor", help="Where to go on, as the answer before this one said.")
-@click.option("--json", "as_json", is_flag=True, help="Print the document that GET /tasks/ answers.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many runs.")
+@click.option("--cursor", help="Continue a list, with the cursor that its end printed.")
+@json_option("the document of GET /tasks/")
 def tasks(
     *,
-    actor_name: str | None,
-    queue_name: str | None,
-    status: str | None,
-    task_id: str | None,
-    since: datetime | None,
-    until: datetime | None,
     min_duration_s: float | None,
     max_duration_s: float | None,
     min_peak_rss_mib: float | None,
+    since: datetime | None,
+    until: datetime | None,
     capture_id: uuid.UUID | None,
     sort: str,
     limit: int,
     cursor: str | None,
     as_json: bool,
+    **equal: str | None,  # The options that `RunFilter` has under the same names.
 ) -> None:
-    """List the runs that something was collected for, newest first.
+    """List the stored runs, newest first.
 
-    Times are of ISO 8601, in UTC where they have no zone, or ages: 90s, 15m, 2h, 3d, 1w. A cursor goes with the order
-    that it came from.
+    Times are of ISO 8601, in UTC where they have no zone, or ages: 90s, 15m, 2h, 3d, 1w. A cursor belongs to the order
+    of its list.
 
     \b
     Examples:
@@ -70,10 +67,7 @@ def tasks(
       dramatiq-diag tasks --json --limit 200
     """
     wanted = RunFilter(
-        actor_name=actor_name,
-        queue_name=queue_name,
-        status=status,
-        task_id=task_id,
+        **equal,
         started_since=since,
         started_before=until,
         min_duration_ms=None if min_duration_s is None else min_duration_s * 1000,
@@ -88,14 +82,11 @@ def tasks(
             raise click.BadParameter(f"{error}.", param_hint="--cursor") from error
     if as_json:
         echo_json(document)
-        return
-    if not document["runs"]:
-        if wanted != RunFilter():
-            click.echo("No runs are like that.")
-            return
-        click.echo("No runs. A worker collects for the tasks that TASK_DIAGNOSTICS, an actor or a message asks for.")
-        return
-    rows = [[run["started_at"][:19] + "Z", *run_row(run), run["task_id"]] for run in document["runs"]]
-    echo_table(("STARTED", "STATUS", "DURATION", "PEAK RSS", "ACTOR", "ATTEMPT", "TASK ID"), rows)
-    if document["next"] is not None:
-        click.echo(f"There are more: --cursor {printable(document['next'])}")
+    elif document["runs"]:
+        echo_table(RUN_COLUMNS, document["runs"])
+        if document["next"] is not None:
+            click.echo(f"There are more: --cursor {printable(document['next'])}")
+    elif wanted != RunFilter():
+        click.echo("No runs match.")
+    else:
+        click.echo("No runs. A worker measures the tasks for which TASK_DIAGNOSTICS, an actor or a message asks.")

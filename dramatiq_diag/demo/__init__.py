@@ -1,1 +1,1 @@
-"""The demo workload: real work on an input that every machine has, with every diagnostic on."""
+"""Real work on an input that every machine has, with every diagnostic on."""

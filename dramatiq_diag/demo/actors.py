@@ -1,4 +1,4 @@
-"""The demo's work as actors, on any broker."""
+"""Declares the functions of the demo as actors, on any broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
 from . import work
 
-#: What is declared, in the order of the demo, and the actors' options.
+#: The functions in the order of the demo, and the options of their actors.
 _WORK: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
     (work.index_sources, {}),
     (work.search_index, {}),
@@ -23,11 +23,11 @@ _WORK: tuple[tuple[Callable[..., Any], dict[str, Any]], ...] = (
 
 
 def declare(broker: Broker, queue_name: str = "default") -> list[Actor[..., Any]]:
-    """Declares the demo's actors. Nothing is declared at import, so that tests and workers bring their own broker.
+    """Declares the demo's actors. Importing this module declares nothing: tests and workers bring their own broker.
 
     Parameters:
-      broker: The broker; `AsyncIO` and `CurrentMessage`, which the actors need, are added where they are missing. Call
-        this before `Diagnostics` is added, as that is to be the last.
+      broker: The broker. `AsyncIO` and `CurrentMessage`, which the actors need, are added where they are missing. Add
+        `Diagnostics` after this call, as it has to be the last.
       queue_name: The queue that the actors listen to.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The demo: an in-memory broker, a worker in this process, SQLite in a data dir."""
+"""Runs the demo: an in-memory broker, a worker in this process, SQLite in a data dir."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .actors import declare
 
 QUEUE_NAME = "demo"
 
-#: Milliseconds that one of the demo's tasks may take, retries and all.
+#: The longest time of a task with its retries, in milliseconds.
 _TASK_TIMEOUT_MS = 120_000
 _FLUSH_TIMEOUT_S = 30.0
 
-#: The demo's tasks are short, so RSS and the like are sampled more often than by default, in seconds.
+#: Seconds between samples of RSS and resources: less than by default, as the tasks are short.
 _INTERVAL_S = 0.1
 
 
@@ -41,7 +41,7 @@ def demo_settings() -> Settings:
     """
     given = Settings()
     chosen: dict[str, Any] = {name: getattr(given, name) for name in given.given_fields}
-    # A demo leaves no trace in a store that is in use.
+    # A demo writes nothing into a store that is in use.
     chosen |= {"task_diagnostics": (ALL,), "database_url": None, "blob_url": None, "spool_dir": None}
     if "data_dir" not in chosen:
         chosen["data_dir"] = Path(tempfile.mkdtemp(prefix="dramatiq_diag.demo."))
@@ -56,7 +56,7 @@ class Demo:
 
     Parameters:
       settings: As `demo_settings` gives them.
-      base_url: What the URLs of artifacts begin with.
+      base_url: The beginning of the URLs of artifacts.
     """
 
     def __init__(self, settings: Settings, base_url: str) -> None:
@@ -71,13 +71,13 @@ class Demo:
         """Executes one task of each actor, one after the other, so that each has the process to itself.
 
         Parameters:
-          on_task: Called with the runs of each task, once they are published.
+          on_task: Called with the runs of each task when they are published.
 
         Returns:
           The runs, each a RUN with its `urls`.
 
         Raises:
-          DiagnosticsError: When what was collected could not be published.
+          DiagnosticsError: When the runs could not be published.
         """
         runs: list[Document] = []
         with self._working():
@@ -94,7 +94,7 @@ class Demo:
     @contextmanager
     def _working(self) -> Iterator[None]:
         worker = Worker(self.broker, worker_timeout=100, worker_threads=1)
-        # The tasks that fail are meant to, and what the others log is for their artifacts.
+        # Some tasks fail on purpose, and the records of the others are for their artifacts.
         with _level("dramatiq", logging.CRITICAL), _level(work.__name__, logging.INFO):
             worker.start()
             try:

@@ -1,4 +1,4 @@
-"""The demo's input: the sources of Python's standard library, as files and over HTTP."""
+"""Provides the demo's input: the sources of Python's standard library, as files and over HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-#: How long the server takes to answer, in seconds: about what a service in the same town takes.
+#: The latency of the server in seconds: about that of a service in the same town.
 _LATENCY_S = 0.015
 
 
@@ -52,4 +52,4 @@ class _Handler(SimpleHTTPRequestHandler):
         super().do_GET()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's.
-        """Says nothing: the demo's output is its own."""
+        """Logs nothing: the demo has an output of its own."""

@@ -1,4 +1,4 @@
-"""The work of the demo's actors: each function is one whose time or memory is worth a look."""
+"""Does the work of the demo's actors: functions whose time or memory is worth a look."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Definitions(ast.NodeVisitor):
 
 
 class TokenCache:
-    """Keeps the tokens of every module it was ever asked for: a cache that forgot to forget."""
+    """Caches the tokens of modules, and never removes any."""
 
     def __init__(self) -> None:
         self.tokens: dict[Path, list[tokenize.TokenInfo]] = {}
@@ -66,7 +66,7 @@ def index_sources(count: int = 45) -> int:
 
 
 def search_index(count: int = 40) -> int:
-    """Writes an SQLite index of the definitions in modules, and asks it questions. Returns: How many rows answered."""
+    """Writes an SQLite index of the definitions in modules, and queries it. Returns: The number of rows."""
     with tempfile.TemporaryDirectory() as directory, closing(sqlite3.connect(Path(directory) / "index.db")) as index:
         _fill_index(index, count)
         _logger.info("The index has the definitions of %d modules.", count)
@@ -74,7 +74,7 @@ def search_index(count: int = 40) -> int:
 
 
 def fill_cache(count: int = 80) -> int:
-    """Fills a cache that grows until the task ends. Returns: How many tokens it held."""
+    """Fills a cache that grows until the task ends. Returns: The number of its tokens."""
     cache = TokenCache()
     return sum(len(cache.get(path)) for path in source_files(count))
 
@@ -87,13 +87,13 @@ async def fetch_sources(count: int = 50) -> int:
 
 
 def find_definition(name: str = "no_such_function", count: int = 30) -> Path:
-    """Looks a definition up.
+    """Looks for a definition.
 
     Returns:
-      The first module that has it.
+      The first module with the definition.
 
     Raises:
-      LookupError: When no module has it, which is what the demo shows.
+      LookupError: When no module has it, as always in the demo.
     """
     _logger.info("Looks for %r in %d modules.", name, count)
     for path in source_files(count):
@@ -103,10 +103,10 @@ def find_definition(name: str = "no_such_function", count: int = 30) -> Path:
 
 
 def deliver_report(count: int = 200) -> int:
-    """Counts lines, then delivers the report to a receiver that is not up when it is first tried.
+    """Counts lines, then delivers the report to a receiver that is down at the first attempt.
 
     Returns:
-      The lines counted.
+      The number of lines.
 
     Raises:
       ConnectionError: On the first attempt; the retry succeeds.

@@ -1,11 +1,11 @@
-"""The demo's actors on a real broker: a module for Dramatiq's command line.
+"""Declares the demo's actors on a real broker: a module for Dramatiq's command line.
 
     export DRAMATIQ_DIAG_DEMO_BROKER=redis://127.0.0.1:6379/0      # or amqp://guest:guest@127.0.0.1:5672
     export TASK_DIAGNOSTICS=all
     python -m dramatiq dramatiq_diag.demo.worker --processes 2 --threads 4
     python -m dramatiq_diag.demo.worker                            # sends one task of each
 
-Importing it makes the broker, as Dramatiq's command line wants it; nothing else in this package imports it.
+Importing it makes the broker, as Dramatiq's command line expects; nothing else in this package imports it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .actors import declare
 
 
 def make_broker(url: str) -> Broker:
-    """Makes the broker of a URL; connects to nothing yet.
+    """Makes the broker of a URL. Does not connect.
 
     Raises:
-      SettingsError: When the URL is not one of Redis or RabbitMQ.
+      SettingsError: When the URL is neither of Redis nor of RabbitMQ.
       NotInstalledError: When the broker's client is missing.
     """
     scheme, separator, _ = url.partition("://")

@@ -53,5 +53,5 @@ def actors_document(session: Session, since: datetime | None = None) -> ActorsDo
 
 
 def actor_document(summary: ActorSummary) -> ActorDocument:
-    """Returns: The document of an actor."""
+    """Returns: ACTOR, as docs/http.md describes it."""
     return document_of(ActorDocument, summary, href=actor_href(summary.actor_name))

@@ -52,7 +52,7 @@ class CapturesDocument(TypedDict):
 
 
 def capture_document(standing: CaptureStanding) -> CaptureDocument:
-    """Returns: The document of a capture."""
+    """Returns: CAPTURE, as docs/captures.md describes it."""
     capture = standing.capture
     return document_of(
         CaptureDocument,
@@ -74,7 +74,7 @@ def described_diagnostics(document: CaptureDocument) -> list[str]:
 
 
 def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:
-    """Returns: The document of a capture, with a note where its actor is not known, as a misspelt one would not be."""
+    """Returns: CAPTURE with a note where its actor is not known, as a misspelt one would not be."""
     known = is_known(session, standing.capture.actor_name)
     note = "No worker has said that it has this actor, and no run of it is stored yet."
     return {**capture_document(standing), "note": None if known else note}

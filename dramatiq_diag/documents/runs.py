@@ -113,7 +113,7 @@ class ArtifactsDocument(TypedDict):
 
 
 def run_document(run: Attempt) -> RunDocument:
-    """Returns: The document of a run."""
+    """Returns: RUN, as docs/http.md describes it."""
     exception: ExceptionDocument | None = None
     if run.exception_type is not None:
         exception = {"type": run.exception_type, "message": run.exception_message or ""}
@@ -130,7 +130,7 @@ def absence(name: str, status: str, which: str = "this run") -> str:
 
 
 def artifact_document(artifact: Artifact) -> ArtifactDocument:
-    """Returns: The document of an artifact."""
+    """Returns: ARTIFACT, as docs/http.md describes it."""
     return document_of(ArtifactDocument, artifact)
 
 

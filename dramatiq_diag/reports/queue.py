@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import shutil
 import tempfile
 import threading
@@ -52,6 +51,7 @@ class _Job:
     process: RenderProcess
     asked_at_s: float
     begun_at_s: float | None = None
+    "None while it waits for others."
     forget_at_s: float | None = None
     "None until it has ended."
     future: Future[_Outcome] = field(default_factory=Future)
@@ -108,7 +108,7 @@ class RenderQueue:
         self._make_process = make_process
         self._lock = threading.Lock()
         self._jobs: dict[tuple[str, str], _Job] = {}
-        "Blob name and format name -> its job, in the order in which they begin."
+        "Blob name and format name -> its job."
         self._executor = ThreadPoolExecutor(MAX_RUNNING, "dramatiq_diag.report")
         self._closed = False
         self._free_waits = threading.BoundedSemaphore(MAX_WAITING)
@@ -159,9 +159,12 @@ class RenderQueue:
                 if old.forget_at_s is not None and old.forget_at_s <= now_s:
                     self._jobs.pop(old_key).close_file()
             if key not in self._jobs:
-                if sum(not job.future.done() for job in self._jobs.values()) >= self._max_jobs:
+                ahead = sum(not job.future.done() for job in self._jobs.values())
+                if ahead >= self._max_jobs:
                     raise TooManyRenderingsError
                 job = _Job(artifact=artifact, wanted=wanted, process=self._make_process(), asked_at_s=now_s)
+                if ahead < MAX_RUNNING:
+                    job.begun_at_s = now_s
                 try:
                     job.future = self._executor.submit(self._work, key, job)
                 except RuntimeError as error:  # The system gives no more threads.
@@ -179,18 +182,16 @@ class RenderQueue:
             self._free_waits.release()
 
     def _progress(self, job: _Job) -> RenderingInProgress:
-        with self._lock:
-            before = itertools.takewhile(lambda other: other is not job, self._jobs.values())
-            waiting = sum(not other.future.done() for other in before) >= MAX_RUNNING
-        since_s = job.asked_at_s if job.begun_at_s is None else job.begun_at_s
-        elapsed_s = self._clock() - since_s
-        return RenderingInProgress(elapsed_s=elapsed_s, limit_s=job.process.timeout_s, waiting=waiting)
+        begun_at_s = job.begun_at_s
+        elapsed_s = self._clock() - (job.asked_at_s if begun_at_s is None else begun_at_s)
+        return RenderingInProgress(elapsed_s=elapsed_s, limit_s=job.process.timeout_s, waiting=begun_at_s is None)
 
     def _work(self, key: tuple[str, str], job: _Job) -> _Outcome:
         """Renders; runs in a thread of the executor."""
         if self._interpreter_exits():
             return ReportError(_CLOSED)
-        job.begun_at_s = self._clock()
+        if job.begun_at_s is None:
+            job.begun_at_s = self._clock()
         outcome: _Outcome
         try:
             outcome = render_to_cache(self._blobs, job.artifact, job.wanted, job.process.render)

@@ -1,4 +1,4 @@
-"""The contract of a collector as tests, for the packages that bring one; pytest runs them.
+"""Tests the contract of a collector, for packages that bring one; pytest runs the tests.
 
 from dramatiq_diag.testing import CollectorContract
 from my_package import MyCollector
@@ -29,24 +29,24 @@ from .harness import PATIENCE_S, Change, Outcome, execute, files_in_spool, insta
 __all__ = ["CollectorContract", "Outcome"]
 
 
-#: Nothing of a store that is in use, whatever the environment says.
+#: A store of its own, whatever the environment says.
 _ALONE = {"database_url": None, "blob_url": None, "spool_dir": None, "cleanup_interval": 0}
 
 
 class CollectorContract:
-    """What every collector promises; derive a class whose name begins with `Test`, and say which collector it is of.
+    """The tests of a collector: derive a class whose name begins with `Test`, and set `collector_class`.
 
     Each test has a worker of its own, on a broker in memory, with a store in pytest's `tmp_path`.
     """
 
     collector_class: ClassVar[type[Collector]]
-    "The collector."
+    "The collector to test."
 
     settings: ClassVar[Mapping[str, Any]] = {}
-    "Fields of `Settings` that it is tested with."
+    "Fields of `Settings` for the tests."
 
     def work(self) -> None:
-        """What the tasks do; give it what the collector measures."""
+        """The work of each task; override it with something that the collector measures."""
         sum(range(10_000))
 
     # The tests.
@@ -112,13 +112,13 @@ class CollectorContract:
         self._is_ended(tmp_path, starts=False)
 
     def test_nothing_is_left_behind(self, tmp_path: Path) -> None:
-        self._execute(tmp_path / "first")  # What is imported, or cached, the first time may stay.
+        self._execute(tmp_path / "first")  # Imports and caches of the first time may stay.
         before = traces(tmp_path)
         self._execute(tmp_path / "second", count=2, fails=True)
         self._is_as_before(before, tmp_path)
 
     def test_nothing_is_left_of_a_run_that_is_not_kept(self, tmp_path: Path) -> None:
-        self._execute(tmp_path / "first")  # What is imported, or cached, the first time may stay.
+        self._execute(tmp_path / "first")  # Imports and caches of the first time may stay.
         before = traces(tmp_path)
         spooled: list[str] = []
 
@@ -145,7 +145,7 @@ class CollectorContract:
             assert tuple(levels) == before, "the level of a logger is another one while a task runs"
             assert thread_name == seen[0][0], "the thread of the worker has another name"
 
-    # What they are made of.
+    # Shared steps.
 
     def _is_whole(self, outcome: Outcome) -> None:
         given = self.collector_class
@@ -157,7 +157,7 @@ class CollectorContract:
         assert not left, f"left behind, as before and after: {left}"
 
     def _is_ended(self, directory: Path, *, starts: bool) -> None:
-        """Lets an interrupt strike in the first run's start, and looks at it and at the second."""
+        """Raises an interrupt in the start of the first run, and checks both runs."""
         struck: list[Recording] = []
 
         def strike_once(recording: Recording) -> None:
@@ -193,7 +193,7 @@ class CollectorContract:
         after: Callable[[Settings], object] | None = None,
         **values: Any,
     ) -> list[Outcome]:
-        """Executes tasks under the collector, with these settings besides. Returns: What became of each."""
+        """Executes tasks under the collector, with further settings as *values*. Returns: The outcome of each."""
 
         def task() -> None:
             if before is not None:

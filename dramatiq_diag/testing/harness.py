@@ -1,4 +1,4 @@
-"""Tasks that are executed under one collector on a worker of their own, for the tests of its contract."""
+"""Executes tasks under one collector on a worker of their own, and reads the outcome from the store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..store.attempts import list_attempts
 from ..store.runs import artifacts_of
 from ..store.store import Store
 
-#: Longest wait for another thread, in seconds; what keeps the contract never waits it out.
+#: The longest wait for another thread, in seconds; a correct collector never takes that long.
 PATIENCE_S = 30.0
 
 Change = Callable[[Recording], object]
@@ -37,21 +37,21 @@ Change = Callable[[Recording], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a task under the collector."""
+    """The stored result of a task under the collector."""
 
     run_status: str
     status: str
-    "That of the artifact."
+    "The status of the artifact."
     reason: str | None
     filename: str
     media_type: str
     data: bytes | None
-    "What was stored; None where nothing was."
+    "The stored bytes; None where nothing was stored."
 
 
 @contextmanager
 def installed(collector_class: type[Collector], directory: Path) -> Iterator[None]:
-    """Gives a class an entry point in a directory, as if its package were installed there."""
+    """Gives a class an entry point, as if its package were installed in a directory."""
     if collector_class.name in COLLECTOR_NAMES:
         yield
         return
@@ -77,19 +77,19 @@ def execute(
     change: Change | None = None,
     after: Callable[[], object] | None = None,
 ) -> list[str]:
-    """Executes a task so many times, with each recording of the collector changed.
+    """Executes a task *count* times.
 
     Parameters:
       settings: The settings, with the collector chosen.
-      name: The collector's.
-      task: What is executed.
+      name: The name of the collector.
+      task: The function to execute.
       count: How many times.
-      threads: The worker's; with one, each task is waited for before the next is sent.
-      change: Changes a recording before it starts.
-      after: What is called once all runs are published, while the worker still runs.
+      threads: The threads of the worker; with one, each task ends before the next is sent.
+      change: Changes each recording before it starts.
+      after: Called when all runs are published, while the worker still runs.
 
     Returns:
-      The tasks' ids.
+      The ids of the tasks.
     """
     diagnostics = Diagnostics(settings)
     broker = StubBroker(middleware=[AsyncIO(), diagnostics], fail_fast_default=False)
@@ -134,7 +134,7 @@ def _prepare(collector: Collector, change: Change | None) -> None:
 
 
 def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
-    """Returns: What the store has of a task."""
+    """Returns: The stored result of a task."""
     store = Store(settings)
     with closing(store), store.session() as session:
         ((run,), _) = list_attempts(session, task_id, 2)
@@ -157,14 +157,14 @@ def outcome_of(settings: Settings, task_id: str, artifact_name: str) -> Outcome:
 
 
 def files_in_spool(settings: Settings) -> list[str]:
-    """Returns: The names of what stands in the spool, apart from the entries of runs and the worker's own files."""
+    """Returns: The names of the files in the spool, apart from the entries of runs and the worker's own files."""
     found = (path.name for path in settings.spool.glob("*/*"))
     own = (LOCK_FILE, STATE_FILE)
     return sorted(name for name in found if name not in own and not name.endswith(f".{ENTRY_SUFFIX}"))
 
 
 def traces(directory: Path) -> dict[str, Any]:
-    """Returns: What a collector may leave in a process, as it stands."""
+    """Returns: The state of everything that a collector could leave behind in a process."""
     return {
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "profile functions": (sys.getprofile(), threading.getprofile()),

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.cli.parameters import length_s
+from dramatiq_diag.cli.parameters import duration_s
 from dramatiq_diag.store.captures import create
 from support.captures import note
 from support.records import artifact_record, bundle, run_record
@@ -126,8 +126,8 @@ def test_the_runs_of_a_capture_are_listed(command, store):
         # No numbers, and no lengths.
         (("--diagnostics", "memory", "--runs", "many"), "--runs"),
         *(
-            (("--diagnostics", "memory", "--for", length), "no length of time")
-            for length in ("", "1", "h", "-1h", "1y", "1.5h", "٣h")
+            (("--diagnostics", "memory", "--for", length), "not a duration")
+            for length in ("", "1", "h", "-1h", "1y", "1.5.5h", "٣h")
         ),
     ],
 )
@@ -162,6 +162,14 @@ def test_a_name_that_steers_a_terminal_is_shown_harmless(command):
 
 
 def test_lengths_of_time_are_read():
-    assert [length_s(text) for text in ("90s", "15m", "2h", "3d", "1w")] == [90, 900, 7200, 259200, 604800]
+    assert [duration_s(text) for text in ("500ms", "90s", "15m", "15min", "2h", "3d", "1w")] == [
+        0.5,
+        90,
+        900,
+        900,
+        7200,
+        259200,
+        604800,
+    ]
     with pytest.raises(click.BadParameter):
-        length_s("soon")
+        duration_s("soon")

@@ -90,7 +90,10 @@ def test_doctor_names_what_a_selected_collector_lacks(command: Command, monkeypa
 
 @pytest.mark.parametrize(
     ("url", "remedy"),
-    [("sqlite:////{tmp_path}/none.db", "dramatiq-diag migrate"), ("postgresql://me@127.0.0.1:1/none", "right")],
+    [
+        ("sqlite:////{tmp_path}/none.db", "dramatiq-diag migrate"),
+        ("postgresql://me@127.0.0.1:1/none", "Check DRAMATIQ_DIAG_DATABASE_URL"),
+    ],
 )
 def test_doctor_names_a_database_that_cannot_be_used(command: Command, tmp_path: Path, url: str, remedy: str) -> None:
     result = command("doctor", "--json", DRAMATIQ_DIAG_DATABASE_URL=url.format(tmp_path=tmp_path))
@@ -124,6 +127,6 @@ def test_doctor_tells_runs_that_wait_for_the_store_from_those_that_run(command: 
 
     check = checks_of(command("doctor", "--json"))["backlog"]
     assert check["status"] == "finding"
-    assert "runs that ended wait for the store" in check["detail"]
+    assert "ended runs wait for the store" in check["detail"]
     entry.remove(())
     spool.close()

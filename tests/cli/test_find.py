@@ -113,7 +113,7 @@ def test_actors_are_listed_with_their_figures(command: Command, store: Store) ->
 
 
 def test_without_actors_it_says_so(command: Command, store: Store) -> None:
-    assert command("actors").stdout.startswith("No actors: nothing was collected yet")
+    assert command("actors").stdout.startswith("No actors: there is no stored run")
 
 
 def test_logs_go_out_as_they_are_stored_unless_to_a_terminal(command: Command, store: Store, tmp_path: Path) -> None:

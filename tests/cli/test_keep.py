@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dramatiq_diag.cli import keep
+from dramatiq_diag.cli import output
 from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.keep import delete, pin, unpin
 from dramatiq_diag.cli.parameters import moment, number
@@ -71,7 +71,7 @@ def test_a_run_of_which_nothing_is_left_can_be_pinned_and_that_is_said(command, 
     publish(store, RunStatus.SUCCEEDED)
     command("delete", "task", "--yes")
 
-    assert "Nothing of it can be downloaded any more" in command("pin", "task").stdout
+    assert "None of its artifacts can be downloaded any more" in command("pin", "task").stdout
     assert command("unpin", "task").stdout == "Attempt 1 of task task is not pinned; it has 0 artifacts.\n"
 
 
@@ -91,7 +91,7 @@ def test_the_latest_run_is_deleted_and_says_what_was_freed(command, store, given
 )
 def test_a_deletion_is_asked_for_at_a_terminal(command, store, given, stored, monkeypatch, answer, exit_code, left):
     publish(store, RunStatus.SUCCEEDED)
-    monkeypatch.setattr(keep, "_at_terminal", lambda: True)
+    monkeypatch.setattr(output, "at_terminal", lambda: True)
 
     result = command("delete", "task", answer=answer)
 
@@ -204,7 +204,7 @@ def test_a_list_goes_on_where_it_stopped(command, three):
 
 
 def test_an_empty_list_says_why_it_may_be(command, three, store):
-    assert command("tasks", "--since", "0s").stdout == "No runs are like that.\n"
+    assert command("tasks", "--since", "0s").stdout == "No runs match.\n"
 
 
 @pytest.mark.parametrize(

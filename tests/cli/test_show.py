@@ -156,7 +156,7 @@ def test_show_tells_what_sent_a_run_and_what_it_sent(command: Command, settings:
     assert "parent" in part(text, "Sent by")[1]
     assert part(text, "Sent\n")[1].split()[0] == "+3.00"
     assert "child \ufffd[2J" in part(text, "Sent\n")[1]
-    assert "Run 00000000-0000-0000-0000-000000000007, which is not there" in command("show", "orphan").stdout
+    assert "Run 00000000-0000-0000-0000-000000000007, which no longer exists" in command("show", "orphan").stdout
     document = json.loads(command("show", "one", "--json").stdout)
     assert document["parent"]["task_id"] == "parent"
     assert [each["run_id"] for each in document["children"]] == [str(child.run_id)]
@@ -280,7 +280,7 @@ def test_what_is_no_text_is_refused_at_a_terminal(command: Command, execute: Any
         os.close(ours)
 
     assert done.returncode == 2
-    assert f"{name} is nothing for a terminal" in done.stderr
+    assert f"{name} cannot be shown in a terminal" in done.stderr
 
 
 def test_open_writes_a_private_file_and_hands_it_to_the_browser(command: Command, execute: Any, tmp_path: Path) -> None:

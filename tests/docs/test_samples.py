@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from dramatiq_diag.cli import main
+from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.settings import Settings
 from support import ROOT
 
@@ -126,6 +127,29 @@ def test_the_type_checker_of_the_samples_finds_a_wrong_one(tmp_path: Path) -> No
     assert "nosuch" in done.stdout
 
 
+def test_the_collector_of_the_documentation_keeps_the_contract(tmp_path: Path) -> None:
+    pages = [sample.text for sample in SAMPLES if (sample.page, sample.kind) == ("docs/collectors.md", "python")]
+    collector, contract = pages
+    (tmp_path / "gc_counts.py").write_text(collector, encoding="utf-8")
+    (tmp_path / "test_gc_counts.py").write_text(contract, encoding="utf-8")
+
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^1\d passed", done.stdout, re.MULTILINE), done.stdout
+
+
 @of_kind("json")
 def test_a_json_sample_parses(sample: Sample) -> None:
     assert json.loads(sample.text)
@@ -214,3 +238,22 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     paths = client.simulate_get("/openapi.json", headers={"Host": "localhost"}).json["paths"]
     described = {(method.upper(), re.sub(r"{[^}]*}", "{}", path)) for path, item in paths.items() for method in item}
     return described | {("GET", "/openapi.json")}
+
+
+def test_the_page_of_the_routes_names_every_format_of_a_report() -> None:
+    text = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    named = {artifact: set(re.findall(r"`([\w-]+)`", cell)) for artifact, cell in rows.items()}
+    of_thread = {"flamegraph", "table", "tree", "summary"}
+    suffixes = named["memray_profile"] & {"-process", "-leaks", "-process-leaks"}
+    named["memray_profile"] = (named["memray_profile"] - suffixes) | {a + b for a in of_thread for b in suffixes}
+
+    assert named == {
+        artifact: {*FORMATS[stored]}
+        for artifact, stored in {
+            "memory_profile": "memory.datum",
+            "pyinstrument_profile": "pyinstrument.session.json",
+            "memray_profile": "memray.bin",
+            "resources_profile": "resources.csv",
+        }.items()
+    }

@@ -117,7 +117,7 @@ def test_nothing_else_goes(used, uninstall):
 
 @pytest.mark.parametrize(("answer", "goes"), [("y\n", True), ("n\n", False)])
 def test_it_asks_first(used, uninstall, monkeypatch, answer, goes):
-    monkeypatch.setattr("dramatiq_diag.cli.uninstall._at_terminal", lambda: True)
+    monkeypatch.setattr("dramatiq_diag.cli.output.at_terminal", lambda: True)
 
     result = uninstall(answer=answer)
 

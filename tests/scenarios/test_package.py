@@ -224,3 +224,10 @@ def test_no_file_says_which_package_index_is_used(name: str) -> None:
     text = (ROOT / name).read_text()
 
     assert re.findall(r"index-url|find-links|trusted-host|/simple\b|pypi", text, re.IGNORECASE) == []
+
+
+def test_the_tests_of_other_package_versions_exist() -> None:
+    named = re.findall(r"\btests/[\w/.]+", (ROOT / ".ci" / "bounded").read_text())
+
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []

@@ -12,7 +12,7 @@ from dramatiq_diag import Settings, SettingsError
 
 GIB = 1024**3
 
-#: The table of the README: variable, field, default.
+#: Every setting: variable, field, default.
 TABLE = [
     ("TASK_DIAGNOSTICS", "task_diagnostics", ()),
     ("TASK_DIAGNOSTICS_ON_REQUEST", "task_diagnostics_on_request", ()),

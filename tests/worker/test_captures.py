@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -202,16 +203,18 @@ def test_a_run_without_a_slot_ends_what_only_the_capture_asked_for_and_keeps_the
     assert not stored(given).check()
 
 
-def test_keep_rules_are_for_a_run_without_a_slot_as_for_any_other(given, store, bench, stored, soon):
+def test_a_run_without_a_slot_is_not_sampled_any_more_and_keep_rules_are_for_it(given, store, bench, stored, soon):
     capture_id = ask(store, names=("pyinstrument",))
     given = replace(given, task_diagnostics=("memory",), keep_if=("failed",))
-    may_end = threading.Event()
+    may_end, switch_interval_s = threading.Event(), sys.getswitchinterval()
     with bench(given) as tasks:
         actor = tasks.actor(lambda: may_end.wait(PATIENCE_S), actor_name="work")
         eventually(lambda: knows(tasks), "the worker knows of it")
         store.announce([running(capture_id)])
         task_id = actor.send().message_id
+        eventually(lambda: sys.getswitchinterval() != switch_interval_s, "the sampler is at work")
         eventually(lambda: any(run.slot_is_lost for run in tuple(tasks.diagnostics.process.runs.values())), "it lost")
+        eventually(lambda: sys.getswitchinterval() == switch_interval_s, "the sampler rests")
         may_end.set()
         tasks.finish()
 

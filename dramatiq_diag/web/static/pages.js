@@ -27,7 +27,7 @@ async function fetchSpec(element) {
     const answer = await response.json();
     if (response.status === 200) return answer;
     if (response.status !== 202) throw new Error(answer.detail ?? response.statusText);
-    element.textContent = `The chart is being made, since ${answer.elapsed_s} s.`;
+    element.textContent = `The chart is rendered; ${answer.elapsed_s} s have passed.`;
     await new Promise(resolve => setTimeout(resolve, 1000));
   }
 }
