@@ -53,7 +53,7 @@ def test_an_interrupt_at_any_instruction_of_the_hooks_costs_its_own_run_at_most(
     )
     found: dict[str, Any] = json.loads(ended.stdout)
 
-    # Then they did strike, but for a few where that run took another way
+    # Then they did strike, but for a few where no run came by
     assert found["strikes"] > 0.8 * count
     # Every run that had begun is stored once, and has ended
     assert found["flushed"]
