@@ -268,13 +268,14 @@ class Run(RunTimes):
 
     def append_text(self, collector: Collector, text: str, *, peak_rss_bytes: int | None = None) -> None:
         """Appends lines to a text artifact; they are in the spool when this returns."""
+        pieces: list[Record] = []  # In one call: no sample of another thread comes between two pieces.
         while len(text) > _MAX_TEXT_LENGTH:
-            self.entry.append({"to": collector.artifact_name, "text": text[:_MAX_TEXT_LENGTH]})
+            pieces.append({"to": collector.artifact_name, "text": text[:_MAX_TEXT_LENGTH]})
             text = text[_MAX_TEXT_LENGTH:]
         record: Record = {"to": collector.artifact_name, "text": text}
         if peak_rss_bytes is not None and peak_rss_bytes > self._noted_peak_bytes:
             record["peak_rss_bytes"] = self._noted_peak_bytes = peak_rss_bytes
-        self.entry.append(record)
+        self.entry.append(*pieces, record)
 
     def note_memory_state(self, vitals: MemoryState) -> None:
         """Notes the RSS. Writes a new peak, and the ids of tasks that began since the last call, into the entry."""
