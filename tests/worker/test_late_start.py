@@ -61,9 +61,9 @@ def test_a_collector_begins_when_its_trigger_fires(bench, settings, stored, name
 def test_a_capture_that_begins_late_has_the_tasks_own_stacks(bench, settings, stored):
     given = settings(task_diagnostics_on_request=["memray"], triggers=f"{NOW}: memray")
     stop = threading.Event()
+    held: list[bytearray] = []
 
     def noise() -> None:
-        held = []
         while not stop.wait(0.001):
             held.append(bytearray(100_000))
 
@@ -72,6 +72,8 @@ def test_a_capture_that_begins_late_has_the_tasks_own_stacks(bench, settings, st
 
         def work() -> int:
             spin_until(runs.begun("memray"))
+            before = len(held)
+            spin_until(lambda: len(held) > before + 1)
             return outer()
 
         def outer() -> int:
