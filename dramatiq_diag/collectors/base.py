@@ -101,6 +101,8 @@ class RunContext(Protocol):
     "The same moment in seconds since the epoch."
     ended: float | None
     "The time at which the function returned; None before that."
+    needs_cpu_time: bool
+    "Whether the next two are noted; a recording that needs them says so when it is made."
     cpu_started_s: float
     "The CPU time of the task's thread when the function was called, in seconds."
     cpu_ended_s: float | None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..collectors.base import Collector
@@ -18,7 +17,7 @@ from ..policy.selection import Choice
 from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import Traceback, take_traceback, traceback_text
 from ..spool.directory import Spool
-from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, end_record, start_record
+from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, end_record, moment, start_record
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.records import NO_SLOT
 from .recordings import Recordings
@@ -57,6 +56,42 @@ class Run(RunTimes):
       without_capture: The names of the artifacts that the run has even if its capture has no slot for it; None where no
         capture asked for the run.
     """
+
+    # With more than 30 attributes the dictionary of an object does not share its keys with others of the class, and
+    # making one takes longer.
+    __slots__ = (
+        "_denied",
+        "_followers",
+        "_keep_policy",
+        "_noted_overlapped",
+        "_noted_peak_bytes",
+        "_seen_rss_bytes",
+        "_start",
+        "_traceback",
+        "_without_capture",
+        "actor",
+        "actor_name",
+        "choice",
+        "coroutine",
+        "dropped",
+        "entry",
+        "first_rss_bytes",
+        "last_rss_bytes",
+        "late",
+        "native_id",
+        "overlapped",
+        "queue_name",
+        "recordings",
+        "run_id",
+        "sealed",
+        "sending",
+        "services",
+        "slot_is_lost",
+        "taken",
+        "task_id",
+        "thread_id",
+        "thread_name",
+    )
 
     def __init__(
         self,
@@ -115,7 +150,7 @@ class Run(RunTimes):
         self._denied = _without(choice.denied, late) if choice.denied and late else choice.denied
         "The stand-in of each collector that was requested and is not allowed -> the reason."
         declared = (*choice.collectors, *late, *self._denied)
-        self._start: Record | None = start_record(self.identity, self.started_at, declared)
+        self._start: Record | None = start_record(self.identity, self.started_at_s, declared)
         "The first record, until the entry has it."
 
     @property
@@ -158,7 +193,7 @@ class Run(RunTimes):
         yield from self.recordings.start(self)
         # A run whose worker dies has no record of its end, so the collectors' time stands in this record.
         collection_ms = round((self.clock() - self.made) * 1000, 3)
-        record: Record = {"called": {"started_at": datetime.now(UTC), "collection_ms": collection_ms}}
+        record: Record = {"called": {"started_at": moment(time.time()), "collection_ms": collection_ms}}
         self.entry.append(record if self._start is None else {**self._start, **record})
         self._start = None
         self.entry.flush()
@@ -176,7 +211,8 @@ class Run(RunTimes):
     def stop(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Stops the collectors and completes the entry. An interrupt may cut it short: called again, it goes on."""
         if self.ended is None:
-            self.cpu_ended_s = time.thread_time()
+            if self.needs_cpu_time:
+                self.cpu_ended_s = time.thread_time()
             self.last_rss_bytes = self._read_rss()
             self.ended = self.clock()
         self.entry.buffer()

@@ -14,6 +14,18 @@ class RunTimes:
       clock: Gives the time in seconds; it must not go back.
     """
 
+    __slots__ = (
+        "clock",
+        "cpu_ended_s",
+        "cpu_started_s",
+        "ended",
+        "is_executing",
+        "made",
+        "needs_cpu_time",
+        "started",
+        "started_at_s",
+    )
+
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.made = clock()
@@ -23,6 +35,8 @@ class RunTimes:
         "The same moment by `clock`."
         self.ended: float | None = None
         "When the function had returned, by `clock`; None before that."
+        self.needs_cpu_time = False
+        "Whether a recording needs the next two: to read the clock of a thread takes a system call."
         self.cpu_started_s = 0.0
         "The CPU time of the thread when the function was called; 0 before that."
         self.cpu_ended_s: float | None = None
@@ -31,7 +45,9 @@ class RunTimes:
 
     def note_call(self) -> None:
         """Notes the call of the function, which comes next."""
-        self.started_at_s, self.cpu_started_s, self.started = time.time(), time.thread_time(), self.clock()
+        if self.needs_cpu_time:
+            self.cpu_started_s = time.thread_time()
+        self.started_at_s, self.started = time.time(), self.clock()
         self.is_executing = True
 
     @property

@@ -36,7 +36,7 @@ class SessionRecording(Recording):
         self.duration_s = 0.0
         self.cpu_time_s: float | None = None
         "The CPU time of the run's thread; None for an async actor, whose event loop serves other tasks as well."
-        self.has_own_thread = coroutine_function(run.actor) is None
+        self.has_own_thread = run.needs_cpu_time = coroutine_function(run.actor) is None
 
     def _start_clocks(self) -> None:
         self.started_s = self.run.clock()
