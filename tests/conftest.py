@@ -235,6 +235,12 @@ def store_of() -> Iterator[Callable[[Settings], Store]]:
 
 
 @pytest.fixture
+def store(given: Settings, store_of: Callable[[Settings], Store]) -> Store:
+    """The open store of the settings `given`, which a test module makes."""
+    return store_of(given)
+
+
+@pytest.fixture
 def stored(store_of: Callable[[Settings], Store]) -> Callable[[Settings], Stored]:
     readers: list[tuple[Settings, Stored]] = []
 

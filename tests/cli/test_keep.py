@@ -26,11 +26,6 @@ def given(settings, monkeypatch):
 
 
 @pytest.fixture
-def store(given, store_of):
-    return store_of(given)
-
-
-@pytest.fixture
 def command():
     """Runs a command on the data dir of this test."""
     group = Commands(commands=[pin, unpin, delete, tasks])

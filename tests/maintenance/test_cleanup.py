@@ -29,11 +29,6 @@ def given(settings, database_url):
 
 
 @pytest.fixture
-def store(given, store_of):
-    return store_of(given)
-
-
-@pytest.fixture
 def clock(monkeypatch):
     return FakeClock(monkeypatch)
 

@@ -8,21 +8,12 @@ from dramatiq_diag.store.captures import (
     CaptureState,
 )
 from support import eventually
-from support.captures import ask, standing
+from support.captures import ask, settings_for_captures, standing
 
 
 @pytest.fixture
 def given(settings, database_url):
-    made = settings(
-        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
-    )
-    made.data_dir.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
+    return settings_for_captures(settings, database_url)
 
 
 def test_five_runs_over_three_processes_under_load_are_five_runs(

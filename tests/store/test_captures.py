@@ -19,21 +19,12 @@ from dramatiq_diag.store.captures import (
 )
 from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.store import Store
-from support.captures import HOUR_S, ask, standing
+from support.captures import HOUR_S, ask, settings_for_captures, standing
 
 
 @pytest.fixture
 def given(settings, database_url):
-    made = settings(
-        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
-    )
-    made.data_dir.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
+    return settings_for_captures(settings, database_url)
 
 
 def test_a_capture_is_open_until_it_is_ended_and_stays_as_it_was(store):

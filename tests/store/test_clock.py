@@ -40,11 +40,6 @@ def given(settings, database_url):
 
 
 @pytest.fixture
-def store(given, store_of):
-    return store_of(given)
-
-
-@pytest.fixture
 def wrong_by(monkeypatch):
     """Sets the clock of this process wrong by so many minutes, for every module of the package."""
     real = time.time

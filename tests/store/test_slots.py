@@ -18,7 +18,7 @@ from dramatiq_diag.store.records import NO_SLOT
 from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S
-from support.captures import ask, captured, running, runs_of, standing
+from support.captures import ask, captured, running, runs_of, settings_for_captures, standing
 from support.records import artifact_record, bundle, run_record
 
 _CLAIM = """
@@ -57,16 +57,7 @@ print(*won, flush=True)
 
 @pytest.fixture
 def given(settings, database_url):
-    made = settings(
-        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
-    )
-    made.data_dir.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
+    return settings_for_captures(settings, database_url)
 
 
 def at_once(*calls):

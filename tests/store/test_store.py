@@ -24,11 +24,6 @@ def given(settings, database_url):
     return settings(database_url=database_url)
 
 
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
-
-
 def test_what_was_published_is_there_whole(store, given, stored):
     published = bundle(
         run_record(peak_rss_bytes=2**40, exception_type="ValueError", exception_message="x", overlapped_task_ids=["a"])

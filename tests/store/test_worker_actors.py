@@ -26,11 +26,6 @@ def given(settings, database_url):
     return made
 
 
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
-
-
 def known(store, name):
     with store.session() as session:
         return is_known(session, name)

@@ -25,6 +25,15 @@ def work() -> None:
     sum(range(1000))
 
 
+def settings_for_captures(settings, database_url):
+    """Returns: Settings of workers that collect nothing by themselves, with their data directory."""
+    made = settings(
+        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
+    )
+    made.data_dir.mkdir()
+    return made
+
+
 def ask(store, actor_name="work", *, runs=1, names=("memory",), duration_s=HOUR_S):
     diagnostics = {name: {} for name in names}
     return create(store, actor_name, diagnostics, runs, duration_s, unknown_actor=True).capture.capture_id

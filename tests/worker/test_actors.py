@@ -25,11 +25,6 @@ def given(settings, database_url):
     return made
 
 
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
-
-
 def last_seen(store):
     with store.session() as session:
         return session.execute(select(WorkerActor.last_seen_at)).scalars().all()

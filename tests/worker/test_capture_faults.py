@@ -12,7 +12,7 @@ from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.store.captures import CaptureState
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, eventually
-from support.captures import ask, knows, run_until, runs_of, standing, work
+from support.captures import ask, knows, run_until, runs_of, settings_for_captures, standing, work
 
 _WORKER = """
 import sys, time
@@ -45,16 +45,7 @@ time.sleep(300)
 
 @pytest.fixture
 def given(settings, database_url):
-    made = settings(
-        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
-    )
-    made.data_dir.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
+    return settings_for_captures(settings, database_url)
 
 
 def failing_once(step, calls, *, after=False):

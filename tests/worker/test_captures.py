@@ -24,22 +24,13 @@ from dramatiq_diag.store.pins import pin
 from dramatiq_diag.store.records import NO_SLOT
 from dramatiq_diag.worker import captures as capturing
 from support import PATIENCE_S, eventually
-from support.captures import HOUR_S, ask, knows, run_until, running, runs_of, standing, work
+from support.captures import HOUR_S, ask, knows, run_until, running, runs_of, settings_for_captures, standing, work
 from support.store import FakeClock
 
 
 @pytest.fixture
 def given(settings, database_url):
-    made = settings(
-        database_url=database_url, task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"]
-    )
-    made.data_dir.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(given, store_of):
-    return store_of(given)
+    return settings_for_captures(settings, database_url)
 
 
 def test_a_worker_looks_at_captures_often_enough_to_learn_of_one_within_five_seconds():
