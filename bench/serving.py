@@ -19,6 +19,13 @@ TYPES = {"JSON": "application/json", "HTML": "text/html"}
 @contextmanager
 def served(settings: Settings) -> Iterator[http.client.HTTPConnection]:
     """Serves a store. Yields a connection to its server."""
+    with serving(settings) as (_, connection):
+        yield connection
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], http.client.HTTPConnection]]:
+    """Serves a store. Yields the process of the server, and a connection to it."""
     environment = {
         "DRAMATIQ_DIAG_DATA_DIR": str(settings.data_dir),
         "DRAMATIQ_DIAG_DATABASE_URL": settings.database_url or "",
@@ -29,7 +36,7 @@ def served(settings: Settings) -> Iterator[http.client.HTTPConnection]:
             assert server.stderr is not None
             address = next(found for line in server.stderr if (found := re.search(r"http://([0-9.]+):([0-9]+)", line)))
             connection = http.client.HTTPConnection(address[1], int(address[2]), timeout=60)
-            yield connection
+            yield server, connection
             connection.close()
         finally:
             server.terminate()

@@ -45,10 +45,10 @@ def settings_page() -> str:
 # Settings
 
 Each setting is an environment variable, and a field of `Settings` in lower case without the prefix:
-`Diagnostics(Settings(task_diagnostics=["memory"], data_dir="/var/lib/diag"))`. An empty variable is one that is not
-set. A wrong value fails at construction with the variable, the value and what is allowed; `dramatiq-diag doctor` names
-variables that look like settings and are none. Durations are seconds or have a unit, as in `15min`; sizes are bytes or
-have a unit, as in `512MiB`.
+`Diagnostics(Settings(task_diagnostics=["memory"], data_dir="/var/lib/diag"))`. A variable with an empty value counts as
+not set. A wrong value raises `SettingsError`, with the variable, the value and what is allowed; `dramatiq-diag doctor`
+names variables that look like settings but are unknown. Durations are seconds or have a unit, as in `15min`; sizes are
+bytes or have a unit, as in `512MiB`.
 
 | variable | default | meaning | allowed |
 |---|---|---|---|
@@ -72,6 +72,8 @@ def _shown_default(setting: dataclasses.Field[Any]) -> str:
         return "empty"
     if isinstance(value, tuple):
         return f"`{','.join(value)}`"
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
     if isinstance(value, int) and value % _MEBIBYTE == 0:
         mebibytes = value // _MEBIBYTE
         return f"`{mebibytes}MiB`" if mebibytes % 1024 else f"`{mebibytes // 1024}GiB`"

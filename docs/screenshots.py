@@ -19,6 +19,8 @@ from dramatiq_diag.web.server import Server
 
 _DIRECTORY = Path(__file__).parent
 _ROUNDS = 4
+#: A busy machine takes long to make the script of the charts, and to draw them.
+_PATIENCE_MS = 300_000
 _SIZE = {"width": 1180, "height": 760}
 
 
@@ -64,7 +66,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for scheme, shoot in (("light", _shoot_list_and_run), ("dark", _shoot_comparison)):
             options = {"base_url": server.url, "viewport": _SIZE, "device_scale_factor": 1.5}
-            shoot(browser.new_page(color_scheme=scheme, **options))
+            page = browser.new_page(color_scheme=scheme, **options)
+            page.set_default_timeout(_PATIENCE_MS)
+            shoot(page)
         browser.close()
 
 

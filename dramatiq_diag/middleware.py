@@ -20,6 +20,7 @@ from .statuses import RunStatus
 if TYPE_CHECKING:
     from .worker.boot import Workers
     from .worker.process import WorkerProcess
+    from .worker.tuning import Tuning
 
 
 class Diagnostics(Middleware):
@@ -27,6 +28,7 @@ class Diagnostics(Middleware):
 
     Parameters:
       settings: The settings; without them they are read from the environment.
+      tuning: The intervals and limits of the threads in a worker process, for tests.
 
     Raises:
       SettingsError: When a setting is wrong.
@@ -38,8 +40,9 @@ class Diagnostics(Middleware):
     _workers: Workers | None = None
     "The booted workers of this process; None before the first. Each middleware has its own."
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, tuning: Tuning | None = None) -> None:
         self.logger = get_logger(__name__, type(self))
+        self._tuning = tuning
         self.settings = Settings.load(settings)
         self.process: WorkerProcess | None = None
         "The parts of this worker process; None outside a worker, and while nothing can be selected."
@@ -119,13 +122,11 @@ class Diagnostics(Middleware):
 
     def _workers_of_this_process(self) -> Workers:
         """Returns: One object for all threads that boot workers. Made here: its lock must not be older than a fork."""
-        from .worker.boot import (
-            Workers,  # SQLAlchemy, pydantic and psutil, which a process that only sends never needs.
-        )
+        from .worker.boot import Workers  # SQLAlchemy, pydantic and psutil: a process that only sends needs none.
 
-        workers: Workers = vars(self).setdefault("_workers", Workers(self.settings))
+        workers: Workers = vars(self).setdefault("_workers", Workers(self.settings, self._tuning))
         if workers.pid != os.getpid():  # A copy: a process forked while it had workers.
-            workers = self._workers = Workers(self.settings)
+            workers = self._workers = Workers(self.settings, self._tuning)
         return workers
 
     def _is_first_of(self, broker: Broker) -> bool:

@@ -13,7 +13,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,14 @@ from typing import Any
 import pytest
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import Middleware
 
-from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag import Settings
 from dramatiq_diag.policy.propagation import set_sending_task
-from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
 from support import RABBITMQ_URL, encodable, eventually, missing
-from support.store import Postgres, Stored, migrate_from
-from support.tasks import Bench, middleware_under_test, running
+from support.object_stores import ObjectServer, azure_server, google_server, s3_server
+from support.store import Postgres, SqliteTemplate, Stored
+from support.tasks import Bench, middleware_under_test, running, running_bench
 
 
 def pytest_collection_finish() -> None:
@@ -169,16 +168,14 @@ def settings(tmp_path: Path, queue_name: str) -> Callable[..., Settings]:
 
 @pytest.fixture(scope="session", autouse=True)
 def template_migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Clones a store's new SQLite file from a migrated template, as the databases in PostgreSQL are.
+    """Fills a store's new SQLite file from a migrated template, as the databases in PostgreSQL are.
 
-    The migrations themselves take longer than most tests. Those of migrations call `migrate`, and other processes have
-    nothing of this.
+    The tests of migrations call `migrate` itself, and other processes have nothing of this.
     """
     own = {"database_url": None, "blob_url": None, "spool_dir": None}  # Whatever the environment says.
-    template = Settings(data_dir=tmp_path_factory.mktemp("template"), **own)
-    migrate(template)
+    template = SqliteTemplate(Settings(data_dir=tmp_path_factory.mktemp("template"), **own))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dramatiq_diag.store.transactions.migrate", partial(migrate_from, template))
+        patch.setattr("dramatiq_diag.store.transactions.migrate", template.migrate)
         yield
 
 
@@ -253,6 +250,51 @@ def stored(store_of: Callable[[Settings], Store]) -> Callable[[Settings], Stored
         return readers[-1][1]
 
     return make
+
+
+# Object stores.
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectServer]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[ObjectServer]:
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    with google_server(s3, tmp_path_factory.mktemp("google")) as server:
+        yield server
+
+
+def _bucket(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in server.variables(server.endpoint).items():
+        monkeypatch.setenv(name, value)
+    return server.make_bucket()
+
+
+@pytest.fixture
+def s3_bucket(s3: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket, for which the environment has the credentials."""
+    return _bucket(s3, monkeypatch)
+
+
+@pytest.fixture
+def azure_bucket(azure: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new container, for which the environment has the credentials."""
+    return _bucket(azure, monkeypatch)
+
+
+@pytest.fixture
+def google_bucket(google: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket, for which the environment has the credentials."""
+    return _bucket(google, monkeypatch)
 
 
 # Brokers and workers.
@@ -343,17 +385,8 @@ def run_worker() -> Callable[..., AbstractContextManager[Worker]]:
 
 @pytest.fixture
 def bench() -> Callable[..., AbstractContextManager[Bench]]:
-    """`with bench(settings, threads=1) as tasks:` gives a running `Bench`."""
-
-    @contextmanager
-    def make(settings: Settings, *more: Middleware, threads: int = 1) -> Iterator[Bench]:
-        diagnostics = Diagnostics(settings)
-        broker = StubBroker(middleware=middleware_under_test(*more, diagnostics), fail_fast_default=False)
-        with running(broker, threads=threads) as worker:
-            yield Bench(broker, diagnostics, worker)
-        broker.close()
-
-    return make
+    """`with bench(settings, threads=1, tuning=None) as tasks:` gives a running `Bench`."""
+    return running_bench
 
 
 @pytest.fixture

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import click
 
+from ..documents.run_figures import COMPARED_FIGURES
+from ..reports.accounting import label_of
 from ..reports.cache import format_of, open_download
-from ..reports.comparison import ComparedRun, ComparisonDocument, MemoryComparison, TreeComparison, compare_runs
+from ..reports.comparison import (
+    AccountComparison,
+    ComparedRun,
+    ComparisonDocument,
+    MemoryComparison,
+    TreeComparison,
+    compare_runs,
+)
 from ..reports.tree_diff import FunctionChange
 from ..settings import Settings
-from ..store.runs import artifacts_of
 from ..store.store import Store
-from ..text import format_duration, format_size, printable
-from .choose import chosen_run
+from ..text import format_duration, printable
+from .choose import run_with_artifacts
 from .figures import format_change, format_figure, memory_summary, sparklines
 from .output import echo_figures, echo_heading, echo_json, echo_reason, json_option
 from .store import opened_store
@@ -29,7 +37,8 @@ _ATTEMPT = click.IntRange(min=1)
 @click.option("--attempt-b", type=_ATTEMPT, help="Which attempt of the second.")
 @json_option("the document of GET /compare/")
 def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int | None, as_json: bool) -> None:
-    """Compare two runs: how long they took, what memory they had, and which functions took more.
+    """Compare two runs: how long they took, what memory they had, where their time went, and which functions took
+    more.
 
     The functions whose own share grew most come first. The same task may stand on both sides, with two of its attempts.
     Where something was not collected or cannot be read here, the reason stands in its place.
@@ -42,22 +51,22 @@ def compare(task_a: str, task_b: str, *, attempt_a: int | None, attempt_b: int |
     with opened_store(Settings()) as store:
         a, b = _compared(store, task_a, attempt_a), _compared(store, task_b, attempt_b)
         comparison = compare_runs(
-            a, b, lambda artifact, name: open_download(store.blobs, artifact, format_of(artifact, name))
+            a, b, lambda artifact, name: open_download(store, artifact, format_of(artifact, name))
         )
     if as_json:
         echo_json(comparison.document)
         return
     _show_runs(comparison.document)
     _show_memory(comparison.document["memory"])
+    _show_accounts(comparison.document["accounting"])
     _show_changes("Time", comparison.document["time"])
     _show_changes("Allocations of the task's own thread at the peak", comparison.document["allocations"])
 
 
 def _compared(store: Store, task_id: str, attempt: int | None) -> ComparedRun:
     with store.session() as session:
-        chosen = chosen_run(session, task_id, attempt)
-        artifacts = artifacts_of(session, [chosen.run_id])[chosen.run_id]
-        return ComparedRun(run=chosen, artifacts={artifact.name: artifact for artifact in artifacts})
+        run, artifacts = run_with_artifacts(session, task_id, attempt)
+    return ComparedRun(run=run, artifacts=artifacts)
 
 
 def _show_runs(document: ComparisonDocument) -> None:
@@ -66,11 +75,7 @@ def _show_runs(document: ComparisonDocument) -> None:
         which = f"{run['actor_name']}, task {run['task_id']}, attempt {run['attempt']}"
         click.echo(f"{letter}: {printable(which)}: {run['status']}, {run['started_at'][:19].replace('T', ' ')} UTC")
     echo_heading("Overall")
-    rows = [
-        (format_duration(a["duration_ms"]), format_duration(b["duration_ms"]), "duration"),
-        (format_size(a["peak_rss_bytes"]), format_size(b["peak_rss_bytes"]), "peak memory of the process"),
-    ]
-    echo_figures(("A", "B", "WHAT"), rows)
+    echo_figures(("A", "B", "WHAT"), [(figure.text(a), figure.text(b), figure.label) for figure in COMPARED_FIGURES])
 
 
 def _show_memory(memory: MemoryComparison) -> None:
@@ -79,6 +84,25 @@ def _show_memory(memory: MemoryComparison) -> None:
     for (letter, samples), line in zip(curves.items(), sparklines(*curves.values()), strict=True):
         click.echo(f"  {letter} {line}\n    {memory_summary(samples)}")
     echo_reason(memory["reason"])
+
+
+def _show_accounts(accounts: AccountComparison) -> None:
+    if accounts["reason"] is not None:
+        echo_heading("Where the time went")
+        echo_reason(accounts["reason"])
+        return
+    in_a, in_b = format_duration(accounts["a_wall_ms"]), format_duration(accounts["b_wall_ms"])
+    echo_heading(f"Where the time went: {in_a}, then {in_b}")
+    rows = [
+        (
+            format_change(change["difference_ms"], "ms"),
+            format_duration(change["a_ms"]),
+            format_duration(change["b_ms"]),
+            label_of(change["part"], change["on"]),
+        )
+        for change in accounts["parts"]
+    ]
+    echo_figures(("CHANGE", "A", "B", "WHAT"), rows)
 
 
 def _show_changes(title: str, tree: TreeComparison) -> None:

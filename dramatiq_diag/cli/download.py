@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import click
+
 from ..errors import BlobMissingError, DiagnosticsError
 from ..reports.cache import open_download
 from ..statuses import DOWNLOADABLE_STATUSES
@@ -15,6 +17,14 @@ from ..store.models import Artifact
 from ..store.store import Store
 
 _CHUNK_BYTES = 1 << 20
+
+download_option = click.option(
+    "--download",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the files into this directory, which is made if necessary; no existing file is overwritten.",
+)
 
 Bar = Callable[[int], None]
 
@@ -28,20 +38,28 @@ def downloadable(artifacts: Iterable[Artifact]) -> list[Artifact]:
     return [artifact for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
 
 
-def choose_targets(artifacts: Sequence[Artifact], directory: Path) -> list[Path]:
-    """Makes the directory. Returns: The path of each artifact's file.
+def choose_targets(
+    artifacts: Sequence[Artifact], directory: Path, place: Callable[[Artifact], str] | None = None
+) -> list[Path]:
+    """Makes the directories. Returns: The path of each artifact's file.
+
+    Parameters:
+      artifacts: The artifacts.
+      directory: The directory of the files.
+      place: Gives the directory of an artifact's file below it; without it there is none.
 
     Raises:
       DownloadError: When a file of that name exists, or the directory cannot be made; nothing was written.
     """
-    targets = [directory / _safe_name(artifact.filename) for artifact in artifacts]
+    targets = [directory / (place(artifact) if place else "") / _safe_name(artifact.filename) for artifact in artifacts]
     there = [str(target) for target in targets if target.exists() or target.is_symlink()]
     if there:
         raise DownloadError(f"Nothing was written, because these files already exist: {', '.join(there)}")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f"The directory {directory} cannot be made: {error.strerror}.") from error
+    for made in dict.fromkeys((directory, *(target.parent for target in targets))):
+        try:
+            made.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DownloadError(f"The directory {made} cannot be made: {error.strerror}.") from error
     return targets
 
 
@@ -57,7 +75,7 @@ def download(store: Store, artifact: Artifact, target: Path, on_bytes: Bar) -> N
       NotInstalledError: When the package that renders the download format is missing.
     """
     _verify(store, artifact, on_bytes)
-    with open_download(store.blobs, artifact) as source, create(target) as file:
+    with open_download(store, artifact) as source, create(target) as file:
         copy(source, file)
 
 

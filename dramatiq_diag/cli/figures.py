@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ..documents.run_figures import SHOWN_IN
 from ..errors import DiagnosticsError
+from ..reports.accounting import Account, read_account
 from ..reports.cache import format_of, open_download
 from ..reports.calltree import CallTree
 from ..reports.errors import ReportError
@@ -16,10 +18,10 @@ from ..statuses import ArtifactStatus
 from ..store.attempts import Attempt, count_attempts
 from ..store.models import Artifact
 from ..store.reasons import shared_reason
-from ..store.runs import artifacts_of, traceback_of
+from ..store.runs import traceback_of
 from ..store.store import Store
 from ..text import format_duration, format_size
-from .choose import chosen_run, find_artifact
+from .choose import find_artifact, run_with_artifacts
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 #: The columns of a curve.
@@ -42,6 +44,7 @@ class Figures:
     "Name of each artifact that is incomplete -> the reason, where that is not the run's."
     memory: list[Sample] | str
     "Seconds since the start of the task, and bytes; at least one."
+    account: Account | str
     time: CallTree | str
     allocations: CallTree | str
 
@@ -49,13 +52,12 @@ class Figures:
 def read_figures(store: Store, task_id: str, attempt: int | None) -> Figures:
     """Reads the figures of a run. Raises: DiagnosticsError when there is no such run."""
     with store.session() as session:
-        run = chosen_run(session, task_id, attempt)
+        run, artifacts = run_with_artifacts(session, task_id, attempt)
         attempts = count_attempts(session, run.task_id)
-        traceback = traceback_of(session, run.run_id)
-        artifacts = artifacts_of(session, [run.run_id])[run.run_id]
-    interruption = shared_reason(run.status, (artifact.reason for artifact in artifacts))
+        traceback = traceback_of(session, run)
+    interruption = shared_reason(run.status, (artifact.reason for artifact in artifacts.values()))
     incomplete = {
-        artifact.name: artifact.reason or "" for artifact in artifacts if artifact.status == ArtifactStatus.PARTIAL
+        name: artifact.reason or "" for name, artifact in artifacts.items() if artifact.status == ArtifactStatus.PARTIAL
     }
 
     def read(name: str, read_artifact: Callable[[Store, Artifact], T]) -> T | str:
@@ -71,28 +73,34 @@ def read_figures(store: Store, task_id: str, attempt: int | None) -> Figures:
         interruption=interruption,
         partial={name: reason for name, reason in incomplete.items() if reason != interruption},
         memory=read("memory_profile", _samples),
+        account=read("time_accounting", _account),
         time=read("pyinstrument_profile", _tree),
         allocations=read("memray_profile", _tree),
     )
 
 
 def _samples(store: Store, artifact: Artifact) -> list[Sample]:
-    with open_download(store.blobs, artifact) as file:
+    with open_download(store, artifact) as file:
         samples = read_samples(file)
     if not samples:
         raise ReportError("The stored file has no sample.")
     return samples
 
 
+def _account(store: Store, artifact: Artifact) -> Account:
+    with open_download(store, artifact) as file:
+        return read_account(file)
+
+
 def _tree(store: Store, artifact: Artifact) -> CallTree:
-    with open_download(store.blobs, artifact, format_of(artifact, "calltree")) as file:
+    with open_download(store, artifact, format_of(artifact, "calltree")) as file:
         tree: CallTree = json.load(file)
     return tree
 
 
 def format_figure(value: float, unit: str) -> str:
     """Returns: A figure of a call tree for a person."""
-    return format_duration(value) if unit == "ms" else format_size(value)
+    return SHOWN_IN[unit](value)
 
 
 def format_change(value: float, unit: str) -> str:

@@ -10,18 +10,24 @@ from ..errors import DiagnosticsError, NotInstalledError, SettingsError, StoreMi
 from ..text import printable
 from .actors import actors
 from .artifacts import artifacts
+from .attach import attach
 from .capture import capture, show_captures
 from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .keep import delete, pin, unpin
+from .leaks import leaks
 from .recover import recover
 from .report import report
 from .serve import serve
 from .show import show
+from .stack import stack
+from .storage import storage
 from .store import check, cleanup, migrate
 from .tasks import tasks
 from .uninstall import uninstall
+from .watch import watch
+from .workers import workers
 
 #: Errors of settings or installation: trying again makes no sense.
 _CONFIGURATION = (NotInstalledError, SettingsError, StoreMismatchError)
@@ -61,9 +67,14 @@ def main() -> None:
       dramatiq-diag demo                      see it work, without a broker or a database
       dramatiq-diag tasks                     list the recent runs
       dramatiq-diag actors                    list the actors with their figures
+      dramatiq-diag leaks                     find out whose runs keep memory
       dramatiq-diag show TASK_ID              show one run: its memory, its time, its allocations
       dramatiq-diag compare TASK_A TASK_B     find out what became slower or larger
       dramatiq-diag artifacts TASK_ID         list the artifacts of a run
+      dramatiq-diag workers                   list the worker processes and what they execute
+      dramatiq-diag stack TASK_ID             see what a running task waits for now
+      dramatiq-diag watch TASK_ID             follow a running task
+      dramatiq-diag attach TASK_ID --diagnostics pyinstrument       profile a running task for 30 s
       dramatiq-diag report TASK_ID            write its time profile
       dramatiq-diag capture ACTOR --diagnostics memray --runs 5     measure the next runs of an actor
       dramatiq-diag doctor                    find out why something was not collected
@@ -71,8 +82,8 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, serve, migrate, tasks, actors, show, compare, artifacts, report),
-    *(capture, show_captures),
-    *(pin, unpin, delete, cleanup, recover, doctor, check, uninstall),
+    *(demo, serve, migrate, tasks, actors, leaks, show, compare, artifacts, report),
+    *(workers, stack, watch, attach, capture, show_captures),
+    *(pin, unpin, delete, storage, cleanup, recover, doctor, check, uninstall),
 ):
     main.add_command(_command)

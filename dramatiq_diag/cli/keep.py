@@ -8,7 +8,7 @@ from ..settings import Settings
 from ..statuses import DOWNLOADABLE_STATUSES
 from ..store import pins
 from ..store.attempts import Attempt
-from ..store.runs import artifacts_of
+from ..store.runs import all_artifacts_of
 from ..store.store import Store
 from ..text import format_size, printable
 from .choose import exact_run
@@ -79,7 +79,7 @@ def delete(task_id: str, *, attempt: int | None, yes: bool) -> None:
 
 def _live_artifacts(store: Store, run: Attempt) -> str:
     with store.session() as session:
-        artifacts = artifacts_of(session, [run.run_id])[run.run_id]
+        artifacts = all_artifacts_of(session, run.run_id)
     sizes = [artifact.size_bytes or 0 for artifact in artifacts if artifact.status in DOWNLOADABLE_STATUSES]
     return f"{_count(len(sizes))} ({format_size(sum(sizes))})"
 

@@ -10,8 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
+from ..documents.run_figures import figures_of_list
 from ..documents.runs import RunDocument
-from ..text import format_duration, format_size, printable
+from ..statuses import MemoryRole
+from ..store.runs import Sort
+from ..text import printable
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,9 +33,9 @@ def json_option(content: str) -> Callable[[Command], Command]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print {content} as JSON.")
 
 
-def echo_json(document: Any) -> None:
-    """Prints one JSON document on standard output."""
-    click.echo(json.dumps(document, indent=2))
+def echo_json(document: Any, indent: int | None = 2) -> None:
+    """Prints one JSON document on standard output; without an indent on one line."""
+    click.echo(json.dumps(document, indent=indent))
 
 
 def echo_table(columns: Columns[T], rows: Iterable[T]) -> None:
@@ -68,16 +71,21 @@ def shown_time(text: str | None) -> str:
     return "-" if text is None else f"{text[:19]}Z"
 
 
-#: The columns of a list of runs; a new one is a line here.
-RUN_COLUMNS: Columns[RunDocument] = {
-    "STARTED": lambda run: shown_time(run["started_at"]),
-    "STATUS": lambda run: run["status"],
-    "DURATION": lambda run: format_duration(run["duration_ms"]),
-    "PEAK RSS": lambda run: format_size(run["peak_rss_bytes"]),
-    "ACTOR": lambda run: run["actor_name"],
-    "ATTEMPT": lambda run: str(run["attempt"]),
-    "TASK ID": lambda run: run["task_id"],
-}
+def status_text(status: str, memory_role: str | None) -> str:
+    """Returns: The status of a run, and the part that it had in the death of its process."""
+    return status if memory_role is None else f"{status}, {MemoryRole(memory_role).label}"
+
+
+def run_columns(sort: Sort = Sort.NEWEST) -> Columns[RunDocument]:
+    """Returns: The columns of a list of runs in an order."""
+    return {
+        "STARTED": lambda run: shown_time(run["started_at"]),
+        "STATUS": lambda run: "stuck" if run["is_stuck"] else status_text(run["status"], run["memory_role"]),
+        **{(figure.heading or "").upper(): figure.text for figure in figures_of_list(sort)},
+        "ACTOR": lambda run: run["actor_name"],
+        "ATTEMPT": lambda run: str(run["attempt"]),
+        "TASK ID": lambda run: run["task_id"],
+    }
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -89,14 +97,9 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not at_terminal():
+    if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at; confirm with --yes.")
     click.confirm(question, abort=True)
-
-
-def at_terminal() -> bool:
-    """Returns: Whether somebody can be asked on standard input."""
-    return sys.stdin.isatty()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Reads the values of options: moments, durations and numbers."""
+"""Reads the values of options: moments, durations, ids of traces and numbers."""
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import click
@@ -26,6 +27,23 @@ def duration_s(value: str) -> float:
         return parse_duration_ms(value) / 1000
     except ValueError as error:
         raise click.BadParameter(f"{error}.") from error
+
+
+def trace_id(value: str) -> str:
+    """Reads the id of a trace. Returns: Its digits in lower case. Raises: click.BadParameter for anything else."""
+    if not re.fullmatch("[0-9a-fA-F]{32}", value):
+        raise click.BadParameter(f"{value!r:.80} is not the id of a trace, which has 32 hexadecimal digits.")
+    return value.lower()
+
+
+def milliseconds(value: str) -> float:
+    """Reads a number of seconds. Returns: Milliseconds. Raises: click.BadParameter for anything else."""
+    return number(value) * 1000
+
+
+def mebibytes(value: str) -> int:
+    """Reads a number of MiB. Returns: Bytes. Raises: click.BadParameter for anything else."""
+    return int(number(value) * 1024**2)
 
 
 def number(value: str) -> float:

@@ -14,9 +14,8 @@ from ..errors import DiagnosticsError
 from ..reports.cache import format_of, open_download
 from ..reports.formats import Format
 from ..settings import Settings
-from ..store.runs import artifacts_of
 from ..text import printable
-from .choose import chosen_run, find_artifact
+from .choose import find_artifact, run_with_artifacts
 from .download import copy, create
 from .output import attempt_option
 from .store import opened_store
@@ -28,6 +27,7 @@ _KINDS: dict[str, tuple[str, str | None, str | None]] = {
     "memory": ("memory_profile", "csv", "html"),
     "logs": ("task_logs", None, None),
     "resources": ("resources_profile", None, None),
+    "accounting": ("time_accounting", None, None),
 }
 
 _NO_TEXT = ("image/png", "application/octet-stream")
@@ -54,6 +54,9 @@ def report(
     `time` is the time profile: `text` for a terminal, `html` for a browser, `speedscope` for
     https://www.speedscope.app, `session` (the stored file) for pyinstrument's own `Session.from_json`.
 
+    `pprof` of `time` and `allocations` is for `go tool pprof`, Pyroscope, Parca and Grafana, `firefox` for
+    https://profiler.firefox.com; `pprof-process` and `firefox-process` of `allocations` cover all threads.
+
     `allocations` is memray's recording: `tree` and `summary` for a terminal, `flamegraph` and `table` for a browser.
     They show the memory that the task's own thread held at the peak of the process; with `-process` behind the name (as
     in `flamegraph-process`) that of all threads, with `-leaks` the memory that was not freed by the end, with
@@ -63,7 +66,7 @@ def report(
     pictures, `datum` (the stored file) for gnuplot.
 
     `logs` is the log of the task, `resources` a table of the processor time, context switches, I/O, open files and
-    threads of its process. Both are shown as they are stored.
+    threads of its process, `accounting` where the whole wall time went, as JSON. They are shown as they are stored.
 
     `calltree` of `time` and `allocations`, and `chart` of `memory` and `resources`, are JSON for programs.
 
@@ -81,12 +84,12 @@ def report(
     format_name = format_name or (browser_format if in_browser else text_format)
     with opened_store(Settings()) as store:
         with store.session() as session:
-            run = chosen_run(session, task_id, attempt)
-            artifact = find_artifact(run, artifacts_of(session, [run.run_id])[run.run_id], artifact_name)
+            run, artifacts = run_with_artifacts(session, task_id, attempt)
+        artifact = find_artifact(run, artifacts, artifact_name)
         wanted = format_of(artifact, format_name)
         if output is None and not in_browser:
             _refuse_terminal(wanted)
-        with open_download(store.blobs, artifact, wanted) as source:
+        with open_download(store, artifact, wanted) as source:
             if in_browser:
                 _open(source, wanted)
             else:

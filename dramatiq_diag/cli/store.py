@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from operator import itemgetter
+from typing import TypeVar
 
 import click
 
+from ..errors import StoreUnavailableError
 from ..maintenance import consistency
 from ..maintenance.cleanup import Cleanup
 from ..settings import Settings
@@ -18,6 +21,8 @@ from ..store import migration
 from ..store.store import Store
 from ..text import format_size
 from .output import counter, echo_json, echo_table, json_option
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -29,6 +34,21 @@ def opened_store(settings: Settings) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def patiently(call: Callable[[], T], patience_s: float = 60.0, pause_s: float = 1.0) -> T:
+    """Makes a call again while the store is out of reach, and says so once. Raises: The error after *patience_s*."""
+    until, is_said = time.monotonic() + patience_s, False
+    while True:
+        try:
+            return call()
+        except StoreUnavailableError as error:
+            if time.monotonic() >= until:
+                raise
+            if not is_said:
+                click.echo(f"{error} It is tried again for {patience_s:.0f} s.", err=True)
+            is_said = True
+            time.sleep(pause_s)
 
 
 @click.command()
@@ -56,7 +76,7 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
 
     Workers schedule the cleanup by themselves; run it from cron where that schedule is off. The settings are
     DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME (seconds an artifact is kept) and DRAMATIQ_DIAG_RUN_RETENTION (seconds the row
-    of a run is kept).
+    of a run is kept). Beyond DRAMATIQ_DIAG_MAX_BYTES and DRAMATIQ_DIAG_MAX_RUNS the oldest goes, however young it is.
 
     \b
     Example:
@@ -76,12 +96,15 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Mark artifacts without their whole file, and remove files without a row.")
+@click.option(
+    "--fix", is_flag=True, help="Mark artifacts without their whole file, remove files without a row, mend counters."
+)
 @click.option("--blobs-lost", is_flag=True, help="With --fix: the blob directory is empty because its files are lost.")
 @json_option("the findings")
 @click.pass_context
 def check(context: click.Context, *, fix: bool, blobs_lost: bool, as_json: bool) -> None:
-    """Compare every artifact's row with its file, byte by byte, and every file with the rows.
+    """Compare every artifact's row with its file, byte by byte, every file with the rows, and the counters of what is
+    stored with the rows.
 
     Exits 1 when something was found, fixed or not. Refuses and exits 2 where DRAMATIQ_DIAG_DATABASE_URL and
     DRAMATIQ_DIAG_BLOB_URL belong to different stores, or where the blob directory is empty while the database knows
@@ -100,8 +123,8 @@ def check(context: click.Context, *, fix: bool, blobs_lost: bool, as_json: bool)
         echo_json(document)
     elif findings:
         rows = [(kind.replace("_", " "), name) for kind, names in document.items() for name in names]
-        echo_table({"FOUND": itemgetter(0), "ARTIFACT OR FILE": itemgetter(1)}, rows)
+        echo_table({"FOUND": itemgetter(0), "WHAT": itemgetter(1)}, rows)
         click.echo("Fixed." if fix else "Fix it with: dramatiq-diag check --fix")
     else:
-        click.echo("Every artifact has its whole file, and every file its artifact.")
+        click.echo("Every artifact has its whole file, every file its artifact, and the counters are right.")
     context.exit(1 if findings else 0)

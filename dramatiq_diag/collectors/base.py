@@ -14,6 +14,7 @@ from ..errors import UnavailableError
 if TYPE_CHECKING:
     from dramatiq import Actor
 
+    from ..runtime.counters import Counters
     from .services import Services
 
 #: The patterns that the class attributes of a collector have to match, from end to end.
@@ -43,7 +44,7 @@ class Options(BaseModel):
 
 
 class CollectorSettings(Protocol):
-    """The settings that built-in collectors read; `Settings` has them under these names."""
+    """The settings that the collectors of this package read; `Settings` has them under these names."""
 
     @property
     def memory_interval(self) -> float: ...
@@ -101,19 +102,32 @@ class RunContext(Protocol):
     "The same moment in seconds since the epoch."
     ended: float | None
     "The time at which the function returned; None before that."
-    needs_cpu_time: bool
-    "Whether the next two are noted; a recording that needs them says so when it is made."
-    cpu_started_s: float
-    "The CPU time of the task's thread when the function was called, in seconds."
-    cpu_ended_s: float | None
     first_rss_bytes: int | None
     "The RSS before the collectors started; None where it could not be read."
     last_rss_bytes: int | None
     "The RSS when the function had returned; None before that."
+    at_call: Counters | None
+    "What was counted for the task's thread when the function was called; None where that was not noted."
+    at_return: Counters | None
+    "The same when the function had returned; None before that."
+    coroutine_cpu_s: float | None
+    "The CPU time of the coroutine of an async actor, once it has ended and if it was measured."
+    coroutine_steps_s: float | None
+    "How long its steps took; None as before."
     is_executing: bool
     "Whether the function has been called. A recording made after that starts late, on another thread."
-    coroutine: Coroutine[Any, Any, Any] | None
-    "The coroutine of an async actor, once it is known and while a collector may start late."
+
+    @property
+    def coroutine(self) -> Coroutine[Any, Any, Any] | None:
+        """The coroutine of an async actor, while the event loop has it."""
+
+    @property
+    def cpu_started_s(self) -> float:
+        """The CPU time of the task's thread when the function was called, in seconds."""
+
+    @property
+    def cpu_ended_s(self) -> float | None:
+        """The same when the function had returned; None before that."""
 
     @property
     def elapsed_s(self) -> float:
@@ -145,6 +159,9 @@ class Recording:
     `failed`, and later runs of the process do without the collector.
     """
 
+    step_timeout_s: ClassVar[float] = 2.0
+    "Seconds after which a step counts as hanging."
+
     enter: Callable[[], object] | None = None
     """A function that Dramatiq's hook itself calls after `start`; None for most recordings.
 
@@ -161,6 +178,16 @@ class Recording:
 
     def entered(self, error: Exception | None) -> None:
         """Runs after `enter`, with its error if it raised one. Raises: SkippedError, or the error."""
+
+    def so_far(self) -> dict[str, Any] | None:
+        """Returns: What was measured so far, for people who watch the run, as JSON can hold it; None if it is not told.
+
+        It is called about once a second while somebody watches, on another thread than `start` and `stop` and perhaps
+        at the same time as these. It only reads: neither the measurement nor the artifact depends on it. What a text
+        artifact has so far need not be told, as it is in the spool. Some collectors of this package have a place of
+        their own on the page of a running task; of any other, 16 KiB of JSON are shown at most.
+        """
+        return None
 
     def stop(self) -> None:
         """Ends the measurement. The task's thread waits for it, so it does as little as possible.
@@ -218,7 +245,7 @@ class Collector:
     "The media type of the download."
 
     stored_as: ClassVar[str | None] = None
-    "The name of the stored file if this package renders the download from a smaller form; None for all others."
+    "The name of the stored file, if this package renders the download from a smaller file; None for all others."
 
     options_class: ClassVar[type[Options]] = Options
     "The class of its options; a run has them as `run.options(self)`."

@@ -17,7 +17,7 @@ MEGABYTE = 1024 * 1024
 #: The time of the first sample after the start. Until `EARLY_S` a sample is taken whenever the time has doubled.
 FIRST_S = 0.05
 EARLY_S = 2.0
-#: A look may be this much earlier.
+#: A look that is early by so many seconds at most still counts.
 _SLACK_S = 0.005
 
 #: A look becomes a sample if its RSS differs from the last sample by this share of it, and by these bytes.
@@ -100,13 +100,11 @@ class _MemoryRecording(IntervalRecording):
         return is_far and self._more_count < FREE_SAMPLES + self._regular_count
 
     def _write(self, elapsed_s: float, rss_bytes: int) -> None:
-        before = self._unwritten
         text = "" if self._peak_bytes else HEADER
-        if before is not None and before[1] > max(self._peak_bytes, rss_bytes):
-            text += _line(*before)
-        else:
-            before = None
-        peak_bytes = max(self._peak_bytes, rss_bytes, 0 if before is None else before[1])
+        peak_bytes = max(self._peak_bytes, rss_bytes)
+        if self._unwritten is not None and self._unwritten[1] > peak_bytes:
+            text += _line(*self._unwritten)
+            peak_bytes = self._unwritten[1]
         is_higher, self._peak_bytes = peak_bytes > self._peak_bytes, peak_bytes
         self._unwritten, self._last_s, self._last_bytes = None, elapsed_s, rss_bytes
         self.run.append_text(

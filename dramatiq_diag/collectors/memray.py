@@ -193,7 +193,7 @@ class _MemrayRecording(Recording):
     def _end_elsewhere(self, reason: str) -> None:
         before = sys.getprofile()
         self._end(reason)
-        sys.setprofile(before)  # The Tracker set here the function that it had found on the thread that started it.
+        sys.setprofile(before)  # The Tracker has set this to what it found on the thread that started it.
 
     def _end(self, reason: str | None = None) -> None:
         """Ends the Tracker if there is one; repeated after an interrupt in it."""

@@ -57,6 +57,7 @@ BUILTIN = {
     "logs": Builtin(target=".task_logs.collector:LogsCollector", options=("max_bytes",)),
     "debug-logs": Builtin(target=".task_logs.collector:DebugLogsCollector", options=("max_bytes",), includes="logs"),
     "resources": Builtin(target=".resources:ResourcesCollector", options=("interval",)),
+    "accounting": Builtin(target=".accounting.collector:AccountingCollector", options=(), can_start_late=True),
     "pyinstrument": Builtin(
         target=".time_profile.collector:PyinstrumentCollector",
         options=("engine", "interval", "start_after"),

@@ -57,10 +57,10 @@ def load(names: Iterable[str], settings: CollectorSettings) -> dict[str, Collect
       Name -> collector, in the order of starting. A collector that cannot work here is an `UnavailableCollector`.
     """
     wanted = set(names)
-    loaded = {name: _build(name, _builtin_class(name), settings) for name in BUILTIN if name in wanted - {_LAST}}
+    loaded = {name: _build(name, _builtin_class(name), settings) for name in BUILTIN if name in wanted}
     loaded |= _load_others(wanted, settings)
-    if _LAST in wanted:
-        loaded[_LAST] = _build(_LAST, _builtin_class(_LAST), settings)
+    if _LAST in loaded:
+        loaded[_LAST] = loaded.pop(_LAST)
     return loaded
 
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Hashable
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.coroutines import CoroutineTracker
+from ..runtime.counters import CounterReader
 from ..runtime.profile_hook import ProfileHook
 from ..runtime.rss import RssReader
 from ..runtime.switch_interval import SwitchInterval
-from ..runtime.task_log import TaskLog
 from ..runtime.ticker import Ticker
+
+if TYPE_CHECKING:
+    from dramatiq import Message
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Services:
     """The parts that the collectors, runs and threads of one process share; made after the fork."""
 
-    log: TaskLog
+    warn_once: Callable[..., None]
+    "Logs a warning with an error's traceback, repetitions at debug level; for any thread. See `TaskLog.warn_once`."
     clock: Callable[[], float] = time.perf_counter
     "The clock of the times of runs, in seconds; it never goes back."
     ticker: Ticker
@@ -30,9 +35,10 @@ class Services:
     profile_hook: ProfileHook = field(default_factory=ProfileHook)
     switch_interval: SwitchInterval = field(default_factory=SwitchInterval)
     coroutines: CoroutineTracker = field(default_factory=CoroutineTracker)
+    counters: CounterReader = field(default_factory=CounterReader)
+    messages: dict[int, tuple[Message[Any], float]] = field(default_factory=dict)
+    "Thread id -> the message that is processed on it, diagnosed or not, and since when, in seconds since the epoch."
     hostname: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-
-    def warn_once(self, key: Hashable, error: BaseException, text: str, *values: Any) -> None:
-        """Logs a warning with the error's traceback the first time, later at debug level. Any thread may call it."""
-        self.log.warn_once(key, error, text, *values)
+    worker_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    "Names this process in the store."

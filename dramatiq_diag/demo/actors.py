@@ -7,7 +7,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq import Actor, Broker
-from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
+from dramatiq.middleware import AsyncIO, CurrentMessage
 
 from . import work
 
@@ -34,13 +34,9 @@ def declare(broker: Broker, queue_name: str = "default") -> list[Actor[..., Any]
       The actors, each of which can be sent without arguments.
     """
     for needed in (AsyncIO, CurrentMessage):
-        _add_missing(broker, needed)
+        if not any(isinstance(middleware, needed) for middleware in broker.middleware):
+            broker.add_middleware(needed())
     return [
         dramatiq.actor(broker=broker, queue_name=queue_name, actor_name=function.__name__, **options)(function)
         for function, options in _WORK
     ]
-
-
-def _add_missing(broker: Broker, needed: type[Middleware]) -> None:
-    if not any(isinstance(middleware, needed) for middleware in broker.middleware):
-        broker.add_middleware(needed())

@@ -13,13 +13,15 @@ from dramatiq import Actor, Worker
 from dramatiq.brokers.stub import StubBroker
 
 from ..collectors.names import ALL
+from ..documents.artifacts import urls
 from ..documents.fields import Document
-from ..documents.runs import run_document, urls_of_runs
+from ..documents.runs import run_document
 from ..documents.signing import Signer
 from ..errors import DiagnosticsError
 from ..middleware import Diagnostics
 from ..settings import Settings
 from ..store.attempts import list_attempts
+from ..store.runs import artifacts_of
 from ..store.store import Store
 from . import work
 from .actors import declare
@@ -107,9 +109,9 @@ class Demo:
         store = Store(self.settings)
         with closing(store), store.session() as session:
             runs, _ = list_attempts(session, task_id, 100)
-            run_ids = [run.run_id for run in runs]
-            urls = urls_of_runs(session, run_ids, Signer(self.settings), self.base_url)
-            return [{**run_document(run), "urls": urls[str(run.run_id)]} for run in runs]
+            artifacts = artifacts_of(session, [run.run_id for run in runs])
+            signer = Signer(self.settings)
+            return [{**run_document(run), "urls": urls(artifacts[run.run_id], signer, self.base_url)} for run in runs]
 
 
 @contextmanager

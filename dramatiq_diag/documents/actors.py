@@ -26,6 +26,14 @@ class ActorDocument(TypedDict):
     "Of the latest 100 runs that have ended, as the two that follow."
     p95_duration_ms: float | None
     max_peak_rss_bytes: int | None
+    queue_wait_ms: float | None
+    "The median of the same runs, in milliseconds; null where it is not known of any."
+    cpu_s: float | None
+    "The CPU time of all its runs since then of which it is known, in seconds; null without `since`."
+    run_s: float | None
+    "The sum of their durations, in seconds; null without `since`."
+    touched_bytes: int | None
+    "The memory that their threads touched first, in bytes, at least; null without `since`."
     href: HrefText
     "The path of the actor."
 

@@ -65,7 +65,7 @@ def capture_document(standing: CaptureStanding) -> CaptureDocument:
 
 
 def described_diagnostics(document: CaptureDocument) -> list[str]:
-    """Returns: Each diagnostic as a person reads it: `memray (native_traces=true)`."""
+    """Returns: Each diagnostic with its options, as text: `memray (native_traces=true)`."""
     described = []
     for name, options in document["diagnostics"].items():
         texts = [f"{option}={json.dumps(value)}" for option, value in options.items()]
@@ -74,7 +74,7 @@ def described_diagnostics(document: CaptureDocument) -> list[str]:
 
 
 def new_capture_document(session: Session, standing: CaptureStanding) -> NewCaptureDocument:
-    """Returns: CAPTURE with a note where its actor is not known, as a misspelt one would not be."""
+    """Returns: CAPTURE, with a note if its actor is not known: the name may be misspelt."""
     known = is_known(session, standing.capture.actor_name)
     note = "No worker has said that it has this actor, and no run of it is stored yet."
     return {**capture_document(standing), "note": None if known else note}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
 from typing import NotRequired
 
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
+from ..statuses import MemoryRole, RunStatus
+from ..store.attachments import attachments_of
 from ..store.attempts import Attempt, list_attempts
-from ..store.models import Artifact
 from ..store.runs import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
+from .artifacts import ArtifactDocument, artifact_document, urls
+from .attachments import AttachmentDocument, attachment_document
 from .fields import HrefText, Timestamp, UuidText, described, document_of, task_href
 from .signing import Signer
 
@@ -42,39 +42,45 @@ class RunDocument(TypedDict):
     "The time of the actor's function alone, in milliseconds: `finished_at` less `started_at`."
     collection_ms: float | None
     "What the collectors took of the task's thread besides, before the function and after it, in milliseconds."
+    queue_wait_ms: float | None
+    "From the moment when the message was due until a worker took it up, in milliseconds; null where unknown."
     peak_rss_bytes: int | None
     "The largest RSS of the process while the task ran, in bytes."
+    cpu_ms: float | None
+    "The CPU time of the task's own thread, or of the steps of its coroutine, in milliseconds; null where unknown."
+    run_queue_ms: float | None
+    "For how long its thread could run and had no processor, in milliseconds; null where unknown."
+    gc_ms: float | None
+    "The time of Python's garbage collector on its thread, a part of `cpu_ms`; null where unknown."
+    throttled_ms: float | None
+    "For how long the kernel kept the container from its processors meanwhile; null without such a limit."
+    touched_bytes: int | None
+    "The memory that its thread touched first, in bytes; null where unknown. It does not say who keeps it."
+    major_faults: int | None
+    "The page faults of its thread that had to wait for a disk; null where unknown."
+    memory_role: MemoryRole | None
+    "Whether it grew the process that was killed for its memory, or was a victim; null where that is not known."
+    death_reason: str | None
+    "What is known of the death of its process, in sentences; null for a run that ended."
     hostname: str
     pid: int
+    worker_id: UuidText | None
+    "The worker process, as GET /workers/ names it; null where unknown."
     exception: ExceptionDocument | None
     overlapped_task_ids: list[str]
     "Tasks that the same process ran meanwhile."
+    is_stuck: bool
+    "Whether it runs and has lasted much longer than its actor usually takes."
     pinned: bool
     "Whether the cleanup leaves it alone."
     parent_run_id: UuidText | None
     "The run that sent the task, where that was diagnosed as well; its own row may be gone."
+    trace_id: str | None
+    "The trace that it is part of, in 32 hexadecimal digits; null where unknown."
+    span_id: str | None
+    "Its own span in that trace, or where it has none its sender's, in 16 hexadecimal digits."
     href: HrefText
     "The path of the task."
-
-
-@described
-class ArtifactDocument(TypedDict):
-    """An artifact: what one collector left of one run."""
-
-    artifact_id: UuidText
-    name: str
-    status: ArtifactStatus
-    reason: str | None
-    "In words; null where the status is `stored`."
-    filename: str
-    media_type: str
-    stored_as: str | None
-    "The stored form's name, where the download is rendered from a smaller one."
-    size_bytes: int | None
-    "The size of the stored form in bytes."
-    sha256: str | None
-    expires_at: Timestamp | None
-    "When the cleanup may remove it; null where there is nothing to remove, or the run is pinned."
 
 
 @described
@@ -106,6 +112,8 @@ class ArtifactsDocument(TypedDict):
     traceback: str | None
     "Of the exception, where there was one."
     artifacts: list[ArtifactDocument]
+    attachments: list[AttachmentDocument]
+    "What was attached to the run while it ran, the newest first; at most 50."
     parent: RunDocument | None
     "The run that sent the task, where that is known and its row is still there."
     children: list[RunDocument]
@@ -118,7 +126,12 @@ def run_document(run: Attempt) -> RunDocument:
     if run.exception_type is not None:
         exception = {"type": run.exception_type, "message": run.exception_message or ""}
     return document_of(
-        RunDocument, run, exception=exception, pinned=run.pinned_at is not None, href=task_href(run.task_id)
+        RunDocument,
+        run,
+        exception=exception,
+        is_stuck=bool(run.is_stuck),
+        pinned=run.pinned_at is not None,
+        href=task_href(run.task_id),
     )
 
 
@@ -127,11 +140,6 @@ def absence(name: str, status: str, which: str = "this run") -> str:
     if status == RunStatus.RUNNING:
         return f"{name} is not there yet: {which} goes on, and what is collected of it appears when it has ended."
     return f"{name} was not collected for {which}."
-
-
-def artifact_document(artifact: Artifact) -> ArtifactDocument:
-    """Returns: ARTIFACT, as docs/http.md describes it."""
-    return document_of(ArtifactDocument, artifact)
 
 
 def runs_document(
@@ -164,25 +172,11 @@ def artifacts_document(session: Session, chosen: Attempt, signer: Signer, base_u
     return {
         "urls": urls(artifacts, signer, base_url),
         "run": run_document(chosen),
-        "traceback": traceback_of(session, chosen.run_id),
+        "traceback": traceback_of(session, chosen),
         "artifacts": [artifact_document(artifact) for artifact in artifacts],
+        "attachments": [
+            attachment_document(standing, signer, base_url) for standing in attachments_of(session, chosen.run_id)
+        ],
         "parent": None if parent is None else run_document(parent),
         "children": [run_document(child) for child in children_of(session, chosen.run_id)],
-    }
-
-
-def urls_of_runs(
-    session: Session, run_ids: Sequence[uuid.UUID], signer: Signer, base_url: str
-) -> Mapping[str, dict[str, str]]:
-    """Returns: Run id -> the `urls` of that run."""
-    found = artifacts_of(session, run_ids)
-    return {str(run_id): urls(artifacts, signer, base_url) for run_id, artifacts in found.items()}
-
-
-def urls(artifacts: Sequence[Artifact], signer: Signer, base_url: str) -> dict[str, str]:
-    """Returns: Artifact name -> the signed URL of each that can be downloaded now."""
-    return {
-        artifact.name: base_url + signer.url_path(str(artifact.artifact_id), artifact.filename)
-        for artifact in artifacts
-        if artifact.status in DOWNLOADABLE_STATUSES
     }

@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -25,15 +26,17 @@ class Signer:
 
     Parameters:
       settings: Its `secret_key` signs, or a key that is made once and kept in the data dir with mode 0600.
+      clock: Gives the seconds since the epoch.
 
     Raises:
       StoreUnavailableError: When the key can be neither read nor made.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         given = settings.secret_key
         self._key = given.get_secret_value().encode() if given is not None else _kept_key(settings.data_dir)
         self._ttl_s = settings.url_ttl
+        self._clock = clock
 
     def url_path(self, artifact_id: str, filename: str) -> str:
         """Returns: The path and query of a download that is valid for the URL TTL from now."""
@@ -47,7 +50,7 @@ class Signer:
             return "A download needs the `expires` and `signature` that `profile_artifacts` gave."
         if not self._is_signed(signature, "artifact", artifact_id, filename, expires):
             return "The signature of this URL is not valid."
-        return "This URL has expired; ask `profile_artifacts` for a new one." if _has_passed(expires) else None
+        return "This URL has expired; ask `profile_artifacts` for a new one." if self._has_passed(expires) else None
 
     def action_token(self, subject: str) -> str:
         """Returns: The token of a form about a run or an actor, so that no form of another site is accepted."""
@@ -59,10 +62,13 @@ class Signer:
         expires, _, signature = token.partition(".")
         if not self._is_signed(signature, "action", subject, expires):
             return "The form is not one that a page of this server showed."
-        return "The page was open for too long; load it again." if _has_passed(expires) else None
+        return "The page was open for too long; load it again." if self._has_passed(expires) else None
 
     def _expires(self) -> str:
-        return str(int(time.time() + self._ttl_s))
+        return str(int(self._clock() + self._ttl_s))
+
+    def _has_passed(self, expires: str) -> bool:
+        return int(expires) < self._clock()
 
     def _sign(self, *parts: str) -> str:
         message = "\0".join(parts).encode("utf-8", "surrogatepass")
@@ -70,10 +76,6 @@ class Signer:
 
     def _is_signed(self, signature: str, *parts: str) -> bool:
         return hmac.compare_digest(self._sign(*parts).encode(), signature.encode("utf-8", "surrogatepass"))
-
-
-def _has_passed(expires: str) -> bool:
-    return int(expires) < time.time()
 
 
 def _kept_key(data_dir: Path) -> bytes:
@@ -94,7 +96,7 @@ def _kept_key(data_dir: Path) -> bytes:
 
 
 def _read_private(path: Path) -> bytes:
-    """Returns: What a file of this user alone has. Raises: StoreUnavailableError for one that others can reach."""
+    """Returns: The content of a file that only this user can reach. Raises: StoreUnavailableError for others."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Ends the life of what is stored: each step in small batches, repeatable, counted."""
+"""Removes what has expired, in small batches. A cleanup that died is finished by the next one."""
 
 from __future__ import annotations
 
@@ -6,41 +6,47 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, delete, select, tuple_, update
 
 from ..runtime.loggers import get_logger
+from ..settings import Settings
 from ..spool.directory import Spool
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
-from ..store.models import Artifact, TaskRun, checked_per_row, is_live
+from ..store.counters import count_removed, count_removed_runs
+from ..store.forecast import forecast
+from ..store.heap_windows import delete_windows
+from ..store.models import Artifact, TaskRun, checked_per_row
+from ..store.questions import delete_questions
+from ..store.retention import (
+    has_live_artifact,
+    is_due,
+    is_old,
+    may_be_removed,
+    may_expire,
+    oldest_artifacts,
+    oldest_runs,
+)
 from ..store.store import Store
 from ..store.vacuum import give_back
 from ..store.worker_actors import delete_worker_actors
-from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned
+from ..store.workers import delete_old_workers
+from .bounds import remove_beyond
+from .orphans import BATCH_SIZE, batched, delete_orphans, live_among, orphaned
+from .pace import Pace
 
-#: Artifacts that expire in one transaction, during which other writers wait. With 500 a million took 107 s in SQLite
-#: and 134 s in PostgreSQL, and another writer waited 107 ms and 152 ms at most. A transaction of 300 takes about three
-#: fifths of the time: computed from that, a writer waits below 100 ms, and a million takes about 140 s and 155 s. With
-#: 200 a million would take more than 180 s, as the pause after each batch has a lower bound.
-EXPIRY_BATCH_SIZE = 300
+#: Artifacts that expire in one transaction at most; see `Pace`. With 200 a million would take more than 180 s, as the
+#: pause after each batch has a lower bound.
+EXPIRY_BATCH_SIZE = 500
 
-#: Rows whose ids are read at a time. One search for what is old serves many batches, as without statistics PostgreSQL
-#: reads and sorts all that is old for each.
-_CHUNK_SIZE = 10_000
+#: Rows whose ids are read at a time. One search for old rows serves many batches: without statistics PostgreSQL reads
+#: and sorts all old rows for each search.
+CHUNK_SIZE = 10_000
 
-#: The longest interval, in seconds, between the looks of a waiting SQLite writer in the first 0.1 s of its wait.
-_LOOK_INTERVAL_S = 0.025
-
-#: Captures deleted in one transaction.
-_CAPTURE_BATCH_SIZE = 100
-
-#: A run that seems to be running is kept this long at least, in seconds; its worker's disk may be gone for good.
-_RUNNING_KEPT_S = 30 * 86400.0
-
-#: An actor that workers had is known this long at least, in seconds: they name theirs about once an hour.
+#: The least seconds for which a reported actor stays known: workers report theirs about once an hour.
 _ACTORS_KEPT_S = 86400.0
 
 
@@ -67,8 +73,9 @@ class Cleanup:
       store: The store.
       dry_run: Whether to count only.
       on_batch: Called with the counts after each batch.
-      batch_size: Rows or files handled at a time.
-      expiry_batch_size: Artifacts that expire in one transaction.
+      batch_size: Rows or files handled at a time, at most.
+      expiry_batch_size: Artifacts that expire in one transaction, at most.
+      chunk_size: Rows whose ids are read at a time.
     """
 
     def __init__(
@@ -79,20 +86,25 @@ class Cleanup:
         on_batch: Callable[[Counts], None] | None = None,
         batch_size: int = BATCH_SIZE,
         expiry_batch_size: int = EXPIRY_BATCH_SIZE,
+        chunk_size: int = CHUNK_SIZE,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.store = store
         self.dry_run = dry_run
         self.on_batch = on_batch
         self._batch_size = batch_size
-        self._expiry_batch_size = expiry_batch_size
+        self._expiry, self._removal, self._orphans = Pace(expiry_batch_size), Pace(batch_size), Pace(batch_size)
+        self._chunk_size = chunk_size
         self.counts = Counts()
         self.now = datetime.min.replace(tzinfo=UTC)
         "When it began, by the database's clock."
         self.protection_s = store.settings.orphan_protection_time
 
     def run(self) -> Counts:
-        """Expires artifacts, removes orphaned blobs, old runs and abandoned spool entries.
+        """Expires artifacts, removes old runs, orphaned blobs and abandoned spool entries, and keeps the bounds.
+
+        What is past its time goes first, then the oldest runs beyond `max_runs`, then the oldest artifacts beyond
+        `max_bytes`.
 
         Returns:
           The counts.
@@ -104,54 +116,93 @@ class Cleanup:
         self.store.open()
         self.store.check_identity()
         self.now = self.store.now()
-        self._expire()
+        if self.dry_run:
+            self._foretell()
+        else:
+            self._expire()
+            self._remove_runs()
+            self._keep_max_runs()
+            self._keep_max_bytes()
+            self._remove_windows()
         self._remove_orphaned_blobs()
-        self._remove_runs()
-        self._remove_captures()
-        self._remove_worker_actors()
+        self._remove_cached_files()
         self._remove_spool_entries()
         if not self.dry_run:
+            self._remove_captures_and_worker_actors()
             give_back(self.store.engine)
         self.logger.info("Cleanup%s: %s", " (dry run)" if self.dry_run else "", self.counts)
         return self.counts
 
-    def _expire(self) -> None:
-        if self.dry_run:
-            total = select(func.count(), func.coalesce(func.sum(Artifact.size_bytes), 0)).where(*self._due())
-            with self.store.session() as session:
-                count, size = session.execute(total).one()
-            self._count(expired_artifacts=count, removed_blobs=count, freed_bytes=int(size or 0))
-            return
-        reason = f"Removed by the cleanup at {self.now:%Y-%m-%d %H:%M:%S} UTC, after its protection time."
-        query = select(Artifact.expires_at, Artifact.artifact_id).where(*self._due()).order_by(Artifact.expires_at)
-        # PostgreSQL keeps the index entries of expired rows until a vacuum; the next chunk begins after them.
-        for ids in self._batches(query, self._expiry_batch_size, lambda last: Artifact.expires_at >= last[0]):
-            self._expire_batch(ids, reason)
+    def _foretell(self) -> None:
+        with self.store.session() as session:
+            found = forecast(session, self.store.settings, self.now)
+        for removal in (found.by_time, found.by_max_runs, found.by_max_bytes):
+            self._count(
+                expired_artifacts=removal.artifact_count,
+                removed_blobs=removal.artifact_count,
+                freed_bytes=removal.size_bytes,
+                removed_runs=removal.run_count,
+            )
 
-    def _expire_batch(self, artifact_ids: Sequence[uuid.UUID], reason: str) -> None:
+    def _expire(self) -> None:
+        due = is_due(self.now)
+        reason = self._reason("after its protection time")
+        query = select(Artifact.expires_at, Artifact.artifact_id).where(*due).order_by(Artifact.expires_at)
+        # PostgreSQL keeps the index entries of expired rows until a vacuum; the next chunk begins after them.
+        for ids in self._batches(query, self._expiry, lambda last: Artifact.expires_at >= last[0]):
+            self._expire_batch(ids, due, reason)
+
+    def _expire_batch(
+        self, artifact_ids: Sequence[uuid.UUID], conditions: Sequence[ColumnElement[bool]], reason: str
+    ) -> int:
+        """Expires artifacts. Returns: Their sizes together, in bytes."""
         expire = (
             update(Artifact)
             # With the conditions once more: a run may just have been pinned.
-            .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*self._due()))
+            .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*conditions))
             .values(status=ArtifactStatus.EXPIRED, reason=reason)
-            .returning(Artifact.blob_name)
+            .returning(Artifact.run_id, Artifact.name, Artifact.size_bytes, Artifact.blob_name)
             .execution_options(synchronize_session=False)
         )
-        started_s = time.perf_counter()
-        with self.store.session() as session:
-            names = [name for (name,) in session.execute(expire) if name is not None]
-        committed_s = time.perf_counter()
-        freed = self.store.blobs.delete(names)  # After the commit: a row never points at what is gone.
-        self._count(expired_artifacts=len(names), removed_blobs=len(names), freed_bytes=freed)
-        _let_others_write(started_s, committed_s)
+        with self._expiry.timed(), self.store.session() as session:
+            expired = session.execute(expire).all()
+            count_removed(session, expired, ArtifactStatus.EXPIRED)
+            sizes = {row.blob_name: row.size_bytes or 0 for row in expired if row.blob_name is not None}
+        self.store.blobs.delete([*sizes])  # After the commit: a row never points at what is gone.
+        self._count(expired_artifacts=len(sizes), removed_blobs=len(sizes), freed_bytes=sum(sizes.values()))
+        self._expiry.let_others_write()
+        return sum(row.size_bytes or 0 for row in expired)
 
-    def _due(self) -> tuple[ColumnElement[bool], ...]:
-        return is_live(Artifact.status), Artifact.expires_at <= self.now
+    def _keep_max_bytes(self) -> None:
+        bound = self.store.settings.max_bytes
+        reason = self._reason(f"as more is stored than {Settings.variable('max_bytes')} allows: {bound} bytes")
+
+        def expire(artifact_ids: Sequence[uuid.UUID]) -> int:
+            return self._expire_batch(artifact_ids, may_expire(), reason)
+
+        remove_beyond(self.store, bound, oldest_artifacts, expire, self._expiry, self._chunk_size)
+
+    def _keep_max_runs(self) -> None:
+        bound = self.store.settings.max_runs
+        reason = self._reason(f"as more runs are stored than {Settings.variable('max_runs')} allows: {bound}")
+
+        def remove(run_ids: Sequence[uuid.UUID]) -> int:
+            live = select(Artifact.artifact_id).where(Artifact.run_id.in_(run_ids), checked_per_row(*may_expire()))
+            with self.store.session() as session:
+                artifact_ids = session.execute(live).scalars().all()
+            for ids in self._expiry.batched(artifact_ids):
+                self._expire_batch(ids, may_expire(), reason)
+            return self._remove_batch(run_ids, (*may_be_removed(), ~has_live_artifact()))
+
+        remove_beyond(self.store, bound, oldest_runs, remove, self._removal, self._chunk_size)
+
+    def _reason(self, text: str) -> str:
+        return f"Removed by the cleanup at {self.now:%Y-%m-%d %H:%M:%S} UTC, {text}."
 
     def _remove_orphaned_blobs(self) -> None:
         before = self.now.timestamp() - self.protection_s
         old = (found for found in self.store.blobs.scan() if found.modified_at < before)
-        for batch in batched(old, self._batch_size):
+        for batch in self._orphans.batched(old):
             with self.store.session() as session:
                 orphans = orphaned(session, batch)
             if not orphans:
@@ -159,85 +210,81 @@ class Cleanup:
             if self.dry_run:
                 freed = sum(found.size_bytes for found in orphans)
             else:
-                orphans, freed = delete_orphans(self.store, orphans)
+                with self._orphans.timed():
+                    orphans, freed = delete_orphans(self.store, orphans)
+                self._orphans.let_others_write()
             self._count(removed_blobs=len(orphans), freed_bytes=freed)
         if not self.dry_run:
             self.store.blobs.remove_empty_days()
 
-    def _remove_runs(self) -> None:
-        old = self._old_runs()
-        if self.dry_run:
+    def _remove_cached_files(self) -> None:
+        """Removes the files of expired or deleted artifacts from this host's cache. Even before that none is served."""
+        for batch in batched(self.store.cache.entries(), self._batch_size):
             with self.store.session() as session:
-                self._count(removed_runs=session.execute(select(func.count(TaskRun.run_id)).where(*old)).scalar_one())
-            return
+                live = live_among(session, {entry.source_id for entry in batch})
+            ended = [entry for entry in batch if entry.source_id not in live]
+            if not self.dry_run:
+                self.store.cache.remove(entry.name for entry in ended)
+            self._count(freed_bytes=sum(entry.size_bytes for entry in ended))
+
+    def _remove_runs(self) -> None:
+        old = is_old(self.store.settings, self.now)
         order = TaskRun.started_at, TaskRun.run_id
         query = select(*order).where(*old).order_by(*order)
         # Each chunk begins after the one before, so that no run that stays is looked at twice.
-        for ids in self._batches(query, self._batch_size, lambda last: tuple_(*order) > tuple_(*last)):
+        for ids in self._batches(query, self._removal, lambda last: tuple_(*order) > tuple_(*last)):
             self._remove_batch(ids, old)
 
-    def _remove_batch(self, run_ids: Sequence[uuid.UUID], old: Sequence[ColumnElement[bool]]) -> None:
-        remove = delete(TaskRun).where(TaskRun.run_id.in_(run_ids), checked_per_row(*old))
-        started_s = time.perf_counter()
-        with self.store.session() as session:
-            removed = session.execute(remove.execution_options(synchronize_session=False))
-        committed_s = time.perf_counter()
-        self._count(removed_runs=removed.rowcount)  # type: ignore[attr-defined]
-        _let_others_write(started_s, committed_s)
+    def _remove_batch(self, run_ids: Sequence[uuid.UUID], conditions: Sequence[ColumnElement[bool]]) -> int:
+        """Removes the rows of runs. Returns: The number of them."""
+        remove = (
+            delete(TaskRun)
+            .where(TaskRun.run_id.in_(run_ids), checked_per_row(*conditions))
+            .returning(TaskRun.actor_name, TaskRun.status)
+            .execution_options(synchronize_session=False)
+        )
+        with self._removal.timed(), self.store.session() as session:
+            removed = session.execute(remove).all()
+            count_removed_runs(session, ((name, status) for name, status in removed if status != RunStatus.RUNNING))
+        self._count(removed_runs=len(removed))
+        self._removal.let_others_write()
+        return len(removed)
 
     def _batches(
-        self, query: Select[Any, Any], size: int, after: Callable[[Row[Any, Any]], ColumnElement[bool]]
+        self, query: Select[Any, Any], pace: Pace, after: Callable[[Row[Any, Any]], ColumnElement[bool]]
     ) -> Iterator[list[uuid.UUID]]:
         """Yields the ids that a query for moments and ids finds. Each chunk begins *after* the last row before."""
         page = query
         while True:
             with self.store.session() as session:
-                chunk = session.execute(page.limit(_CHUNK_SIZE)).all()
+                chunk = session.execute(page.limit(self._chunk_size)).all()
             if not chunk:
                 return
-            yield from batched((row_id for _, row_id in chunk), size)
+            yield from pace.batched(row_id for _, row_id in chunk)
             page = query.where(after(chunk[-1]))
 
-    def _old_runs(self) -> tuple[ColumnElement[bool], ...]:
-        """Returns: The conditions of runs whose rows go.
+    def _remove_windows(self) -> None:
+        """Removes windows of the live memory after the run retention. A process makes some 2,000 in a year."""
+        while True:
+            with self._removal.timed(), self.store.session() as session:
+                removed = delete_windows(session, self.store.settings.run_retention, self._batch_size)
+            self._removal.let_others_write()
+            if removed < self._batch_size:
+                return
+            self._count()
 
-        By the clocks of their hosts they ended long ago. As these may be wrong, what counts as well is when their
-        artifacts were published, by the database's clock.
-        """
+    def _remove_captures_and_worker_actors(self) -> None:
         retention_s = self.store.settings.run_retention
-        before = self.now - timedelta(seconds=retention_s)
-        started_before = self.now - timedelta(seconds=max(retention_s, _RUNNING_KEPT_S))
-        kept = select(Artifact.run_id).where(
-            Artifact.run_id == TaskRun.run_id, or_(is_live(Artifact.status), Artifact.published_at > before)
-        )
-        return (
-            or_(
-                TaskRun.finished_at < before,
-                (TaskRun.status == RunStatus.RUNNING) & (TaskRun.started_at < started_before),
-            ),
-            TaskRun.started_at < before,
-            TaskRun.pinned_at.is_(None),
-            ~kept.exists(),
-        )
-
-    def _remove_captures(self) -> None:
-        if self.dry_run:
-            return
-        removed = _CAPTURE_BATCH_SIZE
-        while removed == _CAPTURE_BATCH_SIZE:
-            with self.store.session() as session:
-                removed = delete_captures(session, self.store.settings.run_retention, _CAPTURE_BATCH_SIZE)
-            self.logger.debug("Removed %d captures", removed)
-
-    def _remove_worker_actors(self) -> None:
-        if self.dry_run:
-            return
         with self.store.session() as session:
-            removed = delete_worker_actors(session, max(self.store.settings.run_retention, _ACTORS_KEPT_S))
-        self.logger.debug("Removed %d actors that no worker has any more", removed)
+            captures = delete_captures(session, retention_s)
+            actors = delete_worker_actors(session, max(retention_s, _ACTORS_KEPT_S))
+            workers = delete_old_workers(session)
+            questions = delete_questions(session)
+        text = "Removed %d captures, %d actors that no worker has any more, %d reports of workers, %d questions"
+        self.logger.debug(text, captures, actors, workers, questions)
 
     def _remove_spool_entries(self) -> None:
-        # The spool is on this host's own disk, and so are the times of its files of this host's clock.
+        # The spool is on this host's own disk: the times of its files are by this host's clock.
         before = time.time() - self.protection_s
         for removed in Spool(self.store.settings).remove_abandoned(before, dry_run=self.dry_run):
             self._count(removed_spool_entries=1, freed_bytes=removed)
@@ -247,8 +294,3 @@ class Cleanup:
             setattr(self.counts, name, getattr(self.counts, name) + number)
         if self.on_batch is not None:
             self.on_batch(self.counts)
-
-
-def _let_others_write(started_s: float, committed_s: float) -> None:
-    """Waits for as long as the batch had the database, and for one look of other writers at least."""
-    time.sleep(max(0.0, committed_s + max(committed_s - started_s, _LOOK_INTERVAL_S) - time.perf_counter()))

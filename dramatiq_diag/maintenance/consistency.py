@@ -1,4 +1,4 @@
-"""Compares rows with blobs, both ways. The tests use it as their oracle as well."""
+"""Compares rows with blobs, both ways, and the counters with the rows. The tests use it as their oracle as well."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from ..errors import BlobMissingError
 from ..statuses import ArtifactStatus
 from ..store.blobs.base import Found
 from ..store.clock import Clock
+from ..store.counters import count_removed
 from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store
 from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned
+from .recount import wrong_counters
 
-#: A blob is put a moment before its row. If one without a row is younger than the first, all are looked up again after
-#: the second, in seconds.
+#: A blob is put a moment before its row. If a blob without a row is younger than `_YOUNG_S`, all are looked up again
+#: after `_GRACE_S`; both in seconds.
 _YOUNG_S = 60.0
 _GRACE_S = 1.0
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """Rows and blobs that do not fit."""
+    """Rows, blobs and counters that do not fit."""
 
     missing_blobs: list[str] = field(default_factory=list)
     "Artifact ids whose row says stored while the file is gone."
@@ -33,22 +35,31 @@ class Findings:
     "Artifact ids whose file has another size or SHA-256 than its row."
     unknown_blobs: list[str] = field(default_factory=list)
     "Names of files in the blob root that no row has."
+    wrong_counters: list[str] = field(default_factory=list)
+    "The counters of what is stored that differ from the rows, with both values."
 
     def __bool__(self) -> bool:
-        return bool(self.missing_blobs or self.damaged_blobs or self.unknown_blobs)
+        return any(vars(self).values())
 
 
 def check(
-    store: Store, *, fix: bool = False, blobs_lost: bool = False, on_blob: Callable[[int], None] | None = None
+    store: Store,
+    *,
+    fix: bool = False,
+    blobs_lost: bool = False,
+    on_blob: Callable[[int], None] | None = None,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Findings:
-    """Compares every row with its blob, byte by byte, and every blob with the rows.
+    """Compares every row with its blob, byte by byte, every blob with the rows, and the counters with the rows.
 
     Parameters:
       store: The store.
-      fix: Whether to repair: a row without its whole blob becomes `failed`, a blob without a row is removed.
+      fix: Whether to repair: a row without its whole blob becomes `failed`, a blob without a row is removed, a counter
+        gets the value that its rows have.
       blobs_lost: Whether an empty blob root is this store's though the database knows of blobs; otherwise it is taken
         for one whose disk is not mounted.
       on_blob: Called with the number of artifacts read so far.
+      sleep: Waits until the rows of young blobs should be there.
 
     Returns:
       The findings, repaired or not.
@@ -71,11 +82,12 @@ def check(
                 _give_up(store, artifact)
         if on_blob is not None:
             on_blob(number)
-    unknown = _unknown(store)
+    unknown = _unknown(store, sleep)
     findings.unknown_blobs = [found.name for found in unknown]
     if fix:
         for batch in batched(unknown, BATCH_SIZE):
             delete_orphans(store, batch)
+    findings.wrong_counters = wrong_counters(store, fix=fix)
     return findings
 
 
@@ -118,7 +130,7 @@ def _give_up(store: Store, artifact: Artifact) -> None:
         if damage is None:
             return
         reason = f"Its file was found {damage} by a check at {Clock(session).read():%Y-%m-%d %H:%M:%S} UTC."
-        session.execute(
+        given_up = session.execute(
             update(Artifact)
             .where(
                 Artifact.artifact_id == artifact.artifact_id,
@@ -126,16 +138,19 @@ def _give_up(store: Store, artifact: Artifact) -> None:
                 is_live(Artifact.status),
             )
             .values(status=ArtifactStatus.FAILED, reason=reason)
-        )
+            .returning(Artifact.run_id, Artifact.name, Artifact.size_bytes)
+            .execution_options(synchronize_session=False)
+        ).all()
+        count_removed(session, given_up, ArtifactStatus.FAILED)
         if artifact.blob_name is not None:
             store.blobs.delete([artifact.blob_name])
 
 
-def _unknown(store: Store) -> list[Found]:
+def _unknown(store: Store, sleep: Callable[[float], object]) -> list[Found]:
     found = _orphans(store, (file for file in store.blobs.scan() if file.is_blob))
     young_after = store.now().timestamp() - _YOUNG_S
     if any(orphan.modified_at > young_after for orphan in found):
-        time.sleep(_GRACE_S)
+        sleep(_GRACE_S)
     return _orphans(store, found)
 
 

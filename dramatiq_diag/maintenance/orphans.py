@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -20,12 +21,17 @@ _T = TypeVar("_T")
 
 
 def orphaned(session: Session, batch: Sequence[Found]) -> list[Found]:
-    """Returns: The files that no live artifact has."""
-    query = select(Artifact.blob_name).where(
-        Artifact.artifact_id.in_({found.artifact_id for found in batch}), checked_per_row(is_live(Artifact.status))
+    """Returns: The files that are no blob of a live artifact."""
+    live = live_among(session, {found.artifact_id for found in batch})
+    return [found for found in batch if not (found.is_blob and live.get(found.artifact_id) == found.name)]
+
+
+def live_among(session: Session, artifact_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, str | None]:
+    """Returns: The id of each of these artifacts that is live -> the name of its blob."""
+    query = select(Artifact.artifact_id, Artifact.blob_name).where(
+        Artifact.artifact_id.in_(artifact_ids), checked_per_row(is_live(Artifact.status))
     )
-    live = set(session.execute(query).scalars())
-    return [found for found in batch if not (found.blob_of in live and (found.is_blob or found.is_rendered))]
+    return {row.artifact_id: row.blob_name for row in session.execute(query)}
 
 
 def delete_orphans(store: Store, orphans: Sequence[Found]) -> tuple[list[Found], int]:

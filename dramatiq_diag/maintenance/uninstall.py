@@ -17,14 +17,12 @@ from ..errors import DiagnosticsError, StoreMismatchError
 from ..settings import Settings
 from ..spool.directory import Spool
 from ..store.adoption import VERSION_TABLE
-from ..store.blobs import blob_store_of
+from ..store.blobs import blob_store_of, cache_of
 from ..store.database import make_engine, translated
 from ..store.migration import check_schema
 from ..store.models import Artifact, Base, StoreState, TaskRun
 from .orphans import BATCH_SIZE, batched
 
-#: The directory of the charts' script, which the web part makes in the data dir.
-_CACHE_DIRECTORY = "cache"
 #: SQLite makes the files with a suffix itself.
 _SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
@@ -51,11 +49,12 @@ class Holdings:
 
 
 class Removal:
-    """Finds what is stored by these settings, and removes it."""
+    """Finds what is stored under these settings, and removes it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._blobs = blob_store_of(settings)
+        self._cache = cache_of(settings)
         self._spool = Spool(settings)
 
     def look(self) -> Holdings:
@@ -97,27 +96,25 @@ class Removal:
             if not path.is_dir():
                 path.unlink(missing_ok=True)
         data_dir = self._settings.data_dir
-        directories = [self._settings.spool, self._settings.blob_dir, data_dir / _CACHE_DIRECTORY, data_dir]
-        return [path for path in directories if not _removed(path)]
+        blob_dir, cache = self._settings.blob_dir, self._settings.cache
+        directories = [self._settings.spool, blob_dir, self._cache.root, cache, data_dir]
+        return [path for path in directories if path is not None and not _removed(path)]
 
     def _in_database(self) -> Holdings:
-        if not self._has_database():
-            self._check_identity(None)
-            return Holdings(tables=[])
-        with _engine(self._settings) as engine:
-            with engine.connect() as connection:
-                tables = _own_tables(connection)
-            if not tables:
-                self._check_identity(None)
-                return Holdings(tables=[])
-            check_schema(engine)
-            with engine.connect() as connection:
-                self._check_identity(connection.execute(select(StoreState.store_id)).scalar_one())
-                runs, artifacts = (_count(connection, table) for table in (TaskRun, Artifact))
-        return Holdings(tables=tables, runs=runs, artifacts=artifacts)
+        holdings, store_id = Holdings(tables=[]), None
+        if self._has_database():
+            with _engine(self._settings) as engine, engine.connect() as connection:
+                holdings.tables = _own_tables(connection)
+                if holdings.tables:
+                    check_schema(engine)
+                    store_id = connection.execute(select(StoreState.store_id)).scalar_one()
+                    holdings.runs = connection.execute(select(func.count(TaskRun.run_id))).scalar_one()
+                    holdings.artifacts = connection.execute(select(func.count(Artifact.artifact_id))).scalar_one()
+        self._check_identity(store_id)
+        return holdings
 
     def _check_identity(self, expected: UUID | None) -> None:
-        """Refuses blobs that are not of the database's store: they are those of an application that goes on."""
+        """Refuses blobs of another store than the database's: they may be those of an application that stays."""
         found = self._blobs.store_id()
         if found is None and next(self._blobs.scan(), None) is None:
             return  # They are gone, or there were never any.
@@ -142,9 +139,10 @@ class Removal:
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
 
     def _own_paths(self) -> Iterator[Path]:
-        """Yields the files that this package makes in its data dir; of a database that others use as well none."""
+        """Yields the files that this package makes in its data dir; not the database if others have tables in it."""
         yield self._settings.data_dir / KEY_FILE
-        yield from (self._settings.data_dir / _CACHE_DIRECTORY).glob("charts-*.js")
+        yield from self._settings.cache.glob("charts-*.js")
+        yield from (self._cache.root / entry.name for entry in self._cache.entries())
         url = self._settings.database
         if self._settings.database_url is None and self._is_own_file(Path(url.database or "")):
             for suffix in _SQLITE_SUFFIXES:
@@ -170,10 +168,6 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 def _own_tables(connection: Connection) -> list[str]:
     there = inspect(connection).get_table_names()
     return [name for name in Base.metadata.tables if name in there]
-
-
-def _count(connection: Connection, table: type[Base]) -> int:
-    return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
 def _removed(path: Path) -> bool:

@@ -16,7 +16,7 @@ RESULT_HEADER = "X-Task-Diagnostics-Result"
 #: A longer header is ignored, in characters.
 _MAX_LENGTH = 1000
 
-#: Only such a name of a stranger may appear in the header of the answer.
+#: The header of the answer repeats only names of this form, as a request may contain anything.
 _NAME = re.compile("[A-Za-z0-9_-]{1,40}")
 
 #: The most ignored names that the answer contains.
@@ -30,7 +30,7 @@ class HeaderDecision:
     names: tuple[str, ...]
     "The requested names that are allowed."
     result: str
-    "For the response header. Of the request it contains names alone, of letters, digits, dashes and underscores."
+    "The value of the response header. From the request it repeats only names: letters, digits, dashes, underscores."
 
 
 class HeaderPolicy:
@@ -64,7 +64,8 @@ class HeaderPolicy:
         if self._key is None and not self._open_to_all:
             return HeaderDecision(names=(), result="ignored: DRAMATIQ_DIAG_REQUEST_KEY is not set")
         if self._key is not None and not hmac.compare_digest(key or b"", self._key):
-            return HeaderDecision(names=(), result=f"ignored: {KEY_HEADER} is not the right one")
+            fault = "is missing" if key is None else "is not the right one"
+            return HeaderDecision(names=(), result=f"ignored: {KEY_HEADER} {fault}")
         if len(wanted) > _MAX_LENGTH:
             return HeaderDecision(names=(), result=f"ignored: more than {_MAX_LENGTH} characters")
         names = dict.fromkeys(name.strip() for name in wanted.decode("latin-1").split(",") if name.strip())

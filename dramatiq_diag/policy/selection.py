@@ -18,7 +18,7 @@ from ..collectors.names import ALL, COLLECTOR_NAMES, expand
 from ..collectors.registry import chosen, placeholder
 from ..runtime.task_log import Warn
 from .options import DiagnosticsRequest, OptionsError, parse_request, validate_options, with_all
-from .propagation import CLEANUP_ACTOR, OPTION, SAMPLE_RATE_OPTION, parent_run_id, root_task_id
+from .propagation import CLEANUP_ACTOR, NESTED_OPTIONS, OPTION, SAMPLE_RATE_OPTION, MessageOptions, find_request
 
 _logger = get_logger(__name__)
 
@@ -94,6 +94,7 @@ class Selection:
         warn: Warn = _logger.warning,
     ) -> None:
         self._log_warning = warn
+        self.message_options = MessageOptions(warn)
         self.collectors = collectors
         self.for_all = frozenset(expand(for_all))
         self.allowed = self.for_all | frozenset(expand(on_request))
@@ -112,20 +113,25 @@ class Selection:
         """Returns: The choice for a message's run; mostly one look-up."""
         options, actor_name = message.options, message.actor_name
         choice = None
-        if OPTION in options and actor_name != CLEANUP_ACTOR:
-            choice = self._of_message(actor_name, options[OPTION])
+        # Most messages have neither option, and a look-up takes a third of the time of a call.
+        if (OPTION in options or NESTED_OPTIONS in options) and actor_name != CLEANUP_ACTOR:
+            wanted = find_request(options)
+            choice = None if wanted is None else self._of_message(actor_name, wanted[0])
         if choice is None:
             try:
                 choice, limit = self._by_actor[actor_name]
             except KeyError:
                 choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
             # By checksum, so that the answer is the same in each process and at each attempt.
-            if limit is not None and crc32(root_task_id(message).encode("utf-8", "replace")) >= limit:
+            if (
+                limit is not None
+                and crc32(self.message_options.root_task_id(message).encode("utf-8", "replace")) >= limit
+            ):
                 choice = NOTHING
             captures = self.captures  # Another thread changes the attribute.
             if captures is not None and (capture := captures.take(actor_name)) is not None:
                 choice = self._captured(choice, capture)
-        if choice is not NOTHING and (parent := parent_run_id(options)) is not None:
+        if choice is not NOTHING and (parent := self.message_options.parent_run_id(options)) is not None:
             return replace(choice, parent_run_id=parent)
         return choice
 
@@ -153,6 +159,10 @@ class Selection:
             return f"neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this one has {missing}."
         return next(iter(self._choose(request, "capture").rejected_options.values()), None)
 
+    def attached(self, request: DiagnosticsRequest) -> Choice:
+        """Returns: The choice of what is attached to a running task."""
+        return self._choose(with_all(request, self.allowed), "attachment")
+
     def look_at(self, actors: Iterable[Actor[..., Any]]) -> None:
         """Sets `samples` if one of the actors is sampled: messages to it have to carry the id of their root task."""
         self.samples = self.samples or any(SAMPLE_RATE_OPTION in actor.options for actor in actors)
@@ -165,37 +175,30 @@ class Selection:
         wanted = options.get(OPTION, _MISSING)
         request = None if wanted is _MISSING else self._read(actor_name, wanted, "actor")
         choice = self._choose({name: {} for name in self.for_all} if request is None else request, "actor")
-        return choice, _limit_of(self._rate_of(actor_name, options))
+        return choice, self._sample_limit(actor_name, options.get(SAMPLE_RATE_OPTION, self._sample_rate))
 
-    def _rate_of(self, actor_name: str, options: Mapping[str, Any]) -> float:
-        rate = options.get(SAMPLE_RATE_OPTION, self._sample_rate)
+    def _sample_limit(self, actor_name: str, rate: Any) -> int | None:
+        """Returns: The bound that checksums of root task ids in the sample are below; None for all."""
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-            self._warn(
-                actor_name, "rate", f"its option {SAMPLE_RATE_OPTION} is {rate!r:.100}, not 0 to 1, and is ignored"
-            )
-            return self._sample_rate
+            text = f"its option {SAMPLE_RATE_OPTION} is {rate!r:.100}, not 0 to 1, and is ignored"
+            self._warn(actor_name, "rate", text)
+            rate = self._sample_rate
         self.samples = self.samples or rate < 1
-        return float(rate)
+        return int(rate * 2**32) if rate < 1 else None
 
     def _read(self, actor_name: str, wanted: Any, where: str) -> DiagnosticsRequest | None:
         """Returns: The request, allowed or not; None if the option cannot be read."""
         try:
             request = with_all(parse_request(wanted), self.allowed)
         except ValueError as error:
-            self._warn(
-                actor_name,
-                "option",
-                f"the option {OPTION} of the {where} is {error} and is ignored: {reprlib.repr(wanted):.200}",
-            )
+            text = f"the option {OPTION} of the {where} is {error} and is ignored: {reprlib.repr(wanted):.200}"
+            self._warn(actor_name, "option", text)
             return None
         if not request.keys() <= self.allowed:
             dropped = sorted(f"{name:.100}" for name in request.keys() - self.allowed)[:_MAX_DENIED]
-            self._warn(
-                actor_name,
-                "names",
-                f"the {where} asks for diagnostics that neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has; "
-                f"dropped are {dropped}",
-            )
+            lists = "neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST"
+            text = f"the {where} asks for diagnostics that {lists} has; dropped are {dropped}"
+            self._warn(actor_name, "names", text)
         return request
 
     def _choose(self, request: DiagnosticsRequest, where: str) -> Choice:
@@ -203,7 +206,7 @@ class Selection:
 
         Parameters:
           request: The request.
-          where: Its origin: the `message`, the `actor` or the `capture`.
+          where: Its origin: the `message`, the `actor`, the `capture` or the `attachment`.
         """
         collectors = chosen(self.collectors, self.allowed.intersection(request))
         options: dict[str, Options] = {}
@@ -226,7 +229,7 @@ class Selection:
         denied: dict[Collector, str] = {}
         for name in sorted(names)[:_MAX_DENIED]:
             found = self._placeholders.get(name) or placeholder(name, taken)
-            if found.artifact_name in taken:  # As that of `debug-logs` is where `logs` is allowed.
+            if found.artifact_name in taken:  # `logs` and `debug-logs` leave the same artifact, and one may be allowed.
                 continue
             taken.add(found.artifact_name)
             denied[found] = (
@@ -239,8 +242,3 @@ class Selection:
         if (actor_name, subject) not in self._warned:
             self._warned.add((actor_name, subject))
             self._log_warning("Actor %r: %s.", actor_name, text)
-
-
-def _limit_of(rate: float) -> int | None:
-    """Returns: The bound that checksums of root task ids in the sample are below; None for all."""
-    return None if rate >= 1 else int(rate * 2**32)

@@ -23,7 +23,9 @@ PACKAGE_NAME = _PACKAGE.name
 _FORMER_NAMES = ("collectors/coroutines.py", "collectors/logtap.py")
 
 #: Files of this package that call code of the application; only their own frames are left out of a stack.
-_PASSED_THROUGH = frozenset(["runtime/coroutines.py", "collectors/task_logs/tap.py", *_FORMER_NAMES])
+_PASSED_THROUGH = frozenset(
+    ["runtime/coroutines.py", "runtime/coroutine_steps.py", "collectors/task_logs/tap.py", *_FORMER_NAMES]
+)
 
 #: The callers of an actor's function and of its coroutine.
 _CALLERS = (
@@ -31,10 +33,13 @@ _CALLERS = (
     ("wrapped_coro", os.path.join("dramatiq", "asyncio.py")),
 )
 
+#: What `Actor.__call__` calls before and after the actor's function, to log a line.
+_LOG = ("debug", os.path.join("logging", "__init__.py"))
+
 #: The caller of the asyncio tasks that a coroutine creates, on the event loop's thread.
 _LOOP_CALLER = ("_run", os.path.join("asyncio", "events.py"))
 
-#: The calls of a stack that are read; without a number memray leaves some out.
+#: The most calls of a stack that are read. Without a number memray leaves some out.
 _ALL = 1_000_000
 
 
@@ -103,6 +108,8 @@ def _shown_stack(record: Any, *, native: bool, own: bool, in_loop: bool) -> list
     depth = _depth_of_caller(python, in_loop)
     if depth is None and (_is_ours(record.thread_name, python) or (own and python)):
         return None
+    if own and depth and _is_call(python[depth - 1], *_LOG):
+        return None
     stack: list[Call] = python[:depth]
     if native:
         hybrid = record.hybrid_stack_trace()  # memray itself cuts the stacks of the thread that started the Tracker.
@@ -114,10 +121,14 @@ def _depth_of_caller(stack: list[Call], in_loop: bool) -> int | None:
     """Returns: The number of calls below the outermost call of an actor; None if no actor is called."""
     for name, file in (*_CALLERS, _LOOP_CALLER) if in_loop else _CALLERS:
         for depth in range(len(stack) - 1, -1, -1):
-            function, of_file, _ = stack[depth]
-            if of_file.endswith(file) and function.rpartition(".")[2] == name:
+            if _is_call(stack[depth], name, file):
                 return depth
     return None
+
+
+def _is_call(call: Call, name: str, file: str) -> bool:
+    function, of_file, _ = call
+    return of_file.endswith(file) and function.rpartition(".")[2] == name
 
 
 def _is_ours(thread_name: str, stack: list[Call]) -> bool:

@@ -1,18 +1,18 @@
-"""Opens a download of an artifact: the blob itself, or a format that is rendered from it once and kept beside it."""
+"""Opens a download of an artifact: the blob itself, or a format that is rendered from it once and kept in a cache."""
 
 from __future__ import annotations
 
-import io
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from dramatiq.logging import get_logger
 
-from ..errors import BlobMissingError, StoreUnavailableError
-from ..store.blobs.base import BlobStore
+from ..errors import BlobMissingError
+from ..runtime.disk_cache import DiskCache
+from ..store.blobs.base import BlobStore, blob_name
 from ..store.models import Artifact
 from .errors import ReportError, UnknownFormatError
 from .formats import FORMATS, Format
@@ -44,11 +44,20 @@ def _stored_format(artifact: Artifact) -> str:
     return artifact.stored_as or artifact.filename
 
 
-def open_download(blobs: BlobStore, artifact: Artifact, wanted: Format | None = None) -> BinaryIO:
+class ArtifactFiles(Protocol):
+    """Where the files of artifacts are: a store."""
+
+    @property
+    def blobs(self) -> BlobStore: ...
+    @property
+    def cache(self) -> DiskCache: ...
+
+
+def open_download(files: ArtifactFiles, artifact: Artifact, wanted: Format | None = None) -> BinaryIO:
     """Opens a format of an artifact; the first time a separate process renders it.
 
     Parameters:
-      blobs: The blob store.
+      files: The store.
       artifact: A downloadable artifact.
       wanted: The format; without it that of a plain download.
 
@@ -58,37 +67,34 @@ def open_download(blobs: BlobStore, artifact: Artifact, wanted: Format | None = 
       NotInstalledError: When the package that renders it is missing.
     """
     wanted = wanted or format_of(artifact)
-    file = open_at_once(blobs, artifact, wanted) or render_to_cache(blobs, artifact, wanted)
-    return file or open_cached(blobs, artifact, wanted)
+    file = open_at_once(files, artifact, wanted) or render_to_cache(files, artifact, wanted)
+    return file or open_rendered(files, artifact, wanted)
 
 
-def open_at_once(blobs: BlobStore, artifact: Artifact, wanted: Format) -> BinaryIO | None:
+def open_at_once(files: ArtifactFiles, artifact: Artifact, wanted: Format) -> BinaryIO | None:
     """Returns: The file, or None where it has to be rendered first. Raises: BlobMissingError when the blob is gone."""
     if wanted.render is None:
-        return blobs.open(blob_name_of(artifact))
-    try:
-        return open_cached(blobs, artifact, wanted)
-    except BlobMissingError:
-        return None
+        return files.blobs.open(blob_name_of(artifact))
+    return files.cache.open(_cached_name(artifact, wanted.name))
 
 
-def open_cached(blobs: BlobStore, artifact: Artifact, wanted: Format) -> BinaryIO:
-    """Returns: A format that was rendered before. Raises: BlobMissingError when it was not."""
-    file = blobs.open(blob_name_of(artifact), rendered=wanted.name)
-    if file.seek(0, io.SEEK_END):
-        file.seek(0)
-        return file
-    file.close()  # It is written without a sync, so a power cut may leave it empty.
-    raise BlobMissingError
+def open_rendered(files: ArtifactFiles, artifact: Artifact, wanted: Format) -> BinaryIO:
+    """Returns: A format that was rendered a moment ago. Raises: ReportError when newer files have displaced it."""
+    file = files.cache.open(_cached_name(artifact, wanted.name))
+    if file is None:
+        raise ReportError(
+            "The report was removed from the cache, which is too small; see DRAMATIQ_DIAG_CACHE_MAX_BYTES."
+        )
+    return file
 
 
 def render_to_cache(
-    blobs: BlobStore, artifact: Artifact, wanted: Format, render: Callable[..., None] = render
+    files: ArtifactFiles, artifact: Artifact, wanted: Format, render: Callable[..., None] = render
 ) -> BinaryIO | None:
-    """Renders a format, and keeps it if the blob store can be written.
+    """Renders a format, and keeps it if the cache can be written.
 
     Parameters:
-      blobs: The blob store.
+      files: The store.
       artifact: A downloadable artifact.
       wanted: A format that is rendered.
       render: Called like `process.render`.
@@ -101,28 +107,59 @@ def render_to_cache(
       ReportError: When the format cannot be rendered.
       NotInstalledError: When the package that renders it is missing.
     """
-    name = blob_name_of(artifact)
-    with blobs.open(name) as source:
-        write = partial(render, source, stored_format=_stored_format(artifact), format_name=wanted.name)
-        try:
-            blobs.put_rendered(name, wanted.name, write)
-            return None
-        except StoreUnavailableError as error:
-            if blobs.size_bytes(name) is None:  # A cleanup removed it meanwhile, and the directory of its formats.
-                raise BlobMissingError from error
-            _logger.warning("A rendered report is not kept: %s", error)
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it.
-        try:
-            write(file)  # To render it again next time is better than no answer now.
-        except BaseException:
-            file.close()
-            raise
+    with _open_source(files, artifact) as source:
+
+        def write(target: BinaryIO) -> None:
+            source.seek(0)
+            render(source, target, stored_format=_stored_format(artifact), format_name=wanted.name)
+            if files.blobs.size_bytes(blob_name_of(artifact)) is None:
+                raise BlobMissingError  # A cleanup removed it meanwhile: nothing of it is to be kept.
+
+        return _keep(files.cache, _cached_name(artifact, wanted.name), write)
+
+
+def _open_source(files: ArtifactFiles, artifact: Artifact) -> BinaryIO:
+    """Returns: The blob as a file of the operating system. One of an object store is copied into the cache."""
+    blob = files.blobs.open(blob_name_of(artifact))
+    try:
+        blob.fileno()
+        return blob
+    except OSError:  # It is not on this host.
+        pass
+    with blob:
+
+        def copy(target: BinaryIO) -> None:
+            blob.seek(0)
+            shutil.copyfileobj(blob, target)
+
+        name = _cached_name(artifact, "source")
+        file = files.cache.open(name) or _keep(files.cache, name, copy)
+    return file or _open_source(files, artifact)
+
+
+def _keep(cache: DiskCache, name: str, write: Callable[[BinaryIO], object]) -> BinaryIO | None:
+    """Writes a file into the cache. Returns: None; or where the cache cannot be written, a temporary file instead."""
+    try:
+        cache.put(name, write)
+        return None
+    except OSError as error:
+        _logger.warning("What is rendered is not kept: the cache %s cannot be written: %s", cache.root, error)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it.
+    try:
+        write(file)  # To render it again next time is better than no answer now.
+    except BaseException:
+        file.close()
+        raise
     file.seek(0)
     return file
 
 
+def _cached_name(artifact: Artifact, what: str) -> str:
+    """Returns: The name of a file in the cache. An artifact that was published again has other names."""
+    _, _, artifact_id = blob_name_of(artifact).partition("/")
+    return f"{artifact_id}.{(artifact.sha256 or '')[:16]}.{what}"
+
+
 def blob_name_of(artifact: Artifact) -> str:
     """Returns: The name of the artifact's blob. Raises: BlobMissingError when it has none."""
-    if artifact.blob_name is None:
-        raise BlobMissingError
-    return artifact.blob_name
+    return blob_name(artifact.blob_name or "")

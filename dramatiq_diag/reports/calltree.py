@@ -6,11 +6,11 @@ import heapq
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, NotRequired, TypedDict
+from collections.abc import Iterator
+from typing import BinaryIO, NotRequired, TypedDict
 
-from . import memray, pyinstrument
 from .allocation_stacks import SHARED_THREAD
+from .profiles import Profile
 
 #: Deeper calls are charged to the call at this depth.
 MAX_DEPTH = 200
@@ -22,13 +22,7 @@ MIN_SHARE = 0.001
 MAX_LINES = 3
 
 #: Function, file and line: the line of its definition in a time profile, the current line in an allocation profile.
-Place = tuple[str, str, int]
-
-#: A stack, the outermost call first; its value; and the current line of the last call, if not that of its place.
-Stack = tuple[Iterable[Place], float] | tuple[Iterable[Place], float, int | None]
-
-# Frames of pyinstrument that are not calls; their time is that of the function above them, which waits or works.
-_NO_CALLS = frozenset(["[await]", "[self]", "[root]", "[out-of-context]"])
+_Place = tuple[str, str, int]
 
 
 class Node(TypedDict):
@@ -74,29 +68,36 @@ class FunctionTotals(TypedDict):
 class _Call:
     __slots__ = ("alone", "calls", "lines", "place", "value")
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: _Place) -> None:
         self.place = place
         self.value = 0.0
         self.alone = 0.0
         self.lines: dict[int, float] = {}
-        self.calls: dict[Place, _Call] = {}
+        self.calls: dict[_Place, _Call] = {}
 
 
-def tree_of(stacks: Iterable[Stack], unit: str) -> CallTree:
-    """Returns: A tree of stacks whose values have this unit, cut down to a size that a person can look at."""
+def write_calltree(profile: Profile, target: BinaryIO) -> None:
+    """Writes the JSON of a profile's tree."""
+    target.write(json.dumps(tree_of(profile)).encode())
+
+
+def tree_of(profile: Profile) -> CallTree:
+    """Returns: The tree of a profile, cut down to a size that a person can look at."""
     root = _Call(("", "", 0))
-    for stack, value, *at in stacks:
+    for frames, value, _ in profile.samples:
         call = root
         call.value += value
-        places = list(stack)
-        for place in places[:MAX_DEPTH]:
+        for frame in frames[:MAX_DEPTH]:
+            place = frame.function, frame.file, frame.first_line or frame.line
             call = call.calls.setdefault(place, _Call(place))
             call.value += value
         call.alone += value
-        line = at[0] if at else call.place[2]
-        if line and len(places) <= MAX_DEPTH:
+        if 0 < len(frames) <= MAX_DEPTH and (line := frames[-1].line):
             call.lines[line] = call.lines.get(line, 0.0) + value
-    return {"unit": unit, "total": round(root.value, 3), "tree": _largest(root)}
+    tree: CallTree = {"unit": profile.unit, "total": round(root.value, 3), "tree": _largest(root)}
+    if profile.is_shared:
+        tree["note"] = f"They are {SHARED_THREAD}."
+    return tree
 
 
 def _largest(root: _Call) -> Node:
@@ -168,68 +169,3 @@ def _walk(tree: Node) -> Iterator[tuple[Node, bool]]:
         if entered:
             line.append((node, False))
             line += [(child, True) for child in reversed(node["children"])]
-
-
-def render_session(path: str, target: BinaryIO) -> None:
-    """Renders a session to the JSON of its tree, in milliseconds. Otherwise as `pyinstrument.render_session`.
-
-    The time in which a coroutine awaits something is its own.
-    """
-    session = pyinstrument.read(path)
-    try:
-        tree = tree_of(_session_stacks(session), "ms")
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise pyinstrument.damaged(error) from error
-    _write(tree, target)
-
-
-def render_allocations(path: str, target: BinaryIO) -> None:
-    """Renders the allocations of the task's own thread at the peak to JSON, in bytes. Raises as `View.render` does."""
-    stacks, is_shared = memray.peak_stacks(path, whole_process=False)
-    tree = tree_of(stacks, "bytes")
-    if is_shared:
-        tree["note"] = f"They are {SHARED_THREAD}."
-    _write(tree, target)
-
-
-def render_all_allocations(path: str, target: BinaryIO) -> None:
-    """Renders the allocations of all threads at the peak to JSON, in bytes. Raises as `View.render` does."""
-    _write(tree_of(memray.peak_stacks(path, whole_process=True)[0], "bytes"), target)
-
-
-def _write(tree: CallTree, target: BinaryIO) -> None:
-    target.write(json.dumps(tree).encode())
-
-
-def _session_stacks(session: Any) -> Iterator[Stack]:
-    # The calls above the actor's function; pyinstrument's own reports leave them out as well.
-    above = [_identifier(frame) for frame in session["start_call_stack"][:-1]]
-    for stack, spent_s in session["frame_records"]:
-        identifiers = [_identifier(frame) for frame in stack]
-        pairs = zip(identifiers, above, strict=False)
-        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if not spent_s >= 0 or spent_s == float("inf"):
-            raise ValueError("A time is negative or not finite.")
-        below = [(place, frame) for frame in stack[common:] if (place := _place(frame)) is not None]
-        yield [place for place, _ in below], spent_s * 1000, line_of(below[-1][1]) if below else None
-
-
-def _identifier(frame: str) -> str:
-    return frame.partition("\1")[0]
-
-
-def line_of(frame: str) -> int | None:
-    """Returns: The current line in the description of a frame, or None if there is none."""
-    _, _, rest = frame.partition("\1l")
-    return int(rest.partition("\1")[0]) if rest else None
-
-
-def _place(frame: str) -> Place | None:
-    """Returns: The call in the description of a frame, or None if it is not a call."""
-    identifier, *attributes = frame.split("\1")
-    function, _, rest = identifier.partition("\0")
-    file, _, line = rest.partition("\0")
-    if function in _NO_CALLS or file == "<thread>":
-        return None
-    class_name = next((attribute[1:] for attribute in attributes if attribute.startswith("c")), "")
-    return f"{class_name}.{function}" if class_name else function, file, int(line or 0)

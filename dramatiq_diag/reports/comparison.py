@@ -1,4 +1,4 @@
-"""Compares two runs: their memory, their time, their allocations."""
+"""Compares two runs: their memory, where their time went, their functions, their allocations."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.attempts import Attempt
 from ..store.models import Artifact
 from ..text import format_size
+from .accounting import PartChange, compare_accounts, parse_account
 from .calltree import CallTree
 from .errors import ReportError
 from .tree_diff import FunctionChange, compare_trees
@@ -27,6 +28,7 @@ Opener = Callable[[Artifact, str], BinaryIO]
 #: Part -> the artifact that it is made of, and the format.
 PARTS = {
     "memory": ("memory_profile", "chart"),
+    "accounting": ("time_accounting", "json"),
     "time": ("pyinstrument_profile", "calltree"),
     "allocations": ("memray_profile", "calltree"),
 }
@@ -52,6 +54,18 @@ class MemoryComparison(TypedDict):
 
 
 @described
+class AccountComparison(TypedDict):
+    """Where the wall times of two runs went."""
+
+    reason: str | None
+    "Why there is no comparison."
+    a_wall_ms: float
+    b_wall_ms: float
+    parts: list[PartChange]
+    "The part that grew most first."
+
+
+@described
 class TreeComparison(TypedDict):
     """Two call trees of time or of memory, by function."""
 
@@ -72,6 +86,7 @@ class ComparisonDocument(TypedDict):
     a: RunDocument
     b: RunDocument
     memory: MemoryComparison
+    accounting: AccountComparison
     time: TreeComparison
     allocations: TreeComparison
     "Of the memory that the tasks' own threads held at the peaks."
@@ -95,18 +110,19 @@ class Comparison:
     "Part -> both trees, where both could be read."
 
 
-def compare_runs(a: ComparedRun, b: ComparedRun, open_format: Opener) -> Comparison:
-    """Compares two runs; a part that one of them lacks has a reason instead.
+def compare_runs(a: ComparedRun, b: ComparedRun, open_format: Opener, max_bytes: int = MAX_FORMAT_BYTES) -> Comparison:
+    """Compares two runs; a part that one of them lacks, or whose format has over *max_bytes*, has a reason instead.
 
     Raises:
       Any error of `open_format` except those in `UNREADABLE`.
     """
-    read = {part: _read_both(a, b, part, open_format) for part in PARTS}
+    read = {part: _read_both(a, b, part, open_format, max_bytes) for part in PARTS}
     (chart_a, chart_b), memory_reason = read["memory"]
     document: ComparisonDocument = {
         "a": run_document(a.run),
         "b": run_document(b.run),
         "memory": {"reason": memory_reason, "a": _samples(chart_a), "b": _samples(chart_b)},
+        "accounting": _account_comparison(*read["accounting"]),
         "time": _tree_comparison("ms", *read["time"]),
         "allocations": _tree_comparison("bytes", *read["allocations"]),
     }
@@ -121,6 +137,19 @@ def _samples(chart: Any) -> list[tuple[float, int]]:
     return [(sample["seconds"], round(sample["megabytes"] * _MEGABYTE)) for sample in samples]
 
 
+def _account_comparison(contents: tuple[Any, Any], reason: str | None) -> AccountComparison:
+    try:
+        a, b = (None, None) if None in contents else map(parse_account, contents)
+    except ReportError as error:
+        a, b, reason = None, None, str(error)
+    return {
+        "reason": reason,
+        "a_wall_ms": a["wall_ms"] if a else 0.0,
+        "b_wall_ms": b["wall_ms"] if b else 0.0,
+        "parts": compare_accounts(a, b) if a and b else [],
+    }
+
+
 def _tree_comparison(unit: str, trees: tuple[Any, Any], reason: str | None) -> TreeComparison:
     a, b = (None, None) if None in trees else trees
     return {
@@ -132,15 +161,17 @@ def _tree_comparison(unit: str, trees: tuple[Any, Any], reason: str | None) -> T
     }
 
 
-def _read_both(a: ComparedRun, b: ComparedRun, part: str, open_format: Opener) -> tuple[tuple[Any, Any], str | None]:
+def _read_both(
+    a: ComparedRun, b: ComparedRun, part: str, open_format: Opener, max_bytes: int
+) -> tuple[tuple[Any, Any], str | None]:
     """Returns: The content of both formats, None for a missing one; and the reasons, None if there is none."""
     (content_a, reason_a), (content_b, reason_b) = (
-        _read(run, which, part, open_format) for run, which in ((a, "A"), (b, "B"))
+        _read(run, which, part, open_format, max_bytes) for run, which in ((a, "A"), (b, "B"))
     )
     return (content_a, content_b), " ".join(filter(None, (reason_a, reason_b))) or None
 
 
-def _read(run: ComparedRun, which: str, part: str, open_format: Opener) -> tuple[Any, str | None]:
+def _read(run: ComparedRun, which: str, part: str, open_format: Opener, max_bytes: int) -> tuple[Any, str | None]:
     """Returns: The content of the format that a part is made of; or None and the reason."""
     name, format_name = PARTS[part]
     artifact = run.artifacts.get(name)
@@ -151,7 +182,7 @@ def _read(run: ComparedRun, which: str, part: str, open_format: Opener) -> tuple
     try:
         with open_format(artifact, format_name) as file:
             size_bytes = file.seek(0, os.SEEK_END)
-            if size_bytes > MAX_FORMAT_BYTES:
+            if size_bytes > max_bytes:
                 return None, f"{name} of run {which} is too large to be compared: {format_size(size_bytes)}."
             file.seek(0)
             return json.load(file), None

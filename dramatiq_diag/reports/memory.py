@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..store.memory_curves import Sample as Sample
+from ..store.memory_curves import samples_in, thin
 from .charts import bundle, config, library, memory_chart
 from .errors import ReportError
-
-#: Seconds since the start of the task, and bytes.
-Sample = tuple[float, int]
 
 #: The most points in a chart.
 MAX_POINTS = 2000
@@ -22,76 +20,12 @@ MAX_POINTS = 2000
 #: The size of a picture in pixels; a PNG is scaled.
 _WIDTH, _HEIGHT, _SCALE = 900, 320, 2
 
-_MEGABYTE = 1024 * 1024
-_NUMBER = rb"([0-9]{1,12}(?:\.[0-9]{1,12})?)"
-# The last line of a salvaged log may be torn: without its line end, the last number may be cut.
-_LINE = re.compile(rb"[ \t]*" + _NUMBER + rb"[ \t]+" + _NUMBER + rb"[ \t]*\r?\n")
-#: The longest line of a log, in bytes.
-_MAX_LINE_BYTES = 128
-
-#: Up to this size, in bytes, a log is read whole for a list of runs.
-_SMALL_BYTES = 4 * 1024
-
 _PAGE = Path(__file__).with_name("memory.html")
 
 
 def read_samples(file: BinaryIO) -> list[Sample]:
     """Returns: The samples of a log by time; malformed lines are skipped."""
-    samples = map(_sample, iter(partial(file.readline, _MAX_LINE_BYTES), b""))
-    return sorted(filter(None, samples), key=lambda sample: sample[0])
-
-
-def thin(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Thins a curve so that it looks the same: of each of equal parts it keeps the smallest and the largest sample.
-
-    Parameters:
-      samples: By time.
-      count: The most samples to keep, 4 or more.
-
-    Returns:
-      The kept samples by time; the first and the last are among them.
-    """
-    if len(samples) <= count:
-        return [*samples]
-    inner = samples[1:-1]
-    parts = (count - 2) // 2
-    kept = [samples[0]]
-    for part in range(parts):
-        bucket = inner[part * len(inner) // parts : (part + 1) * len(inner) // parts]
-        places = {min(bucket, key=lambda sample: sample[1]), max(bucket, key=lambda sample: sample[1])}
-        kept += sorted(places)
-    return [*kept, samples[-1]]
-
-
-def sparkline_points(file: BinaryIO, size_bytes: int, count: int = 60) -> list[Sample]:
-    """Reads at most *count* points for a small drawing, without reading a large log whole.
-
-    The points of a small log contain its peak; those of a large one are samples at equal distances.
-
-    Parameters:
-      file: The log.
-      size_bytes: Its size.
-      count: The most points.
-
-    Returns:
-      The points by time.
-    """
-    if size_bytes <= _SMALL_BYTES:
-        return thin(read_samples(io.BytesIO(file.read(_SMALL_BYTES))), count)
-    found: set[Sample] = set()
-    for place in range(count):
-        is_last = place == count - 1
-        file.seek(size_bytes - _MAX_LINE_BYTES if is_last else place * size_bytes // count)
-        # This holds the rest of one line and the whole next one; at the beginning, the header and one line.
-        lines = io.BytesIO(file.read(_MAX_LINE_BYTES)).readlines()
-        samples = [sample for sample in map(_sample, lines[1:]) if sample is not None]
-        found.update(samples[-1:] if is_last else samples[:1])
-    return sorted(found)
-
-
-def _sample(line: bytes) -> Sample | None:
-    match = _LINE.fullmatch(line)
-    return None if match is None else (float(match[1]), round(float(match[2]) * _MEGABYTE))
+    return sorted(samples_in(file), key=lambda sample: sample[0])
 
 
 def render_csv(path: str, target: BinaryIO) -> None:

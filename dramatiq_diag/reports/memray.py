@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ..errors import NotInstalledError
 from ..text import format_size, printable
-from .allocation_stacks import PACKAGE_NAME, SHARED_THREAD, AllocationThreads, Call, is_own_code, shown_records
+from .allocation_stacks import PACKAGE_NAME, SHARED_THREAD, AllocationThreads, ShownRecord, is_own_code, shown_records
 from .errors import ReportError
 from .memray_units import in_binary_units
 
@@ -105,7 +105,7 @@ def _shown(view: View, reader: Any) -> _Shown:
     return _Shown(records=shown, native=native, is_shared=own and threads.is_shared)
 
 
-def peak_stacks(path: str, *, whole_process: bool) -> tuple[Iterator[tuple[list[Call], int]], bool]:
+def peak_records(path: str, *, whole_process: bool) -> tuple[list[ShownRecord], bool]:
     """Reads the allocations held at the peak, without the calls above the actor's function.
 
     Parameters:
@@ -113,7 +113,7 @@ def peak_stacks(path: str, *, whole_process: bool) -> tuple[Iterator[tuple[list[
       whole_process: Whether to read all threads; otherwise only the one that the task ran on.
 
     Returns:
-      The stacks, the outermost call first, each with its bytes; and whether other tasks ran on that thread.
+      The records, and whether other tasks ran on that thread.
 
     Raises:
       As `View.render` does.
@@ -123,7 +123,7 @@ def peak_stacks(path: str, *, whole_process: bool) -> tuple[Iterator[tuple[list[
 
         with FileReader(path) as reader:
             shown = _shown(View(report="tree", whole_process=whole_process), reader)
-    return ((record.stack_trace()[::-1], record.size) for record in shown.records), shown.is_shared
+    return shown.records, shown.is_shared
 
 
 def _html(view: View, path: str, out: TextIO) -> None:

@@ -14,7 +14,7 @@ from ..text import printable
 from .errors import ReportError
 
 #: The largest session that is read into memory, in bytes.
-_MAX_STORED_BYTES = 64 * 1024**2
+MAX_STORED_BYTES = 64 * 1024**2
 
 # The only beginnings of text that end a script element, or change where it ends.
 _MARKUP = re.compile(r"<(?=[/!])")
@@ -87,12 +87,12 @@ def render_speedscope(path: str, target: BinaryIO) -> None:
     target.write(_render(read(path), "SpeedscopeRenderer", show_all=True).encode("utf-8", "replace"))
 
 
-def read(path: str) -> Any:
-    """Reads a session. Raises: ReportError when it is not JSON, or too large."""
+def read(path: str, max_bytes: int = MAX_STORED_BYTES) -> Any:
+    """Reads a session. Raises: ReportError when it is not JSON, or has more than *max_bytes*."""
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > _MAX_STORED_BYTES:
-            raise ReportError(f"The stored profile has over {_MAX_STORED_BYTES} bytes and is too large to be rendered.")
-        stored = read_up_to(file, _MAX_STORED_BYTES)
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise ReportError(f"The stored profile has over {max_bytes} bytes and is too large to be rendered.")
+        stored = read_up_to(file, max_bytes)
     try:
         return json.loads(stored)
     except (ValueError, RecursionError) as error:

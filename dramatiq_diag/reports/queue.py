@@ -16,9 +16,8 @@ from typing import BinaryIO
 from dramatiq.logging import get_logger
 
 from ..errors import DiagnosticsError, StoreError
-from ..store.blobs.base import BlobStore
 from ..store.models import Artifact
-from .cache import blob_name_of, open_at_once, open_cached, render_to_cache
+from .cache import ArtifactFiles, blob_name_of, open_at_once, open_rendered, render_to_cache
 from .errors import RenderingInProgress, ReportError, TooManyRenderingsError
 from .formats import Format
 from .process import RenderProcess
@@ -88,7 +87,7 @@ class RenderQueue:
     """Renders formats in two threads. Callers that ask for the same format share one rendering.
 
     Parameters:
-      blobs: The blob store.
+      files: The store.
       clock: Gives seconds that only grow.
       max_jobs: The most reports that are rendered or wait.
       make_process: Makes the process of one rendering.
@@ -96,13 +95,13 @@ class RenderQueue:
 
     def __init__(
         self,
-        blobs: BlobStore,
+        files: ArtifactFiles,
         clock: Callable[[], float] = time.monotonic,
         *,
         max_jobs: int = MAX_JOBS,
         make_process: Callable[[], RenderProcess] = RenderProcess,
     ) -> None:
-        self._blobs = blobs
+        self._files = files
         self._clock = clock
         self._max_jobs = max_jobs
         self._make_process = make_process
@@ -127,14 +126,14 @@ class RenderQueue:
           ReportError: When it cannot be rendered, or failed within the last minute, or too many reports wait.
           NotInstalledError: When the package that renders it is missing.
         """
-        file = open_at_once(self._blobs, artifact, wanted)
+        file = open_at_once(self._files, artifact, wanted)
         if file is not None:
             return file
         job = self._join(artifact, wanted)
         self._wait(job.future, wait_s)
         if not job.future.done():
             raise self._progress(job)
-        return job.open_copy() or open_cached(self._blobs, artifact, wanted)
+        return job.open_copy() or open_rendered(self._files, artifact, wanted)
 
     def close(self) -> None:
         """Kills the running processes and cancels the waiting jobs; their callers are told that the server stops."""
@@ -194,7 +193,7 @@ class RenderQueue:
             job.begun_at_s = self._clock()
         outcome: _Outcome
         try:
-            outcome = render_to_cache(self._blobs, job.artifact, job.wanted, job.process.render)
+            outcome = render_to_cache(self._files, job.artifact, job.wanted, job.process.render)
         except DiagnosticsError as error:
             outcome = error.with_traceback(None)  # A traceback would keep everything alive that it refers to.
         except Exception as error:

@@ -16,7 +16,7 @@ class BackgroundThread:
 
     Parameters:
       name: The last part of the thread's name.
-      step: Does some of the work. It returns after how many seconds the thread takes the next step without being woken.
+      step: Does some of the work. It returns the seconds until the thread takes the next step if nothing wakes it.
       finish: Runs last on the thread, with the moment until which `stop` waits, by `time.monotonic`.
       backoff_s: The shortest and the longest pause after a fault, in seconds; each pause is twice as long as the last.
     """
@@ -35,7 +35,7 @@ class BackgroundThread:
         self._backoff_s = backoff_s
         self._pause_s = backoff_s[0]
         self._not_before = 0.0
-        "No step is taken before this moment, by `time.monotonic`, also when the thread is woken."
+        "No step is taken before this moment, by `time.monotonic`, not even when the thread is woken."
         self._stop_at: float | None = None
         # Not an event: an interrupt of Dramatiq's in `Event.set`, on a task's thread, leaves its lock held for ever.
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -53,7 +53,7 @@ class BackgroundThread:
         """Lets the thread finish within *timeout_s* seconds, and waits for its end *grace_s* seconds longer.
 
         Returns:
-          Whether it has ended; False for one that hangs in a step, and goes on.
+          Whether it has ended; False if it hangs in a step, and may still go on.
         """
         self._stop_at = time.monotonic() + timeout_s
         self.wake()
@@ -62,7 +62,7 @@ class BackgroundThread:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether `stop` was called: a step that takes its time ends."""
+        """Whether `stop` was called. A step that takes long asks for it, and ends early."""
         return self._stop_at is not None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -94,3 +95,46 @@ class PiecesFile(io.RawIOBase):
         if close is not None:
             close()
         super().close()
+
+
+class RangeFile(io.RawIOBase):
+    """A readable and seekable file over *size_bytes* bytes that are read range by range.
+
+    Parameters:
+      size_bytes: The size of the file.
+      max_read_bytes: The most bytes of one read.
+    """
+
+    def __init__(self, size_bytes: int, max_read_bytes: int) -> None:
+        super().__init__()
+        self._size_bytes = size_bytes
+        self._max_read_bytes = max_read_bytes
+        self._position = 0
+
+    def read_range(self, start: int, stop: int) -> bytes | memoryview:
+        """Returns: The bytes from one offset up to another; fewer where the source has become shorter."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size_bytes}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        target = memoryview(buffer).cast("B")
+        stop = min(self._position + min(len(target), self._max_read_bytes), self._size_bytes)
+        if stop <= self._position:
+            return 0
+        part = self.read_range(self._position, stop)
+        target[: len(part)] = part
+        self._position += len(part)
+        return len(part)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import Any
 
 from dramatiq.asyncio import EventLoopThread
+
+from .coroutine_steps import MeasuredCoroutine
 
 _Found = Callable[[Coroutine[Any, Any, Any]], None]
 
@@ -15,23 +18,36 @@ class CoroutineTracker:
     """Sees the coroutine that a worker thread hands to the event loop: it wraps `run_coroutine` of the loop's thread.
 
     Note:
-      Context variables reach the coroutine but do not lead from a thread to it, and reading the locals of the waiting
-      frame would keep its future alive.
+      Two other ways were rejected: context variables reach the coroutine but do not lead from a thread to it, and
+      reading the locals of the waiting frame would keep its future alive.
     """
 
     def __init__(self) -> None:
+        self.running: dict[int, Coroutine[Any, Any, Any]] = {}
+        "Worker thread -> the coroutine that it has handed over and waits for."
+        self.measured: dict[int, MeasuredCoroutine | None] = {}
+        "Worker thread of which the next coroutine is to be measured -> that coroutine, once it is handed over."
         self._expected: dict[int, list[_Found]] = {}
         self._watched: EventLoopThread | None = None
 
     @property
     def thread_id(self) -> int | None:
-        """The id of the event loop's thread; None before the first `on_next`."""
+        """The id of the event loop's thread; None before the first `watch`."""
         return None if self._watched is None else self._watched.ident
+
+    @property
+    def native_id(self) -> int | None:
+        """The id that the kernel gave that thread."""
+        return None if self._watched is None else self._watched.native_id
+
+    def watch(self, loop_thread: EventLoopThread) -> None:
+        """Sees the coroutines that are handed to this event loop from now on."""
+        if self._watched is not loop_thread:
+            self._wrap(loop_thread)
 
     def on_next(self, loop_thread: EventLoopThread, found: _Found) -> None:
         """Calls *found* with the next coroutine that this thread hands over; earlier functions are called as well."""
-        if self._watched is not loop_thread:
-            self._wrap(loop_thread)
+        self.watch(loop_thread)
         self._expected.setdefault(threading.get_ident(), []).append(found)
 
     def forget(self) -> None:
@@ -48,9 +64,16 @@ class CoroutineTracker:
         original = type(loop_thread).run_coroutine
 
         def run_coroutine(coroutine: Any) -> Any:
-            for found in self._expected.pop(threading.get_ident(), ()):
+            thread_id = threading.get_ident()
+            for found in self._expected.pop(thread_id, ()):
                 found(coroutine)
-            return original(loop_thread, coroutine)
+            self.running[thread_id] = coroutine
+            if thread_id in self.measured and type(coroutine) is CoroutineType:
+                self.measured[thread_id] = coroutine = MeasuredCoroutine(coroutine)
+            try:
+                return original(loop_thread, coroutine)
+            finally:
+                self.running.pop(thread_id, None)
 
         vars(loop_thread)["run_coroutine"] = run_coroutine
         self._watched = loop_thread

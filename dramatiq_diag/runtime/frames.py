@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, compress, islice, repeat, takewhile
 from operator import attrgetter, call, itemgetter, truth
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, cast
+
+from .coroutine_steps import MeasuredCoroutine
 
 #: The code of a frame, and the line that it is at, if it is at one.
 Place = tuple[CodeType, int | None]
@@ -25,12 +27,15 @@ MAX_AWAITING = 300
 _ALLOCATION_COLLECTS = sys.version_info < (3, 12)
 
 _PLACE = attrgetter("f_code", "f_lineno")
+_OFFSET = attrgetter("f_lasti")
+_FRAME_OF_GREENLET = attrgetter("gr_frame")
 
 #: Type -> a getter of the awaited object, the frame, and whether it runs.
 _SUSPENDED: dict[type, Callable[[Any], Any]] = {
     CoroutineType: attrgetter("cr_await", "cr_frame", "cr_running"),
     GeneratorType: attrgetter("gi_yieldfrom", "gi_frame", "gi_running"),
     AsyncGeneratorType: attrgetter("ag_await", "ag_frame", "ag_running"),
+    MeasuredCoroutine: attrgetter("coroutine.cr_await", "coroutine.cr_frame", "coroutine.cr_running"),
 }
 
 #: Gives for any object: it awaits nothing, has no frame, and does not run.
@@ -62,6 +67,15 @@ class Look:
     def thread_frame_ids(self, thread_id: int) -> list[int]:
         """Returns: The ids of the frames of `thread`."""
         return self._filled(map(id, self._thread_frames(thread_id)))
+
+    def thread_positions(self, thread_id: int) -> list[tuple[int, int]]:
+        """Returns: The ids of the frames of `thread`, each with the offset of its instruction in bytes."""
+        frames, same_frames = self._thread_frames(thread_id), self._thread_frames(thread_id)
+        return self._filled(zip(map(id, frames), map(_OFFSET, same_frames), strict=False))
+
+    def greenlet(self, greenlet: Any) -> list[Place]:
+        """Returns: The places of a greenlet that does not run, the innermost first; empty for one that does."""
+        return self._filled(map(_PLACE, _outward(map(_FRAME_OF_GREENLET, (greenlet,)))))
 
     def coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> tuple[list[Link], list[Any]]:
         """Returns: The links of a coroutine, of the one it awaits, and so on; and all of them as objects.
@@ -100,6 +114,11 @@ def has_frame(awaitable: Any) -> bool:
     """Returns: True for a coroutine or generator that has not ended; False for anything else."""
     _, frame, _ = _SUSPENDED.get(type(awaitable), _nothing)(awaitable)
     return frame is not None
+
+
+def is_looking(places: Sequence[Place]) -> bool:
+    """Returns: Whether a stack, with its innermost place first, is that of the thread that looked."""
+    return bool(places) and places[0][0] is _in_one_step.__code__
 
 
 def thread_ids() -> list[int]:

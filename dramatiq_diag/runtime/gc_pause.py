@@ -1,8 +1,8 @@
 """Keeps the garbage collector from running by itself while memray starts or stops.
 
-That goes through the threads of the interpreter and makes objects on the way, so the collector may run. Its finalisers
-(a file is closed, a thread is started) let another thread run, which may end meanwhile or need the lock that is held:
-the process crashes or hangs (python/cpython#106883, python/cpython#137400).
+memray goes through the threads of the interpreter and makes objects on the way, so the collector may run. Finalisers
+that it calls (a file is closed, a thread is started) let another thread run. If that thread ends meanwhile, or needs
+the lock that is held, the process crashes or hangs (python/cpython#106883, python/cpython#137400).
 """
 
 from __future__ import annotations

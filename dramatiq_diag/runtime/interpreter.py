@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..errors import NotInstalledError
 
-#: The variables that a child gets. Others contain the token and the password of the database, and a damaged allocation
-#: profile may make the child that reads it do anything.
+#: The only environment variables that a child gets. Others may contain the API token or the password of the database,
+#: and a damaged allocation profile may take control of the child that reads it.
 _PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
 
-#: The code of a child: it adds the paths of this process behind its own, then calls a function with its arguments.
+#: The code of a child: it adds the import paths of this process to its own, then calls a function with its arguments.
 _START = (
     "import sys; sys.path += [path for path in sys.argv.pop(1).split('\\n') if path not in sys.path]; "
     "from importlib import import_module; module, name = sys.argv.pop(1).split(':'); "

@@ -26,8 +26,8 @@ from dramatiq.middleware.threading import raise_thread_exception
 from ..errors import UnavailableError
 from .profile_hook import ProfileHook
 
-#: What Dramatiq's `raise_thread_exception` calls. That one is imported by name in the modules that use it (time limits,
-#: shutdown notifications, dramatiq-abort), so this is the only function that can be wrapped for all of them.
+#: The function that Dramatiq's `raise_thread_exception` calls. The modules that use the latter (time limits, shutdown
+#: notifications, dramatiq-abort) import it by name, so this is the only function that can be wrapped for all of them.
 _CALLED = "_raise_thread_exception_cpython"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from dramatiq.logging import get_logger as _get_logger
@@ -32,3 +33,18 @@ def _add_text(record: logging.LogRecord) -> bool:
         except GUARDED as failure:
             record.exc_text = f"{type(error).__name__}; its traceback could not be made: {type(failure).__name__}"
     return True
+
+
+class RareWarning:
+    """Logs a warning at most once in *interval_s* seconds, as of a store that is out of reach; others are left out."""
+
+    def __init__(self, logger: logging.Logger, interval_s: float = 60.0) -> None:
+        self._logger = logger
+        self._interval_s = interval_s
+        self._not_before = 0.0
+
+    def __call__(self, text: str, *arguments: object) -> None:
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._not_before = now + self._interval_s
+            self._logger.warning(text, *arguments)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os
+from pathlib import Path
 from typing import Annotated
 
 import psutil
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from ..text import format_size
+from .cgroups import cgroups, kernel_text
+from .rss import RssReader
+from .waits.kernel_files import KernelFiles
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-
-#: Contains the number of processes that the kernel killed for lack of memory (a cgroup's or its own) since it booted.
-_VMSTAT = Path("/proc/vmstat")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: The directory that has `proc` and `sys`.
+_ROOT = Path("/")
 
 #: Above this fraction of a limit, an OOM kill is the likely cause of death.
 _SHORT_OF_MEMORY = 0.9
+
+#: Above this fraction of a limit, a process is near it.
+NEAR = 0.8
+
+_KIB = 1024
 
 
 class MemoryState(BaseModel):
@@ -29,16 +35,37 @@ class MemoryState(BaseModel):
     total_bytes: NonNegativeInt
     cgroup_bytes: NonNegativeInt | None = None
     "The memory of the processes of the cgroup; None without a limit."
+    cgroup_file_bytes: NonNegativeInt | None = None
+    "The part of it that holds contents of files which nobody uses: the kernel drops them before it kills a process."
     cgroup_limit_bytes: NonNegativeInt | None = None
     oom_kills: NonNegativeInt | None = None
     "The number of OOM kills since the kernel booted; None if it does not count them."
     boot_id: Annotated[str, Field(max_length=36)] | None = None
     "The kernel's id of its boot."
 
-    def describe(self) -> str:
+    @property
+    def used_share(self) -> float:
+        """The used fraction of the nearest limit: that of the cgroup, or the machine's memory."""
+        return max((used / limit for used, limit in self._limits() if limit), default=0.0)
+
+    def room_bytes(self, share: float = 1.0) -> float:
+        """Returns: The bytes until this fraction of a limit is used; negative beyond it."""
+        return min(share * limit - used for used, limit in self._limits())
+
+    def _limits(self) -> list[tuple[int, int]]:
+        """Returns: What is used of each limit, and the limit."""
+        limits = [(max(self.total_bytes - self.available_bytes, 0), self.total_bytes)]
+        if self.cgroup_bytes is not None and self.cgroup_limit_bytes is not None:
+            limits.append((max(self.cgroup_bytes - (self.cgroup_file_bytes or 0), 0), self.cgroup_limit_bytes))
+        return limits
+
+    def describe(self, root: Path = _ROOT) -> str:
         """Returns: A sentence for the reason of an artifact of a run that was cut short.
 
-        Soon after the death, and on the same machine, it tells whether the kernel has killed processes since.
+        Made soon after the death and on the same machine, it also says whether the kernel has killed processes since.
+
+        Parameters:
+          root: The directory that has `proc`.
         """
         text = (
             f"At the last look its RSS was {format_size(self.rss_bytes)}, and the machine had "
@@ -46,87 +73,113 @@ class MemoryState(BaseModel):
         )
         if self.cgroup_bytes is not None and self.cgroup_limit_bytes is not None:
             text += f", its cgroup used {format_size(self.cgroup_bytes)} of {format_size(self.cgroup_limit_bytes)}"
-        kills = self._oom_kills_since()
+        kills = self.oom_kills_since(root)
         if kills:
             text += f"; since then the kernel has killed {kills} of the machine's processes for lack of memory"
-        return f"{text}: it looks like an OOM kill." if kills or self._is_short() else f"{text}."
+        return f"{text}: it looks like an OOM kill." if self.looks_like_oom_kill(root) else f"{text}."
 
-    def _oom_kills_since(self) -> int:
-        now = _oom_kills()
-        if now is None or self.oom_kills is None or self.boot_id is None or self.boot_id != _boot_id():
-            return 0
+    def looks_like_oom_kill(self, root: Path = _ROOT) -> bool:
+        """Returns: Whether the kernel has killed a process for lack of memory since, or there was nearly none left."""
+        return bool(self.oom_kills_since(root)) or self.used_share > _SHORT_OF_MEMORY
+
+    def oom_kills_since(self, root: Path = _ROOT) -> int | None:
+        """Returns: How many processes the kernel has killed since for lack of memory; None where it does not tell."""
+        now = _oom_kills(kernel_text(root / "proc/vmstat"))
+        if now is None or self.oom_kills is None or self.boot_id is None or self.boot_id != _boot_id(root):
+            return None
         return max(now - self.oom_kills, 0)
-
-    def _is_short(self) -> bool:
-        if self.total_bytes - self.available_bytes > _SHORT_OF_MEMORY * self.total_bytes:
-            return True
-        used, limit = self.cgroup_bytes, self.cgroup_limit_bytes
-        return used is not None and limit is not None and used > _SHORT_OF_MEMORY * limit
 
 
 class MemoryStateReader:
-    """Reads the state of this process; made after the fork."""
+    """Reads the state of this process; made after the fork.
 
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._limited = _limited_cgroup()
-        self._boot_id = _boot_id()
+    Parameters:
+      rss: Reads the RSS.
+      root: The directory that has `proc` and `sys`.
+    """
+
+    def __init__(self, rss: RssReader, root: Path = _ROOT) -> None:
+        self._rss = rss
+        self._root = root
+        self._files = KernelFiles(root, keeps_gil=True)  # To get the GIL again takes long while many threads compute.
+        self._patient_files = KernelFiles(root, keeps_gil=False)
+        self._cgroup = _limited_cgroup(root)
+        self._boot_id = _boot_id(root)
 
     def read(self) -> MemoryState:
         """Returns: The state now."""
-        machine = psutil.virtual_memory()
-        used, limit = (None, None) if self._limited is None else (_number(path) for path in self._limited)
+        return self._read(self._rss.rss_bytes(), self._cgroup_file_bytes())
+
+    def read_again(self, last: MemoryState) -> MemoryState:
+        """Returns: The state now, but for the files in the cgroup's memory. It does not give up the GIL, on Linux.
+
+        Parameters:
+          last: A state of a moment ago, which has the files.
+        """
+        pages = self._files.text("proc/self/statm", 100).split()
+        rss_bytes = int(pages[1]) * os.sysconf("SC_PAGESIZE") if len(pages) > 1 else self._rss.rss_bytes()
+        return self._read(rss_bytes, last.cgroup_file_bytes)
+
+    def _read(self, rss_bytes: int, file_bytes: int | None) -> MemoryState:
+        total_bytes, available_bytes = self._machine()
+        used, limit = map(self._number, self._cgroup) if self._cgroup else (None, None)
         return MemoryState(
-            rss_bytes=self._process.memory_info().rss,
-            available_bytes=machine.available,
-            total_bytes=machine.total,
+            rss_bytes=rss_bytes,
+            available_bytes=available_bytes,
+            total_bytes=total_bytes,
             cgroup_bytes=used,
+            cgroup_file_bytes=file_bytes,
             cgroup_limit_bytes=limit,
-            oom_kills=_oom_kills(),
+            oom_kills=_oom_kills(self._files.text("proc/vmstat")),
             boot_id=self._boot_id,
         )
 
+    def _machine(self) -> tuple[int, int]:
+        """Returns: The bytes of the machine's memory, and those that are available."""
+        rows = (line.split()[:2] for line in self._files.text("proc/meminfo").splitlines())
+        found = {row[0]: int(row[1]) * _KIB for row in rows if len(row) == 2 and row[1].isdecimal()}
+        total, available = found.get("MemTotal:"), found.get("MemAvailable:")
+        if total is None or available is None:
+            machine = psutil.virtual_memory()
+            return machine.total, machine.available
+        return total, min(available, total)
 
-def _limited_cgroup() -> tuple[Path, Path] | None:
+    def _cgroup_file_bytes(self) -> int | None:
+        """Returns: See `MemoryState`. The kernel may have to add up counters of all processors for it."""
+        if self._cgroup is None:
+            return None
+        name = self._cgroup[0].relative_to(self._root).parent / "memory.stat"
+        rows = (line.split() for line in self._patient_files.text(str(name)).splitlines())
+        found = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+        # Version 1 gives the sums over the groups below by names of their own.
+        return found.get("total_inactive_file", found.get("inactive_file"))
+
+    def _number(self, path: Path) -> int | None:
+        return _number_in(self._files.text(str(path.relative_to(self._root)), 100))
+
+
+def _limited_cgroup(root: Path) -> tuple[Path, Path] | None:
     """Returns: The files of usage and limit of the innermost cgroup (version 2 or 1) with a limit; None if none has."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text("ascii", "replace").splitlines()
-    except OSError:  # Not Linux.
-        return None
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, names = _CGROUP_ROOT, ("memory.current", "memory.max")
-        elif "memory" in controllers.split(","):
-            root, names = _CGROUP_ROOT / "memory", ("memory.usage_in_bytes", "memory.limit_in_bytes")
-        else:
-            continue
-        inner = PurePosixPath(path.lstrip("/"))
-        for group in (inner, *inner.parents):
-            used, limit = (root / group / name for name in names)
-            if _number(used) is not None and (_number(limit) or 2**62) < 2**62:
-                return used, limit
+    for directory, is_v2 in cgroups(root, "memory"):
+        names = ("memory.current", "memory.max") if is_v2 else ("memory.usage_in_bytes", "memory.limit_in_bytes")
+        used, limit = (directory / name for name in names)
+        if _number_in(kernel_text(used)) is not None and (_number_in(kernel_text(limit)) or 2**62) < 2**62:
+            return used, limit
     return None
 
 
-def _number(path: Path) -> int | None:
-    """Returns: The number in a file; None if there is no such file, or it contains `max`."""
-    try:
-        return int(path.read_text("ascii"))
-    except (OSError, ValueError):
-        return None
+def _number_in(text: str | None) -> int | None:
+    """Returns: The number that the text of a file is; None for another text, such as `max`."""
+    number = (text or "").strip()
+    return int(number) if number.isdecimal() else None
 
 
-def _oom_kills() -> int | None:
-    try:
-        lines = _VMSTAT.read_text("ascii").splitlines()
-    except OSError:  # Not Linux.
-        return None
+def _oom_kills(vmstat: str | None) -> int | None:
+    """Returns: The number of processes killed since the kernel booted because it, or a cgroup, had no memory left."""
+    lines = (vmstat or "").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
-def _boot_id() -> str | None:
-    try:
-        return _BOOT_ID.read_text("ascii").strip()
-    except OSError:  # Not Linux.
-        return None
+def _boot_id(root: Path) -> str | None:
+    text = kernel_text(root / "proc/sys/kernel/random/boot_id")
+    return None if text is None else text.strip()

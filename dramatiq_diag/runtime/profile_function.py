@@ -39,7 +39,7 @@ class ProfileFunctionLook:
         self._found = [(place, value) for place, value in self._found if not words[place]]
 
     def was_replaced(self) -> bool:
-        """Returns: True if this thread has another profile function now or none; False if not, or not known."""
+        """Returns: True if this thread now has another profile function, or none; False if the same, or if unknown."""
         if len(self._found) != 1:
             return False
         place, value = self._found[0]

@@ -123,7 +123,7 @@ class ProfileHook:
     def _reason_against_start(self) -> str | None:
         own_id = threading.get_ident()
         for thread_id, position in tuple(self._undelivered.items()):
-            # A thread that went on from where it was has received its interrupt; this one did when it came here.
+            # A thread that has moved on has received its interrupt. So has this thread, as it came here.
             if thread_id == own_id or (position is not None and position != _position(thread_id)):
                 del self._undelivered[thread_id]
         return f"It was not started: {_STALLS}." if self._undelivered else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,6 @@ _MAX_DEPTH = 100
 #: The most characters of the name of a function or a file.
 _MAX_NAME = 200
 
-_Place = tuple[str, int, str]
 _CUT_OFF = "... The rest is cut off.\n"
 
 
@@ -45,12 +44,12 @@ def dump_stacks(
         if thread_id != own:
             whose = ", the task's own" if thread_id == task_thread_id else ""
             text += _section(f"thread {names.get(thread_id, '?')!r:.200} ({thread_id}{whose})", places[thread_id])
-    return _cut(f"{text}\n")
+    return cut(f"{text}\n")
 
 
 def _read(
     coroutine: Coroutine[Any, Any, Any] | None, loop_thread_id: int | None
-) -> tuple[dict[int, list[_Place]], list[list[_Place]]]:
+) -> tuple[dict[int, list[Place]], list[Sequence[Place]]]:
     """Returns: Thread id -> its frames, outermost first; and the stacks of the coroutine."""
     codes: Codes = {}
     look = Look()
@@ -58,31 +57,25 @@ def _read(
     awaited = None if coroutine is None else CoroutineStacks(look, coroutine, loop_thread_id or 0)
     look.take()
     stacks = [] if awaited is None else awaited.read(codes)
-    places = {thread_id: _places(found) for thread_id, found in upward.items() if found}
+    places = {thread_id: found[_MAX_DEPTH - 1 :: -1] for thread_id, found in upward.items() if found}
     return places, [_places_of(stack, codes) for stack in stacks[:_MAX_DEPTH]]
 
 
-def _places(upward: Sequence[Place]) -> list[_Place]:
-    shown = upward[_MAX_DEPTH - 1 :: -1] if len(upward) >= _MAX_DEPTH else upward[::-1]
-    return [(code.co_filename, line or 0, code.co_qualname) for code, line in shown]
-
-
-def _places_of(stack: Stack, codes: Codes) -> list[_Place]:
+def _places_of(stack: Stack, codes: Codes) -> Sequence[Place]:
     pairs = zip(stack[::2], stack[1::2], strict=True)
-    found = [(codes[key].co_filename, line, codes[key].co_qualname) for key, line in pairs if key != AWAIT]
-    return found[-_MAX_DEPTH:]
+    return [(codes[key], line) for key, line in pairs if key != AWAIT][-_MAX_DEPTH:]
 
 
-def _section(title: str, places: Sequence[_Place]) -> str:
-    return f"\n{title}, the innermost call last:\n{''.join(_lines(places))}"
+def _section(title: str, places: Sequence[Place]) -> str:
+    lines = (
+        f'  File "{code.co_filename[-_MAX_NAME:]}", line {line or 0}, in {code.co_qualname[:_MAX_NAME]}\n'
+        for code, line in places
+    )
+    return f"\n{title}, the innermost call last:\n{''.join(lines)}"
 
 
-def _lines(places: Sequence[_Place]) -> Iterator[str]:
-    for filename, line, function in places:
-        yield f'  File "{filename[-_MAX_NAME:]}", line {line}, in {function[:_MAX_NAME]}\n'
-
-
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Returns: The text, cut off at `MAX_BYTES`."""
     data = text.encode("utf-8", "replace")
     if len(data) <= MAX_BYTES:
         return data.decode()

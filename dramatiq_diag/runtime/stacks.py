@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import logging
 import threading
 from collections.abc import Coroutine, Iterable
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 from dramatiq import Actor
 
@@ -34,6 +35,9 @@ _MAX_AWAITED = 20
 #: The most levels of tasks that await tasks.
 _MAX_LEVELS = 50
 
+#: The code of the method that `Actor.__call__` calls before and after the actor's function, to log a line.
+LOG_CODE: CodeType = logging.Logger.debug.__code__
+
 #: The code of the outermost frame of each thread that Python starts.
 _BOTTOM: CodeType = threading.Thread._bootstrap.__code__  # type: ignore[attr-defined]
 
@@ -52,11 +56,13 @@ def root_of(actor: Actor[..., Any]) -> CodeType | None:
 def coroutine_function(actor: Actor[..., Any]) -> Any:
     """Returns: The coroutine function of an async actor, or None."""
     wrapped = getattr(actor.fn, "__wrapped__", None)
+    if wrapped is None:
+        return None
     return wrapped if inspect.iscoroutinefunction(wrapped) and not inspect.iscoroutinefunction(actor.fn) else None
 
 
 class ThreadStack:
-    """The stack of a run on its own thread: the frames inside the outermost call of the anchor.
+    """The stack of a run on its own thread: the frames inside the outermost call of the anchor, but for its log lines.
 
     Parameters:
       look: The look that reads it.
@@ -71,16 +77,27 @@ class ThreadStack:
         self._root = root
 
     def read(self, codes: Codes) -> list[Stack]:
-        """Returns: The stack; an empty list while the anchor is not being called."""
+        """Returns: The stack; an empty list while the anchor is not being called, or writes to the log."""
         places = self._places
         cut = next((at for at in reversed(range(len(places))) if places[at][0] is self._anchor), None)
         if cut is not None:
-            return [tuple(_parts(places[:cut], codes))] if cut else []
+            is_outside = cut == 0 or places[cut - 1][0] is LOG_CODE
+            return [] if is_outside else [_stack_of(places[:cut], codes)]
         if not places or places[-1][0] is _BOTTOM:
             return []
         # It is in a greenlet, whose frames do not lead back to the frames that switched to it.
         above: list[Place] = [] if self._root is None else [(self._root, 0)]
-        return [tuple(_parts([*places, *above], codes))]
+        return [_stack_of([*places, *above], codes)]
+
+
+class Branch(NamedTuple):
+    """One of the stacks of a coroutine."""
+
+    stack: Stack
+    awaitable: Any = None
+    "The object that the innermost coroutine awaits; None while it runs."
+    holder: Any = None
+    "The innermost coroutine; None while it runs."
 
 
 class CoroutineStacks:
@@ -108,28 +125,36 @@ class CoroutineStacks:
         There are several while it awaits several tasks at once, as with `asyncio.gather`: one for each task that has
         not ended, or only that of the task that runs.
         """
-        stacks = self._follow(codes, _MAX_LEVELS)
-        return [stack for stack in stacks if stack[-2] != AWAIT] or stacks
+        return [branch.stack for branch in self.branches(codes)]
 
-    def _follow(self, codes: Codes, levels: int) -> list[Stack]:
+    def branches(self, codes: Codes) -> list[Branch]:
+        """Returns: The same stacks, each with what is awaited at its end."""
+        branches = self._follow(codes, _MAX_LEVELS)
+        return [branch for branch in branches if branch.stack[-2] != AWAIT] or branches
+
+    def _follow(self, codes: Codes, levels: int) -> list[Branch]:
         links, chain = self._links, self._chain
         upward: list[Place] = []
         for (place, frame_id, is_running), awaited in zip(links, chain[1:], strict=False):
             if frame_id in self._running_ids:
-                return [self._stack(self._running[: self._running_ids.index(frame_id) + 1] + upward, codes)]
+                return [Branch(_stack_of(self._running[: self._running_ids.index(frame_id) + 1] + upward, codes))]
             upward.insert(0, place)
             # An asynchronous generator runs while it awaits, too.
             if is_running and awaited is None:  # In a greenlet: its frames do not lead back to this one.
-                return [self._stack(self._running + upward, codes)]
-        if not links or len(links) == MAX_AWAITING or not levels:
-            return [self._stack(upward, codes)] if links else []
-        stack = self._stack(upward, codes)
+                return [Branch(_stack_of(self._running + upward, codes))]
+        if not links:
+            return []
+        stack = _stack_of(upward, codes)
+        if len(links) == MAX_AWAITING or not levels:
+            return [Branch(stack)]
         below = [found for inner in _awaited(*chain[:-3:-1]) for found in self._below(inner, codes, levels - 1)]
         if below and self._has_moved():
             below = []
-        return [(stack + found)[: 2 * _MAX_DEPTH] for found in below] or [(*stack, AWAIT, 0)]
+        if below:
+            return [found._replace(stack=(stack + found.stack)[: 2 * _MAX_DEPTH]) for found in below]
+        return [Branch((*stack, AWAIT, 0), *chain[:-3:-1])]
 
-    def _below(self, coroutine: Any, codes: Codes, levels: int) -> list[Stack]:
+    def _below(self, coroutine: Any, codes: Codes, levels: int) -> list[Branch]:
         look = Look()
         inner = CoroutineStacks(look, coroutine, self._loop_thread_id)
         look.take()
@@ -143,18 +168,21 @@ class CoroutineStacks:
         look.take()
         return self._links != links or [id(each) for each in self._chain] != [id(each) for each in chain]
 
-    def _stack(self, upward: list[Place], codes: Codes) -> Stack:
-        return tuple(_parts(upward, codes))
 
-
-def _parts(upward: list[Place], codes: Codes) -> list[int]:
-    """Returns: The parts of a stack, root first, from places with the root last."""
+def _stack_of(upward: list[Place], codes: Codes) -> Stack:
+    """Returns: The stack of places, of which the root is the last one."""
     parts: list[int] = []
     for code, line in upward[: -_MAX_DEPTH - 1 : -1]:
         key = id(code)
         codes[key] = code
         parts += (key, line or 0)
-    return parts
+    return tuple(parts)
+
+
+def future_of(awaitable: Any) -> Any:
+    """Returns: The future or task behind the iterator that a coroutine awaits; None if there is none."""
+    behind = [awaitable, *gc.get_referents(awaitable)]
+    return next((found for found in behind if hasattr(type(found), "_asyncio_future_blocking")), None)
 
 
 def _awaited(awaitable: Any, holder: Any) -> list[Any]:
@@ -168,7 +196,7 @@ def _awaited(awaitable: Any, holder: Any) -> list[Any]:
       holder: The coroutine that awaits it; it refers to the tasks of a `TaskGroup` or an `asyncio.wait`.
     """
     behind = [awaitable, *gc.get_referents(awaitable)]
-    future = next((found for found in behind if hasattr(type(found), "_asyncio_future_blocking")), None)
+    future = future_of(awaitable)
     if future is not None:
         tasks = _only_tasks([future]) or _only_tasks(getattr(future, "_children", ())) or _tasks_of(holder)
         behind = [task.get_coro() for task in tasks if not task.done()]

@@ -31,7 +31,7 @@ class SwitchInterval:
             self.want(holder, None)
 
     def want(self, holder: object, seconds: float | None) -> None:
-        """Sets the interval that one user wants; None ends the wish."""
+        """Sets the interval that one user wants; None if it wants none any more."""
         with self._lock:
             if seconds is None:
                 self._wanted.pop(holder, None)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from .loggers import get_logger
 
-#: The thread is woken when there are more timers that it has not seen yet.
+#: The most added timers that wait until the thread wakes up by itself; with more of them it is woken.
 _MAX_ADDED = 1000
 
 #: Cancelled timers are removed only when there are more timers than this.

@@ -17,12 +17,12 @@ MAX_LENGTH = 64 * 1024
 _MAX_FRAMES = 100
 #: An exception with more causes and parts than this is shown without them.
 _MAX_EXCEPTIONS = 20
-#: A longer line is cut in its middle, in characters; a message may have any length.
+#: In characters. A longer line is cut in its middle, as the message of an exception may have any length.
 _MAX_LINE = 16 * 1024
 
 _DRAMATIQ = os.path.dirname(dramatiq.__file__) + os.sep
 
-#: Gives the lines.
+#: Returns the lines of the traceback.
 Traceback = Callable[[], Iterable[str]]
 
 
@@ -95,7 +95,7 @@ def _is_large(error: BaseException) -> bool:
 
 
 def _cut(text: str, length: int) -> str:
-    """Returns: The text; if it is longer, a quarter from its begin, a mark, and its end, which says most."""
+    """Returns: The text. Of a longer one: a quarter from its beginning, a mark, and its end, which says most."""
     if len(text) <= length:
         return text
     mark = f"\n[{len(text) - length} characters or more are left out here]\n"

@@ -1,8 +1,8 @@
 """Asks the kernel to run a thread soon after it wakes.
 
-A sample shows what a task does when it is taken, not when it was due. Under Linux's scheduler a thread that wakes may
-wait for 3 ms behind a busy thread of the same CPU, which may sleep by then: samples see busy threads too seldom. Every
-process may change both settings.
+A late sample shows what a task does at that moment, not what it did when the sample was due. On Linux a thread that
+wakes may wait for 3 ms behind a busy thread of the same CPU. By then the busy thread may sleep, so that samples would
+find it busy too seldom. Two settings of the thread shorten the wait, and every process may change them.
 """
 
 from __future__ import annotations

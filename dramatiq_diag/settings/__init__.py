@@ -15,11 +15,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from ..collectors.names import ALL, CANNOT_JOIN, COLLECTOR_NAMES, MAX_LOG_BYTES, NONE, expand
 from ..errors import SettingsError
 from ..policy.keep_rules import ALLOWED_RULES
+from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import ALLOWED_TRIGGERS, parse_triggers, resolve_triggers, trigger_text
 from . import readers
-from .fields import explain, field, interval, seconds, size
+from .fields import auto_or_seconds, explain, field, interval, seconds, size
 from .readers import Secret
-from .urls import ANY_HOST, check_database_url, host_names, http_url, local_path, local_url, read_database_url
+from .urls import (
+    ANY_HOST,
+    TRACE_ID_PLACEHOLDER,
+    blob_url,
+    check_database_url,
+    host_names,
+    http_url,
+    is_bucket,
+    local_path,
+    read_database_url,
+    trace_url,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -48,7 +60,7 @@ class Settings:
     )
     task_diagnostics_on_request: tuple[str, ...] = field(
         (),
-        "names that a message, an actor or an HTTP request may ask for besides",
+        "names that a message, an actor or an HTTP request may ask for in addition",
         _COLLECTORS,
         readers.collectors,
         variable="TASK_DIAGNOSTICS_ON_REQUEST",
@@ -89,8 +101,8 @@ class Settings:
     blob_url: str | None = field(
         None,
         "the place of the blobs; without it `blobs` in the data dir",
-        "a directory, or a file:// URL of one",
-        local_url,
+        "a directory, a file:// URL of one, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix",
+        blob_url,
     )
     spool_dir: Path | None = field(
         None,
@@ -98,6 +110,13 @@ class Settings:
         "a directory",
         readers.directory,
     )
+    cache_dir: Path | None = field(
+        None,
+        "a directory for what the web part renders and fetches on its host; without it `cache` in the data dir",
+        "a directory",
+        readers.directory,
+    )
+    cache_max_bytes: int = size(1024**3, "above it the least recently used files of the cache go")
     spool_max_bytes: int = size(4 * 1024**3, "above it new diagnostics are declined with a reason")
     memory_interval: float = interval(2.0, "seconds between RSS samples")
     pyinstrument_interval: float = interval(0.005, "seconds between profile samples")
@@ -128,8 +147,34 @@ class Settings:
         ALLOWED_TRIGGERS,
         readers.triggers,
     )
+    stuck_after: str | float = auto_or_seconds(
+        AUTO,
+        "a diagnosed run that lasts longer is marked as stuck and leaves its stacks; `auto` is ten times the 95th "
+        "percentile of its actor, at least 5 min, and 0 turns it off",
+    )
+    watchdog: bool = field(
+        True,
+        "whether C code that keeps the GIL for seconds is noticed while diagnosed tasks run",
+        "true or false",
+        readers.boolean,
+    )
+    leak_captures: bool = field(
+        False,
+        "whether the cleanup asks for allocation profiles of an actor that was found to leak, once a day",
+        "true or false",
+        readers.boolean,
+    )
     orphan_protection_time: float = seconds(86400.0, "seconds an artifact is kept")
     run_retention: float = seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
+    max_bytes: int | None = size(
+        None, "beyond so many bytes the cleanup expires the oldest artifacts, however young; empty for no bound"
+    )
+    max_runs: int | None = field(
+        None,
+        "beyond so many the cleanup removes the oldest ended runs and their artifacts; empty for no bound",
+        "a whole number from 1 to 1000000000000",
+        readers.whole_number(1, 10**12),
+    )
     cleanup_interval: float = seconds(3600.0, "seconds between scheduled cleanups; 0 turns the schedule off")
     cleanup_queue: str = field(
         "dramatiq_diag",
@@ -138,6 +183,12 @@ class Settings:
         readers.matching("[a-zA-Z_][a-zA-Z0-9._-]*"),
     )
     shutdown_timeout: float = seconds(10.0, "seconds a stopping worker spends on publishing")
+    download_redirect: bool = field(
+        False,
+        "whether downloads from a bucket answer with a redirect to a signed URL of the bucket",
+        "true or false",
+        readers.boolean,
+    )
     url_ttl: float = interval(3600.0, "seconds a download URL stays valid")
     secret_key: Secret | None = field(
         None,
@@ -153,6 +204,13 @@ class Settings:
         readers.key_or_empty,
         secret=True,
     )
+    metrics_token: Secret | None = field(
+        None,
+        "opens /metrics alone, where an API token is set, so that Prometheus need not have that one",
+        _KEY,
+        readers.key_or_empty,
+        secret=True,
+    )
     allowed_hosts: tuple[str, ...] = field(
         (),
         "further host names of the web part, besides localhost and that of the public URL",
@@ -161,6 +219,12 @@ class Settings:
     )
     public_url: str | None = field(
         None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL", http_url
+    )
+    trace_url: str | None = field(
+        None,
+        "the address of a trace in your tracing system; `{trace_id}` in it stands for the trace's id",
+        "an http:// or https:// URL with {trace_id} behind the host",
+        trace_url,
     )
 
     given_fields: ClassVar[frozenset[str]]
@@ -220,14 +284,27 @@ class Settings:
         return Path(url.database).absolute().is_relative_to(self.data_dir)
 
     @property
-    def blob_dir(self) -> Path:
-        """The directory of the blobs."""
-        return self.data_dir / "blobs" if self.blob_url is None else local_path(self.blob_url)
+    def blob_dir(self) -> Path | None:
+        """The directory of the blobs; None where they are in a bucket."""
+        if self.blob_url is None:
+            return self.data_dir / "blobs"
+        return None if is_bucket(self.blob_url) else local_path(self.blob_url)
+
+    @property
+    def cache(self) -> Path:
+        """The directory of the cache."""
+        return self.data_dir / "cache" if self.cache_dir is None else self.cache_dir
 
     @property
     def spool(self) -> Path:
         """The directory of the spool."""
         return self.data_dir / "spool" if self.spool_dir is None else self.spool_dir
+
+    def url_of_trace(self, trace_id: str | None) -> str | None:
+        """Returns: The address of a trace; None without the setting, or for None."""
+        if self.trace_url is None or trace_id is None:
+            return None
+        return self.trace_url.replace(TRACE_ID_PLACEHOLDER, trace_id)
 
     @classmethod
     def variable(cls, name: str) -> str:

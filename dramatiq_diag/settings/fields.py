@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..text import MAX_SIZE_BYTES
-from .readers import Reader, duration, size_bytes
+from .readers import Reader, auto_or, duration, size_bytes
 
 #: The longest duration that a setting may have, in seconds: a hundred years.
 _MAX_SECONDS = 100 * 366 * 86400
@@ -43,13 +43,19 @@ def seconds(default: float, description: str) -> Any:
     return field(default, description, allowed, duration(_MAX_SECONDS))
 
 
+def auto_or_seconds(default: str, description: str) -> Any:
+    """Returns: A setting of a duration, which may be 0, or of the word `auto`."""
+    allowed = f"auto, or a number of seconds from 0 to {_MAX_SECONDS}, {_UNITS}"
+    return field(default, description, allowed, auto_or(duration(_MAX_SECONDS)))
+
+
 def interval(default: float, description: str) -> Any:
     """Returns: A setting of a duration above 0."""
     allowed = f"a number of seconds above 0 and up to {_MAX_SECONDS}, {_UNITS}"
     return field(default, description, allowed, duration(_MAX_SECONDS, above=True))
 
 
-def size(default: int, description: str, allowed: str = _BYTES, most: int = MAX_SIZE_BYTES) -> Any:
+def size(default: int | None, description: str, allowed: str = _BYTES, most: int = MAX_SIZE_BYTES) -> Any:
     """Returns: A setting of a size."""
     return field(default, description, allowed, size_bytes(most))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..collectors.names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, known_names
 from ..policy.keep_rules import parse_rules
+from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import parse_triggers, trigger_text
 from ..text import parse_duration_ms, parse_size_bytes
 
@@ -89,6 +90,15 @@ def duration(most_s: float, *, above: bool = False) -> Reader:
     return read
 
 
+def auto_or(read_other: Reader) -> Reader:
+    """Returns: A reader of the word `auto`, or of what the other reader reads."""
+
+    def read(value: Any) -> Any:
+        return AUTO if value == AUTO else read_other(value)
+
+    return read
+
+
 def size_bytes(most: int) -> Reader:
     """Returns: A reader of sizes above 0: bytes as a number, or a text with a unit such as `512MiB`."""
 
@@ -99,6 +109,15 @@ def size_bytes(most: int) -> Reader:
         return found
 
     return read
+
+
+def boolean(value: Any) -> bool:
+    """Reads true or false."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
 
 
 def one_of(*texts: str) -> Reader:
@@ -172,8 +191,9 @@ def collectors(value: Any) -> tuple[str, ...]:
     known = known_names() if unknown else ()
     unknown = [name for name in unknown if name not in known]
     if unknown:
-        others = ", ".join(name for name in known if name not in COLLECTOR_NAMES) or "none"
-        raise ValueError(f"unknown: {', '.join(map(repr, unknown))}; of other packages there are: {others}")
+        others = ", ".join(name for name in known if name not in COLLECTOR_NAMES)
+        from_others = f"; other packages have {others}" if others else "; no other package has collectors"
+        raise ValueError(f"unknown: {', '.join(map(repr, unknown))}{from_others}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 #: Stands for every host.
 ANY_HOST = "*"
 
+#: Stands for the id of a trace in the URL of traces.
+TRACE_ID_PLACEHOLDER = "{trace_id}"
+
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[?[0-9A-Fa-f:.]{2,45}\]?")
+
+#: The URL of a bucket: scheme, name, and a prefix without `.` and `..` as parts.
+_BUCKET_URL = re.compile(
+    r"(?:s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*'()=-]{1,100}){0,10}/?"
+)
 
 #: The parts of a URL, as SQLAlchemy reads it, that can be wrong. User and password may have any character but `@`.
 _DATABASE_URL = (
@@ -84,10 +93,33 @@ def http_url(value: Any) -> str:
     return text(value).rstrip("/")
 
 
-def local_url(value: Any) -> str:
-    """Reads a directory, or a `file://` URL of one, as it was written. Raises: ValueError."""
+def trace_url(value: Any) -> str:
+    """Reads the URL of a trace, with a placeholder for its id. Raises: ValueError."""
+    parts = urlsplit(text(value))
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise ValueError
+    if TRACE_ID_PLACEHOLDER not in parts.path + parts.query + parts.fragment or "{" in parts.netloc:
+        raise ValueError(f"{TRACE_ID_PLACEHOLDER} is missing behind the host")
+    return text(value)
+
+
+def blob_url(value: Any) -> str:
+    """Reads a directory, a `file://` URL of one, or the URL of a bucket, as it was written. Raises: ValueError."""
+    if is_bucket(text(value)):
+        if not _BUCKET_URL.fullmatch(value):
+            raise ValueError(
+                "the URL of a bucket has no key, port or query; the variables of the cloud's tools say these"
+            )
+        if find_spec("obstore") is None:
+            raise ValueError("a bucket needs obstore: pip install 'dramatiq_diag[object-store]'")
+        return text(value).rstrip("/")
     local_path(text(value))
     return text(value)
+
+
+def is_bucket(value: str) -> bool:
+    """Returns: Whether it is the URL of a bucket, and not a directory."""
+    return value.startswith(("s3://", "gs://", "az://"))
 
 
 def local_path(value: str) -> Path:

@@ -1,4 +1,4 @@
-"""Holds the saved runs that wait for the store: the oldest in memory, the rest is read again from the spool."""
+"""Holds the saved runs that wait for the store: the oldest in memory; the others are read again from the spool."""
 
 from __future__ import annotations
 
@@ -21,17 +21,27 @@ class Backlog:
     """Entries in the order of their runs' end; filled by the saver, emptied by the publisher.
 
     Parameters:
-      spool: Where the entries are.
-      unsaved: The ids of runs whose entries are not whole yet; `add` takes them off.
+      unsaved: The ids of runs whose entries are not complete yet; `add` removes them.
+      max_held: The most entries that are held in memory; twice as many, if the disk did not take them.
+      max_held_bytes: The most bytes in memory of entries that the disk did not take.
     """
 
-    def __init__(self, spool: Spool, unsaved: set[uuid.UUID]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        unsaved: set[uuid.UUID],
+        *,
+        max_held: int = MAX_HELD,
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
         self.dropped = 0
-        "Entries that neither the disk nor the memory had room for."
+        "The number of entries for which neither the disk nor the memory had room."
         self.lost = 0
-        "Entries that someone removed from the spool before they were published."
+        "The number of entries that someone removed from the spool before they were published."
         self._spool = spool
         self._unsaved = unsaved
+        self._max_held = max_held
+        self._max_held_bytes = max_held_bytes
         self._held: dict[uuid.UUID, Entry] = {}
         "Run id -> entry, oldest first."
         self._held_bytes = 0
@@ -50,13 +60,13 @@ class Backlog:
         return tuple(self._unsaved)  # Other threads change the set; `tuple` copies it at once.
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Takes entries that are whole. Past `MAX_HELD` it holds only those that the disk did not take."""
+        """Takes complete entries. Past `max_held` it holds only those that the disk did not take."""
         with self._changed:
             for entry in entries:
                 self._added += 1
-                if not entry.in_memory and (self._overflowed or len(self._held) >= MAX_HELD):
+                if not entry.in_memory and (self._overflowed or len(self._held) >= self._max_held):
                     self._overflowed = True
-                elif len(self._held) < 2 * MAX_HELD and self._held_bytes + entry.memory_bytes <= MAX_HELD_BYTES:
+                elif len(self._held) < 2 * self._max_held and self._has_room(entry):
                     self._held[entry.run_id] = entry
                     self._held_bytes += entry.memory_bytes
                 else:
@@ -66,13 +76,16 @@ class Backlog:
                 self._unsaved.discard(entry.run_id)
             self._changed.notify_all()
 
+    def _has_room(self, entry: Entry) -> bool:
+        return self._held_bytes + entry.memory_bytes <= self._max_held_bytes
+
     def wait_until_done(self, count: int, timeout_s: float) -> bool:
         """Waits until so many entries, of all that were ever added, are done. Returns: Whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: self._done >= count, timeout_s)
 
     def oldest(self, count: int, *, but: Iterable[uuid.UUID]) -> list[Entry]:
-        """Returns: The next entries, at most *count*, which stay until they are `done`; without those that are refused.
+        """Returns: The next entries, at most *count*, without those in *but*. They stay until they are `done`.
 
         Raises:
           SpoolError: When the spool cannot be read.
@@ -83,11 +96,11 @@ class Backlog:
             return list(islice(self._held.values(), count))
 
     def _find(self, but: Container[uuid.UUID]) -> None:
-        """Holds the oldest that are in the spool, and counts as lost what should be there and is not."""
+        """Reads the oldest entries from the spool again, and counts as lost those that should be there and are not."""
         owner = self._spool.owner
-        found = [] if owner is None else self._spool.entries(owner, MAX_HELD, but=but)
+        found = [] if owner is None else self._spool.entries(owner, self._max_held, but=but)
         self._held = {entry.run_id: entry for entry in found}  # None of them was held, so no bytes were.
-        self._overflowed = len(found) == MAX_HELD
+        self._overflowed = len(found) == self._max_held
         if not self._overflowed:
             missing = max(len(self) - len(found), 0)
             self.lost += missing

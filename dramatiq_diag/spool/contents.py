@@ -1,6 +1,6 @@
-"""Reads the spool, whichever process wrote it: owners, their entries, and what cannot be used.
+"""Lists the owners' directories of the spool and their entries, whichever process wrote them.
 
-A salvager trusts nothing in here: names are matched, links are not followed, lines are parsed one by one.
+A salvager trusts none of it: names are matched, links are not followed, lines are parsed one by one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ class SpoolContents:
     """The owners' directories under one root, and their files.
 
     Parameters:
-      root: The spool directory.
       max_listed: Entries of a dead owner that are listed at once.
       files_per_step: Files that are looked at in one step of `batches`.
     """
@@ -62,7 +61,7 @@ class SpoolContents:
         self.logger = get_logger(__name__, type(self))
         self.root = root
         self.passed_over: dict[Path, OSError] = {}
-        "Directories of the spool that could not be used so far, or that hold what is not ours, and what is wrong."
+        "Directory of the spool -> why it cannot be used, or which of its files is not ours."
         self._max_listed = max_listed
         self._files_per_step = files_per_step
 

@@ -6,7 +6,7 @@ import enum
 import errno
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from .reader import file_suffixes, read_finished_run
 #: Runs published in one transaction.
 BATCH_SIZE = 100
 
-#: What the texts of such runs may take in memory together, in bytes; a batch with more is published in parts.
+#: The most bytes in memory of the texts of the runs in one transaction; a batch with more is published in parts.
 _BATCH_BYTES = 1024**2
+
 #: Runs of dead workers published in one transaction: the process's own runs wait for as long as that takes.
 SALVAGE_BATCH_SIZE = 25
 
@@ -61,8 +62,6 @@ class Delivery:
     """Publishes entries, and removes them from the spool once they are in the store.
 
     Parameters:
-      spool: Where the entries are.
-      store: The store.
       batch_bytes: The most that the texts of runs in one transaction take in memory together.
     """
 
@@ -74,7 +73,7 @@ class Delivery:
         self.refused: set[uuid.UUID] = set()
         "Entries that are not to be tried again: they cannot be published, or were and cannot be removed."
         self._warned: set[Path] = set()
-        "Owners' directories of which it was said that an entry cannot be removed."
+        "Owners' directories for which it was logged that an entry cannot be removed."
 
     def deliver(self, entries: Sequence[Entry], settled: Settled = lambda _, __: None) -> None:
         """Publishes entries, in order, and removes them.
@@ -105,7 +104,7 @@ class Delivery:
         try:
             self._store.publish([run for _, run in read])
         except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
-            if _says_nothing_about_the_entry(error):
+            if _is_passing(error):
                 raise SpoolError(f"The spool cannot be read: {error}.") from error
             if len(read) > 1:
                 for entry, _ in read:
@@ -114,7 +113,7 @@ class Delivery:
             self._refuse(read[0][0], error, settled)
             return
         for entry, run in read:
-            self._discard(entry, run)
+            self._remove(entry, self.spool.discard, file_suffixes(run))
             settled(entry, Outcome.PUBLISHED)
             self._log(run)
 
@@ -136,7 +135,7 @@ class Delivery:
     def salvage_in_steps(self) -> Generator[Salvaged, None, None]:
         """Salvages a bit at a time: each step lists some files or publishes one batch. Yields the counts so far.
 
-        One owner is locked at a time, until the iterator is closed. It raises like `salvage`, and is over then.
+        One owner is locked at a time, until the iterator is closed. It raises as `salvage` does, and ends with that.
         """
         counts = Salvaged()
         for owner in self.spool.dead_owners():
@@ -157,14 +156,14 @@ class Delivery:
             except (FileNotFoundError, NotADirectoryError):
                 run = None
             except (SpoolError, OSError) as error:
-                if _says_nothing_about_the_entry(error):
+                if _is_passing(error):
                     raise SpoolError(f"The spool cannot be read: {error}.") from error
                 self._refuse(entry, error, settled)
                 continue
             if run is not None:
                 yield entry, run
                 continue
-            self._remove_empty(entry)
+            self._remove(entry, Entry.remove, ())
             settled(entry, Outcome.LOST)
             lost += 1
         if lost:
@@ -172,30 +171,21 @@ class Delivery:
                 "%d runs are lost: someone removed their entries from the spool, or emptied them.", lost
             )
 
-    def _remove_empty(self, entry: Entry) -> None:
-        try:
-            entry.remove(())
-        except OSError as error:
-            self._not_removed(entry, error)
-
     def _refuse(self, entry: Entry, error: Exception, settled: Settled) -> None:
         self.refused.add(entry.run_id)
         self.logger.warning("The run %s could not be published and stays in the spool: %s", entry.run_id, error)
         settled(entry, Outcome.REFUSED)
 
-    def _discard(self, entry: Entry, run: FinishedRun) -> None:
+    def _remove(self, entry: Entry, remove: Callable[[Entry, Iterable[str]], None], suffixes: Iterable[str]) -> None:
+        """Removes an entry. A failure is logged once for each directory: there may be thousands of entries."""
         try:
-            self.spool.discard(entry, file_suffixes(run))
+            remove(entry, suffixes)
         except OSError as error:
-            self._not_removed(entry, error)
-
-    def _not_removed(self, entry: Entry, error: OSError) -> None:
-        """Says once for each directory that its entries cannot be removed: there may be thousands."""
-        self.refused.add(entry.run_id)
-        if entry.owner not in self._warned:
-            self._warned.add(entry.owner)
-            text = "The spool entry of run %s could not be removed, and is published again by the next worker: %s"
-            self.logger.warning(text, entry.run_id, error)
+            self.refused.add(entry.run_id)
+            if entry.owner not in self._warned:
+                self._warned.add(entry.owner)
+                text = "The spool entry of run %s could not be removed, and is published again by the next worker: %s"
+                self.logger.warning(text, entry.run_id, error)
 
     def _log(self, finished: FinishedRun) -> None:
         self.logger.debug(
@@ -208,6 +198,6 @@ class Delivery:
         )
 
 
-def _says_nothing_about_the_entry(error: Exception) -> bool:
-    """Returns: Whether it was an error of the process or the machine, or of a file that vanished while it was read."""
+def _is_passing(error: Exception) -> bool:
+    """Returns: Whether the error says nothing about the entry: a shortage, or a file that vanished meanwhile."""
     return isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError))

@@ -1,7 +1,7 @@
 """Keeps the spool directory of a worker process: entries of runs that survive the process.
 
     <spool>/<owner>/owner.lock              locked by the worker process for as long as it lives
-    <spool>/<owner>/owner.state             the memory state of the process, a second old at most while it had runs
+    <spool>/<owner>/owner.state             the memory of the process and of its runs, a second old at most
     <spool>/<owner>/<run id>.entry          JSON lines: the run's start, pieces of text artifacts, its end
     <spool>/<owner>/<run id>.<artifact>     the file of an artifact that is not text by the line
 
@@ -22,6 +22,7 @@ from ..runtime.memory_state import MemoryState
 from ..settings import Settings
 from .contents import FILES_PER_STEP, MAX_LISTED, SpoolContents
 from .entry import Entry
+from .memory_story import MemoryStory
 from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
 from .owner_state import StateFile
 
@@ -30,7 +31,7 @@ READY_ENTRIES = 64
 _FEW_READY = READY_ENTRIES // 2
 _MAX_READY = 2 * READY_ENTRIES
 
-#: Bytes of a block, the unit of `st_blocks`; and of a file's inode and name, about.
+#: Bytes of a block, the unit of `st_blocks`; and about the bytes that a file's inode and name take.
 _BLOCK_BYTES = 512
 _FILE_BYTES = 512
 
@@ -50,10 +51,13 @@ class Spool(SpoolContents):
         self.max_bytes = settings.spool_max_bytes
         self.owner: Path | None = None
         "This process's own directory, once it is open."
-        self._ready: deque[Entry] = deque()
+        self.ready: deque[Entry] = deque()
+        "Entries that were made beforehand."
         self.full = False
         "Whether the spool was found past its limit when it was last measured."
-        self._state: StateFile | None = None
+        self.size_bytes = 0
+        "The disk space that was measured then, in bytes."
+        self._state_file: StateFile | None = None
         self._lock: OwnerLock | None = None
 
     def open(self) -> None:
@@ -70,7 +74,7 @@ class Spool(SpoolContents):
                 owner.mkdir(mode=0o700)
                 self._lock = OwnerLock(owner)
             except OSError as error:
-                # A salvager may take a directory for a dead owner's between the two steps; the next one is another.
+                # Between the two steps a salvager may take the directory for a dead owner's. Then another one is made.
                 if attempts_left and isinstance(error, (FileNotFoundError, BlockingIOError)):
                     continue
                 with suppress(OSError):  # The first error is reported; this is tried again every few seconds.
@@ -90,8 +94,8 @@ class Spool(SpoolContents):
         self._unlock()
 
     def _drop_ready(self) -> None:
-        while self._ready:
-            entry = self._ready.popleft()
+        while self.ready:
+            entry = self.ready.popleft()
             entry.close()
             try:
                 entry.remove(())
@@ -99,27 +103,29 @@ class Spool(SpoolContents):
                 self.logger.debug("The entry %s, made beforehand, stays: %s", entry.run_id, error)
 
     def _unlock(self) -> None:
-        if self._state is not None:
-            self._state.close()
-            self._state = None
+        if self._state_file is not None:
+            self._state_file.close()
+            self._state_file = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
-    def entry(self) -> Entry:
-        """Returns: An entry for a new run, one made beforehand if there is one.
+    def entry(self, entry_id: uuid.UUID | None = None) -> Entry:
+        """Returns: An entry for a new run, one made beforehand if there is one; or one with this id.
 
         Without a usable spool the entry is kept in memory and published from there. So is the entry of a run that
         begins while the spool is full: it collects nothing, and each artifact has the reason.
         """
         if self.full:
-            entry = Entry(self.owner or self.root, uuid.uuid4())
+            entry = Entry(self.owner or self.root, entry_id or uuid.uuid4())
             entry.is_declined = True
             return entry
+        if entry_id is not None:
+            return self._new_entry(entry_id)
         try:
-            return self._ready.popleft()
+            return self.ready.popleft()
         except IndexError:
-            return self._new_entry()
+            return self._new_entry(uuid.uuid4())
 
     def refill_pool(self) -> None:
         """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task must not wait.
@@ -129,10 +135,10 @@ class Spool(SpoolContents):
         """
         if self._lock is not None and not self._lock.is_in_place():
             self._open_anew()
-        if len(self._ready) >= _FEW_READY:
+        if len(self.ready) >= _FEW_READY:
             return
-        while self.owner is not None and len(self._ready) < READY_ENTRIES:
-            self._ready.append(self._new_entry())
+        while self.owner is not None and len(self.ready) < READY_ENTRIES:
+            self.ready.append(self._new_entry(uuid.uuid4()))
 
     def _open_anew(self) -> None:
         """Makes a new directory after the old one was removed, as by an `rm -rf` of the data directory."""
@@ -145,7 +151,7 @@ class Spool(SpoolContents):
             "The spool directory %s was removed. A new one is made; runs whose entries were removed with it are lost.",
             owner,
         )
-        self._drop_ready()  # Their files are gone, and a run would be kept in memory.
+        self._drop_ready()  # Their files are gone: a run that got one would be kept in memory.
         self.open()
 
     def _locked_again(self, owner: Path) -> bool:
@@ -159,32 +165,39 @@ class Spool(SpoolContents):
 
     def discard(self, entry: Entry, suffixes: Iterable[str]) -> None:
         """Removes an entry that was published, with its files of these suffixes. Raises: OSError."""
-        if entry.owner != self.owner or len(self._ready) >= _MAX_READY:
+        if entry.owner != self.owner or len(self.ready) >= _MAX_READY:
             entry.remove(suffixes)
             return
         entry.remove_files(suffixes)
         with suppress(FileNotFoundError):  # Someone removed it.
-            self._ready.append(entry.recycled())
+            self.ready.append(entry.recycled())
 
-    def _new_entry(self) -> Entry:
-        entry = Entry(self.owner or self.root, uuid.uuid4())
+    def _new_entry(self, entry_id: uuid.UUID) -> Entry:
+        entry = Entry(self.owner or self.root, entry_id)
         entry.create()
         return entry
 
     def measure(self) -> int:
-        """Adds up the disk space of the files of runs and sets `full`. Returns: The bytes."""
+        """Adds up the disk space of the files of runs, and sets `size_bytes` and `full`. Returns: The bytes."""
         found = (file for owner in self.owners() for file in self.files(owner))
         size_bytes = sum(_disk_bytes(file.status) for file in found if not file.is_ready)
-        self.full = size_bytes > self.max_bytes
+        self.size_bytes, self.full = size_bytes, size_bytes > self.max_bytes
         return size_bytes
 
-    def write_state(self, at: float, vitals: MemoryState) -> None:
+    def write_state(self, at: float, state: MemoryState) -> None:
         """Writes the memory state of this process at a time, in seconds since the epoch. Raises: OSError."""
-        if self.owner is None:
-            return
-        if self._state is None:
-            self._state = StateFile(self.owner)
-        self._state.write(at, vitals)
+        if (file := self._opened_state_file()) is not None:
+            file.write(at, state)
+
+    def write_story(self, story: MemoryStory) -> None:
+        """Writes the memory of the runs of this process. Raises: OSError."""
+        if (file := self._opened_state_file()) is not None:
+            file.write_story(story)
+
+    def _opened_state_file(self) -> StateFile | None:
+        if self._state_file is None and self.owner is not None:
+            self._state_file = StateFile(self.owner)
+        return self._state_file
 
 
 def _disk_bytes(status: os.stat_result) -> int:

@@ -1,4 +1,4 @@
-"""The entry of one run in the spool: it takes what the run writes, and keeps in memory what the disk does not take."""
+"""Writes and reads the spool entry of one run, and keeps in memory the records that the disk does not take."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +17,8 @@ from .schema import Record
 
 ENTRY_SUFFIX = "entry"
 
-#: An entry of this size, or smaller, is of no run yet. One byte is left when it is emptied: a file that was cut to
-#: nothing is written to the disk at once when it is closed, at least by ext4, and most entries do not live so long.
+#: An entry of this size, or smaller, belongs to no run yet. One byte is left when it is emptied: ext4, at least, writes
+#: a file that was truncated to nothing to the disk as soon as it is closed, and most entries do not live so long.
 EMPTY_BYTES = 1
 
 
@@ -25,7 +26,6 @@ class Entry:
     """One run's entry: appended to while the run runs, read when it is published, then removed.
 
     Parameters:
-      owner: The directory it stands in.
       run_id: The run's id, which names its files.
       limits: How much of it is written, kept in memory, and read.
     """
@@ -136,7 +136,7 @@ class Entry:
         """Writes the records that were held back, in one write. A new entry holds records back.
 
         An interrupt of Dramatiq may strike at any point, most likely right after the system call. So no line is dropped
-        before it is written, and the next call looks whether the write before was done.
+        before it is written, and the next call checks whether the previous write was done.
         """
         held = self._held
         if held is None:
@@ -159,7 +159,7 @@ class Entry:
         """Returns: Whether these lines are in the file, at its end."""
         try:
             with self.open(ENTRY_SUFFIX) as file:
-                # Other threads append less than the longest line before the second look.
+                # Behind the lines there may be what other threads appended: less than the longest line.
                 file.seek(max(file.seek(0, os.SEEK_END) - len(data) - MAX_LINE_BYTES, 0))
                 return contains(file, data)
         except OSError:
@@ -180,6 +180,10 @@ class Entry:
     def in_memory(self) -> bool:
         """Whether some of it is in memory alone, because the disk did not take it."""
         return bool(self._unwritten)
+
+    def in_memory_from(self, place: int) -> list[bytes]:
+        """Returns: The lines that are in memory alone, without the first *place* pieces."""
+        return self._unwritten[place:]
 
     def path(self, suffix: str) -> Path:
         """Returns: Where the file of an artifact is to be written."""
@@ -213,6 +217,13 @@ class Entry:
         except (FileNotFoundError, NotADirectoryError):
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+    def written_at(self) -> datetime | None:
+        """Returns: When it was last written to, by the clock of its file system; None where there is no file."""
+        try:
+            return datetime.fromtimestamp(os.lstat(self._prefix + ENTRY_SUFFIX).st_mtime, UTC)
+        except OSError:
+            return None
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yields the records that can be read, without torn and foreign lines.

@@ -43,7 +43,7 @@ TOO_LARGE: dict[str, Any] = {"cut": "Its entry in the spool was too large to be 
 def encode(record: Record) -> bytes:
     """Returns: A record as JSON. Raises: TypeError, ValueError when it is not what JSON can hold."""
     try:
-        return to_json(record)  # Takes a third of the time of `json.dumps`, right after a task that had the caches.
+        return to_json(record)  # Takes a third of the time of `json.dumps`, right after a task that filled the caches.
     except ValueError:  # A text that is no Unicode, most likely; the other escapes it.
         return json.dumps(record, default=_text_of).encode()
 
@@ -55,7 +55,7 @@ def _text_of(value: object) -> str:
 
 
 def cut_record(limits: Limits, *, is_large: bool) -> Record:
-    """Returns: The record in place of texts that are left out, as they are too large or the disk took nothing more."""
+    """Returns: The record that stands for texts that were left out: they are too large, or the disk took no more."""
     if is_large:
         return {"cut": f"The spool keeps {limits.text} bytes of the texts of a run; the rest was left out."}
     kept = f"The disk took nothing more, and {limits.memory} bytes of a run are kept in memory"
@@ -89,6 +89,8 @@ def read_ends(file: BinaryIO, limits: Limits) -> bytes:
 
 def parse(line: bytes) -> dict[str, Any] | None:
     """Returns: The record of a line, or None for an empty, a torn or a foreign line."""
+    if not line:  # Each second line is: an append begins and ends with a line break.
+        return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

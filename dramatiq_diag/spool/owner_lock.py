@@ -23,9 +23,6 @@ class OwnerLock:
 
     A record lock, as `flock` would be shared with any child that a task forks.
 
-    Parameters:
-      owner: The directory.
-
     Raises:
       BlockingIOError: When it is locked already, by this process or another one.
       FileNotFoundError: When the directory is gone.
@@ -53,7 +50,7 @@ class OwnerLock:
             return True
 
     def close(self) -> None:
-        """Releases the lock; the lock before the entry in `_held`, or this could drop the lock of the next owner."""
+        """Releases the lock, then its entry in `_held`. In the other order it could drop the lock of the next owner."""
         os.close(self._descriptor)
         _held.pop(self._key, None)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,8 +17,9 @@ from ..runtime.bounded_reading import PIECE_BYTES, PiecesFile
 from ..runtime.memory_state import MemoryState
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from ..store.records import ArtifactRecord, FinishedRun, RunRecord
+from .death import death_of
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
-from .owner_state import read_state
+from .owner_state import read_left
 from .schema import MAX_ARTIFACTS, MAX_OVERLAPPED, Call, Declared, End, Record, RunIdentity, Start
 
 #: The texts of a run that are held until it is published, in characters; longer ones are read again then.
@@ -33,6 +35,8 @@ class _Contents:
         self.start: Start | None = None
         self.called: Call | None = None
         self.end: End | None = None
+        self.declared: dict[str, Declared] = {}
+        "Name of an artifact that was declared after the start -> what was said of it."
         self.outcomes: dict[str, tuple[ArtifactStatus, str]] = {}
         "Name of an artifact -> its status, and the reason."
         self.texts: dict[str, list[str]] = {}
@@ -44,6 +48,7 @@ class _Contents:
         self.overlapped: list[str] = []
         self.traceback: str | None = None
         self.unmet_rules: list[str] | None = None
+        self.is_attached = False
         self.cut: str | None = None
         "The reason why texts are not whole."
         self.is_empty = True
@@ -62,6 +67,9 @@ class _Contents:
         elif "artifact" in record:
             if len(self.outcomes) < MAX_ARTIFACTS or record["artifact"] in self.outcomes:
                 self.outcomes[record["artifact"]] = record["status"], record["reason"]
+        elif "declared" in record:
+            if len(self.declared) < MAX_ARTIFACTS:
+                self.declared[record["declared"]["name"]] = record["declared"]
         elif "vitals" in record:
             self._add_overlapped(record["overlapped_task_ids"])
             self.last_state = record["vitals"]
@@ -77,6 +85,7 @@ class _Contents:
         self.traceback = record.get("traceback", self.traceback)
         self.unmet_rules = record.get("dropped", self.unmet_rules)
         self.cut = record.get("cut", self.cut)
+        self.is_attached = record.get("attached", self.is_attached)
 
     def note_peak(self, rss_bytes: int | None) -> None:
         if rss_bytes is not None:
@@ -111,20 +120,34 @@ def read_finished_run(entry: Entry) -> FinishedRun | None:
     """
     contents = _Contents(entry)
     start = contents.start
-    if start is None or start["run_id"] != entry.run_id:
+    attachment_id = None if start is None else start.get("attachment_id")
+    if start is None or (attachment_id or start["run_id"]) != entry.run_id:
         if contents.is_empty and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    end = _cut_short(entry, contents, start) if contents.end is None else contents.end
+    end: Mapping[str, Any] = _cut_short(entry, contents, start) if contents.end is None else dict(contents.end)
+    artifacts = [_artifact(entry, contents, declared) for declared in start["artifacts"]]
+    if attachment_id is not None:
+        return _attachment(start, attachment_id, artifacts, contents.held_bytes)
     known: dict[str, Any] = {
         **{name: start.get(name) for name in RunIdentity.__annotations__},
         **end,
         "started_at": end.get("started_at") or start["started_at"],
         "peak_rss_bytes": contents.peak_rss_bytes,
     }
-    run = RunRecord(**known, exception_traceback=contents.traceback)
-    artifacts = [_artifact(entry, contents, declared) for declared in start["artifacts"]]
+    run = RunRecord(**known, exception_traceback=contents.traceback, is_attached=contents.is_attached)
+    declared = {**contents.declared, **{artifact["name"]: artifact for artifact in start["artifacts"]}}
+    artifacts = [_artifact(entry, contents, artifact) for artifact in declared.values()]
     return FinishedRun(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
+
+
+def _attachment(start: Start, attachment_id: UUID, artifacts: Sequence[ArtifactRecord], held_bytes: int) -> FinishedRun:
+    """Returns: The artifacts of an attachment. What is known of their run is that it has begun."""
+    known: dict[str, Any] = {name: start.get(name) for name in RunIdentity.__annotations__}
+    # The run itself claims the slot of its capture.
+    known |= {"capture_id": None, "without_capture": None, "started_at": start["started_at"]}
+    run = RunRecord(**known, status=RunStatus.RUNNING)
+    return FinishedRun(run=run, artifacts=artifacts, held_bytes=held_bytes, attachment_id=attachment_id)
 
 
 def _characters(run: RunRecord) -> int:
@@ -132,16 +155,18 @@ def _characters(run: RunRecord) -> int:
     return sum(map(len, texts))
 
 
-def _cut_short(entry: Entry, contents: _Contents, start: Start) -> End:
-    """Returns: The end of a run whose worker died, as far as it is known."""
+def _cut_short(entry: Entry, contents: _Contents, start: Start) -> Mapping[str, Any]:
+    """Returns: The end of a run whose worker died, as far as it is known: fields of its record."""
     call = contents.called
     started_at = start["started_at"] if call is None else call["started_at"]
     ended_at = datetime.fromtimestamp(entry.path(ENTRY_SUFFIX).stat().st_mtime, UTC)
-    state = read_state(entry.owner)
-    if state is not None and state.at >= start["started_at"].timestamp():
-        contents.last_state = state.vitals
-        contents.note_peak(state.vitals.rss_bytes)  # It may be later than the last sample.
-        ended_at = max(ended_at, datetime.fromtimestamp(state.at, UTC))
+    left = read_left(entry.owner)
+    for at, state in left.states():
+        if at >= start["started_at"].timestamp():
+            contents.last_state = state
+            contents.note_peak(state.rss_bytes)  # It may be later than the last sample.
+            ended_at = max(ended_at, datetime.fromtimestamp(at, UTC))
+    death = death_of(start["run_id"], start["started_at"].timestamp(), left)
     return {
         "status": RunStatus.INTERRUPTED,
         "started_at": started_at,
@@ -149,6 +174,9 @@ def _cut_short(entry: Entry, contents: _Contents, start: Start) -> End:
         "duration_ms": max((ended_at - started_at).total_seconds() * 1000, 0.0),
         "collection_ms": None if call is None else call["collection_ms"],
         "overlapped_task_ids": contents.overlapped,
+        "touched_bytes": death.touched_bytes,
+        "memory_role": death.role,
+        "death_reason": death.reason,
     }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, NotRequired, Protocol
+from typing import TYPE_CHECKING, Annotated, NotRequired
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, FiniteFloat
@@ -23,6 +23,9 @@ MAX_ID_LENGTH = 200
 #: An entry has records of so many artifacts at most.
 MAX_ARTIFACTS = 100
 
+#: A longer text is written in pieces of this length, in characters.
+_MAX_TEXT_LENGTH = 64 * 1024
+
 
 def cut_id(task_id: str) -> str:
     """Returns: The id of a task as overlapping runs keep it: a long one ends with an ellipsis."""
@@ -33,6 +36,10 @@ Name = Annotated[str, Field(pattern=f"^{ARTIFACT_NAME_PATTERN}$")]
 Filename = Annotated[str, Field(pattern=f"^{FILENAME_PATTERN}$")]
 MediaType = Annotated[str, Field(pattern=f"^{MEDIA_TYPE_PATTERN}$")]
 Count = Annotated[int, Field(ge=0, le=2**62)]
+Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
+
+TraceId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+SpanId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 #: The ids of overlapping tasks; older versions wrote them in full.
 TaskIds = Annotated[list[Annotated[str, AfterValidator(cut_id)]], AfterValidator(lambda ids: ids[:MAX_OVERLAPPED])]
@@ -47,10 +54,14 @@ class RunIdentity(TypedDict):
     queue_name: str
     hostname: str
     pid: Count
+    worker_id: NotRequired[UUID | None]
+    queue_wait_ms: NotRequired[FiniteFloat | None]
     parent_run_id: NotRequired[UUID | None]
     capture_id: NotRequired[UUID | None]
     without_capture: NotRequired[Annotated[list[Name], Field(max_length=MAX_ARTIFACTS)] | None]
     "The artifacts that the run has even if its capture has no slot for it; None for a run that needs no slot."
+    trace_id: NotRequired[TraceId | None]
+    span_id: NotRequired[SpanId | None]
 
 
 class Declared(TypedDict):
@@ -63,9 +74,11 @@ class Declared(TypedDict):
 
 
 class Start(RunIdentity):
-    """The first record of a run."""
+    """The first record of a run, or of an attachment to one."""
 
     started_at: AwareDatetime
+    attachment_id: NotRequired[UUID | None]
+    "The attachment that the entry is of, which names its files; None where it is of the run itself."
     artifacts: Annotated[list[Declared], Field(max_length=MAX_ARTIFACTS)]
 
 
@@ -76,7 +89,18 @@ class Call(TypedDict):
     collection_ms: FiniteFloat
 
 
-class End(TypedDict):
+class Counted(TypedDict):
+    """What was counted for the thread of a run; see the columns of `TaskRun`."""
+
+    cpu_ms: NotRequired[Milliseconds | None]
+    run_queue_ms: NotRequired[Milliseconds | None]
+    gc_ms: NotRequired[Milliseconds | None]
+    throttled_ms: NotRequired[Milliseconds | None]
+    touched_bytes: NotRequired[Count | None]
+    major_faults: NotRequired[Count | None]
+
+
+class End(Counted):
     """The end of a run. Versions before 0.1.0 wrote only some of the fields."""
 
     status: RunStatus
@@ -97,6 +121,12 @@ class Record(TypedDict, total=False):
     run: Start
 
     called: Call
+
+    declared: Declared
+    "An artifact that the run has besides those of its start. A version that does not know it leaves it out."
+
+    attached: bool
+    "An attachment was made to the run, whose row stays even if its capture has no slot for it."
 
     to: Name
     "A piece of an artifact that is text by the line."
@@ -129,62 +159,41 @@ class Record(TypedDict, total=False):
     end: End
 
 
-class EndedRun(Protocol):
-    """A run that has ended."""
-
-    clock: Callable[[], float]
-    made: float
-    "When it was taken up, by its clock."
-    started_at_s: float
-
-    @property
-    def elapsed_s(self) -> float: ...
-    @property
-    def peak_rss_bytes(self) -> int | None: ...
-    @property
-    def overlapped(self) -> Iterable[str]: ...
-
-
 if TYPE_CHECKING:
 
     def moment(seconds: float) -> datetime:
-        """Returns: What stands in a record for a moment that is given in seconds since the epoch."""
+        """Returns: A moment as a record has it. It is given in seconds since the epoch."""
 
 else:
-    # The number itself, which the reader makes a moment of: a task's thread writes it in half the time.
+    # It stays a number, and the reader makes a moment of it: a task's thread writes a number in half the time.
     moment = float
 
 
-def start_record(identity: RunIdentity, started_at_s: float, declared: Iterable[Collector]) -> Record:
-    """Returns: The first record of a run; *declared* are the collectors whose artifacts it is to have."""
-    artifacts: list[Declared] = [
-        {
-            "name": collector.artifact_name,
-            "filename": collector.filename,
-            "media_type": collector.media_type,
-            "stored_as": collector.stored_as,
-        }
-        for collector in declared
-    ]
-    return {"run": {**identity, "started_at": moment(started_at_s), "artifacts": artifacts}}
-
-
-def end_record(run: EndedRun, status: RunStatus, exception: BaseException | None) -> Record:
-    """Returns: The last record of a run."""
-    elapsed_s = run.elapsed_s
+def declaration(collector: Collector) -> Declared:
+    """Returns: What a record says of the artifact of a collector."""
     return {
-        "end": {
-            "status": status,
-            "started_at": moment(run.started_at_s),
-            "finished_at": moment(run.started_at_s + elapsed_s),
-            "duration_ms": round(elapsed_s * 1000, 3),
-            "collection_ms": round((run.clock() - run.made - elapsed_s) * 1000, 3),
-            "peak_rss_bytes": run.peak_rss_bytes,
-            "exception_type": None if exception is None else type(exception).__qualname__,
-            "exception_message": None if exception is None else text_of(exception),
-            "overlapped_task_ids": list(run.overlapped),
-        }
+        "name": collector.artifact_name,
+        "filename": collector.filename,
+        "media_type": collector.media_type,
+        "stored_as": collector.stored_as,
     }
+
+
+def start_record(
+    identity: RunIdentity, started_at_s: float, declared: Iterable[Collector], attachment_id: UUID | None = None
+) -> Record:
+    """Returns: The first record of a run, or of an attachment; *declared* are the collectors of its artifacts."""
+    artifacts = [declaration(collector) for collector in declared]
+    started_at = moment(started_at_s)
+    if attachment_id is None:
+        return {"run": {**identity, "started_at": started_at, "artifacts": artifacts}}  # type: ignore[typeddict-item]
+    return {"run": {**identity, "attachment_id": attachment_id, "started_at": started_at, "artifacts": artifacts}}
+
+
+def text_records(name: str, text: str) -> list[Record]:
+    """Returns: The records of a piece of an artifact that is text: an entry is read line by line."""
+    places = range(0, max(len(text), 1), _MAX_TEXT_LENGTH)
+    return [{"to": name, "text": text[place : place + _MAX_TEXT_LENGTH]} for place in places]
 
 
 def text_of(error: BaseException) -> str:

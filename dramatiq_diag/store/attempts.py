@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from sqlalchemy import Select, bindparam, func, literal, select, tuple_
 from sqlalchemy.orm import Session, aliased
@@ -15,8 +17,8 @@ from .cursors import Sort, read_cursor, write_cursor
 from .models import TaskRun
 from .values import task_key
 
-#: Sorts before every run.
-_FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
+#: Start and id of a position before every run.
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _FIRST_ID = uuid.UUID(int=0)
 
 _BY_START = (TaskRun.started_at, TaskRun.run_id)
@@ -31,7 +33,9 @@ class Attempt(TaskRun):
     "The rank of the run among the task's runs by start, from 1; not a column. The functions below set it."
 
 
-def read_attempts(session: Session, query: Select[Attempt]) -> list[Attempt]:
+def read_attempts(
+    session: Session, query: Select[Attempt], parameters: Mapping[str, Any] | None = None
+) -> list[Attempt]:
     """Reads runs, and numbers them.
 
     The ranks of a task's runs are counted in one pass over its part of the index: from its first run to the earliest of
@@ -41,7 +45,7 @@ def read_attempts(session: Session, query: Select[Attempt]) -> list[Attempt]:
     Returns:
       The runs in the order of the query; one that a cleanup has removed in between has the rank 1.
     """
-    runs = list(session.execute(query).scalars())
+    runs = list(session.execute(query, parameters).scalars())
     if not runs:
         return []
     attempts: dict[uuid.UUID, int] = {}
@@ -52,6 +56,12 @@ def read_attempts(session: Session, query: Select[Attempt]) -> list[Attempt]:
     for run in runs:
         run.attempt = attempts.get(run.run_id, 1)
     return runs
+
+
+def read_page(session: Session, query: Select[Attempt], limit: int, sort: Sort) -> tuple[list[Attempt], str | None]:
+    """Returns: The first *limit* runs of a query that has this order, and the cursor of the next page or None."""
+    runs = read_attempts(session, query.limit(limit + 1))
+    return (runs, None) if len(runs) <= limit else (runs[:limit], write_cursor(sort, runs[limit - 1]))
 
 
 @cache
@@ -94,10 +104,37 @@ def find_attempt(session: Session, task_id: str, attempt: int | None = None) -> 
     """
     if attempt is not None:
         return next(iter(_from(session, task_id, attempt, 1)), None)
+    for is_ended in (True, False):
+        found = session.execute(_newest(is_ended), {"task_key": task_key(task_id)}).first()
+        if found is not None:
+            run, rank = found
+            run.attempt = rank
+            return run
+    return None
+
+
+@cache
+def _newest(is_ended: bool) -> Select[Attempt, int]:
+    """Builds the query of a task's latest run, or latest ended run, and of its rank; once, as in `_steps`."""
+    earlier = aliased(TaskRun)
+    is_counted = tuple_(earlier.started_at, earlier.run_id) <= tuple_(*_BY_START)
+    rank = select(func.count()).where(earlier.task_key == TaskRun.task_key, is_counted).scalar_subquery()
+    of_task = select(Attempt, rank).where(TaskRun.task_key == bindparam("task_key"))
+    if is_ended:
+        of_task = of_task.where(TaskRun.status != RunStatus.RUNNING)
+    return of_task.order_by(*(column.desc() for column in _BY_START)).limit(1)
+
+
+def newest_attempt(session: Session, task_id: str) -> Attempt | None:
+    """Returns: The latest run of a task, running or ended; None if the task has no run."""
     of_task = select(Attempt).where(TaskRun.task_key == task_key(task_id))
     newest = of_task.order_by(*(column.desc() for column in _BY_START)).limit(1)
-    found = read_attempts(session, newest.where(TaskRun.status != RunStatus.RUNNING)) or read_attempts(session, newest)
-    return next(iter(found), None)
+    return next(iter(read_attempts(session, newest)), None)
+
+
+def attempt_of(session: Session, run_id: uuid.UUID) -> Attempt | None:
+    """Returns: A run by its id, or None."""
+    return next(iter(read_attempts(session, select(Attempt).where(TaskRun.run_id == run_id))), None)
 
 
 def attempts_around(session: Session, task_id: str, attempt: int, distance: int) -> list[Attempt]:
@@ -133,16 +170,12 @@ def list_attempts(
     Raises:
       ValueError: When the cursor is not one of ours.
     """
-    page = select(Attempt).where(TaskRun.task_key == task_key(task_id)).order_by(*_BY_START).limit(limit + 1)
+    page = select(Attempt).where(TaskRun.task_key == task_key(task_id)).order_by(*_BY_START)
     if cursor is not None:  # A position by start, as in a list that has the newest run first.
         page = page.where(tuple_(*_BY_START) > tuple_(*read_cursor(Sort.NEWEST, cursor)))
-    runs = read_attempts(session, page)
-    if len(runs) <= limit:
-        return runs, None
-    return runs[:limit], write_cursor(Sort.NEWEST, runs[limit - 1])
+    return read_page(session, page, limit, Sort.NEWEST)
 
 
 def count_attempts(session: Session, task_id: str) -> int:
-    """Returns: How many runs a task has."""
     query = select(func.count()).select_from(TaskRun).where(TaskRun.task_key == task_key(task_id))
     return session.execute(query).scalar_one()

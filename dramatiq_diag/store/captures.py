@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import enum
-import json
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Select, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from ..collectors.names import ALL, expand
-from ..collectors.registry import collector_class
 from ..errors import DiagnosticsError
-from ..policy.options import DiagnosticsRequest, validate_options
+from ..policy.options import DiagnosticsRequest
 from ..policy.propagation import CLEANUP_ACTOR
-from ..settings import Settings
+from .allowed import reason_against
 from .clock import Clock
-from .models import NAME_LENGTH, Capture
+from .columns import NAME_LENGTH
+from .models import Capture
 from .slots import MAX_OPEN, is_open
 from .store import Store
 from .values import clean_text
 from .worker_actors import close_names, is_known
+from .workers import call_attention
 
 #: The bounds of a capture.
 MAX_RUNS = 1000
@@ -90,7 +87,9 @@ def create(
       StoreError: When the store cannot be used.
     """
     _check(actor_name, run_limit, duration_s)
-    _check_diagnostics(diagnostics, store.settings)
+    reason = reason_against(diagnostics, store.settings)
+    if reason is not None:
+        raise CaptureRequestError(reason)
     if not unknown_actor:
         with store.session() as session:
             _check_known(session, actor_name)
@@ -111,6 +110,7 @@ def create(
         )
         if session.execute(select(func.count()).select_from(Capture).where(*is_open(clock))).scalar_one() > MAX_OPEN:
             raise TooManyCapturesError
+        call_attention(session)
         return _found(session, capture_id)
 
 
@@ -135,30 +135,24 @@ def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:
             .values(ended_at=clock.now)
             .execution_options(synchronize_session=False)
         )
+        call_attention(session)
         return _found(session, capture_id)
 
 
 def find_capture(session: Session, capture_id: uuid.UUID) -> CaptureStanding | None:
-    """Returns: The capture, or None."""
-    return next(iter(_standings(session, _query(session).where(Capture.capture_id == capture_id))), None)
+    return next(iter(_standings(session, select(Capture).where(Capture.capture_id == capture_id))), None)
 
 
 def list_captures(
     session: Session, *, actor_name: str | None = None, only_open: bool = False, limit: int = 50
 ) -> list[CaptureStanding]:
     """Returns: Captures, the newest first."""
-    query = _query(session).order_by(Capture.created_at.desc(), Capture.capture_id).limit(limit)
+    query = select(Capture).order_by(Capture.created_at.desc(), Capture.capture_id).limit(limit)
     if actor_name is not None:
         query = query.where(Capture.actor_name == actor_name)
     if only_open:
         query = query.where(*is_open(Clock(session)))
     return _standings(session, query)
-
-
-def allowed_names(settings: Settings) -> list[str]:
-    """Returns: The collectors that a capture may ask for."""
-    names = expand(settings.task_diagnostics, here=False) + expand(settings.task_diagnostics_on_request, here=False)
-    return list(dict.fromkeys(names))
 
 
 def _check(actor_name: str, run_limit: int, duration_s: float) -> None:
@@ -183,34 +177,6 @@ def _check_known(session: Session, actor_name: str) -> None:
     )
 
 
-def _check_diagnostics(diagnostics: DiagnosticsRequest, settings: Settings) -> None:
-    allowed = allowed_names(settings)
-    if not diagnostics:
-        raise CaptureRequestError(f"A capture needs the name of a diagnostic: {', '.join(allowed) or 'none may be'}.")
-    refused = [f"{name!r:.80}" for name in diagnostics if name not in allowed and not (name == ALL and allowed)][:10]
-    if refused:
-        raise CaptureRequestError(
-            f"Neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST has {', '.join(refused)}, here; what may be "
-            f"asked for is {', '.join(allowed) or 'nothing'}. Set TASK_DIAGNOSTICS_ON_REQUEST, for the workers too."
-        )
-    for name, options in diagnostics.items():
-        if options and name == ALL:
-            raise CaptureRequestError(f"{ALL} has no options; name the diagnostic, besides or in its place.")
-        if options:
-            _check_options(name, options, settings)
-
-
-def _check_options(name: str, options: Mapping[str, Any], settings: Settings) -> None:
-    collector = collector_class(name)
-    if collector is None:
-        raise CaptureRequestError(f"The options of {name} cannot be judged here, where it cannot be imported.")
-    try:
-        validate_options(collector, options, settings.options_on_request)
-        json.dumps(options, allow_nan=False)
-    except ValueError as error:
-        raise CaptureRequestError(str(error)) from error
-
-
 def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:
     standing = find_capture(session, capture_id)
     if standing is None:
@@ -218,14 +184,11 @@ def _found(session: Session, capture_id: uuid.UUID) -> CaptureStanding:
     return standing
 
 
-def _query(session: Session) -> Select[Capture, datetime]:
-    return select(Capture, Clock(session).now).execution_options(populate_existing=True)
-
-
-def _standings(session: Session, query: Select[Capture, datetime]) -> list[CaptureStanding]:
+def _standings(session: Session, query: Select[Capture]) -> list[CaptureStanding]:
+    found = session.execute(query.add_columns(Clock(session).now).execution_options(populate_existing=True))
     return [
         CaptureStanding(capture=capture, state=_state(capture, now), captured_runs=capture.claimed)
-        for capture, now in session.execute(query)
+        for capture, now in found
     ]
 
 
@@ -237,10 +200,9 @@ def _state(capture: Capture, now: datetime) -> CaptureState:
     return CaptureState.OPEN if capture.expires_at > now else CaptureState.EXPIRED
 
 
-def delete_captures(session: Session, kept_s: float, limit: int) -> int:
+def delete_captures(session: Session, kept_s: float) -> int:
     """Deletes captures that ended *kept_s* seconds ago or earlier. Returns: Their number."""
     before = Clock(session).after(-kept_s)
     old = or_(Capture.ended_at < before, Capture.ended_at.is_(None) & (Capture.expires_at < before))
-    batch = session.execute(select(Capture.capture_id).where(old).limit(limit)).scalars().all()
-    session.execute(delete(Capture).where(Capture.capture_id.in_(batch)))
-    return len(batch)
+    removed = session.execute(delete(Capture).where(old).execution_options(synchronize_session=False))
+    return int(removed.rowcount)  # type: ignore[attr-defined]

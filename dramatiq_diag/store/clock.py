@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, DateTime, func, select, type_coerce
 from sqlalchemy.orm import Session
 
-from .models import UtcDateTime
+from .columns import UtcDateTime
 
 #: How SQLAlchemy stores a moment in SQLite; SQLite's clock has milliseconds.
 _SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
 class Clock:
-    """Moments for the queries of a transaction; in PostgreSQL those of its start."""
+    """Gives moments for the queries of a transaction. In PostgreSQL the time stands still from its start to its end."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -23,11 +23,11 @@ class Clock:
 
     @property
     def now(self) -> ColumnElement[datetime]:
-        """The moment."""
+        """The current time, as an expression."""
         return self.after(0.0)
 
     def after(self, seconds: float) -> ColumnElement[datetime]:
-        """Returns: The moment so many seconds from now; with a negative number it has passed."""
+        """Returns: The time so many seconds from now, as an expression; it has passed if the number is negative."""
         moment: ColumnElement[Any]
         if self._is_postgresql:
             moment = func.now(type_=DateTime(timezone=True)) + timedelta(seconds=seconds)
@@ -36,5 +36,5 @@ class Clock:
         return type_coerce(moment, UtcDateTime())
 
     def read(self) -> datetime:
-        """Returns: The moment, as the database has it now."""
+        """Returns: The current time."""
         return self._session.execute(select(self.now)).scalar_one()

@@ -8,6 +8,10 @@ import enum
 import math
 import uuid
 from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Float
+from sqlalchemy.orm import InstrumentedAttribute
 
 from .models import TaskRun
 
@@ -24,14 +28,33 @@ class Sort(enum.StrEnum):
     SLOWEST = "slowest"
     "By duration; runs that have none are left out."
     MEMORY = "memory"
-    "By peak RSS; runs that have none are left out."
+    "By peak RSS; runs that have none are left out. The same holds for those that follow."
+    QUEUE_WAIT = "queue_wait"
+    CPU = "cpu"
+    RUN_QUEUE = "run_queue"
+    GC = "gc"
+    TOUCHED = "touched"
+
+
+#: The column that each list is sorted by, largest first.
+FIGURES: dict[Sort, InstrumentedAttribute[Any]] = {
+    Sort.NEWEST: TaskRun.started_at,
+    Sort.SLOWEST: TaskRun.duration_ms,
+    Sort.MEMORY: TaskRun.peak_rss_bytes,
+    Sort.QUEUE_WAIT: TaskRun.queue_wait_ms,
+    Sort.CPU: TaskRun.cpu_ms,
+    Sort.RUN_QUEUE: TaskRun.run_queue_ms,
+    Sort.GC: TaskRun.gc_ms,
+    Sort.TOUCHED: TaskRun.touched_bytes,
+}
+
+#: The orders by a number of milliseconds, which PostgreSQL could store as NaN or infinite.
+BY_DURATION = frozenset(sort for sort, figure in FIGURES.items() if isinstance(figure.type, Float))
 
 
 def write_cursor(sort: Sort, run: TaskRun) -> str:
     """Returns: The cursor of the page after this run."""
-    figure = {Sort.NEWEST: run.started_at, Sort.SLOWEST: run.duration_ms, Sort.MEMORY: run.peak_rss_bytes}[sort]
-    assert figure is not None
-    return _encode(sort, (figure, run.run_id))
+    return _encode(sort, (getattr(run, FIGURES[sort].key), run.run_id))
 
 
 def read_cursor(sort: Sort, cursor: str) -> Position:
@@ -63,12 +86,12 @@ def _figure(sort: Sort, text: str) -> datetime | float | int:
         if moment.tzinfo is None:
             raise ValueError("the cursor has no time zone")
         return moment.astimezone(UTC)
-    if sort is Sort.SLOWEST:
+    if sort in BY_DURATION:
         duration_ms = float(text)
         if not math.isfinite(duration_ms):
             raise ValueError("the cursor has no finite duration")
         return duration_ms
-    peak_rss_bytes = int(text)
-    if abs(peak_rss_bytes) > _MAX_BYTES:
+    size_bytes = int(text)
+    if abs(size_bytes) > _MAX_BYTES:
         raise ValueError("the cursor is beyond any size")
-    return peak_rss_bytes
+    return size_bytes

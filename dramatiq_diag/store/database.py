@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -32,10 +33,21 @@ _LIMITS_EXCEEDED = "54"
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
 
+#: What psycopg is told of a server that is out of reach: seconds that connecting may take, milliseconds that the server
+#: may leave data unacknowledged, and when a connection that only waits is probed. By itself Linux gives up after 15
+#: minutes or two hours, and the time-out of a statement is the server's, which may be gone.
+_OUT_OF_REACH = {
+    "connect_timeout": _TIMEOUT_S,
+    "tcp_user_timeout": 1000 * _TIMEOUT_S,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+
 #: Milliseconds that a statement may take in PostgreSQL; a migration may take longer.
 _STATEMENT_TIMEOUT_MS = 30_000
 
-#: SQLite tells only in words that a table or a column is missing.
+#: SQLite has no code for a missing table or column, only a message.
 _MISSING_IN_SQLITE = re.compile("no such (table|column)|has no column named")
 
 
@@ -47,7 +59,7 @@ def make_engine(settings: Settings) -> Engine:
     """
     url = settings.database
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": _TIMEOUT_S})
+        engine = create_engine(url, connect_args=_unless_in(url, {"timeout": _TIMEOUT_S}))
         event.listen(engine, "do_connect", _make_sqlite_file)
         event.listen(engine, "connect", _configure_sqlite)
         if url.database:
@@ -65,15 +77,22 @@ def make_engine(settings: Settings) -> Engine:
     return engine
 
 
+def upserting_insert(backend_name: str) -> Any:
+    """Returns: The `insert` of a database that has `on_conflict_do_update`; SQLite and PostgreSQL spell it alike."""
+    return {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[backend_name]
+
+
 def _connect_args(url: URL) -> dict[str, Any]:
-    """Returns: Arguments for the driver; those of the URL have precedence."""
+    """Returns: Arguments for a driver of PostgreSQL."""
     if url.drivername != "postgresql+psycopg":
         return {}
     # A prepared statement belongs to one connection of the server, and a pooler gives each transaction another one.
-    arguments: dict[str, Any] = {"prepare_threshold": None}
-    if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = _TIMEOUT_S
-    return arguments
+    return {"prepare_threshold": None, **_unless_in(url, _OUT_OF_REACH)}
+
+
+def _unless_in(url: URL, arguments: dict[str, int]) -> dict[str, int]:
+    """Returns: The driver's arguments that the URL does not have."""
+    return {name: value for name, value in arguments.items() if name not in url.query}
 
 
 def _limit_statements(connection: Connection) -> None:
@@ -103,44 +122,36 @@ def _follow_file(engine: Engine, path: str) -> None:
     After an `rm -rf` of the data directory SQLite would write into the deleted file for ever, without an error.
     """
 
-    def remember(_: Any, record: Any) -> None:
-        record.info["file"] = _file_id(path)
+    def warn() -> None:
+        get_logger(__name__).warning(
+            "The database file %s was removed or replaced while it was in use: what this process had stored in the "
+            "old one is gone from here. It goes on with a new connection.",
+            path,
+        )
 
-    def compare(_: Any, record: Any, __: Any) -> None:
-        if record.info["file"] != _file_id(path):
-            get_logger(__name__).warning(
-                "The database file %s was removed or replaced while it was in use: what this process had stored in the "
-                "old one is gone from here. It goes on with a new connection.",
-                path,
-            )
-            raise DisconnectionError(f"{path} was removed or replaced.")
-
-    event.listen(engine, "connect", remember)
-    event.listen(engine, "checkout", compare)
+    replace_when_changed(engine, "file", lambda: _file_id(path), warn)
 
 
-def renewable(engine: Engine) -> Callable[[], None]:
-    """Returns: A function that makes every open connection, also one in use, be replaced before its next use.
+def replace_when_changed(
+    engine: Engine, name: str, current: Callable[[], object], on_change: Callable[[], None] | None = None
+) -> None:
+    """Replaces a connection before its next use if *current* returns another value than when it was made.
 
     `Engine.dispose` is not enough: a connection that another thread uses meanwhile goes back into the old pool, and
     stays open in it.
     """
-    generation = 0
 
     def remember(_: Any, record: Any) -> None:
-        record.info["generation"] = generation
+        record.info[name] = current()
 
     def compare(_: Any, record: Any, __: Any) -> None:
-        if record.info["generation"] != generation:
-            raise DisconnectionError("The connection is from before a fault.")
-
-    def renew() -> None:
-        nonlocal generation
-        generation += 1
+        if record.info[name] != current():
+            if on_change is not None:
+                on_change()
+            raise DisconnectionError(f"The {name} of the connection has changed.")
 
     event.listen(engine, "connect", remember)
     event.listen(engine, "checkout", compare)
-    return renew
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
@@ -174,12 +185,12 @@ def _translation(error: DBAPIError) -> StoreError:
     state = getattr(error.orig, "sqlstate", None) or ""
     if isinstance(error, (DataError, IntegrityError)) or state.startswith(_LIMITS_EXCEEDED):
         return RunRefusedError(f"The database refused: {_first_line(error)}")
-    if _is_of_the_schema(error):
+    if _is_schema_error(error):
         return SchemaError(f"{SchemaError()} ({_first_line(error)})")
     return StoreUnavailableError(f"The database cannot be used: {_first_line(error)}")
 
 
-def _is_of_the_schema(error: Exception) -> bool:
+def _is_schema_error(error: Exception) -> bool:
     """Returns: Whether the error says that a table or a column is missing."""
     cause = getattr(error, "orig", None)
     if getattr(cause, "sqlstate", None) in ("42P01", "42703"):

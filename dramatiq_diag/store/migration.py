@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +25,12 @@ from .database import make_engine, translated
 if TYPE_CHECKING:
     from alembic.config import Config
 
-#: The revision that this version needs: the newest in `migrations/versions`.
-HEAD_REVISION = "0007"
+#: Revisions of one generation have the same thousands. Each adds only tables, indexes and columns that a version which
+#: does not know them leaves empty; a migration that does more begins the next thousand.
+_GENERATION = 1000
+_REVISION = re.compile("[0-9]{4}")
 
-#: The loggers that have a line for each step, and on import.
+#: Alembic's loggers, which log each step and the import.
 _ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 
@@ -61,8 +65,8 @@ def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) ->
         finally:
             engine.dispose()
     if steps:
-        get_logger(__name__).info("The database's schema was brought to revision %s.", HEAD_REVISION)
-    return HEAD_REVISION
+        get_logger(__name__).info("The database's schema was brought to revision %s.", head_revision())
+    return head_revision()
 
 
 def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
@@ -140,17 +144,34 @@ def _alembic_quiet() -> Iterator[None]:
 def check_schema(engine: Engine) -> None:
     """Compares the database's revision with the one that this version needs.
 
+    A database that a newer version has migrated serves as well while old and new workers run side by side: within one
+    generation migrations only add.
+
     Raises:
-      SchemaError: When they differ; the message has both.
+      SchemaError: When it is older, or of another generation; the message has both.
       StoreUnavailableError: When the database cannot be reached.
     """
     with translated(), engine.connect() as connection:
         current = _revision(connection)
-    if current != HEAD_REVISION:
+    if current is None or not _serves(current):
         raise SchemaError(
-            f"The database is at revision {current or 'none'} and this version needs {HEAD_REVISION}; "
+            f"The database is at revision {current or 'none'} and this version needs {head_revision()}; "
             "run `dramatiq-diag migrate`, or update dramatiq_diag if the database is newer."
         )
+
+
+@cache
+def head_revision() -> str:
+    """Returns: The revision that this version needs: the newest in `migrations/versions`."""
+    return max(path.name[:4] for path in (_migrations_dir() / "versions").glob("[0-9]*.py"))
+
+
+def _serves(revision: str) -> bool:
+    """Returns: Whether this version can work with the schema of a revision."""
+    if not _REVISION.fullmatch(revision):
+        return False
+    head = head_revision()
+    return revision >= head and int(revision) // _GENERATION == int(head) // _GENERATION
 
 
 def _revision(connection: Connection) -> str | None:

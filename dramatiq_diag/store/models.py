@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     ColumnElement,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     String,
-    Text,
     Uuid,
     and_,
     case,
@@ -28,11 +26,11 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import TypeDecorator
 
 from ..runtime.tracebacks import MAX_LENGTH
 from ..statuses import DOWNLOADABLE_STATUSES
-from .values import clean_text
+from .columns import CleanText, Name, UtcDateTime
+from .memory_curves import LENGTH
 
 
 def is_live(status: Any) -> ColumnElement[bool]:
@@ -45,7 +43,7 @@ def is_live(status: Any) -> ColumnElement[bool]:
 
 
 def checked_per_row(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Returns: The conditions in a form that no index serves, for rows that are found by their ids.
+    """Returns: The conditions as an expression that no index serves, for rows that are found by their ids.
 
     While PostgreSQL has no statistics of a table it expects a handful of rows for each condition. For the 200 ids of a
     batch it would then read the whole index of the live artifacts.
@@ -53,48 +51,8 @@ def checked_per_row(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return case((and_(*conditions), true()), else_=false())
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware datetimes in UTC, on databases with and without time zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a naive datetime cannot be stored")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        moment: datetime = value
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-class CleanText(TypeDecorator[str]):
-    """Text that `clean_text` makes fit for every database, also in a comparison.
-
-    It is cut at *cut* characters; the column has a *length* or none.
-    """
-
-    impl: Any = Text
-    cache_ok = True
-
-    def __init__(self, cut: int | None = None, length: int | None = None) -> None:
-        super().__init__()
-        self.cut = cut
-        self.length = length
-        self.impl = Text() if length is None else String(length)
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else clean_text(value, self.cut)
-
-
-#: A name, as of an actor; the length of its column.
-NAME_LENGTH = 255
-Name = CleanText(NAME_LENGTH, NAME_LENGTH)
+#: The counters of a run that lists are sorted by.
+SORTED_COUNTERS = ("queue_wait_ms", "cpu_ms", "run_queue_ms", "gc_ms", "touched_bytes")
 
 
 class Base(DeclarativeBase):
@@ -128,9 +86,29 @@ class TaskRun(Base):
     "The time of the actor's function alone."
     collection_ms: Mapped[float | None] = mapped_column(Float)
     "What the collectors took of the task's thread besides, before the function and after it; None where unknown."
+    queue_wait_ms: Mapped[float | None] = mapped_column(Float)
+    "From the moment when the message was due until a worker took it up; None where unknown."
     peak_rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    cpu_ms: Mapped[float | None] = mapped_column(Float)
+    "The CPU time of its own thread, or of the steps of its coroutine. None where unknown, as in what follows."
+    run_queue_ms: Mapped[float | None] = mapped_column(Float)
+    "For how long its thread could run and had no processor."
+    gc_ms: Mapped[float | None] = mapped_column(Float)
+    "The time of Python's garbage collector on its thread; a part of `cpu_ms`."
+    throttled_ms: Mapped[float | None] = mapped_column(Float)
+    "For how long the kernel kept the container from its processors meanwhile."
+    touched_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    "The memory that its thread touched first: its minor page faults times the size of a page."
+    major_faults: Mapped[int | None] = mapped_column(BigInteger)
+    "The page faults of its thread that had to wait for a disk."
+    memory_role: Mapped[str | None] = mapped_column(String(16))
+    "A `MemoryRole`, where the process was killed for its memory."
+    death_reason: Mapped[str | None] = mapped_column(CleanText(4000))
+    "What is known of the death of its process, in sentences."
     hostname: Mapped[str] = mapped_column(Name)
     pid: Mapped[int] = mapped_column(BigInteger)
+    worker_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "The worker process, as `Worker` has it."
     exception_type: Mapped[str | None] = mapped_column(Name)
     exception_message: Mapped[str | None] = mapped_column(CleanText(4000))
     exception_traceback: Mapped[str | None] = mapped_column(
@@ -146,8 +124,23 @@ class TaskRun(Base):
     "The diagnosed run that sent this task, which passed on what is collected."
     capture_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     "The capture that asked for it."
+    trace_id: Mapped[str | None] = mapped_column(String(32))
+    "The trace that it is part of, in hexadecimal digits."
+    span_id: Mapped[str | None] = mapped_column(String(16))
+    "Its own span in that trace, or its sender's; likewise."
 
-    artifacts: Mapped[list[Artifact]] = relationship(order_by="Artifact.name", viewonly=True)
+    is_stuck: Mapped[bool | None] = mapped_column(Boolean)
+    "Whether it runs for much longer than its actor usually does; None where that was never found."
+
+    memory_curve: Mapped[str | None] = mapped_column(String(LENGTH))
+    "See `memory_curves`; None where there is no memory log, and of a run that an older version published."
+
+    artifacts: Mapped[list[Artifact]] = relationship(
+        primaryjoin="and_(TaskRun.run_id == Artifact.run_id, Artifact.attachment_id.is_(None))",
+        order_by="Artifact.name",
+        viewonly=True,
+    )
+    "Without those of attachments."
 
     __table_args__ = (
         Index(None, "task_key", "started_at", "run_id"),
@@ -160,14 +153,27 @@ class TaskRun(Base):
             "run_id",
             "status",
             "peak_rss_bytes",
+            "duration_ms",
+            "queue_wait_ms",
+            "cpu_ms",
+            "touched_bytes",
         ),
         Index(None, "queue_name", "started_at", "run_id"),
         Index(None, "status", "started_at", "run_id"),
         Index(None, "duration_ms", "run_id"),
-        Index(None, "peak_rss_bytes", "run_id"),
+        *(Index(None, name, "run_id") for name in ("peak_rss_bytes", *SORTED_COUNTERS)),
+        Index(None, "actor_name", "peak_rss_bytes"),
         *(
             Index(None, name, postgresql_where=text(f"{name} IS NOT NULL"), sqlite_where=text(f"{name} IS NOT NULL"))
             for name in ("parent_run_id", "capture_id")
+        ),
+        Index(
+            None,
+            "trace_id",
+            "started_at",
+            "run_id",
+            postgresql_where=text("trace_id IS NOT NULL"),
+            sqlite_where=text("trace_id IS NOT NULL"),
         ),
     )
 
@@ -204,14 +210,69 @@ class WorkerActor(Base):
     "When a worker process last said that it has it."
 
 
+class Worker(Base):
+    """A worker process, as it last reported itself."""
+
+    __tablename__ = "dramatiq_diag_workers"
+
+    worker_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    hostname: Mapped[str] = mapped_column(Name)
+    pid: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[str] = mapped_column(Name)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    gone_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When it ended as it should; None while it lives, and after it was killed."
+    spool_bytes: Mapped[int] = mapped_column(BigInteger)
+    unpublished_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    queues: Mapped[list[str] | None] = mapped_column(JSON)
+    "The queues that it listens to. None, as what follows, of a process of an older version."
+    threads: Mapped[int | None] = mapped_column(Integer)
+    "How many tasks it may execute at once."
+    rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    cpu_s: Mapped[float | None] = mapped_column(Float)
+    "The CPU time of all its threads since its start, in seconds."
+    tasks: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    "The tasks that it executes, diagnosed or not; see `workers.ExecutedTask`."
+    attention: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    "Grows with each question to this process; it looks for questions when the number is another one than before."
+
+
+class Question(Base):
+    """A question to a worker process about a running task, and its answer. It expires."""
+
+    __tablename__ = "dramatiq_diag_questions"
+
+    question_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    "A `QuestionKind`."
+    worker_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    task_id: Mapped[str] = mapped_column(CleanText())
+    run_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "None for a task that is not diagnosed."
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    "From then on the worker ignores it, and the cleanup deletes it. A reader that still waits moves it on."
+    state: Mapped[str] = mapped_column(String(16))
+    "A `QuestionState`."
+    reason: Mapped[str | None] = mapped_column(CleanText(4000))
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(None, "worker_id", "state"), Index(None, "expires_at"), Index(None, "run_id"))
+
+
 class Artifact(Base):
     """What one collector left of one run: a blob, or the reason why there is none."""
 
     __tablename__ = "dramatiq_diag_artifacts"
 
     artifact_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
-    "Made from the run's id and the name, so that publishing twice gives one row."
+    "Made from the ids of run and attachment and the name, so that publishing twice gives one row."
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("dramatiq_diag_task_runs.run_id", ondelete="CASCADE"))
+    attachment_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "The attachment that it is of; None where it was collected as the run began."
     name: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))
     "An `ArtifactStatus`."
@@ -230,7 +291,7 @@ class Artifact(Base):
     run: Mapped[TaskRun] = relationship(viewonly=True)
 
     __table_args__ = (
-        Index(None, "run_id", "name", unique=True),
+        Index(None, "run_id", "name", "attachment_id", unique=True),
         Index(
             None,
             "expires_at",
@@ -238,6 +299,55 @@ class Artifact(Base):
             sqlite_where=text("status IN ('stored', 'partial')"),
         ),
     )
+
+
+class Counter(Base):
+    """One number that is kept beside the rows it counts; see `counters.Series`."""
+
+    __tablename__ = "dramatiq_diag_counters"
+
+    actor_name: Mapped[str] = mapped_column(Name, primary_key=True)
+    queue_name: Mapped[str] = mapped_column(Name, primary_key=True)
+    "Empty where the series is not divided by queue."
+    series: Mapped[str] = mapped_column(String(32), primary_key=True)
+    label: Mapped[str] = mapped_column(String(64), primary_key=True)
+    "A status, the name of an artifact, the upper bound of a bucket, `sum` of a histogram, or empty."
+    value: Mapped[float] = mapped_column(Float)
+    "Whole numbers are exact up to 2**53."
+    exemplar_run_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    "A recent run of the bucket, whose row may be gone."
+    exemplar_trace_id: Mapped[str | None] = mapped_column(String(32))
+    exemplar_value: Mapped[float | None] = mapped_column(Float)
+    exemplar_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class HeapWindow(Base):
+    """The least live memory of a worker process within a window of time, and the runs that ended before it."""
+
+    __tablename__ = "dramatiq_diag_heap_windows"
+
+    window_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    worker_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    number: Mapped[int] = mapped_column(Integer)
+    "The rank of the window among those of its process, from 0."
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    "The moment of the least memory of the window before, or the start of the process; by its host's clock."
+    ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    "The moment of the least memory of this window."
+    runs: Mapped[dict[str, int]] = mapped_column(JSON)
+    "Actor -> how many of its runs ended between these two moments, diagnosed or not."
+    looks: Mapped[int] = mapped_column(Integer)
+    "How often the memory was looked at in the window."
+    small_bytes: Mapped[int] = mapped_column(BigInteger)
+    "The bytes of live objects of at most 512 bytes each. This, as what follows, is of the moment of the least memory."
+    in_use_bytes: Mapped[int] = mapped_column(BigInteger)
+    "The bytes of the C library's heap that were in use; larger objects are there."
+    free_bytes: Mapped[int] = mapped_column(BigInteger)
+    "The bytes that this heap kept free."
+    rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    "The RSS when the window was closed."
+
+    __table_args__ = (Index(None, "ended_at"), Index(None, "worker_id", "number"))
 
 
 class StoreState(Base):

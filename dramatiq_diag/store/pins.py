@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from ..errors import DiagnosticsError
 from ..statuses import ArtifactStatus, RunStatus
 from .clock import Clock
+from .counters import count_removed
 from .models import Artifact, TaskRun, is_live
 from .store import Store
 
@@ -57,9 +58,9 @@ def pin(store: Store, run_id: uuid.UUID) -> Pin:
       StoreError: When the store cannot be used.
     """
     with store.session() as session:
-        _change(session, run_id, func.coalesce(TaskRun.pinned_at, Clock(session).now))
+        pinned_at = _change(session, run_id, func.coalesce(TaskRun.pinned_at, Clock(session).now))
         session.execute(update(Artifact).where(*_live(run_id)).values(expires_at=None))
-        return _pin(session, run_id)
+        return _pin(session, run_id, pinned_at)
 
 
 def unpin(store: Store, run_id: uuid.UUID) -> Pin:
@@ -74,7 +75,7 @@ def unpin(store: Store, run_id: uuid.UUID) -> Pin:
         _change(session, run_id, None)
         unprotected = *_live(run_id), Artifact.expires_at.is_(None)
         session.execute(update(Artifact).where(*unprotected).values(expires_at=expires_at))
-        return _pin(session, run_id)
+        return _pin(session, run_id, None)
 
 
 def delete(store: Store, run_id: uuid.UUID) -> Deletion:
@@ -94,13 +95,18 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
             update(Artifact)
             .where(*_live(run_id))
             .values(status=ArtifactStatus.DELETED, reason=reason)
-            .returning(Artifact.artifact_id)
+            .returning(Artifact.run_id, Artifact.artifact_id, Artifact.name, Artifact.size_bytes)
             .execution_options(synchronize_session=False)
         ).all()
         # With the names of an earlier try, whose process may have died before the files were gone.
         deleted = Artifact.run_id == run_id, Artifact.status == ArtifactStatus.DELETED
-        names = session.execute(select(Artifact.blob_name).where(*deleted)).scalars().all()
-    freed_bytes = store.blobs.delete([name for name in names if name is not None])
+        session.execute(update(TaskRun).where(TaskRun.run_id == run_id).values(memory_curve=None))
+        names = [name for name in session.execute(select(Artifact.blob_name).where(*deleted)).scalars() if name]
+        count_removed(session, gone, ArtifactStatus.DELETED)
+    freed_bytes = sum(store.blobs.size_bytes(name) or 0 for name in names)
+    store.blobs.delete(names)
+    ids = {row.artifact_id for row in gone}
+    store.cache.remove(entry.name for entry in store.cache.entries() if entry.source_id in ids)
     return Deletion(run_id=run_id, artifact_count=len(gone), freed_bytes=freed_bytes)
 
 
@@ -121,8 +127,7 @@ def _change(session: Session, run_id: uuid.UUID, pinned_at: object) -> datetime 
     raise RunNotFoundError if known is None else RunIsRunningError
 
 
-def _pin(session: Session, run_id: uuid.UUID) -> Pin:
-    pinned_at = session.execute(select(TaskRun.pinned_at).where(TaskRun.run_id == run_id)).scalar_one()
+def _pin(session: Session, run_id: uuid.UUID, pinned_at: datetime | None) -> Pin:
     expiries = session.execute(select(Artifact.expires_at).where(*_live(run_id))).scalars().all()
     expires_at = min((moment for moment in expiries if moment is not None), default=None)
     return Pin(run_id=run_id, pinned_at=pinned_at, artifact_count=len(expiries), expires_at=expires_at)

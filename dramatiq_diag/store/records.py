@@ -4,44 +4,69 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from ..statuses import ArtifactStatus, RunStatus
+from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, MemoryRole, RunStatus
 from .values import clean_text, task_key
 
-#: The reason of an artifact that only a capture asked for, where that has no slot for the run.
+#: The reason of an artifact that only a capture asked for, if the capture has no slot for the run.
 NO_SLOT = "Dropped: the capture that asked for it had all its runs, or was ended, before this run was counted."
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """A run as it goes into its row."""
+class StartedRun:
+    """The fields of a run that are known when it starts."""
 
     run_id: uuid.UUID
     task_id: str
     actor_name: str
     queue_name: str
-    status: RunStatus
     started_at: datetime
-    finished_at: datetime | None = None
-    duration_ms: float | None = None
-    collection_ms: float | None = None
-    peak_rss_bytes: int | None = None
+    queue_wait_ms: float | None = None
     hostname: str
     pid: int
-    exception_type: str | None = None
-    exception_message: str | None = None
-    exception_traceback: str | None = None
-    overlapped_task_ids: Sequence[str] = ()
+    worker_id: uuid.UUID | None = None
     parent_run_id: uuid.UUID | None = None
     capture_id: uuid.UUID | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
     without_capture: Collection[str] | None = None
     """The names of the artifacts that the run has even if its capture has no slot for it.
 
     None for a run that needs no slot: none asked for it, or an older version gave it a permit when it started.
     """
+    is_attached: bool = False
+    "Whether an attachment was made to it: then its row stays, with or without a slot."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(StartedRun):
+    """A run as it goes into its row."""
+
+    status: RunStatus
+    finished_at: datetime | None = None
+    duration_ms: float | None = None
+    collection_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    cpu_ms: float | None = None
+    run_queue_ms: float | None = None
+    gc_ms: float | None = None
+    throttled_ms: float | None = None
+    touched_bytes: int | None = None
+    major_faults: int | None = None
+    memory_role: MemoryRole | None = None
+    death_reason: str | None = None
+    exception_type: str | None = None
+    exception_message: str | None = None
+    exception_traceback: str | None = None
+    overlapped_task_ids: Sequence[str] = ()
+
+    @property
+    def stays_without_slot(self) -> bool:
+        """Whether anything of it is stored if its capture has no slot for it."""
+        return bool(self.without_capture) or self.is_attached
 
     @property
     def needs_slot(self) -> bool:
@@ -50,19 +75,18 @@ class RunRecord:
 
     def as_running(self) -> RunRecord:
         """Returns: The record of the same run before its end."""
-        identity = ("run_id", "task_id", "actor_name", "queue_name", "started_at", "hostname", "pid", "parent_run_id")
-        values = {name: getattr(self, name) for name in (*identity, "capture_id", "without_capture")}
-        return RunRecord(status=RunStatus.RUNNING, **values)
+        known = {field.name: getattr(self, field.name) for field in fields(StartedRun)}
+        return RunRecord(**known, status=RunStatus.RUNNING)
 
     def row(self) -> dict[str, Any]:
         """Returns: The columns. A capture is named once it has a slot."""
-        columns = {name: value for name, value in vars(self).items() if name != "without_capture"}
-        return {
-            **columns,
+        columns = vars(self) | {
             "capture_id": None if self.needs_slot else self.capture_id,
             "task_key": task_key(self.task_id),
             "overlapped_task_ids": [clean_text(task_id) for task_id in self.overlapped_task_ids],
         }
+        del columns["without_capture"], columns["is_attached"]
+        return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +102,38 @@ class ArtifactRecord:
     open: Callable[[], BinaryIO] | None = None
     "Opens the file in the spool; None where there is no file."
 
+    @property
+    def opener(self) -> Callable[[], BinaryIO] | None:
+        """Opens the file that is to be stored; None where none is."""
+        return self.open if self.status in DOWNLOADABLE_STATUSES else None
+
+    def row(self, run_id: uuid.UUID, attachment_id: uuid.UUID | None = None) -> dict[str, Any]:
+        """Returns: The columns of an artifact without a blob."""
+        blob = dict.fromkeys(("blob_name", "size_bytes", "sha256", "expires_at"))
+        key = artifact_id(attachment_id or run_id, self.name)
+        columns = vars(self) | blob | {"artifact_id": key, "run_id": run_id, "attachment_id": attachment_id}
+        del columns["open"]
+        return columns
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """A finished run with its artifacts, which are published together."""
+    """A finished run with its artifacts, which are published together; or an attachment with its own."""
 
     run: RunRecord
+    "The run; as one that goes on, where these are the artifacts of an attachment."
     artifacts: Sequence[ArtifactRecord]
     held_bytes: int = 0
-    "The memory that its texts take until it is published, about."
+    "About how much memory its texts take until it is published."
+    attachment_id: uuid.UUID | None = None
+    "The attachment that the artifacts are of; None for those of the run itself."
 
     def without_its_capture(self) -> FinishedRun | None:
-        """Returns: What is left where the capture has no slot for the run; None where that is nothing."""
-        kept = self.run.without_capture
-        if not kept:
+        """Returns: The run with only what it has without a slot of its capture; None if it has nothing then."""
+        if self.attachment_id is not None:
+            return self
+        kept = self.run.without_capture or ()
+        if not self.run.stays_without_slot:
             return None
         artifacts = [
             artifact
@@ -102,6 +144,6 @@ class FinishedRun:
         return replace(self, artifacts=artifacts)
 
 
-def artifact_id(run_id: uuid.UUID, name: str) -> uuid.UUID:
-    """Returns: The id of an artifact: the same however often it is published."""
-    return uuid.uuid5(run_id, name)
+def artifact_id(owner_id: uuid.UUID, name: str) -> uuid.UUID:
+    """Returns: The id of an artifact of a run or an attachment: the same however often it is published."""
+    return uuid.uuid5(owner_id, name)

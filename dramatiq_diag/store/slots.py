@@ -85,7 +85,7 @@ def claim_slots(session: Session, runs: Collection[RunRecord]) -> set[uuid.UUID]
             )
         else:
             lost.add(run.run_id)
-    without_trace = [run_id for run_id in lost if not claiming[run_id].without_capture]
+    without_trace = [run_id for run_id in lost if not claiming[run_id].stays_without_slot]
     if without_trace:
         session.execute(delete(TaskRun).where(TaskRun.run_id.in_(without_trace)))
     return lost

@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import and_, case, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from ..errors import BlobMissingError, StoreMismatchError
 from ..runtime.loggers import get_logger
 from ..settings import Settings
-from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
-from .blobs import blob_store_of
+from ..statuses import RunStatus
+from .attached_rows import new_ones, protect_attached, unset_expiry_of_pinned
+from .blobs import blob_store_of, cache_of
 from .blobs.base import RootId
+from .blobs.headers import file_headers
 from .clock import Clock
+from .counters import count_published, live_sizes
+from .database import upserting_insert
+from .memory_curves import write_curve
 from .models import Artifact, StoreState, TaskRun, is_live
-from .records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from .records import ArtifactRecord, FinishedRun, RunRecord
 from .slots import claim_slots
 from .transactions import Transactions
 
-#: A cleanup that was enqueued so many seconds in the future was noted by a wrong clock.
+_T = TypeVar("_T")
+
+#: A time of the last cleanup that is further in the future, in seconds, was written by a wrong clock.
 _WRONG_BY_S = 300.0
+
+
+def _row(finished: FinishedRun) -> dict[str, Any]:
+    """Returns: The columns of a run, with the small curve of its memory log."""
+    row: dict[str, Any] = {**finished.run.row(), "memory_curve": None}
+    for artifact in finished.artifacts:
+        if artifact.name == "memory_profile" and artifact.opener is not None:
+            with artifact.opener() as file:
+                row["memory_curve"] = write_curve(file)
+    return row
+
+
+def _headers(artifact: ArtifactRecord) -> dict[str, str]:
+    """Returns: The headers of the stored file. A download that is rendered from it is another file."""
+    if artifact.stored_as is not None:
+        return file_headers("application/octet-stream", artifact.stored_as)
+    return file_headers(artifact.media_type, artifact.filename)
 
 
 def _identity(session: Session) -> RootId:
@@ -39,18 +63,24 @@ class Store(Transactions):
         super().__init__(settings)
         self.logger = get_logger(__name__, type(self))
         self.blobs = blob_store_of(settings)
+        self.cache = cache_of(settings)
+        "What this host has made or fetched of the blobs. A file of it is served only while the artifact's row is live."
         self._identity: RootId | None = None
         "The ids of this store and its blob root, once the root was looked at."
-        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[settings.database.get_backend_name()]
-        run, artifact = insert(TaskRun), insert(Artifact)  # Both dialects spell `ON CONFLICT` alike.
+        insert = upserting_insert(settings.database.get_backend_name())
+        run, artifact = insert(TaskRun), insert(Artifact)
         self._upsert_run = run.on_conflict_do_update(
             index_elements=[TaskRun.run_id],
             set_={name: column for name, column in run.excluded.items() if name not in ("pinned_at", "capture_id")},
             where=TaskRun.status == RunStatus.RUNNING,
         )
+        # It returns no run that had ended before: its row stays as it is, and it was counted.
+        self._upsert_ended_run = self._upsert_run.returning(TaskRun.run_id, TaskRun.status)
+        self._insert_run = run.on_conflict_do_nothing(index_elements=[TaskRun.run_id])
+        "Of an attachment that is published before its run was announced."
         # A second try replaces the row, as the entry may have grown meanwhile. It never replaces the row of an artifact
         # that expired or was deleted, and a try without the file, which left the spool after the first try, replaces
-        # nothing. A live artifact without an expiry is of a pinned run, and stays without.
+        # nothing. A live artifact without an expiry belongs to a pinned run, and gets none.
         expires_at = case((Artifact.expires_at.is_not(None), artifact.excluded.expires_at))
         self._upsert_artifact = artifact.on_conflict_do_update(
             index_elements=[Artifact.artifact_id],
@@ -99,7 +129,7 @@ class Store(Transactions):
             return _identity(session)
 
     def claim_root(self, *, instead: bool = False) -> None:
-        """Makes the blob root this database's, unless it has another. Of processes that start at once the first wins.
+        """Claims the blob root for this database, unless it has another. The first of several processes wins.
 
         The root has its id before the database knows it: after a death in between the next process finds the id there.
 
@@ -117,7 +147,7 @@ class Store(Transactions):
             self._identity = _identity(session)
 
     def check_identity(self) -> None:
-        """Compares the two halves of the store.
+        """Checks that database and blob root belong to one store.
 
         Raises:
           StoreMismatchError: When the blob root is another store's, or not the one that was claimed; or it has no id,
@@ -146,7 +176,7 @@ class Store(Transactions):
             return session.execute(query).first() is not None
 
     def announce(self, runs: Sequence[RunRecord]) -> set[uuid.UUID]:
-        """Makes running runs visible, and claims the slots of captures; one that is already there stays as it is.
+        """Makes running runs visible, and claims the slots of captures; a run that has ended stays as it is.
 
         Returns:
           The ids of the runs for which their capture has no slot. They have lost it for good.
@@ -174,51 +204,64 @@ class Store(Transactions):
         self.open()
         identity = self._identity or self.identity()
         self.blobs.verify(identity.store_id, identity.root_id)
-        rows = [self._put(finished, artifact) for finished in runs for artifact in finished.artifacts]
-        names = [row["blob_name"] for row in rows if row["blob_name"] is not None]
+        rows = self._each(self._put, [(finished, artifact) for finished in runs for artifact in finished.artifacts])
+        names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
         if names:
-            self.blobs.sync(names)
+            self.blobs.sync(names.values())
             # The root may have been unmounted meanwhile, and the blobs written to the mount point.
             self.blobs.verify(identity.store_id, identity.root_id)
         with self.session() as session:
             # Waits for `exclusive`, not for others.
             now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
             self._set_times(runs, rows, now.scalar_one())
-            connection = session.connection()
-            connection.execute(self._upsert_run, [finished.run.row() for finished in runs])
+            just_ended = self._write_runs(session, runs)
+            changes = count_published(just_ended, runs, rows)
+            attached = [row for row in rows if row["attachment_id"] is not None]
+            if attached:
+                unset_expiry_of_pinned(session, attached)
+                changes.add_attached(runs, new_ones(session, attached))
+            # A run ends once; what is attached to it may have been published before.
+            again = {row["artifact_id"]: row for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
+            before = live_sizes(session, again)
             if rows:
-                connection.execute(self._upsert_artifact, rows)
-            ended = self._ended(session, rows)
-        self.blobs.delete(ended)
-        if any(self.blobs.size_bytes(name) is None for name in names if name not in ended):
+                session.connection().execute(self._upsert_artifact, rows)
+            protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
+            # Artifacts that expired or were deleted before never come back.
+            ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
+            surplus = [names.pop(key) for key in session.execute(ended).scalars()] if names else []
+            changes.add_resized(runs, again, before, live_sizes(session, again))
+            changes.write(session)
+        self.blobs.delete(surplus)
+        if None in self._each(self.blobs.size_bytes, [(name,) for name in names.values()]):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
 
-    def _ended(self, session: Session, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """Returns: The blobs just put whose artifacts expired or were deleted before: these never come back."""
-        names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
-        if not names:
-            return []
-        query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
-        return [names[artifact_id] for artifact_id in session.execute(query).scalars()]
+    def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> set[uuid.UUID]:
+        """Writes the rows of runs. Returns: The ids of those that had not ended before."""
+        connection, just_ended = session.connection(), set[uuid.UUID]()
+        ended = [_row(finished) for finished in runs if finished.attachment_id is None]
+        if ended:
+            written = connection.execute(self._upsert_ended_run, ended)
+            # An entry that someone forged may say that its run is running.
+            just_ended = {run_id for run_id, status in written if status != RunStatus.RUNNING}
+        attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
+        if attached:
+            connection.execute(self._insert_run, attached)
+        return just_ended
+
+    def _each(self, function: Callable[..., _T], calls: Sequence[tuple[Any, ...]]) -> list[_T]:
+        """Makes calls that need the blobs, some at a time where these are far away. Returns: The results in order."""
+        if self.blobs.parallel == 1 or len(calls) < 2:
+            return [function(*arguments) for arguments in calls]
+        with ThreadPoolExecutor(self.blobs.parallel, "dramatiq_diag.blobs") as pool:
+            return [*pool.map(lambda arguments: function(*arguments), calls)]
 
     def _put(self, finished: FinishedRun, artifact: ArtifactRecord) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "artifact_id": artifact_id(finished.run.run_id, artifact.name),
-            "run_id": finished.run.run_id,
-            "name": artifact.name,
-            "status": artifact.status,
-            "reason": artifact.reason,
-            "filename": artifact.filename,
-            "media_type": artifact.media_type,
-            "stored_as": artifact.stored_as,
-            "blob_name": None,
-            "size_bytes": None,
-            "sha256": None,
-            "expires_at": None,
-        }
-        if artifact.open is not None and artifact.status in DOWNLOADABLE_STATUSES:
-            with artifact.open() as source:
-                blob = self.blobs.put(row["artifact_id"], source, finished.run.started_at.astimezone(UTC).date())
+        """Puts the blob of an artifact, if it has one. Returns: Its row, but for the times."""
+        row = artifact.row(finished.run.run_id, finished.attachment_id)
+        if artifact.opener is not None:
+            with artifact.opener() as source:
+                day = finished.run.started_at.astimezone(UTC).date()
+                blob = self.blobs.put(row["artifact_id"], source, day, _headers(artifact))
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
         return row
 
@@ -227,12 +270,12 @@ class Store(Transactions):
 
         By the clock of its host a run may have ended later than *now*, the database's: then it is kept longer.
         """
-        ends = {finished.run.run_id: finished.run.finished_at or now for finished in runs}
+        ends = {finished.run.run_id: finished.run.finished_at for finished in runs if finished.run.finished_at}
         protection = timedelta(seconds=self.settings.orphan_protection_time)
         for row in rows:
             row["published_at"] = now
             if row["blob_name"] is not None:
-                row["expires_at"] = max(ends[row["run_id"]], now) + protection
+                row["expires_at"] = max(ends.get(row["run_id"], now), now) + protection
 
     def claim_cleanup(self) -> bool:
         """Claims the next cleanup: one process of all that share the database gets it, once per interval.

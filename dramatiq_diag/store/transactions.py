@@ -1,19 +1,19 @@
-"""Transactions on a database that is opened when it is first needed, and again after a fault."""
+"""Gives transactions on the database. It is opened when it is first needed, and again after a fault."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import Engine, select, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from ..errors import SchemaError, StoreUnavailableError
 from ..settings import Settings
 from .clock import Clock
-from .database import make_engine, renewable, translated
+from .database import make_engine, replace_when_changed, translated
 from .migration import check_schema, migrate
 from .models import StoreState
 
@@ -29,8 +29,8 @@ class Transactions:
         self.settings = settings
         self._lock = threading.RLock()
         self._engine: Engine | None = None
-        self._sessions: sessionmaker[Session] | None = None
-        self._renew_connections: Callable[[], None] | None = None
+        self._faults = 0
+        "How often `reopen` was called."
         self._is_checked = False
         "Whether the schema was found to be the one needed."
 
@@ -40,8 +40,7 @@ class Transactions:
         with self._lock:
             if self._engine is None:
                 self._engine = make_engine(self.settings)
-                self._renew_connections = renewable(self._engine)
-                self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+                replace_when_changed(self._engine, "generation", lambda: self._faults)
             return self._engine
 
     def open_database(self) -> None:
@@ -72,11 +71,9 @@ class Transactions:
         """
         with self._lock:
             self._is_checked = False
-            if self._renew_connections is not None:
-                self._renew_connections()
+            self._faults += 1
 
     def close(self) -> None:
-        """Closes the connections."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -89,8 +86,7 @@ class Transactions:
           StoreError: As `open_database`, or when the database refuses something.
         """
         self.open_database()
-        assert self._sessions is not None
-        with translated(), self._sessions.begin() as session:
+        with translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -98,9 +94,19 @@ class Transactions:
         """A transaction during which nothing is published; keep it short."""
         with self.session() as session:
             if self.engine.dialect.name == "sqlite":
-                session.execute(update(StoreState).values(id=StoreState.id))  # Takes the write lock, which is one.
+                session.execute(update(StoreState).values(id=StoreState.id))  # Takes the one write lock.
             else:
                 session.execute(select(StoreState.id).with_for_update())
+            yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A transaction that reads all as it was when it began, while others write."""
+        with self.session() as session:
+            if self.engine.dialect.name == "sqlite":
+                session.connection().exec_driver_sql("BEGIN")  # The driver begins none for statements that only read.
+            else:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield session
 
     def now(self) -> datetime:

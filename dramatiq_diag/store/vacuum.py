@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Engine
@@ -27,7 +28,7 @@ def enable(engine: Engine) -> None:
         return
     with engine.connect() as connection:
         file: Any = connection.connection.dbapi_connection
-        if _ask(file, "auto_vacuum") == _INCREMENTAL:
+        if _read_pragma(file, "auto_vacuum") == _INCREMENTAL:
             return
         try:
             file.execute("VACUUM").close()  # It also applies the mode that this connection asked for.
@@ -37,8 +38,8 @@ def enable(engine: Engine) -> None:
             )
 
 
-def give_back(engine: Engine) -> None:
-    """Gives free pages back to the disk, some at a time; half of the time other writers have the file.
+def give_back(engine: Engine, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Gives free pages back to the disk in steps. After each step other writers have as much time as it took.
 
     Raises:
       StoreUnavailableError: When the file cannot be written.
@@ -47,18 +48,18 @@ def give_back(engine: Engine) -> None:
         return
     with engine.connect() as connection:
         file: Any = connection.connection.dbapi_connection
-        if _ask(file, "auto_vacuum") != _INCREMENTAL:
+        if _read_pragma(file, "auto_vacuum") != _INCREMENTAL:
             return
         try:
-            while _ask(file, "freelist_count") > _KEPT_PAGES:
+            while _read_pragma(file, "freelist_count") > _KEPT_PAGES:
                 started_s = time.perf_counter()
                 file.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # `execute` would stop after one page.
-                time.sleep(time.perf_counter() - started_s)
+                sleep(time.perf_counter() - started_s)
             file.execute("PRAGMA wal_checkpoint(PASSIVE)").close()  # The file itself becomes shorter with this.
         except sqlite3.OperationalError as error:
             raise StoreUnavailableError(f"The database cannot be used: {error}") from error
 
 
-def _ask(file: Any, pragma: str) -> int:
+def _read_pragma(file: Any, pragma: str) -> int:
     value: int = file.execute(f"PRAGMA {pragma}").fetchone()[0]
     return value

@@ -8,7 +8,7 @@ import hashlib
 def task_key(task_id: str) -> str:
     """Returns: A digest of the task id, 32 characters: any string is a task id, and an index entry has a limit.
 
-    It is the digest of the text as it is kept, so that the href that is made from that text finds the task as well.
+    The digest is that of the text in the column `task_id`, so that an href made from the column finds the task.
     """
     return hashlib.sha256(clean_text(task_id).encode()).hexdigest()[:32]
 

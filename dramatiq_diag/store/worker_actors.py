@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import CTE, delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from .clock import Clock
-from .models import NAME_LENGTH, TaskRun, WorkerActor
+from .columns import NAME_LENGTH
+from .database import upserting_insert
+from .models import TaskRun, WorkerActor
 from .values import clean_text
 
-#: Names of either kind that a misspelt one is compared with.
+#: The most reported actors, and the most actors with a run, that an unknown name is compared with.
 _MAX_COMPARED = 1000
 
 
@@ -27,7 +27,7 @@ def note_actors(session: Session, actors: Mapping[str, str]) -> None:
     names = {clean_text(name, NAME_LENGTH): clean_text(queue, NAME_LENGTH) for name, queue in actors.items()}
     if not names:
         return
-    insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[session.get_bind().dialect.name]
+    insert = upserting_insert(session.get_bind().dialect.name)
     row = insert(WorkerActor).values(last_seen_at=Clock(session).now)
     upsert = row.on_conflict_do_update(
         index_elements=[WorkerActor.actor_name],
@@ -63,7 +63,8 @@ def is_known(session: Session, actor_name: str) -> bool:
 def close_names(session: Session, actor_name: str) -> list[str]:
     """Returns: The known actors whose names are most like this one, at most three."""
     workers = session.execute(select(WorkerActor.actor_name).limit(_MAX_COMPARED)).scalars()
-    return difflib.get_close_matches(actor_name, {*workers, *_names_of_runs(session)}, n=3)
+    with_runs = session.execute(select(names_of_runs().c.actor_name).limit(_MAX_COMPARED)).scalars()
+    return difflib.get_close_matches(actor_name, {*workers, *with_runs}, n=3)
 
 
 def delete_worker_actors(session: Session, kept_s: float) -> int:
@@ -76,10 +77,9 @@ def delete_worker_actors(session: Session, kept_s: float) -> int:
     return len(names)
 
 
-def _names_of_runs(session: Session) -> list[str]:
-    """Returns: The actors with a stored run. Each takes one step in the index, however many runs there are."""
+def names_of_runs() -> CTE:
+    """Returns: The names of actors with a stored run. Each takes one step in the index, however many runs it has."""
     names = select(func.min(TaskRun.actor_name).label("actor_name")).cte(recursive=True)
     following = select(func.min(TaskRun.actor_name)).where(TaskRun.actor_name > names.c.actor_name)
-    names = names.union_all(select(following.scalar_subquery()).where(names.c.actor_name.is_not(None)))
-    query = select(names.c.actor_name).where(names.c.actor_name.is_not(None)).limit(_MAX_COMPARED)
-    return list(session.execute(query).scalars())
+    every = names.union_all(select(following.scalar_subquery()).where(names.c.actor_name.is_not(None)))
+    return select(every.c.actor_name).where(every.c.actor_name.is_not(None)).cte()

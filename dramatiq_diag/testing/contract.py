@@ -9,6 +9,7 @@ class TestMyCollector(CollectorContract):
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -78,6 +79,37 @@ class CollectorContract:
         (outcome,) = self._execute(tmp_path, fails=True)
         self._is_whole(outcome)
         assert outcome.run_status == RunStatus.FAILED
+
+    def test_what_it_tells_of_a_running_task_is_json_and_changes_nothing(self, tmp_path: Path) -> None:
+        told: list[Any] = []
+
+        def ask(recording: Recording) -> None:
+            start, stop = recording.start, recording.stop
+
+            def start_and_ask() -> None:
+                told.append(recording.so_far())
+                start()
+                told.append(recording.so_far())
+
+            def ask_and_stop() -> None:
+                asking = threading.Thread(target=lambda: told.extend([recording.so_far(), recording.so_far()]))
+                asking.start()
+                asking.join(PATIENCE_S)
+                stop()
+                told.append(recording.so_far())
+
+            recording.start = start_and_ask  # type: ignore[method-assign]
+            recording.stop = ask_and_stop  # type: ignore[method-assign]
+
+        (outcome,) = self._execute(tmp_path, change=ask)
+        self._is_whole(outcome)
+        assert len(told) == 5, "`so_far` did not return, on another thread than the task's"
+        for found in told:
+            assert found is None or isinstance(found, dict), f"`so_far` returned {type(found).__name__}"
+            try:
+                json.dumps(found, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise AssertionError(f"`so_far` returned what JSON cannot hold: {error}") from error
 
     def test_runs_one_after_the_other_have_each_an_artifact(self, tmp_path: Path) -> None:
         for outcome in self._execute(tmp_path, count=3):

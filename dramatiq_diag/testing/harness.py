@@ -121,8 +121,12 @@ def _prepare(collector: Collector, change: Change | None) -> None:
         import pytest
 
         pytest.skip(f"It is unavailable here: {collector.reason}")
-    if change is None:
-        return
+    if change is not None:
+        change_recordings(collector, change)
+
+
+def change_recordings(collector: Collector, change: Change) -> None:
+    """Changes each recording of a collector when it is made, so that a step of it fails, hangs or is noted."""
     record = collector.record
 
     def record_and_change(run: Any) -> Recording:

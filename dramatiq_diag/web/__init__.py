@@ -47,8 +47,9 @@ def make_app(settings: Settings, names: HostNames) -> DiagnosticsApp:
     """Makes the app for a server that has checked who can reach it. Raises: NotInstalledError."""
     try:
         from .app import DiagnosticsApp
+        from .backend import Backend
     except ImportError as error:
         raise NotInstalledError(
             f"The web part needs a package that is not installed ({error}): pip install 'dramatiq_diag[web]'"
         ) from error
-    return DiagnosticsApp(settings, names)
+    return DiagnosticsApp(Backend(settings), names)

@@ -8,56 +8,82 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import falcon
 
 from ..documents.fields import mounted
-from ..settings import Settings
 from .backend import Backend
 from .http.access import SameSite, TokenAccess
-from .http.gate import Gate, refuse
+from .http.gate import reason_against, refuse
 from .http.hosts import HostNames
 from .http.openapi import OpenApiResource
 from .problems import Problems
 from .resources.actors import ActorListResource, ActorResource
+from .resources.attachments import (
+    ActorAttachmentsResource,
+    AttachmentFormResource,
+    AttachmentResource,
+    TaskAttachmentsResource,
+)
 from .resources.base import Resource
 from .resources.captures import CaptureFormResource, CaptureListResource, CaptureResource
 from .resources.comparison import CompareResource
 from .resources.downloads import DownloadResource
 from .resources.health import HealthResource, ReadyResource
+from .resources.leaks import LeaksResource
+from .resources.live import LiveResource
+from .resources.metrics import MetricsResource
 from .resources.pins import FormResource, PinResource, RunResource
 from .resources.reports import ReportResource
+from .resources.stacks import StacksResource
 from .resources.static import StaticResource
-from .resources.tasks import TaskListResource, TaskResource
+from .resources.storage import StorageResource
+from .resources.tasks import TaskArtifactsResource, TaskListResource, TaskParts, TaskResource
+from .resources.workers import WorkersResource
 
 
 class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
     """The Falcon app of one store.
 
     Parameters:
-      settings: The settings.
+      backend: What the resources use.
       names: The host names under which it answers.
     """
 
-    def __init__(self, settings: Settings, names: HostNames) -> None:
-        self._backend = backend = Backend(settings)
+    def __init__(self, backend: Backend, names: HostNames) -> None:
+        self._backend = backend
+        settings = backend.settings
         super().__init__(
             middleware=[
-                TokenAccess(settings.api_token),
+                TokenAccess(settings.api_token, metrics_token=settings.metrics_token),
                 SameSite(settings.public_url),
                 MountedPaths(backend),
                 ResponseHeaders(),
             ]
         )
-        self._gate = Gate(names)
+        self._names = names
         self.req_options.strip_url_path_trailing_slash = True
         Problems(backend).install(self)
+        parts = {
+            "": TaskResource(backend),
+            "profile_artifacts": TaskArtifactsResource(backend),
+            "stacks": StacksResource(backend),
+            "live": LiveResource(backend),
+            "attachments": TaskAttachmentsResource(backend),
+        }
+        actor_attachments = ActorAttachmentsResource(backend)
         routes = {
             "/healthz": HealthResource(backend),
             "/readyz": ReadyResource(backend),
+            "/metrics": MetricsResource(backend),
             "/tasks": TaskListResource(backend),
-            "/tasks/{path:path}": TaskResource(backend),
+            "/tasks/{path:path}": TaskParts(backend, parts),
             "/actors": ActorListResource(backend),
-            "/actors/{name:path}": ActorResource(backend),
+            "/actors/{name:path}": ActorResource(backend, actor_attachments),
             "/captures": CaptureListResource(backend),
             "/captures/{capture_id}": CaptureResource(backend),
             "/captures/forms/{action}": CaptureFormResource(backend),
+            "/leaks": LeaksResource(backend),
+            "/workers": WorkersResource(backend),
+            "/attachments/{attachment_id}": AttachmentResource(backend),
+            "/attachments/forms/start": AttachmentFormResource(backend),
+            "/storage": StorageResource(backend),
             "/compare": CompareResource(backend),
             "/runs/{run_id}": RunResource(backend),
             "/runs/{run_id}/pin": PinResource(backend),
@@ -69,13 +95,13 @@ class DiagnosticsApp(falcon.App[falcon.Request, falcon.Response]):
             self.add_route(path, resource)
         self.add_route("/", StartResource(backend))
         self.add_route("/static/{name}", StaticResource(backend))
-        self.add_route("/openapi.json", OpenApiResource(routes.values()))
+        self.add_route("/openapi.json", OpenApiResource([*routes.values(), *parts.values(), actor_attachments]))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answers a request, as a WSGI application does."""
-        refusal = self._gate.refusal(environ)
-        if refusal is not None:
-            return refuse(environ, start_response, refusal)
+        reason = reason_against(environ, self._names)
+        if reason is not None:
+            return refuse(environ, start_response, *reason)
         return super().__call__(environ, start_response)
 
     def close(self) -> None:

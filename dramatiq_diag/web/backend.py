@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import falcon
+from jinja2 import Environment
 
 from ..documents.signing import Signer
 from ..errors import StoreError
+from ..reports.comparison import MAX_FORMAT_BYTES
 from ..reports.queue import RenderQueue
 from ..settings import Settings
 from ..store.store import Store
+from .http.negotiation import HTML
 from .http.urls import base_url, mount_path
-from .jinja import Pages
+from .jinja import PAGE_POLICY, make_templates, query_with
 
 
 class Backend:
     """Opens the store with the first request; if that fails, the next request tries again.
 
     So an app can be made while the database is out of reach, and a server can fork after making it: nothing is shared.
+
+    Parameters:
+      settings: The settings.
+      wait_s: How long a request waits for a report before it answers with the progress, in seconds.
+      max_compared_bytes: The largest format of an artifact that is read to compare two runs.
+      make_queue: Makes the render queue.
+      clock: Gives the seconds since the epoch, by which signatures expire.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        wait_s: float = 2.0,
+        max_compared_bytes: int = MAX_FORMAT_BYTES,
+        make_queue: Callable[[Store], RenderQueue] = RenderQueue,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.settings = settings
+        self.wait_s = wait_s
+        self.max_compared_bytes = max_compared_bytes
         self.store = Store(settings)
         "Opens only the database: without the blobs, pages and documents can still be answered."
         self.session = self.store.session
         self.blobs = self.store.blobs
-        self.renderings = RenderQueue(self.blobs)
+        self.renderings = make_queue(self.store)
+        self._clock = clock
 
     @cached_property
-    def pages(self) -> Pages:
+    def templates(self) -> Environment:
         """The templates of the pages."""
-        return Pages()
+        return make_templates()
 
     @cached_property
     def signer(self) -> Signer:
         """Signs URLs, and checks signatures."""
-        return Signer(self.settings)
+        return Signer(self.settings, self._clock)
 
     def base_url(self, req: falcon.Request) -> str:
         """Returns: The prefix of the URLs in documents, without a slash at its end."""
@@ -50,8 +73,16 @@ class Backend:
         return urlsplit(self.settings.public_url).path if self.settings.public_url else mount_path(req)
 
     def show(self, req: falcon.Request, resp: falcon.Response, template: str, **values: Any) -> None:
-        """Answers with a page; parameters as for `Pages.show`."""
-        self.pages.show(req, resp, template, self.mount(req), **values)
+        """Answers with a page.
+
+        Parameters:
+          template: The name of its file.
+          values: The variables of the template, besides `mount` and `with_query`.
+        """
+        page = self.templates.get_template(template)
+        resp.text = page.render(mount=self.mount(req), with_query=partial(query_with, req), **values)
+        resp.content_type = f"{HTML}; charset=utf-8"
+        resp.set_header("Content-Security-Policy", PAGE_POLICY)
 
     def close(self) -> None:
         """Stops the rendering of reports, and closes the connections."""

@@ -1,8 +1,10 @@
-"""Renders pages from templates, with Jinja."""
+"""Loads the templates of the pages, and has their filters."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -10,9 +12,10 @@ import falcon
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..documents.fields import actor_href, task_href, timestamp
+from ..documents.run_figures import COMPARED_FIGURES, LISTED_FIGURES, RUN_FIGURES, SHOWN_IN
 from ..documents.runs import absence
+from ..statuses import MemoryRole
 from ..text import format_duration, format_size
-from .http.negotiation import HTML
 
 #: A page loads scripts, styles, pictures, data and frames from its own server. Nothing is inline.
 PAGE_POLICY = (
@@ -21,49 +24,40 @@ PAGE_POLICY = (
 )
 
 
-class Pages:
-    """The templates; each is read on first use."""
-
-    def __init__(self) -> None:
-        self._templates = Environment(
-            loader=PackageLoader("dramatiq_diag.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters |= {
-            "absence": absence,
-            "duration": format_duration,
-            "size": format_size,
-            "iso": _iso,
-            "moment": _moment,
-            "elapsed": _elapsed,
-            "actor_href": actor_href,
-            "task_href": task_href,
-        }
-
-    def show(self, req: falcon.Request, resp: falcon.Response, template: str, mount: str, **values: Any) -> None:
-        """Answers with a page.
-
-        Parameters:
-          template: The name of its file.
-          mount: The path that the app is mounted at, without a slash at its end.
-          values: The variables of the template, besides `mount` and `with_query`.
-        """
-        page = self._templates.get_template(template)
-        resp.text = page.render(mount=mount, with_query=_with_query(req), **values)
-        resp.content_type = f"{HTML}; charset=utf-8"
-        resp.set_header("Content-Security-Policy", PAGE_POLICY)
+def make_templates() -> Environment:
+    """Returns: The templates; each is read on first use."""
+    templates = Environment(
+        loader=PackageLoader("dramatiq_diag.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals |= {
+        "compared_figures": COMPARED_FIGURES,
+        "listed_figures": LISTED_FIGURES,
+        "run_figures": RUN_FIGURES,
+        "shown_in": SHOWN_IN,
+    }
+    templates.filters |= {
+        "absence": absence,
+        "role": MemoryRole,
+        "duration": format_duration,
+        "size": format_size,
+        "iso": _iso,
+        "moment": _moment,
+        "elapsed": _elapsed,
+        "pretty": partial(json.dumps, indent=2, ensure_ascii=False),
+        "actor_href": actor_href,
+        "task_href": task_href,
+    }
+    return templates
 
 
-def _with_query(req: falcon.Request) -> Any:
-    def changed(**changes: str | None) -> str:
-        """Returns: The query of this request with some parameters changed; those that are None are left out."""
-        params: dict[str, Any] = {**req.params, **changes}
-        return "?" + urlencode({name: value for name, value in params.items() if value is not None}, doseq=True)
-
-    return changed
+def query_with(req: falcon.Request, **changes: str | None) -> str:
+    """Returns: The query of a request with some parameters changed; those that are None are left out."""
+    params: dict[str, Any] = {**req.params, **changes}
+    return "?" + urlencode({name: value for name, value in params.items() if value is not None}, doseq=True)
 
 
 def _iso(moment: datetime | str) -> str:

@@ -13,9 +13,6 @@ from ..policy.selection import Selection
 from ..runtime.loggers import get_logger
 from ..store.slots import OpenCapture, open_captures
 
-#: Seconds between looks at which captures are open; one query each.
-POLL_INTERVAL_S = 2.5
-
 
 class CaptureClient:
     """Lets the runs of this process be diagnosed that open captures ask for, and no more than a capture has free slots.
@@ -32,7 +29,6 @@ class CaptureClient:
         self.logger = get_logger(__name__, type(self))
         self._selection = selection
         self._can_run = can_run
-        self.poll_interval_s = POLL_INTERVAL_S
         self._open: Mapping[str, Sequence[tuple[OpenCapture, Iterator[int]]]] = {}
         "Actor -> its captures, each with an item for each run that may begin. To take one is one step, without a lock."
         self._undecided: dict[uuid.UUID, uuid.UUID] = {}
@@ -52,7 +48,7 @@ class CaptureClient:
         """Notes that a run has begun which `take` gave a capture."""
         self._undecided[run_id] = capture_id
 
-    # The rest runs on the publisher's thread.
+    # The rest runs on the threads that talk to the database.
 
     def decided(self, run_ids: Iterable[uuid.UUID]) -> None:
         """Notes that these runs have a slot, or have lost it."""

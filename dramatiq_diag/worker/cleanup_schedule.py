@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from dramatiq import Actor, Broker
@@ -52,20 +53,19 @@ def declare_cleanup(broker: Broker, settings: Settings, **actor_options: Any) ->
 def run_cleanup(settings: Settings, on_batch: Callable[[Any], None] | None = None) -> None:
     """Does one cleanup. An error of *on_batch* ends it after a batch, and keeps the work done so far."""
     from ..maintenance.cleanup import Cleanup  # Not needed, nor SQLAlchemy, in a process that only enqueues cleanups.
+    from ..maintenance.leak_captures import capture_leaks
     from ..store.store import Store
 
-    store = Store(settings)
-    try:
+    with closing(Store(settings)) as store:
         Cleanup(store, on_batch=on_batch).run()
-    finally:
-        store.close()
+        if settings.leak_captures:
+            capture_leaks(store)
 
 
 class Schedule:
     """Enqueues a cleanup when one is due, or executes it if no worker of this process listens to its queue.
 
     Parameters:
-      settings: The settings.
       listener: Returns the broker whose worker in this process listens to that queue; None without one.
     """
 
@@ -86,8 +86,9 @@ class Schedule:
             if broker is not None:
                 broker.actors[CLEANUP_ACTOR].send()
             else:
-                self._thread = threading.Thread(target=self._execute, name="dramatiq_diag.cleanup", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._execute, name="dramatiq_diag.cleanup", daemon=True)
+                thread.start()
+                self._thread = thread
         except Exception as error:
             store.release_cleanup()
             raise DiagnosticsError(f"The cleanup could not be enqueued: {type(error).__name__}: {error}.") from error
@@ -98,7 +99,7 @@ class Schedule:
 
     def join(self) -> None:
         """Waits a few seconds for the end of that batch, and no longer: the database may not answer."""
-        if self._thread is not None and self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join(_PATIENCE_S)
 
     def _execute(self) -> None:
@@ -108,9 +109,8 @@ class Schedule:
             self.logger.debug("The worker stops, and the cleanup with it; the next one goes on.")
         except Exception as error:
             known = isinstance(error, DiagnosticsError)
-            self.logger.error(
-                "The cleanup failed, and the next one does its work: %s", error, exc_info=None if known else error
-            )
+            text = "The cleanup failed, and the next one does its work: %s"
+            self.logger.error(text, error, exc_info=None if known else error)
 
     def _go_on(self, _: Any) -> None:
         if self._stopping:

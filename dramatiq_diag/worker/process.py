@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
@@ -18,14 +18,15 @@ from ..collectors.registry import close_all, load, open_all
 from ..collectors.services import Services
 from ..errors import GUARDED, SpoolError
 from ..policy.keep_policy import KeepPolicy
-from ..policy.propagation import CLEANUP_ACTOR, SendingTask, depth_of, set_sending_task, task_id_of
+from ..policy.propagation import CLEANUP_ACTOR, SendingTask, set_sending_task, task_id_of
 from ..policy.selection import NOTHING, Choice, Selection
+from ..policy.stuck_rule import StuckRule
+from ..policy.traces import NO_TRACE, Trace, active_span, link_run, trace_of
 from ..policy.trigger_rules import collectors_of, parse_triggers
 from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.gc_pause import GcPause
 from ..runtime.loggers import get_logger
-from ..runtime.memory_state import MemoryState, MemoryStateReader
 from ..runtime.task_log import TaskLog
 from ..runtime.ticker import Ticker
 from ..settings import Settings
@@ -33,37 +34,32 @@ from ..spool.backlog import Backlog
 from ..spool.directory import Spool
 from ..statuses import RunStatus
 from ..store.store import Store
+from .actors import HostedActors
+from .answers import Answers
+from .attachments import Attachments
 from .captures import CaptureClient
 from .cleanup_schedule import Schedule
+from .contact import Contact
+from .executions import Execution, Executions
+from .gil_stalls import GilStalls
+from .heap_windows import HeapWindows
 from .late_start import LateStart
+from .process_watch import ProcessWatch
 from .publisher import Publisher
-from .rss_watch import RssWatch
 from .run import Run
 from .saver import RunSaver
+from .stuck import StuckRuns
+from .tuning import TUNING, Tuning
+from .undiagnosed_run import UndiagnosedRun
 
 #: Seconds that a failed boot waits for the end of each thread that it has started.
 _UNDO_TIMEOUT_S = 5.0
-
-
-class HostedActors(Protocol):
-    """The actors that the workers of this process execute."""
-
-    def can_run(self, actor_name: str) -> bool:
-        """Returns: Whether a worker executes an actor of that name."""
-
-    def actors(self) -> Mapping[str, str]:
-        """Returns: The name of each actor -> its queue."""
-
-    def listener(self) -> Broker | None:
-        """Returns: A broker whose worker in this process listens to the queue of the cleanup; None without one."""
 
 
 class WorkerProcess:
     """The collectors, the spool, the threads and the running runs of one worker process.
 
     Parameters:
-      settings: The settings.
-      hosted: The actors that the process executes.
       clock: Gives the time in seconds for the times of runs; it must not go back.
       ticker: Calls functions at intervals; by default a ticker by that clock, with a thread.
     """
@@ -75,13 +71,17 @@ class WorkerProcess:
         *,
         clock: Callable[[], float] = time.perf_counter,
         ticker: Ticker | None = None,
+        tuning: Tuning = TUNING,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.settings = settings
         self.log = TaskLog(self.logger)
-        self.services = Services(log=self.log, clock=clock, ticker=Ticker(clock) if ticker is None else ticker)
+        self.services = Services(
+            warn_once=self.log.warn_once, clock=clock, ticker=Ticker(clock) if ticker is None else ticker
+        )
         self.spool = Spool(settings)
         names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)
+        self._hosted = hosted
         self.collectors = load((*names, *collectors_of(parse_triggers(settings.triggers))), settings)
         self.selection = Selection(
             self.collectors,
@@ -101,24 +101,47 @@ class WorkerProcess:
         "Collectors of which a step did not return; later runs skip them."
         self.unsaved: set[uuid.UUID] = set()
         "The ids of the runs whose entries are not complete."
-        backlog = Backlog(self.spool, self.unsaved)
+        backlog = Backlog(self.spool, self.unsaved, max_held=tuning.max_held)
         self.captures = CaptureClient(self.selection, hosted.can_run)
         self._schedule = Schedule(settings, hosted.listener) if settings.cleanup_interval else None
+        self._store = Store(settings)
+        self._heap_windows = HeapWindows(self.services, tuning=tuning)
         self.publisher = Publisher(
             self.services,
             self.spool,
             backlog,
-            Store(settings),
+            self._store,
             self.runs,
             self.captures,
-            hosted.actors,
-            self._schedule,
+            lambda key: self.attachments.settled(key),
+            self._heap_windows,
+            tuning=tuning,
         )
-        self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake)
-        self._rss_watch = RssWatch(self.services, self.runs, self._look_further)
-        self._vitals = MemoryStateReader()
-        self._messages: dict[int, Message[Any]] = {}
-        "Thread id -> the message that is being processed on it."
+        self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake, tuning)
+        stalls = GilStalls(self.services, is_on=settings.watchdog)
+        self._watch = ProcessWatch(self.services, self.spool, self.runs, stalls, tuning)
+        self.messages = self.services.messages
+        self._undiagnosed: dict[int, float] = {}
+        "Thread id -> the start of the last message on it for which nothing was selected, as `messages` has it."
+        self._ending = threading.Lock()
+        "Held while the run of a thread is looked for at its end, and while one is registered in the middle of a task."
+        executions = Executions(self.messages, self.runs)
+        self.attachments = Attachments(
+            self.services, self.spool, self.selection, self.stuck, self.unsaved, self.saver.submit, self._register
+        )
+        self.contact = Contact(
+            self.services,
+            self.spool,
+            self._store,
+            hosted,
+            self.captures,
+            Answers(self.services, executions, stalls, self.attachments),
+            self.publisher,
+            executions.reported,
+            StuckRuns(self.services, self.runs, StuckRule(after=settings.stuck_after)),
+            self._schedule,
+            tuning=tuning,
+        )
 
     def start(self) -> None:
         """Opens the spool and starts the threads. If a step fails, the steps before it are undone."""
@@ -135,33 +158,19 @@ class WorkerProcess:
             self.saver.thread.start()
             undo.callback(self.saver.thread.stop, _UNDO_TIMEOUT_S)
             self.publisher.thread.start()
+            undo.callback(self.publisher.stop, 0.0)
+            self.contact.watch_coroutines()  # Before the first task: its coroutine would not be seen later.
+            self.contact.thread.start()
             undo.pop_all()
 
     def _end_in_child(self) -> None:
         """Runs in a process that a task has forked: restores the interpreter's settings there, and ends no run."""
         self._inherited.update(self.runs)  # Kept: a Tracker writes to its file when its last reference is dropped.
         self.runs.clear()
+        self._ending = threading.Lock()  # The thread that holds the other one does not exist here.
+        self._heap_windows.end_in_child()
         self.services.switch_interval.end_in_child()
         GcPause.end_in_child()
-
-    def _look_further(self, runs: Sequence[Run]) -> None:
-        """Writes the memory state of the process, so that a sudden death can be explained. Then checks the triggers."""
-        try:
-            vitals = self._vitals.read()
-            self._write_state(vitals)
-            for run in runs:
-                run.note_memory_state(vitals)
-            for run in runs:
-                if run.late is not None:
-                    run.late.look(vitals.rss_bytes)
-        except GUARDED as error:  # As when a task uses up all descriptors: the next look may succeed.
-            self.services.warn_once(("vitals", type(error)), error, "The state of the process could not be noted.")
-
-    def _write_state(self, vitals: MemoryState) -> None:
-        try:
-            self.spool.write_state(time.time(), vitals)
-        except OSError as error:  # As when the disk is full. The triggers are checked all the same.
-            self.services.warn_once("state", error, "The state of the process could not be noted.")
 
     def stop(self, timeout_s: float) -> None:
         """Publishes runs for at most *timeout_s* seconds, and ends the threads; other runs wait in the spool."""
@@ -171,6 +180,7 @@ class WorkerProcess:
         self.selection.captures = None
         self.saver.thread.stop(timeout_s)
         self.publisher.stop(max(stop_at - time.monotonic(), 0.0))
+        self.contact.stop(max(stop_at - time.monotonic(), 0.0))
         self._close()
         if self._schedule is not None:
             self._schedule.join()
@@ -182,6 +192,7 @@ class WorkerProcess:
         self.services.coroutines.close()
         self.services.rss.close()
         self.spool.close()
+        self._store.close()
         self.log.write()
 
     def flush(self, timeout_s: float) -> bool:
@@ -196,7 +207,8 @@ class WorkerProcess:
             set_sending_task(None)
             return None
         thread_id = threading.get_ident()
-        self._messages[thread_id] = inner
+        started_at_s = time.time()
+        self.messages[thread_id] = inner, started_at_s
         if self.runs:
             task_id = task_id_of(inner)
             for run in tuple(self.runs.values()):
@@ -205,8 +217,10 @@ class WorkerProcess:
         choice = self.selection(broker, inner)
         plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
-            set_sending_task(SendingTask(inner, True) if self.selection.samples else None)
+            set_sending_task(SendingTask(inner, self.selection.message_options) if self.selection.samples else None)
+            self._undiagnosed[thread_id] = started_at_s
             return None
+        span, trace = self._trace_of(inner)
         # The run is registered now: if an interrupt strikes below, `end` still finds and ends it.
         run = self.runs[thread_id] = Run(
             self.services,
@@ -218,18 +232,59 @@ class WorkerProcess:
             choice,
             () if plan is None else plan.declared,
             None if choice.without_capture is None else self._names_without(broker, inner, choice.without_capture),
+            trace,
         )
         self.unsaved.add(run.run_id)
-        self._rss_watch.wake()
+        self._watch.wake()
+        if span is not None:
+            self._link(span, run)
         run.late = None if plan is None else LateStart(run, plan)
         run.sending = self._sender(inner, run)
         set_sending_task(run.sending)
         if choice.capture_id is not None:
             self.captures.begun(run.run_id, choice.capture_id)
-        for other_id, other in tuple(self._messages.items()):
+        for other_id, (other, _) in tuple(self.messages.items()):
             if other_id != thread_id:
                 run.overlap(task_id_of(other))
         return run
+
+    def _register(self, execution: Execution) -> Run | None:
+        """Makes and registers the run of a task for which nothing was selected. Runs on the contact's thread.
+
+        Returns:
+          The run; None where the task has ended, or is only just being taken up.
+        """
+        actor = self._hosted.find(execution.message.actor_name)
+        if actor is None or self._undiagnosed.get(execution.thread_id) != execution.started_at_s:
+            return None
+        run = UndiagnosedRun(self.services, self.spool, self._keep_policy, self.stuck, execution, actor)
+        self.unsaved.add(run.run_id)
+        run.open()
+        with self._ending:
+            goes_on = self.messages.get(execution.thread_id) == (execution.message, execution.started_at_s)
+            if goes_on:
+                self.runs[execution.thread_id] = run
+        if not goes_on:
+            self.unsaved.discard(run.run_id)
+            self.spool.discard(run.entry, ())
+            return None
+        self._watch.wake()
+        return run
+
+    def _trace_of(self, message: Message[Any]) -> tuple[Any, Trace]:
+        """Returns: The active span, or None; and the trace of the run of the message."""
+        try:
+            span = active_span()
+            return span, trace_of(span, message.options)
+        except GUARDED as error:  # It calls code of the tracing libraries.
+            self.services.warn_once(("trace", type(error)), error, "The trace of a run could not be read.")
+            return None, NO_TRACE
+
+    def _link(self, span: Any, run: Run) -> None:
+        try:
+            link_run(span, run.run_id, self.settings.public_url)
+        except GUARDED as error:
+            self.services.warn_once(("span", type(error)), error, "A span could not be linked to its run.")
 
     def _names_without(self, broker: Broker, message: Message[Any], choice: Choice) -> list[str]:
         """Returns: The artifacts that a run has by this choice, which is the one without its capture."""
@@ -239,9 +294,11 @@ class WorkerProcess:
         return [collector.artifact_name for collector in declared]
 
     def _sender(self, message: Message[Any], run: Run) -> SendingTask:
-        if run.choice.requested and (depth := depth_of(message.options)) < self.settings.pass_on_depth:
-            return SendingTask(message, self.selection.samples, run.run_id, run.choice.request, depth)
-        return SendingTask(message, self.selection.samples, run.run_id)
+        options = self.selection.message_options
+        sender = SendingTask(message, options if self.selection.samples else None, run.run_id)
+        if run.choice.requested and (depth := options.depth(message.options)) < self.settings.pass_on_depth:
+            sender.request, sender.depth = run.choice.request, depth
+        return sender
 
     def end(self, status: RunStatus, exception: BaseException | None = None) -> None:
         """Ends the run of this thread, if there is one, and hands it to the saver.
@@ -249,11 +306,13 @@ class WorkerProcess:
         An interrupt may cut it short at any point: called again, it goes on.
         """
         thread_id = threading.get_ident()
-        self._messages.pop(thread_id, None)
-        run = self.runs.get(thread_id)
-        if run is None:
-            return
-        if not run.sealed:
-            run.stop(status, exception)
-        self.saver.submit(run)
-        self.runs.pop(thread_id, None)
+        with self._ending:
+            ended = self.messages.pop(thread_id, None)
+            run = self.runs.get(thread_id)
+        if run is not None:
+            if not run.sealed:
+                run.stop(status, exception)
+            self.saver.submit(run)
+            self.runs.pop(thread_id, None)
+        if ended is not None:
+            self._heap_windows.ended(ended[0].actor_name)

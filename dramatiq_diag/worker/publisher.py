@@ -1,60 +1,49 @@
-"""Brings runs from the spool into the store, and does all else that needs the store, on one thread per process."""
+"""Publishes runs from the spool into the store, announces those that run, and salvages those of dead siblings."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Generator, Mapping
+from datetime import datetime
 
 from ..collectors.services import Services
-from ..errors import DiagnosticsError
+from ..errors import DiagnosticsError, RunRefusedError
 from ..runtime.background import BackgroundThread
-from ..runtime.loggers import get_logger
+from ..runtime.loggers import RareWarning, get_logger
 from ..spool.backlog import Backlog
 from ..spool.delivery import BATCH_SIZE, Delivery, Outcome, Salvaged
 from ..spool.directory import Spool
 from ..spool.entry import Entry
 from ..statuses import RunStatus
+from ..store.heap_windows import add_windows
 from ..store.records import RunRecord
 from ..store.store import Store
-from ..store.worker_actors import note_actors
 from .captures import CaptureClient
+from .heap_windows import HeapWindows
 from .run import Run
+from .tuning import TUNING, Tuning
 
 #: The switch interval while runs are published, in seconds: a task that comes back from a system call waits that long.
 _SWITCH_INTERVAL_S = 0.0005
 
-#: Seconds between looks at what wakes nobody: running runs, dead siblings, the schedule.
+#: Seconds between steps that nothing wakes the thread for: running runs and dead siblings are polled.
 _TICK_S = 0.25
-_SALVAGE_INTERVAL_S = 3.0
-_SCHEDULE_INTERVAL_S = 5.0
 
 #: Seconds after which a run that still runs is announced.
 _ANNOUNCE_AFTER_S = 1.0
 
-#: Seconds after which a process says again which actors it has.
-_ACTORS_INTERVAL_S = 3600.0
-
 #: The part of the time that salvages without a result may take: a directory of many refused entries is long to list.
 _SALVAGE_SHARE = 0.02
 
-_BACKOFF_S = (0.25, 10.0)
-_WARNING_INTERVAL_S = 60.0
-
 
 class Publisher:
-    """Publishes saved runs, announces running ones, and salvages the runs of dead siblings.
-
-    Besides, it looks for open captures, says which actors the process has, and keeps the schedule of the cleanup.
+    """Publishes saved runs, announces running ones, and salvages the runs of dead siblings, on one thread per process.
 
     Parameters:
-      services: The clock and the switch interval of the process.
-      spool: The spool of the process.
-      backlog: The entries to be published.
-      store: The store.
       runs: Thread id -> the diagnosed run on it.
-      captures: The captures of the process.
-      actors: Returns the actors that the process executes, each with its queue.
-      keep_schedule: Enqueues the cleanup when it is due; called every few seconds.
+      on_settled: Called with the id of each entry that was published, or is lost.
+      heap_windows: The windows of the live memory, which are published beside the runs.
     """
 
     def __init__(
@@ -65,23 +54,24 @@ class Publisher:
         store: Store,
         runs: Mapping[int, Run],
         captures: CaptureClient,
-        actors: Callable[[], Mapping[str, str]],
-        keep_schedule: Callable[[Store], None] | None = None,
+        on_settled: Callable[[uuid.UUID], None] = lambda _: None,
+        heap_windows: HeapWindows | None = None,
+        *,
+        tuning: Tuning = TUNING,
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.backlog = backlog
         self.delivery = Delivery(spool, store)
-        self.thread = BackgroundThread("publisher", self._step, self._finish, backoff_s=_BACKOFF_S)
+        self.thread = BackgroundThread("publisher", self._step, self._finish, backoff_s=tuning.backoff_s)
+        self._tuning = tuning
         self._services = services
         self._spool = spool
         self._store = store
         self._runs = runs
         self._captures = captures
-        self._actors = actors
-        self._keep_schedule_of_cleanup = keep_schedule
+        self._on_settled = on_settled
+        self._heap_windows = heap_windows
         self._announced: set[Run] = set()
-        self._noted_actors: Mapping[str, str] = {}
-        "The actors that this process last said it has."
         self._lost = False
         "Whether a run of this process could not be published at all."
         self._salvaging: Generator[Salvaged, None, None] | None = None
@@ -89,13 +79,18 @@ class Publisher:
         self._salvaged = Salvaged()
         "The runs that it has published so far."
         self._salvage_began = 0.0
-        self._warned_at = -_WARNING_INTERVAL_S
-        self._due = dict.fromkeys(("salvage", "captures", "actors", "schedule"), 0.0)
+        self._warn_rarely = RareWarning(self.logger)
+        self._salvage_at = 0.0
 
     def flush(self, count: int, timeout_s: float) -> bool:
         """Waits until the first *count* runs of this process are published. Returns: Whether they are."""
         done = self.backlog.wait_until_done(count, timeout_s)
         return done and not (self._lost or self.backlog.dropped or self.backlog.lost)
+
+    def unpublished_since(self) -> datetime | None:
+        """Returns: When the oldest run that waits to be published ended, by the clock of this host; or None."""
+        oldest = self.backlog.oldest(1, but=self.delivery.refused)
+        return oldest[0].written_at() if oldest else None
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what is possible within the time, then ends the thread."""
@@ -110,11 +105,12 @@ class Publisher:
             self._store.open,
             self._announce,
             self._publish_backlog,
+            self._publish_windows,
             self._salvage_further,
-            self._look_at_captures,
-            self._keep_schedule,
         )
         if all(self._guarded(duty) for duty in duties):
+            if not self.backlog:
+                self._captures.forget_lost(self.backlog.unsaved)
             self.thread.recovered()  # Only now: a read-only server answers each question and takes nothing.
         return 0.0 if self.backlog or self._salvaging is not None else _TICK_S
 
@@ -128,10 +124,24 @@ class Publisher:
                     if batch:
                         self.delivery.deliver(batch, self._settled)
 
+    def _publish_windows(self, *, is_last: bool = False) -> None:
+        """Publishes the closed windows: one statement in half a minute, and none where no task was executed."""
+        if self._heap_windows is None:
+            return
+        windows = self._heap_windows.waiting(is_last=is_last)
+        if windows:
+            try:
+                with self._store.session() as session:
+                    add_windows(session, windows)
+            except RunRefusedError as error:  # They are worth less than the runs, which would wait for them.
+                self.logger.warning("Windows of the live memory could not be stored, and are dropped: %s", error)
+            self._heap_windows.stored(windows)
+
     def _settled(self, entry: Entry, outcome: Outcome) -> None:
         self._lost |= outcome is not Outcome.PUBLISHED
         self.backlog.done(entry)
         self._captures.decided((entry.run_id,))
+        self._on_settled(entry.run_id)
 
     def _announce(self) -> None:
         before = self._services.clock() - _ANNOUNCE_AFTER_S
@@ -150,10 +160,11 @@ class Publisher:
         if self._spool.owner is None:  # It cannot be used, which was said.
             return
         if self._salvaging is None:
-            if not self._is_due("salvage", _SALVAGE_INTERVAL_S):
+            if time.monotonic() < self._salvage_at:
                 return
             self._salvaging, self._salvaged = self.delivery.salvage_in_steps(), Salvaged()
             self._salvage_began = time.monotonic()
+            self._salvage_at = self._salvage_began + self._tuning.salvage_s
         with self._services.switch_interval.short(_SWITCH_INTERVAL_S):
             salvaged = next(self._salvaging, None)
         if salvaged is not None:
@@ -162,44 +173,20 @@ class Publisher:
         self._salvaging = None
         if not self._salvaged.recovered_runs:
             took_s = time.monotonic() - self._salvage_began
-            self._due["salvage"] = max(self._due["salvage"], self._salvage_began + took_s / _SALVAGE_SHARE)
-
-    def _look_at_captures(self) -> None:
-        """Looks for open captures. Says which actors this process has: at its start, after a change and hourly."""
-        if not self._is_due("captures", self._captures.poll_interval_s):
-            return
-        if not self.backlog:
-            self._captures.forget_lost(self.backlog.unsaved)
-        with self._store.session() as session:
-            self._captures.look(session)
-        actors = self._actors()
-        if self._is_due("actors", _ACTORS_INTERVAL_S) or actors != self._noted_actors:
-            with self._store.session() as session:
-                note_actors(session, actors)
-            self._noted_actors = actors
-
-    def _keep_schedule(self) -> None:
-        if self._keep_schedule_of_cleanup is not None and self._is_due("schedule", _SCHEDULE_INTERVAL_S):
-            self._keep_schedule_of_cleanup(self._store)
+            self._salvage_at = max(self._salvage_at, self._salvage_began + took_s / _SALVAGE_SHARE)
 
     def _finish(self, stop_at: float) -> None:
         while self.backlog and time.monotonic() < stop_at:
             time.sleep(min(self.thread.pause_left_s, max(stop_at - time.monotonic(), 0.0)))
             self._guarded(self._publish_backlog)
+        if time.monotonic() < stop_at and not self.thread.pause_left_s:
+            self._guarded(lambda: self._publish_windows(is_last=True))
         if self._salvaging is not None:  # It holds a lock, and siblings may have died since it began.
             self._salvaging.close()
         if self.backlog:
             self.logger.warning("%d runs wait in the spool for the next worker.", len(self.backlog))
         elif self._spool.owner is not None:
             self._guarded(lambda: self.delivery.salvage(until=stop_at))
-        self._store.close()
-
-    def _is_due(self, duty: str, interval_s: float) -> bool:
-        now = time.monotonic()
-        if now < self._due[duty]:
-            return False
-        self._due[duty] = now + interval_s
-        return True
 
     def _guarded(self, duty: Callable[[], object]) -> bool:
         """Does a duty that needs the store; a fault makes the thread pause. Returns: Whether there was none."""
@@ -213,14 +200,11 @@ class Publisher:
         return True
 
     def _warn(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._warned_at >= _WARNING_INTERVAL_S:
-            self._warned_at = now
-            dropped = f" {self.backlog.dropped} were dropped, as the disk took nothing." if self.backlog.dropped else ""
-            lost = f" {self.backlog.lost} were removed from it." if self.backlog.lost else ""
-            text = str(error) if str(error).endswith(".") else f"{error}."
-            self.logger.warning("%s %d sealed runs wait in the spool.%s%s", text, len(self.backlog), lost, dropped)
+        dropped = f" {self.backlog.dropped} were dropped, as the disk took nothing." if self.backlog.dropped else ""
+        lost = f" {self.backlog.lost} were removed from it." if self.backlog.lost else ""
+        text = str(error) if str(error).endswith(".") else f"{error}."
+        self._warn_rarely("%s %d sealed runs wait in the spool.%s%s", text, len(self.backlog), lost, dropped)
 
 
 def _running(run: Run) -> RunRecord:
-    return RunRecord(**run.identity, status=RunStatus.RUNNING, started_at=run.started_at)
+    return RunRecord(**run.identity, status=RunStatus.RUNNING, started_at=run.started_at, is_attached=run.is_attached)

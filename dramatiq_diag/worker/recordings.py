@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
 from ..collectors.services import Services
@@ -14,18 +15,11 @@ from ..spool.entry import Entry
 from ..spool.schema import text_of
 from ..statuses import ArtifactStatus
 
-#: Seconds that a step of a collector may take, unless its recording `runs_inline`.
-STEP_TIMEOUT_S = 2.0
-
 
 class Recordings:
     """The recordings of a run, from their start to their files, and the outcome of each artifact.
 
     Parameters:
-      services: The parts that the collectors of the process share.
-      spool: The spool of the process.
-      entry: The entry of the run.
-      choice: The selected collectors and their options.
       stuck: The collectors of the process of which a step did not return; others are added.
     """
 
@@ -37,7 +31,7 @@ class Recordings:
         self._stuck = stuck
         self.enter_error: Exception | None = None
         "The error of the last `Recording.enter`, set by Dramatiq's hook."
-        self._running: list[tuple[Collector, Recording]] = []
+        self.running: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
 
     def start(self, run: RunContext) -> Iterator[Callable[[], object]]:
@@ -51,7 +45,7 @@ class Recordings:
             try:
                 recording = self.record(run, collector)
                 # Before the start: `stop` ends a start that an interrupt cut short.
-                self._running.append((collector, recording))
+                self.running.append((collector, recording))
                 # Not by `call`: each function that is called here costs microseconds, as the work of tasks has pushed
                 # its code out of the processor's caches.
                 if recording.runs_inline:
@@ -64,7 +58,7 @@ class Recordings:
                     recording.entered(self.enter_error)
                     self.enter_error = None  # It refers to frames, and these refer to the recording.
             except GUARDED as error:
-                self._running = [pair for pair in self._running if pair[0] is not collector]
+                self.running = [pair for pair in self.running if pair[0] is not collector]
                 self.enter_error = None
                 self.not_started(collector, error)
 
@@ -80,7 +74,7 @@ class Recordings:
 
     def join(self, collector: Collector, recording: Recording) -> None:
         """Adds a recording that `stop` stops and `save` saves."""
-        self._running.append((collector, recording))
+        self.running.append((collector, recording))
 
     def not_started(self, collector: Collector, error: BaseException) -> None:
         """Writes the outcome of a collector that did not start."""
@@ -93,8 +87,8 @@ class Recordings:
 
     def stop(self) -> None:
         """Stops the recordings, the last one first. An interrupt may cut it short: called again, it goes on."""
-        while self._running:
-            collector, recording = self._running[-1]
+        while self.running:
+            collector, recording = self.running[-1]
             try:
                 if recording.runs_inline:
                     recording.stop()
@@ -103,17 +97,36 @@ class Recordings:
                 self._unsaved.append((collector, recording))
             except GUARDED as error:
                 self._lost(collector, "stop", error)
-            self._running.pop()
+            self.running.pop()
         self.enter_error = None
+
+    def collectors(self) -> list[Collector]:
+        """Returns: The collectors that record, or have recorded and are not saved. Any thread may ask."""
+        return [collector for collector, _ in (*self.running, *self._unsaved)]
 
     def end_early(self, but: Collection[str], reason: str) -> None:
         """Ends the recordings of all artifacts but these while the task goes on. Runs on the publisher's thread."""
-        for collector, recording in tuple(self._running):
+        for collector, recording in tuple(self.running):
             if collector.artifact_name not in but:
                 try:
                     recording.end_early(reason)
                 except GUARDED as error:
                     self._lost(collector, "end", error)
+
+    def so_far(self) -> list[tuple[Collector, dict[str, Any] | None]]:
+        """Returns: The running collectors, each with what it has measured so far. Runs on the contact's thread."""
+        return [(collector, self._so_far(collector, recording)) for collector, recording in tuple(self.running)]
+
+    def _so_far(self, collector: Collector, recording: Recording) -> dict[str, Any] | None:
+        if getattr(recording.so_far, "__func__", None) is Recording.so_far:  # It would cost a thread for nothing.
+            return None
+        found: list[dict[str, Any] | None] = []
+        try:
+            self.call(collector, recording, lambda: found.append(recording.so_far()))
+        except GUARDED as error:
+            text = "The collector %r could not tell what it has measured so far."
+            self._services.warn_once((collector.name, "so far", type(error)), error, text, collector.name)
+        return found[0] if found else None
 
     def save(self) -> None:
         """Lets each recording write its file. Runs on the saver's thread."""
@@ -146,7 +159,7 @@ class Recordings:
         self._entry.remove_files((collector.artifact_name, checkpoint_name(collector.artifact_name)))
 
     def call(self, collector: Collector, recording: Recording, step: Callable[[], None]) -> None:
-        """Takes a step of a recording, for at most `STEP_TIMEOUT_S` seconds unless it `runs_inline`.
+        """Takes a step of a recording, for at most its `step_timeout_s` unless it `runs_inline`.
 
         Raises:
           StepTimeoutError: When the step did not return in time, or the collector hung before.
@@ -158,7 +171,7 @@ class Recordings:
         if collector in self._stuck:
             raise StepTimeoutError("It hung in another run of this process.")
         try:
-            call_with_timeout(step, STEP_TIMEOUT_S, self._services.ticker.call_soon)
+            call_with_timeout(step, recording.step_timeout_s, self._services.ticker.call_soon)
         except StepTimeoutError:
             self._stuck.add(collector)
             raise

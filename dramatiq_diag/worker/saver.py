@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from ..errors import SpoolError
 from ..runtime.background import BackgroundThread
@@ -15,46 +16,60 @@ from ..runtime.task_log import TaskLog
 from ..spool.backlog import Backlog
 from ..spool.delivery import BATCH_SIZE
 from ..spool.directory import Spool
-from .run import Run
+from ..spool.entry import Entry
+from .tuning import Tuning
 
 #: Seconds for which sealed runs are gathered: a thread that works all the time would make tasks wait for the GIL.
 _GATHER_S = 0.05
 
-#: Seconds between measurements of the spool, and the part of the time that they may take.
-_MEASURE_INTERVAL_S = 5.0
+#: The part of the time that measurements of the spool may take.
 _MEASURE_SHARE = 0.02
+
+
+class Sealed(Protocol):
+    """A run that has ended, or an attachment: its entry has its end."""
+
+    taken: bool
+    "Whether the saver has it."
+
+    @property
+    def entry(self) -> Entry: ...
+
+    def save(self) -> None:
+        """Completes the entry."""
 
 
 class RunSaver:
     """Saves sealed runs, and keeps the spool: entries at hand, its size known.
 
     Parameters:
-      spool: The spool of the process.
-      backlog: Takes the entries.
       log: The messages of the tasks' threads, which are written here.
       on_saved: Called when entries are in the backlog.
     """
 
-    def __init__(self, spool: Spool, backlog: Backlog, log: TaskLog, on_saved: Callable[[], None]) -> None:
+    def __init__(
+        self, spool: Spool, backlog: Backlog, log: TaskLog, on_saved: Callable[[], None], tuning: Tuning
+    ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.backlog = backlog
         self.thread = BackgroundThread("saver", self._step, self._finish, backoff_s=(_GATHER_S, _GATHER_S))
         self._spool = spool
         self._log = log
         self._on_saved = on_saved
-        self._submitted: dict[uuid.UUID, Run] = {}
+        self._submitted: dict[uuid.UUID, Sealed] = {}
         "The runs that were submitted and not taken yet."
         self._taken = 0
         "How many runs were ever taken."
         self._lock = threading.Lock()
-        self._sealed: deque[Run] = deque()
+        self._sealed: deque[Sealed] = deque()
+        self._measure_interval_s = tuning.measure_s
         self._measure_at = 0.0
         self.has_warned = False
         "Whether it was said that the spool cannot be used."
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: Sealed) -> None:
         """Takes a sealed run. Runs on the task's thread; where an interrupt strikes, it may be called again."""
-        self._submitted[run.run_id] = run
+        self._submitted[run.entry.run_id] = run
         self._sealed.append(run)
         self.thread.wake()
 
@@ -71,7 +86,7 @@ class RunSaver:
             time.sleep(_GATHER_S)
         self._save()
         self._keep_spool()
-        return 0.0 if self._sealed else _MEASURE_INTERVAL_S
+        return 0.0 if self._sealed else self._measure_interval_s
 
     def _finish(self, _stop_at: float) -> None:
         self._save()
@@ -87,15 +102,15 @@ class RunSaver:
             try:
                 run.save()
             except Exception:
-                self.logger.exception("Run %s could not be saved as a whole.", run.run_id)
+                self.logger.exception("Run %s could not be saved as a whole.", run.entry.run_id)
         if runs:
             self.backlog.add([run.entry for run in runs])
             self._on_saved()
 
-    def _is_first(self, run: Run) -> bool:
+    def _is_first(self, run: Sealed) -> bool:
         """Returns: Whether the run was not taken before, as it may have been where it was submitted twice."""
         with self._lock:
-            self._submitted.pop(run.run_id, None)
+            self._submitted.pop(run.entry.run_id, None)
             first, run.taken = not run.taken, True
             self._taken += first
         return first
@@ -117,4 +132,4 @@ class RunSaver:
                 self.logger.warning("%s Until then diagnostics are held in memory.", error)
                 self.has_warned = True
         took_s = time.monotonic() - started
-        self._measure_at = started + max(_MEASURE_INTERVAL_S, took_s / _MEASURE_SHARE)
+        self._measure_at = started + max(self._measure_interval_s, took_s / _MEASURE_SHARE)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from falcon.testing import TestClient
 
 from dramatiq_diag.cli import main
 from dramatiq_diag.web import create_app
 from support import eventually
-from support.cli import Command, add_up
+from support.cli import Command, add_up, make_runner
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def command(data_dir: Path) -> Command:
     """Runs the command on the data dir of this test, in this process."""
 
     def run(*arguments: str, **environment: str) -> Result:
-        result = CliRunner().invoke(main, arguments, env=environment, prog_name="dramatiq-diag")
+        result = make_runner().invoke(main, arguments, env=environment, prog_name="dramatiq-diag")
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert "Traceback" not in result.stderr
         return result

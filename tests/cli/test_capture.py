@@ -7,12 +7,12 @@ import uuid
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from dramatiq_diag.cli import main
 from dramatiq_diag.cli.parameters import duration_s
 from dramatiq_diag.store.captures import create
 from support.captures import note
+from support.cli import make_runner
 from support.records import artifact_record, bundle, run_record
 
 
@@ -30,7 +30,7 @@ def command(given):
     """Runs a command on the data dir of this test."""
 
     def run(*arguments):
-        result = CliRunner().invoke(main, arguments, prog_name="dramatiq-diag")
+        result = make_runner().invoke(main, arguments, prog_name="dramatiq-diag")
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -105,7 +105,7 @@ def test_the_runs_of_a_capture_are_listed(command, store):
         # What the settings do not allow, or what there is not.
         (("--diagnostics", "pyinstrument"), "TASK_DIAGNOSTICS_ON_REQUEST has 'pyinstrument'"),
         (("--diagnostics", "\x1b[2J"), "TASK_DIAGNOSTICS_ON_REQUEST"),
-        (("--diagnostics", ","), "needs the name"),
+        (("--diagnostics", ","), "The name of a diagnostic is needed"),
         ((), "--diagnostics"),
         # Options that there are not, that are not allowed, or of what is not asked for.
         (("--diagnostics", "memory", "--option", "memory.depth=1"), "no option 'depth'"),
@@ -126,7 +126,7 @@ def test_the_runs_of_a_capture_are_listed(command, store):
         ),
     ],
 )
-def test_what_cannot_be_captured_is_refused_in_words(command, arguments, said):
+def test_a_wrong_capture_is_refused_with_the_reason(command, arguments, said):
     result = command("capture", "work", *arguments)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
@@ -139,7 +139,7 @@ def test_a_name_that_no_actor_can_have_is_refused(command, name):
     assert command("capture", name, "--diagnostics", "memory").exit_code == 2
 
 
-def test_a_capture_that_there_is_not_cannot_be_ended(command):
+def test_an_unknown_capture_cannot_be_ended(command):
     result = command("captures", "--end", str(uuid.uuid4()))
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no such capture" in result.stderr

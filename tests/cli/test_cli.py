@@ -70,4 +70,4 @@ def test_a_database_out_of_reach_exits_1_and_keeps_its_password_to_itself(comman
 
     assert result.exit_code == 1
     assert "cannot be used" in result.stderr
-    assert "secret" not in result.output
+    assert "secret" not in result.stdout + result.stderr

@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import sys
+import tempfile
 import uuid
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dramatiq_diag import Settings
-from dramatiq_diag.cli import doctor_checks as doctor
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.worker_actors import note_actors
-from support.cli import Command, add_up, checks_of
+from support.cli import Command, add_up, checks_of, document
+
+
+class Disks:
+    """The disks of a machine: a directory each, with the part that is free."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free: dict[Path, float] = {}
+        stat = Path.stat
+        monkeypatch.setattr(shutil, "disk_usage", self._usage)
+        monkeypatch.setattr(Path, "stat", lambda path, **options: self._on_disk(path, stat(path, **options)))
+
+    def _usage(self, path: Path) -> Any:
+        free = next((free for disk, free in self.free.items() if path.is_relative_to(disk)), 0.5)
+        return SimpleNamespace(total=2**40, free=int(free * 2**40))
+
+    def _on_disk(self, path: Path, found: os.stat_result) -> os.stat_result:
+        number = next((number for number, disk in enumerate(self.free, 1000) if path.is_relative_to(disk)), None)
+        return found if number is None else os.stat_result([*found[:2], number, *found[3:]])
+
+
+@pytest.fixture(autouse=True)
+def disks(monkeypatch: pytest.MonkeyPatch) -> Disks:
+    """Lets half of each disk be free, however full the machine of the tests is."""
+    return Disks(monkeypatch)
 
 
 def test_doctor_finds_nothing_in_a_fresh_place_and_leaves_nothing_there(command: Command, data_dir: Path) -> None:
@@ -36,9 +63,7 @@ def test_doctor_compares_schema_and_store_ids_of_a_store_in_use(command: Command
     assert checks_of(command("doctor", "--json"))["store id"]["status"] == "finding"
 
 
-def test_doctor_in_the_shell_of_the_web_part_says_what_workers_told_the_database(
-    command: Command, data_dir: Path
-) -> None:
+def test_doctor_on_the_web_host_names_the_actors_that_workers_reported(command: Command, data_dir: Path) -> None:
     # Given a store that no worker has used yet, and an environment that selects nothing
     assert command("tasks").exit_code == 0
     checks = checks_of(command("doctor", "--json"))
@@ -50,7 +75,7 @@ def test_doctor_in_the_shell_of_the_web_part_says_what_workers_told_the_database
         note_actors(session, {"resize": "default", "mail": "default"})
     workers = checks_of(command("doctor", "--json"))["workers"]
     assert workers["status"] == "ok"
-    assert workers["detail"].startswith("they have named 2 actors, the last of them at 20")
+    assert workers["detail"].startswith("workers reported 2 actors, the last one at 20")
 
 
 def test_doctor_names_a_misspelt_variable_and_what_was_meant(command: Command) -> None:
@@ -71,15 +96,47 @@ def test_doctor_names_a_directory_that_cannot_be_written(command: Command, tmp_p
 
 
 def test_doctor_names_a_disk_that_is_full(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.FileIO("/dev/full", "w"))
 
     blobs = checks_of(command("doctor", "--json"))["blobs"]
 
     assert (blobs["status"], blobs["detail"].rpartition(": ")[2]) == ("finding", "No space left on device")
 
 
+def test_doctor_names_the_disk_on_which_less_than_a_tenth_is_free(
+    command: Command, disks: Disks, tmp_path: Path
+) -> None:
+    for name in ("spool", "blobs"):
+        (tmp_path / name).mkdir(mode=0o700)
+    elsewhere = {
+        "DRAMATIQ_DIAG_SPOOL_DIR": str(tmp_path / "spool"),
+        "DRAMATIQ_DIAG_BLOB_URL": str(tmp_path / "blobs"),
+    }
+    disks.free = {tmp_path / "spool": 0.101, tmp_path / "blobs": 0.099}
+
+    checks = document(command("doctor", "--json", **elsewhere), 1)["checks"]
+
+    found = {check["detail"]: check for check in checks if check["name"] == "free disk"}
+    assert [(check["status"], detail) for detail, check in found.items()] == [
+        ("ok", "512.0 GiB of 1.0 TiB are free for data dir"),
+        ("ok", "103.4 GiB of 1.0 TiB are free for spool"),
+        ("finding", "101.4 GiB of 1.0 TiB are free for blobs, less than 10%"),
+    ]
+    assert "DRAMATIQ_DIAG_MAX_BYTES" in [*found.values()][-1]["remedy"]
+
+
+def test_doctor_names_a_disk_once_for_all_that_is_on_it(command: Command, disks: Disks) -> None:
+    disks.free = {Path("/"): 0.01}
+
+    checks = [check for check in document(command("doctor", "--json"), 1)["checks"] if check["name"] == "free disk"]
+
+    assert [check["status"] for check in checks] == ["finding"]
+    assert checks[0]["detail"].endswith("are free for data dir, spool, blobs, less than 10%")
+
+
 def test_doctor_names_what_a_selected_collector_lacks(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "installed", lambda name: name == "memory")
+    for name in ("memray", "pyinstrument"):
+        monkeypatch.setitem(sys.modules, name, None)  # So it cannot be found.
 
     missing = checks_of(command("doctor", "--json", TASK_DIAGNOSTICS="memory,memray"))
 
@@ -130,3 +187,9 @@ def test_doctor_tells_runs_that_wait_for_the_store_from_those_that_run(command: 
     assert "ended runs wait for the store" in check["detail"]
     entry.remove(())
     spool.close()
+
+
+def test_doctor_looks_at_no_disk_for_blobs_in_a_bucket(command: Command, s3_bucket: str) -> None:
+    checks = checks_of(command("doctor", "--json", DRAMATIQ_DIAG_BLOB_URL=s3_bucket))
+
+    assert checks["free disk"]["detail"].endswith("are free for data dir, spool")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, MemoryRole, RunStatus
 from dramatiq_diag.store.store import Store
+from support.cli import make_runner
 from support.records import NOW, artifact_record, bundle, run_record
 
 OOM = "The worker process died while the task ran; this is what it left. At the last look: it looks like an OOM kill."
@@ -34,7 +35,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(tmp_path / "data"))
 
     def run(*arguments: str) -> Result:
-        result = CliRunner().invoke(main, arguments)
+        result = make_runner().invoke(main, arguments)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -87,7 +88,7 @@ def test_a_whole_id_comes_before_longer_ones_that_begin_like_it(command: Command
     )
 
 
-def test_what_changes_a_run_needs_its_whole_id(command: Command, store: Store) -> None:
+def test_commands_that_change_a_run_need_its_whole_id(command: Command, store: Store) -> None:
     store.publish([bundle(run_record(task_id="4c1d-first"))])
 
     assert command("pin", "4c1d").exit_code == 1
@@ -106,8 +107,8 @@ def test_actors_are_listed_with_their_figures(command: Command, store: Store) ->
 
     lines = [line.split() for line in command("actors").stdout.splitlines()]
 
-    assert lines[1][:9] == ["mail", "2", "1", "20.0", "ms", "30.0", "ms", "5.0", "MiB"]
-    assert lines[2] == ["resize", "1", "0", "2.50", "s", "2.50", "s", "-", "2026-05-05T03:02:01Z"]
+    assert lines[1][:10] == ["mail", "2", "1", "20.0", "ms", "30.0", "ms", "-", "5.0", "MiB"]
+    assert lines[2] == ["resize", "1", "0", "2.50", "s", "2.50", "s", "-", "-", "2026-05-05T03:02:01Z"]
     recent = json.loads(command("actors", "--since", "2026-05-05", "--json").stdout)
     assert [(actor["actor_name"], actor["run_count"]) for actor in recent["actors"]] == [("resize", 1)]
 
@@ -119,7 +120,7 @@ def test_without_actors_it_says_so(command: Command, store: Store) -> None:
 def test_logs_go_out_as_they_are_stored_unless_to_a_terminal(command: Command, store: Store, tmp_path: Path) -> None:
     store.publish([bundle(run_record(task_id="t"), log_record())])
 
-    piped = CliRunner().invoke(main, ["report", "t", "logs"])
+    piped = make_runner().invoke(main, ["report", "t", "logs"])
     shown = on_terminal(tmp_path, "report", "t", "logs")
 
     assert piped.stdout_bytes == LOG
@@ -150,8 +151,34 @@ def test_resources_go_out_as_a_table(command: Command, store: Store) -> None:
     resources = artifact_record(table, name="resources_profile", filename="resources.csv", media_type="text/csv")
     store.publish([bundle(run_record(task_id="t"), resources)])
 
-    assert CliRunner().invoke(main, ["report", "t", "resources"]).stdout_bytes == table
+    assert make_runner().invoke(main, ["report", "t", "resources"]).stdout_bytes == table
     assert command("report", "t", "logs").stderr == "Error: task_logs was not collected for this run.\n"
+
+
+def test_a_run_that_grew_its_process_says_so(command: Command, store: Store) -> None:
+    reason = "At the last look this task was growing by 210.0 MiB/s; it was at eat (/app/work.py:12)."
+    roles = {"eater": MemoryRole.GROWER, "asleep": MemoryRole.VICTIM}
+    for task_id, role in roles.items():
+        others = [other for other in roles if other != task_id]
+        run = run_record(
+            task_id=task_id,
+            status=RunStatus.INTERRUPTED,
+            overlapped_task_ids=others,
+            memory_role=role,
+            death_reason=reason if role == MemoryRole.GROWER else "This task was a victim.",
+        )
+        store.publish([bundle(run)])
+
+    shown = command("show", "eater").stdout
+
+    assert shown.count(reason) == 1
+    assert "attempt 1 of 1: interrupted, grew after" in shown
+    assert "interrupted, victim" in shown
+    document = json.loads(command("show", "eater", "--json").stdout)["run"]
+    assert (document["memory_role"], document["death_reason"]) == ("grower", reason)
+    listed = command("tasks").stdout
+    assert "interrupted, grew" in listed
+    assert "interrupted, victim" in listed
 
 
 def test_show_says_once_why_a_run_was_cut_short(command: Command, store: Store) -> None:

@@ -7,14 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import click
 import pytest
-from click.testing import CliRunner
 
-from dramatiq_diag.cli import output
 from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.keep import delete, pin, unpin
 from dramatiq_diag.cli.parameters import moment, number
 from dramatiq_diag.cli.tasks import tasks
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from support.cli import make_runner
 from support.records import artifact_record, bundle, run_record
 
 
@@ -31,7 +30,9 @@ def command():
     group = Commands(commands=[pin, unpin, delete, tasks])
 
     def run(*arguments, answer=None):
-        result = CliRunner().invoke(group, arguments, input=answer, prog_name="dramatiq-diag")
+        result = make_runner(at_terminal=answer is not None).invoke(
+            group, arguments, input=answer, prog_name="dramatiq-diag"
+        )
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -62,7 +63,7 @@ def test_a_run_is_pinned_and_unpinned(command, store, given, stored):
     assert [run.pinned_at for run in stored(given).runs("task")] == [None, None]
 
 
-def test_a_run_of_which_nothing_is_left_can_be_pinned_and_that_is_said(command, store):
+def test_a_run_without_files_is_pinned_with_a_note(command, store):
     publish(store, RunStatus.SUCCEEDED)
     command("delete", "task", "--yes")
 
@@ -84,9 +85,8 @@ def test_the_latest_run_is_deleted_and_says_what_was_freed(command, store, given
 @pytest.mark.parametrize(
     ("answer", "exit_code", "left"), [("y\n", 0, "deleted"), ("n\n", 1, "stored"), ("", 1, "stored")]
 )
-def test_a_deletion_is_asked_for_at_a_terminal(command, store, given, stored, monkeypatch, answer, exit_code, left):
+def test_a_deletion_is_asked_for_at_a_terminal(command, store, given, stored, answer, exit_code, left):
     publish(store, RunStatus.SUCCEEDED)
-    monkeypatch.setattr(output, "at_terminal", lambda: True)
 
     result = command("delete", "task", answer=answer)
 
@@ -128,15 +128,25 @@ def test_a_run_that_has_not_ended_is_left_alone(command, store, arguments):
 
 
 @pytest.mark.parametrize("arguments", [("pin",), ("unpin",), ("delete", "--yes")])
+def test_the_beginning_of_an_id_changes_nothing_and_the_whole_id_is_named(command, store, arguments):
+    publish(store, RunStatus.SUCCEEDED)
+
+    result = command(*arguments, "tas")
+
+    assert result.exit_code == 1
+    assert "for task 'tas'. Give the whole id: task begins with it." in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("pin",), ("unpin",), ("delete", "--yes")])
 @pytest.mark.parametrize("which", [("nobody\x1b[2J",), ("task", "--attempt", "2")])
-def test_a_run_that_was_never_collected_is_said(command, store, arguments, which):
+def test_an_unknown_run_is_an_error(command, store, arguments, which):
     publish(store, RunStatus.SUCCEEDED)
 
     result = command(*arguments, *which)
 
     assert result.exit_code == 1
     assert "Nothing was ever collected for" in result.stderr
-    assert "\x1b" not in result.output
+    assert "\x1b" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", ["pin", "unpin", "delete", "tasks"])
@@ -219,7 +229,7 @@ def test_an_empty_list_says_why_it_may_be(command, three, store):
         ("--sort", "oldest"),
     ],
 )
-def test_what_an_option_cannot_take_is_said(command, store, arguments):
+def test_a_wrong_value_of_an_option_is_a_usage_error(command, store, arguments):
     result = command("tasks", *arguments)
 
     assert result.exit_code == 2

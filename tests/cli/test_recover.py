@@ -12,17 +12,22 @@ from typing import Any
 from support.cli import SCRIPT, Command, checks_of, document
 
 
-def test_recover_publishes_what_dead_workers_left_once(command: Command, killed_worker: None) -> None:
+def test_recover_publishes_the_runs_of_dead_workers_once(command: Command, killed_worker: None) -> None:
     assert document(command("recover", "--json")) == {"recovered_runs": 1, "refused_runs": 0}
 
     (run,) = document(command("tasks", "--json"))["runs"]
     assert (run["actor_name"], run["status"]) == ("die", "interrupted")
     assert document(command("recover", "--json")) == {"recovered_runs": 0, "refused_runs": 0}
-    assert document(command("check", "--json")) == {"missing_blobs": [], "damaged_blobs": [], "unknown_blobs": []}
+    assert document(command("check", "--json")) == {
+        "missing_blobs": [],
+        "damaged_blobs": [],
+        "unknown_blobs": [],
+        "wrong_counters": [],
+    }
     assert checks_of(command("doctor", "--json"))["backlog"]["detail"] == "0 runs, 0 bytes"
 
 
-def test_recover_leaves_what_it_cannot_publish_and_says_so(
+def test_recover_leaves_entries_that_cannot_be_published_and_counts_them(
     command: Command, data_dir: Path, killed_worker: None
 ) -> None:
     (entry,) = (path for path in (data_dir / "spool").glob("*/*.entry") if path.stat().st_size)

@@ -26,7 +26,7 @@ def test_report_prints_where_the_time_went(command: Command, execute: Any) -> No
 def test_report_writes_each_format_and_never_over_a_file(command: Command, execute: Any, tmp_path: Path) -> None:
     task_id = execute(add_up_a_lot)
     written = {}
-    for name in ("html", "text", "speedscope", "session"):
+    for name in ("html", "text", "speedscope", "firefox", "session"):
         target = tmp_path / name
         result = command("report", task_id, "time", "--format", name, "-o", str(target))
         assert (result.exit_code, result.stdout) == (0, "")
@@ -38,11 +38,11 @@ def test_report_writes_each_format_and_never_over_a_file(command: Command, execu
     assert json.loads(written["session"])["target_description"].startswith(f"Task {task_id}")
     again = command("report", task_id, "-o", str(tmp_path / "text"))
     assert again.exit_code == 1
-    assert "exists" in again.output
+    assert "exists" in again.stderr
     assert (tmp_path / "text").read_text("utf-8") == written["text"]
 
 
-def test_report_of_what_was_not_collected_says_so(command: Command, bench: Any, settings: Any) -> None:
+def test_report_of_a_missing_artifact_gives_the_reason(command: Command, bench: Any, settings: Any) -> None:
     with bench(settings(task_diagnostics=["memory"])) as tasks:
         task_id = tasks.run(add_up)
 
@@ -53,14 +53,14 @@ def test_report_of_what_was_not_collected_says_so(command: Command, bench: Any, 
     ):
         result = command("report", *arguments)
         assert result.exit_code == 1
-        assert said in result.output
+        assert said in result.stderr
 
 
-def test_report_of_what_is_gone_gives_the_reason(command: Command, bench: Any, settings: Any) -> None:
+def test_report_of_a_removed_artifact_gives_the_reason(command: Command, bench: Any, settings: Any) -> None:
     with bench(settings(task_diagnostics=["pyinstrument"], pyinstrument_start_after=60)) as tasks:
         task_id = tasks.run(add_up)
 
     result = command("report", task_id)
 
     assert result.exit_code == 1
-    assert "pyinstrument_profile is skipped: The run ended before it had lasted 60 s." in result.output
+    assert "pyinstrument_profile is skipped: The run ended before it had lasted 60 s." in result.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support import program
 from support.cli import SCRIPT, Command
 
 # serve
@@ -35,7 +36,7 @@ def test_serve_says_that_its_port_is_taken(command: Command) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_serve_answers_until_it_is_stopped_and_then_exits_0(data_dir: Path, stop: signal.Signals) -> None:
     command = [sys.executable, "-c", SCRIPT, "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with program(command, stderr=subprocess.PIPE) as server:
         assert server.stderr is not None
         url = next(word for word in server.stderr.readline().split() if word.startswith("http"))
         with urllib.request.urlopen(f"{url}/healthz") as answer:

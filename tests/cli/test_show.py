@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from dramatiq_diag.cli.compare import compare
 from dramatiq_diag.cli.figures import sparklines
@@ -24,6 +24,7 @@ from dramatiq_diag.cli.report import report
 from dramatiq_diag.cli.show import show
 from dramatiq_diag.store.records import RunRecord
 from support import PATIENCE_S, eventually
+from support.cli import make_runner
 from support.records import NOW, bundle, run_record
 
 MEGABYTE = 1024 * 1024
@@ -60,7 +61,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     group = Commands(commands={"show": show, "compare": compare, "report": report})
 
     def run(*arguments: str) -> Result:
-        result = CliRunner().invoke(group, arguments)
+        result = make_runner().invoke(group, arguments)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -117,7 +118,7 @@ def test_show_of_a_failure_names_it_and_steers_no_terminal(command: Command, exe
     assert "raised ValueError: no such file: \ufffd[2Jreport" in result.stdout
 
 
-def test_show_says_in_its_place_what_was_not_collected(command: Command, execute: Any) -> None:
+def test_show_has_the_reason_in_place_of_a_missing_artifact(command: Command, execute: Any) -> None:
     result = command("show", execute(work, 1, 10, names=("memory",)))
 
     assert result.exit_code == 0
@@ -125,7 +126,7 @@ def test_show_says_in_its_place_what_was_not_collected(command: Command, execute
     assert part(result.stdout, "Allocations") == ["  memray_profile was not collected for this run."]
 
 
-def test_show_tells_what_ran_beside_it(command: Command, bench: Any, settings: Any) -> None:
+def test_show_lists_the_tasks_that_overlapped(command: Command, bench: Any, settings: Any) -> None:
     both = threading.Barrier(2)
 
     def meet() -> None:
@@ -142,7 +143,7 @@ def test_show_tells_what_ran_beside_it(command: Command, bench: Any, settings: A
     assert command("show", second).stdout.count(first) == 1
 
 
-def test_show_tells_what_sent_a_run_and_what_it_sent(command: Command, settings: Any, store_of: Any) -> None:
+def test_show_names_the_sender_of_a_run_and_the_runs_it_sent(command: Command, settings: Any, store_of: Any) -> None:
     def run(task_id: str, second: int, parent_run_id: uuid.UUID | None) -> RunRecord:
         return run_record(task_id=task_id, started_at=NOW + timedelta(seconds=second), parent_run_id=parent_run_id)
 
@@ -172,7 +173,7 @@ def test_an_unknown_task_is_a_finding(command: Command, arguments: tuple[str, ..
     assert "Nothing was ever collected for task 'no-such'" in result.stderr
 
 
-def test_compare_puts_what_got_more_on_top(command: Command, execute: Any) -> None:
+def test_compare_lists_the_largest_growth_first(command: Command, execute: Any) -> None:
     small, large = execute(work, 10, 1_000_000), execute(work, 40, 6_000_000)
 
     result = command("compare", small, large)
@@ -264,7 +265,7 @@ def test_a_report_of_memory_is_a_table_for_a_spreadsheet_and_files_for_the_rest(
 
 
 @pytest.mark.parametrize(("kind", "name"), [("memory", "png"), ("allocations", "capture")])
-def test_what_is_no_text_is_refused_at_a_terminal(command: Command, execute: Any, kind: str, name: str) -> None:
+def test_a_binary_report_is_refused_at_a_terminal(command: Command, execute: Any, kind: str, name: str) -> None:
     task_id = execute(work, 1, 10)
     ours, terminal = pty.openpty()
     try:

@@ -28,7 +28,7 @@ def test_cleanup_prints_the_counts_by_their_names(command: Command, execute: Any
     assert "expired artifacts" in command("cleanup").stdout
 
 
-def test_cleanup_removes_what_is_past_its_time_unless_it_is_a_dry_run(
+def test_cleanup_removes_expired_artifacts_unless_it_is_a_dry_run(
     command: Command, data_dir: Path, bench: Any, settings: Any
 ) -> None:
     with bench(settings(task_diagnostics=["memory"], orphan_protection_time=0)) as tasks:
@@ -53,7 +53,12 @@ def test_check_exits_1_when_it_finds_something_and_mends_it_when_asked(
     assert command("check").exit_code == 0
     artifact = stored(Settings()).artifacts(task_id)["memory_profile"]
     stored(Settings()).path(task_id, "memory_profile").unlink()
-    found = {"missing_blobs": [str(artifact.artifact_id)], "damaged_blobs": [], "unknown_blobs": []}
+    found = {
+        "missing_blobs": [str(artifact.artifact_id)],
+        "damaged_blobs": [],
+        "unknown_blobs": [],
+        "wrong_counters": [],
+    }
 
     assert document(command("check", "--json"), exit_code=1) == found
     assert document(command("check", "--fix", "--json"), exit_code=1) == found

@@ -44,6 +44,21 @@ def test_tasks_filters_and_pages(command: Command, execute: Any) -> None:
     assert (len(page["runs"]), len(rest["runs"]), rest["next"]) == (2, 1, None)
 
 
+def test_tasks_lists_the_runs_of_a_trace(command: Command, data_dir: Path, bench: Any, settings: Any) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    with bench(settings(task_diagnostics=["memory"])) as tasks:
+        actor = tasks.actor(add_up)
+        actor.send()
+        traced = actor.send_with_options(traceparent=f"00-{trace_id}-b7ad6b7169203331-01").message_id
+        tasks.finish()
+
+    [run] = document(command("tasks", "--json", "--trace-id", trace_id.upper()))["runs"]
+
+    assert (run["task_id"], run["trace_id"], run["span_id"]) == (traced, trace_id, "b7ad6b7169203331")
+    refused = command("tasks", "--trace-id", "x")
+    assert (refused.exit_code, "32 hexadecimal digits" in refused.stderr) == (2, True)
+
+
 def test_tasks_of_an_empty_store_is_an_empty_list(command: Command) -> None:
     assert document(command("tasks", "--json")) == {"runs": [], "next": None}
     assert "No runs" in command("tasks").stdout
@@ -59,7 +74,7 @@ def test_tasks_is_a_table_for_people(command: Command, execute: Any) -> None:
     assert row.endswith(task_id)
 
 
-def test_what_a_message_says_cannot_steer_the_terminal(command: Command, execute: Any) -> None:
+def test_the_text_of_an_exception_cannot_control_the_terminal(command: Command, execute: Any) -> None:
     task_id = execute(fail)
 
     assert "\x1b" not in command("artifacts", task_id).stdout
@@ -128,7 +143,7 @@ def test_download_never_writes_over_a_file(command: Command, execute: Any, tmp_p
     assert (tmp_path / "pyinstrument.html").is_symlink()
 
 
-def test_download_refuses_what_differs_from_its_row_and_writes_the_rest(
+def test_download_refuses_a_file_that_differs_from_its_row_and_writes_the_others(
     command: Command, execute: Any, stored: Callable[[Settings], Stored], tmp_path: Path
 ) -> None:
     task_id = execute(add_up)

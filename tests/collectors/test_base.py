@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import stat
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from dramatiq_diag.collectors.names import BUILTIN, COLLECTOR_NAMES, all_names
+from dramatiq_diag.collectors.names import COLLECTOR_NAMES, all_names
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.testing.harness import change_recordings
 from support import PATIENCE_S, eventually
 from support.collectors import CONTRACT, rows_of, spin
 
@@ -24,6 +26,7 @@ VARIANTS = [
     pytest.param("logs", {}, id="logs"),
     pytest.param("debug-logs", {}, id="debug-logs"),
     pytest.param("resources", {}, id="resources"),
+    pytest.param("accounting", {}, id="accounting"),
 ]
 
 
@@ -96,7 +99,11 @@ class TestContract:
         for task_id in ids:
             assert stored(given).artifacts(task_id)[CONTRACT[name][0]].status == ArtifactStatus.STORED
             data = stored(given).data(task_id, CONTRACT[name][0])
-            assert [other for other in ids if other.encode() in data] == ([task_id] if name == "pyinstrument" else [])
+            named = [other for other in ids if other.encode() in data]
+            if name == "accounting":  # It names the neighbours.
+                assert task_id not in named
+            else:
+                assert named == ([task_id] if name == "pyinstrument" else [])
             if name == "resources":
                 assert data.count(b"\n") == 3
             if name == "memory":
@@ -104,31 +111,30 @@ class TestContract:
                 assert elapsed == sorted(elapsed)
 
     @pytest.mark.parametrize("step", ["record", "start", "stop", "save"])
-    def test_one_that_breaks_costs_itself_alone(
-        self, bench, settings, stored, monkeypatch, caplog, name, options, step
-    ):
+    def test_one_that_breaks_costs_itself_alone(self, bench, settings, stored, caplog, name, options, step):
         given = settings(task_diagnostics=[*all_names(), name], **options)
         if options:
             given = settings(task_diagnostics=["memory", "pyinstrument"], **options)
         calls: list[int] = []
 
         # Given a collector that raises at one step, with its work done, as a full disk or a bug would have it
-        recording_class = _recording_class(name, options)
-        owner = _collector_class(name) if step == "record" else recording_class
-        original = getattr(owner, step)
+        def break_step(recording: Any) -> None:
+            if step == "record":
+                raise OSError(28, "No space left on device")
+            original = getattr(recording, step)
 
-        def broken(*args: Any) -> None:
-            if step != "record":
+            def broken() -> None:
                 with contextlib.suppress(OSError):
-                    original(*args)
-            if step == "start":
-                args[0].stop()
-            raise OSError(28, "No space left on device")
+                    original()
+                if step == "start":
+                    recording.stop()
+                raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(owner, step, broken)
+            setattr(recording, step, broken)
 
         # When three tasks run
         with bench(given) as tasks, caplog.at_level("WARNING"):
+            change_recordings(tasks.diagnostics.process.collectors[name], break_step)
             actor = tasks.actor(lambda: calls.append(1), actor_name="counted")
             ids = [actor.send().message_id for _ in range(3)]
             tasks.finish()
@@ -149,25 +155,34 @@ class TestContract:
         assert not stored(given).check()
 
 
+def make_slow(tasks: Any, step: str, taken: Callable[..., object], timeout_s: float = 0.1) -> list[Any]:
+    """Replaces a step of `memory`, which is no longer known to return at once. Returns: Its recordings, when made."""
+    recordings: list[Any] = []
+
+    def change(recording: Any) -> None:
+        recordings.append(recording)
+        setattr(recording, step, partial(taken, recording, getattr(recording, step)))
+        recording.runs_inline, recording.step_timeout_s = False, timeout_s
+
+    change_recordings(tasks.diagnostics.process.collectors["memory"], change)
+    return recordings
+
+
 @pytest.mark.parametrize("step", ["start", "stop", "save"])
-def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monkeypatch, caplog, step):
+def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, caplog, step):
     given = settings(task_diagnostics=["memory", "pyinstrument"])
-    recording_class, go_on = _recording_class("memory", {}), threading.Event()
-    original, calls = getattr(recording_class, step), []
+    go_on, calls = threading.Event(), []
 
     # Given a collector that is not known to be quick, and hangs at one step
-    def hang(recording: Any) -> None:
-        original(recording)
+    def hang(recording: Any, original: Callable[[], None]) -> None:
+        original()
         if step == "start":
             recording.stop()
         go_on.wait(PATIENCE_S)
 
-    monkeypatch.setattr(recording_class, "runs_inline", False)
-    monkeypatch.setattr(recording_class, step, hang)
-    monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
-
     # When three tasks run
     with bench(given) as tasks, caplog.at_level("WARNING"):
+        make_slow(tasks, step, hang)
         actor = tasks.actor(lambda: calls.append(1), actor_name="counted")
         ids = []
         for _ in range(3):
@@ -189,21 +204,17 @@ def test_a_collector_that_hangs_costs_itself_once(bench, settings, stored, monke
     assert "'memory'" in record.getMessage()
 
 
-def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(bench, settings, stored, monkeypatch):
+def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(bench, settings, stored):
     given = settings(task_diagnostics=["memory"])
-    recording_class, go_on = _recording_class("memory", {}), threading.Event()
-    original, waited = recording_class.stop, []
+    go_on, waited = threading.Event(), []
     both_run = threading.Barrier(2)
 
     # Given two runs at once, of a collector that hangs when it is stopped
-    def hang(recording: Any) -> None:
-        original(recording)
+    def hang(_: Any, original: Callable[[], None]) -> None:
+        original()
         waited.append(1)
         go_on.wait(PATIENCE_S)
 
-    monkeypatch.setattr(recording_class, "runs_inline", False)
-    monkeypatch.setattr(recording_class, "stop", hang)
-    monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
     first_ended = threading.Event()
 
     def work(number: int) -> None:
@@ -212,13 +223,15 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
             first_ended.wait(PATIENCE_S)
 
     with bench(given, threads=2) as tasks:
+        recordings = make_slow(tasks, "stop", hang)
         actor = tasks.actor(work)
         ids = [actor.send(number).message_id for number in range(2)]
         # When the first has been given up
         eventually(lambda: tasks.diagnostics.process.stuck, "the collector is known to hang")
         first_ended.set()
         tasks.finish()
-        tasks.diagnostics.process.services.ticker._timers.clear()  # Of the second run: it was never told to stop.
+        for recording in recordings:
+            recording.end_early("That of the second run was never told to stop.")
         go_on.set()
         eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
 
@@ -228,14 +241,12 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
     assert reasons == {"It did not return within 0.1 s and was abandoned.", "It hung in another run of this process."}
 
 
-def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench, settings, stored, monkeypatch):
+def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench, settings, stored):
     given = settings(task_diagnostics=["memory", "pyinstrument"], keep_if="duration>1h")
-    recording_class, go_on = _recording_class("memory", {}), threading.Event()
-    monkeypatch.setattr(recording_class, "runs_inline", False)
-    monkeypatch.setattr(recording_class, "discard", lambda _: go_on.wait(PATIENCE_S))
-    monkeypatch.setattr("dramatiq_diag.worker.recordings.STEP_TIMEOUT_S", 0.1)
+    go_on = threading.Event()
 
     with bench(given) as tasks:
+        make_slow(tasks, "discard", lambda *_: go_on.wait(PATIENCE_S))
         ids = [tasks.run(lambda: None, actor_name=name) for name in ("first", "second")]
         go_on.set()
         eventually(lambda: "dramatiq_diag.bounded" not in _thread_names(), "the abandoned thread ended")
@@ -250,16 +261,14 @@ def test_a_collector_that_hangs_when_it_is_to_drop_something_costs_itself(bench,
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)])
-def test_what_a_slow_collector_raises_is_told_as_ever(bench, settings, stored, monkeypatch, error):
+def test_what_a_slow_collector_raises_is_told_as_ever(bench, settings, stored, error):
     given = settings(task_diagnostics=["memory"])
-    recording_class = _recording_class("memory", {})
 
-    def fail(_recording: Any) -> None:
+    def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(recording_class, "runs_inline", False)
-    monkeypatch.setattr(recording_class, "save", fail)
     with bench(given) as tasks:
+        make_slow(tasks, "save", fail, timeout_s=PATIENCE_S)
         task_id = tasks.run(lambda: None, actor_name="work")
 
     artifact = stored(given).artifacts(task_id)["memory_profile"]
@@ -268,17 +277,3 @@ def test_what_a_slow_collector_raises_is_told_as_ever(bench, settings, stored, m
 
 def _thread_names() -> set[str]:
     return {thread.name for thread in threading.enumerate()}
-
-
-def _collector_class(name: str) -> Any:
-    return getattr(_module(name), "".join(map(str.capitalize, name.split("-"))) + "Collector")
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"dramatiq_diag.collectors{BUILTIN[name].target.partition(':')[0]}")
-
-
-def _recording_class(name: str, options: dict[str, str]) -> Any:
-    if name == "pyinstrument":
-        return getattr(_module(name), "ProfilerRecording" if options else "_SamplerRecording")
-    return getattr(_module(name), f"_{name.removeprefix('debug-').capitalize()}Recording")

@@ -127,7 +127,7 @@ def test_settings_name_them_where_a_name_is_wrong(install):
     with pytest.raises(SettingsError) as caught:
         Settings(task_diagnostics="notes,noets")
 
-    assert "unknown: 'noets'; of other packages there are: more-notes, notes" in str(caught.value)
+    assert "unknown: 'noets'; other packages have more-notes, notes" in str(caught.value)
 
 
 # Refused.

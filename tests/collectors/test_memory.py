@@ -90,5 +90,5 @@ def test_one_thread_samples_for_all_tasks(bench, settings, stored):
             actor.send()
         tasks.finish()
 
-    threads = ("publisher", "saver", "ticker")
+    threads = ("contact", "publisher", "saver", "ticker")
     assert sorted(names[0]) == [f"dramatiq_diag.{name}" for name in threads]

@@ -12,6 +12,7 @@ import pyinstrument
 from dramatiq.middleware import Middleware
 
 from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.testing.harness import change_recordings
 from support import PATIENCE_S
 from support.collectors import MEGABYTE, mixed_work, peak_of, spin
 
@@ -125,20 +126,18 @@ def test_a_task_that_waited_in_vain_names_the_holder(bench, settings, stored):
 
 def test_a_capture_ends_at_its_limit_and_is_partial(bench, settings, stored):
     given = settings(task_diagnostics=["memray", "pyinstrument"], memray_max_bytes=200_000)
-    process: list[Any] = []
+    recordings: list[Any] = []
 
     def allocate_until_it_ends() -> None:
-        run = next(iter(process[0].runs.values()))
-        recording = next(r for c, r in run.recordings._running if c.name == "memray")
         until = time.monotonic() + PATIENCE_S
-        while recording.tracker is not None and time.monotonic() < until:
+        while recordings[0].tracker is not None and time.monotonic() < until:
             allocate_pages(1)
             [str(number) + "x" for number in range(5000)]
         profile_functions.append(sys.getprofile())
 
     profile_functions: list[Any] = []
     with bench(given) as tasks:
-        process.append(tasks.diagnostics.process)
+        change_recordings(tasks.diagnostics.process.collectors["memray"], recordings.append)
         # When a task allocates past the limit
         task_id = tasks.run(allocate_until_it_ends)
         after = tasks.run(spin, 0.0)

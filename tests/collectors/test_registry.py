@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import pytest
 
@@ -49,11 +48,10 @@ def test_all_means_all_that_are_installed(bench, settings, stored, monkeypatch, 
     assert not installed("memray") or installed("pyinstrument")
 
 
-def test_a_package_that_breaks_at_import_is_unavailable(settings, monkeypatch):
-    def explode(self: Any, settings: Any) -> None:
-        raise OSError("libunwind.so.8: cannot open shared object file")
-
-    monkeypatch.setattr("dramatiq_diag.collectors.memray.MemrayCollector.__init__", explode)
+def test_a_package_that_breaks_at_import_is_unavailable(settings, monkeypatch, tmp_path):
+    (tmp_path / "memray.py").write_text("raise OSError('libunwind.so.8: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "memray", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
 
     collectors = load(["memray", "memory"], settings())
 

@@ -25,14 +25,21 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.cli import demo as command
 from dramatiq_diag.demo.actors import declare
 from dramatiq_diag.demo.run import demo_settings
-from support import PATIENCE_S, eventually
+from support import PATIENCE_S, eventually, program
 from support.store import Stored
 from support.tasks import finish
 
 SCRIPT = "from dramatiq_diag.cli import main; main()"
 ACTORS = ["index_sources", "search_index", "fill_cache", "fetch_sources", "find_definition", "deliver_report"]
 
-ARTIFACTS = {"memory_profile", "pyinstrument_profile", "memray_profile", "task_logs", "resources_profile"}
+ARTIFACTS = {
+    "memory_profile",
+    "pyinstrument_profile",
+    "memray_profile",
+    "task_logs",
+    "resources_profile",
+    "time_accounting",
+}
 
 Shown = dict[str, Any]
 
@@ -176,13 +183,8 @@ def test_the_demo_serves_while_it_works_on_a_free_port_and_goes_when_told(
 ) -> None:
     environment = os.environ | {"DRAMATIQ_DIAG_DATA_DIR": str(tmp_path)}
     # Given a demo whose usual port is taken
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "demo"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as demo:
+    arguments = [sys.executable, "-c", SCRIPT, "demo"]
+    with program(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
         assert demo.stdout is not None
         assert demo.stderr is not None
         # When its first task is done

@@ -102,10 +102,29 @@ def test_a_link_to_another_host_is_allowed(tmp_path: Path) -> None:
     assert script("check_site").foreign_urls(tmp_path) == []
 
 
-def test_the_files_that_a_change_touches_exist() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    named = {path for path in re.findall(r"`([\w./]+/(?:[\w.]+\.py)?)`", text) if not path.startswith("site/")}
+@pytest.mark.parametrize(("page", "at_least"), [("CONTRIBUTING.md", 10), ("docs/architecture.md", 25)])
+def test_the_files_that_a_change_touches_exist(page: str, at_least: int) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./]+/(?:[\w.]+\.(?:py|html))?)`(?! \(new\))", text)) - {"site/"}
 
-    assert len(named) > 15
+    assert len(named) > at_least
     missing = [path for path in sorted(named) if not any((root / path).exists() for root in (ROOT, PACKAGE))]
     assert missing == []
+    added = re.findall(r"`([\w./]+\.py)` \(new\)", text)
+    assert [path for path in added if (PACKAGE / path).exists()] == []
+
+
+def test_the_names_that_a_change_touches_are_in_these_files() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\d+\. (.*?)(?=^\d+\. |^$)", text, re.MULTILINE | re.DOTALL)
+
+    checked = 0
+    for step in steps:
+        files = [PACKAGE / path for path in re.findall(r"`([\w./]+\.py)`", step)]
+        code = "\n".join(path.read_text(encoding="utf-8") for path in files if path.exists())
+        if code and "(new)" not in step:
+            for name in re.findall(r"`(?:[A-Z]\w+\.)?(\w+)`", step):
+                if name not in ("running", "release", "sample_interval", "all"):
+                    assert re.search(rf"\b{name}\b", code), (name, step)
+                    checked += 1
+    assert checked > 8

@@ -12,37 +12,59 @@ from click.testing import CliRunner
 from dramatiq.middleware import TimeLimitExceeded
 
 from dramatiq_diag.cli import main
-from dramatiq_diag.collectors.base import Recording
-from dramatiq_diag.collectors.memory import _MemoryRecording
-from dramatiq_diag.collectors.time_profile.collector import _SamplerRecording
+from dramatiq_diag.collectors.base import Collector, Recording, RunContext
+from dramatiq_diag.collectors.memory import MemoryCollector
+from dramatiq_diag.collectors.time_profile.collector import PyinstrumentCollector
 from dramatiq_diag.documents.runs import run_document
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import RunStatus
 from support.simulation import simulated
 
+Step = Callable[[], None]
 
-def passing(simulation: Any, step: Callable[[Recording], None], seconds: float) -> Callable[[Recording], None]:
+
+@pytest.fixture
+def change(monkeypatch):
+    """Replaces a step of the recordings of a collector: `wrap` makes the new one of the old one."""
+
+    def change(collector_class: type[Collector], step: str, wrap: Callable[[Step], Step]) -> None:
+        record = collector_class.record
+
+        def record_changed(collector: Collector, run: RunContext) -> Recording:
+            recording = record(collector, run)
+            setattr(recording, step, wrap(getattr(recording, step)))
+            return recording
+
+        monkeypatch.setattr(collector_class, "record", record_changed)
+
+    return change
+
+
+def passing(simulation: Any, seconds: float) -> Callable[[Step], Step]:
     """Lets a step of a collector take its time."""
 
-    def take_its_time(recording: Recording) -> None:
-        simulation.clock.now_s += seconds
-        step(recording)
+    def wrap(step: Step) -> Step:
+        def take_its_time() -> None:
+            simulation.clock.now_s += seconds
+            step()
 
-    return take_its_time
+        return take_its_time
+
+    return wrap
 
 
-def test_the_length_of_a_run_is_that_of_its_function_wherever_it_is_told(settings, stored, monkeypatch):
+def test_the_length_of_a_run_is_that_of_its_function_wherever_it_is_told(settings, stored, change):
     given = settings(task_diagnostics=["memory", "pyinstrument"])
     with simulated(given) as simulation:
         # Given collectors that take 0.7 s to start and 0.5 s to stop
-        for recording, step, seconds in (
-            (_MemoryRecording, "start", 0.4),
-            (_SamplerRecording, "start", 0.3),
-            (_SamplerRecording, "stop", 0.4),
-            (_MemoryRecording, "stop", 0.1),
+        for collector_class, step, seconds in (
+            (MemoryCollector, "start", 0.4),
+            (PyinstrumentCollector, "start", 0.3),
+            (PyinstrumentCollector, "stop", 0.4),
+            (MemoryCollector, "stop", 0.1),
         ):
-            monkeypatch.setattr(recording, step, passing(simulation, getattr(recording, step), seconds))
+            change(collector_class, step, passing(simulation, seconds))
 
         run = simulation.begin(simulation.actor())
         simulation.pass_time(1.5)
@@ -60,19 +82,22 @@ def test_the_length_of_a_run_is_that_of_its_function_wherever_it_is_told(setting
     assert ended.collection_ms == pytest.approx(1200, abs=0.01)
 
 
-def test_an_interrupt_in_the_end_of_a_run_does_not_make_it_longer(settings, stored, monkeypatch):
+def test_an_interrupt_in_the_end_of_a_run_does_not_make_it_longer(settings, stored, change):
     given = settings(task_diagnostics=["memory"])
     with simulated(given) as simulation:
-        stop, struck = _MemoryRecording.stop, []
 
-        def strike_once(recording: _MemoryRecording) -> None:
-            if not struck:
-                struck.append(1)
-                simulation.clock.now_s += 2.0
-                raise TimeLimitExceeded
-            stop(recording)
+        def interrupted_once(stop: Step) -> Step:
+            strikes = iter([TimeLimitExceeded])
 
-        monkeypatch.setattr(_MemoryRecording, "stop", strike_once)
+            def strike_once() -> None:
+                for strike in strikes:
+                    simulation.clock.now_s += 2.0
+                    raise strike
+                stop()
+
+            return strike_once
+
+        change(MemoryCollector, "stop", interrupted_once)
         run = simulation.begin(simulation.actor())
         simulation.pass_time(1.0)
         with pytest.raises(TimeLimitExceeded):
@@ -98,10 +123,10 @@ def test_a_run_whose_function_was_never_called_has_no_length(settings, stored):
     assert ended.started_at == ended.finished_at
 
 
-def test_a_run_whose_worker_died_began_when_its_function_did(settings, stored, monkeypatch):
+def test_a_run_whose_worker_died_began_when_its_function_did(settings, stored, change):
     given = settings(task_diagnostics=["memory"])
     with simulated(given) as simulation:
-        monkeypatch.setattr(_MemoryRecording, "start", passing(simulation, _MemoryRecording.start, 5.0))
+        change(MemoryCollector, "start", passing(simulation, 5.0))
         run = simulation.begin(simulation.actor())
         started_at = run.started_at
         # When the entry is salvaged as it is now, and the run never ends
@@ -128,4 +153,4 @@ def test_what_the_collectors_took_is_told(bench, settings, stored, monkeypatch):
     assert run_document(run)["collection_ms"] == run.collection_ms > 0
     monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(given.data_dir))
     shown = CliRunner().invoke(main, ["show", task_id], catch_exceptions=False)
-    assert f"its collectors took another {run.collection_ms:.1f} ms of the task's thread" in shown.output
+    assert f"Collectors took in addition: {run.collection_ms:.1f} ms" in shown.output

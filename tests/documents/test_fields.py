@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
+from dramatiq_diag.documents.artifacts import ArtifactDocument
 from dramatiq_diag.documents.fields import Href, HrefText, Timestamp, UuidText, document_of, mounted
-from dramatiq_diag.documents.runs import ArtifactDocument, RunDocument, run_document
+from dramatiq_diag.documents.runs import RunDocument, run_document
 from dramatiq_diag.store.attempts import Attempt
 from dramatiq_diag.store.models import Artifact, TaskRun
 

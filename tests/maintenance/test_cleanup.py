@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +16,10 @@ from dramatiq_diag.errors import StoreMismatchError
 from dramatiq_diag.maintenance.cleanup import Cleanup, Counts
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact, StoreState, TaskRun
+from dramatiq_diag.store.records import FinishedRun
+from dramatiq_diag.store.runs import all_artifacts_of
 from dramatiq_diag.store.store import Store
-from support.records import bundle, run_record
+from support.records import artifact_record, bundle, run_record
 from support.spool import END, TEXT, dead_entry, start_record
 from support.store import FakeClock, files
 
@@ -40,6 +43,45 @@ def publish(store: Store, count: int = 1, **changes: Any) -> list[str]:
     bundles = [bundle(run_record(**values)) for _ in range(count)]
     store.publish(bundles)
     return [each.run.task_id for each in bundles]
+
+
+def test_what_was_attached_expires_like_the_rest_also_while_its_run_goes_on(store, given, stored, clock):
+    now = datetime.now(UTC)
+    run = run_record(started_at=now, finished_at=now + 2 * HOUR, is_attached=True)
+    attached = [
+        FinishedRun(
+            run=replace(run.as_running(), is_attached=False), artifacts=[artifact_record()], attachment_id=uuid.uuid4()
+        )
+        for _ in range(2)
+    ]
+    store.publish(attached[:1])
+
+    def statuses() -> dict[Any, Any]:
+        with store.session() as session:
+            found = all_artifacts_of(session, run.run_id)
+        return {artifact.attachment_id: artifact.status for artifact in found}
+
+    # Before the run ends
+    clock.ahead = HOUR + timedelta(minutes=1)
+    assert Cleanup(store).run().expired_artifacts == 1
+    assert statuses() == {attached[0].attachment_id: ArtifactStatus.EXPIRED}
+    assert files(store) == []
+    assert not stored(given).check()
+
+    # It does not come back with the end of the run, nor when it is published once more
+    clock.ahead = 2 * HOUR
+    store.publish([attached[1], bundle(run), attached[0]])
+    assert statuses()[attached[0].attachment_id] == ArtifactStatus.EXPIRED
+    assert not stored(given).check()
+
+    # After the protection time that begins with the end of the run, all is gone
+    clock.ahead = 3 * HOUR - timedelta(minutes=1)
+    assert Cleanup(store).run().expired_artifacts == 0
+    clock.ahead = 3 * HOUR + timedelta(minutes=1)
+    assert Cleanup(store).run().expired_artifacts == 2
+    assert set(statuses().values()) == {ArtifactStatus.EXPIRED}
+    assert files(store) == []
+    assert not stored(given).check()
 
 
 def test_an_artifact_expires_after_its_protection_time_and_its_row_stays(store, given, stored, clock):
@@ -87,16 +129,38 @@ def test_younger_artifacts_are_untouched(store, given, stored, clock):
     assert not stored(given).check()
 
 
-def test_a_rendered_form_goes_with_its_blob(store, clock):
+def test_what_is_cached_of_an_artifact_goes_with_it(store, clock):
     publish(store)
     (name,) = files(store)
-    store.blobs.put_rendered(name, "html", lambda file: file.write(b"<html>" * 1000))
-    clock.ahead = 2 * HOUR
+    cached = f"{name.partition('/')[2]}.0.html"
+    store.cache.put(cached, lambda file: file.write(b"<html>" * 1000))
+    (store.cache.root / "notes.html").write_text("mine")
 
+    assert Cleanup(store).run() == Counts()
+    assert [entry.name for entry in store.cache.entries()] == [cached]
+
+    clock.ahead = 1.5 * HOUR
+    would = Cleanup(store, dry_run=True).run()
+    assert [entry.name for entry in store.cache.entries()] == [cached]
     counts = Cleanup(store).run()
 
     assert counts.freed_bytes > 6000
+    assert would.expired_artifacts == counts.expired_artifacts == 1
     assert files(store) == []
+    assert [path.name for path in store.cache.root.iterdir()] == ["notes.html"]
+
+
+def test_the_reports_that_version_663677e_kept_beside_the_blobs_go(store, clock):
+    publish(store)
+    (name,) = files(store)
+    rendered = store.blobs.root / f"{name}.rendered"
+    rendered.mkdir()
+    (rendered / "html").write_bytes(b"x" * 1000)
+    os.utime(rendered, (1, 1))
+
+    assert Cleanup(store).run().removed_blobs == 1
+
+    assert files(store) == [name]
 
 
 def test_orphaned_blobs_and_temporary_files_go_after_the_protection_time(store, given, stored, clock):

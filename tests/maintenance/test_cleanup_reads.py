@@ -30,6 +30,8 @@ _FILL = (
         SELECT {_ID}, {_ID}, 'memory_profile', 'stored', 'memory.datum', 'text/plain', now() - interval '2 day',
         now() + (n - {_RUNS} - 1) * interval '1 second', 1, '20260101/' || {_ID}, ''
         FROM generate_series(1, {_RUNS}) AS n""",
+    f"""INSERT INTO dramatiq_diag_counters (actor_name, queue_name, series, label, value) VALUES
+        ('work', '', 'stored_runs', '', {_RUNS}), ('work', '', 'stored_bytes', 'memory_profile', {_RUNS})""",
 )
 
 
@@ -81,6 +83,30 @@ def test_runs_that_are_old_are_each_read_a_few_times(store):
 
     assert (counts.expired_artifacts, counts.removed_runs) == (0, _RUNS)
     assert rows_read(store, _RUNS_TABLE) - before <= _READS * _RUNS
+
+
+@pytest.fixture
+def bounded(store, tmp_path) -> Iterator[Store]:
+    """The same store with bounds that leave one of all; nothing in it is past its time."""
+    execute(store, f"UPDATE {_ARTIFACTS_TABLE} SET expires_at = expires_at + interval '1 day'")
+    execute(store, f"UPDATE {_RUNS_TABLE} SET finished_at = now()")
+    given = store.settings
+    bounded = Store(
+        Settings(data_dir=tmp_path, database_url=given.database_url, max_bytes=_RUNS // 3, max_runs=_RUNS // 2)
+    )
+    yield bounded
+    bounded.close()
+
+
+def test_what_is_beyond_the_bounds_is_read_a_few_times(store, bounded):
+    before = rows_read(store, _ARTIFACTS_TABLE), rows_read(store, _RUNS_TABLE)
+
+    counts = Cleanup(bounded).run()
+
+    assert (counts.expired_artifacts, counts.removed_runs) == (_RUNS - _RUNS // 3, _RUNS // 2)
+    bounded.close()  # So the server counts what it has read.
+    assert rows_read(store, _ARTIFACTS_TABLE) - before[0] <= _READS * _RUNS
+    assert rows_read(store, _RUNS_TABLE) - before[1] <= _READS * _RUNS
 
 
 def test_artifacts_that_live_are_each_read_a_few_times_when_files_are_looked_at(store, monkeypatch):

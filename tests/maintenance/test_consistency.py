@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import shutil
 import uuid
@@ -12,13 +11,11 @@ import pytest
 from sqlalchemy import update
 
 from dramatiq_diag.errors import StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.maintenance import consistency as check_module
 from dramatiq_diag.maintenance.consistency import Findings, check
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact, StoreState
-from dramatiq_diag.store.store import Store
-from support.records import artifact_record, bundle
+from support.records import artifact_record, bundle, put_blob
 
 
 @pytest.fixture
@@ -134,38 +131,29 @@ def test_a_link_in_place_of_a_blob_is_damage(store, given, published, stored, tm
 def test_a_blob_that_is_published_while_the_store_is_mended_is_not_lost(store, given, published, stored, monkeypatch):
     # Given a run that is published just between the look for unknown blobs and their removal
     late = bundle()
-    original = check_module.delete_orphans
-    put: list[str] = []
+    blob = put_blob(store, late)
+    original = store.exclusive
 
-    def publish_then_delete(store: Store, batch: Any) -> Any:
+    def publish_first() -> Any:
         store.publish([late])
-        return original(store, batch)
+        return original()
 
-    blob = store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"), late.run.started_at.date())
-    put.append(blob.name)
-    monkeypatch.setattr(check_module, "delete_orphans", publish_then_delete)
+    monkeypatch.setattr(store, "exclusive", publish_first)
 
     # When the store is mended
     findings = check(store, fix=True)
 
     # Then its blob was seen as unknown, and is there
-    assert findings.unknown_blobs == put
+    assert findings.unknown_blobs == [blob.name]
     assert stored(given).data(late.run.task_id, "memory_profile") == b"0.000\t1.000\n"
     assert not check(store)
 
 
-def check_module_artifact_id(each: Any) -> uuid.UUID:
-    from dramatiq_diag.store.records import artifact_id
-
-    return artifact_id(each.run.run_id, "memory_profile")
-
-
-def test_a_blob_whose_row_is_on_its_way_is_not_a_finding(store, given, published, stored, monkeypatch):
+def test_a_blob_whose_row_is_on_its_way_is_not_a_finding(store, published):
     late = bundle()
-    store.blobs.put(check_module_artifact_id(late), io.BytesIO(b"0.000\t1.000\n"), late.run.started_at.date())
-    monkeypatch.setattr(check_module.time, "sleep", lambda _: store.publish([late]))
+    put_blob(store, late)
 
-    assert not check(store)
+    assert not check(store, sleep=lambda _: store.publish([late]))
 
 
 def test_an_artifact_that_expires_while_it_is_checked_is_not_a_finding(store, given, published, monkeypatch):
@@ -181,7 +169,7 @@ def test_an_artifact_that_expires_while_it_is_checked_is_not_a_finding(store, gi
 
     monkeypatch.setattr(LocalBlobStore, "size_bytes", expire_first)
 
-    assert not check(store)
+    assert check(store).missing_blobs == []
 
 
 @pytest.mark.parametrize("fix", [False, True])

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event, text, update
 
 from dramatiq_diag import Settings
+from dramatiq_diag.documents.storage import storage_document
+from dramatiq_diag.errors import StoreMismatchError
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.store.blobs.local import LocalBlobStore
+from dramatiq_diag.store.models import StoreState
 from dramatiq_diag.store.pins import delete, pin, unpin
 from dramatiq_diag.store.store import Store
 from support.records import bundle, run_record
 
 #: So many runs with an artifact each, of which the first half has expired and the others live for days.
-_RUNS = 200_000
+_RUNS = 60_000
 
 #: The tables that grow with the runs; the others have a few rows.
 _LARGE = ("dramatiq_diag_task_runs", "dramatiq_diag_artifacts")
@@ -43,7 +48,11 @@ _FILL = (
     """INSERT INTO dramatiq_diag_artifacts (artifact_id, run_id, name, status, filename, media_type, published_at,
        expires_at, size_bytes, blob_name, sha256) {numbers}
        SELECT {other_id}, {id}, 'memory_profile', CASE WHEN n <= :count / 2 THEN 'expired' ELSE 'stored' END,
-       'memory.datum', 'text/plain', {moment}, {expiry}, 1, 'blob', '' FROM numbers""",
+       'memory.datum', 'text/plain', {moment}, {expiry}, 1, 'blob' || n, '' FROM numbers""",
+    """INSERT INTO dramatiq_diag_counters (actor_name, queue_name, series, label, value)
+       SELECT 'work', '', series, label, :count / part FROM (SELECT 'stored_runs' AS series, '' AS label, 1 AS part
+       UNION ALL SELECT 'stored_artifacts', 'memory_profile', 2 UNION ALL SELECT 'stored_bytes', 'memory_profile', 2)
+       AS stored""",
 )
 
 
@@ -135,11 +144,62 @@ def test_a_cleanup(store, dry_run):
     assert_nothing_is_read_through(store, seen)
 
 
-def test_the_turn_to_clean_up_and_what_opens_a_store(store):
+#: The oldest runs, of which the first rows are read.
+_OLDEST_RUNS = "INDEX ix_dramatiq_diag_task_runs_started_at_run_id"
+
+
+@pytest.fixture
+def bounded(store) -> Iterator[Store]:
+    """The same store with bounds, which leave out ten runs and ten artifacts."""
+    given = store.settings
+    own = {"data_dir": given.data_dir, "database_url": given.database_url, "run_retention": given.run_retention}
+    bounded = Store(Settings(**own, max_runs=_RUNS - 10, max_bytes=_RUNS // 2 - 10))
+    yield bounded
+    bounded.close()
+
+
+def assert_only_the_oldest_are_read(store: Store, seen: list[tuple[str, Any]]) -> None:
+    for statement, plan in plans(store.engine, seen):
+        scans = [line for line in read_through(plan) if _OLDEST_RUNS not in line or "LIMIT" not in statement]
+        assert scans == [], f"{statement}\n{plan}"
+
+
+def test_what_is_stored_and_what_the_next_cleanup_removes(bounded):
+    bounded.open()
+    with statements(bounded.engine) as seen, bounded.session() as session:
+        document = storage_document(session, bounded.settings)
+
+    assert document["next_cleanup"]["by_max_runs"]["run_count"] == 10
+    assert document["next_cleanup"]["by_max_bytes"]["artifact_count"] == 10
+    assert_only_the_oldest_are_read(bounded, seen)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_cleanup_that_keeps_bounds(bounded, dry_run):
+    with statements(bounded.engine) as seen:
+        counts = Cleanup(bounded, dry_run=dry_run, chunk_size=7).run()
+
+    assert (counts.removed_runs, counts.expired_artifacts) == (10, 10)
+    assert_only_the_oldest_are_read(bounded, seen)
+
+
+def set_root(store: Store, root_id: uuid.UUID | None) -> None:
+    with store.session() as session:
+        session.execute(update(StoreState).values(blob_root_id=root_id))
+
+
+def test_the_turn_to_clean_up_and_what_opens_a_store(store, tmp_path, monkeypatch):
     with statements(store.engine) as seen:
         store.claim_cleanup()
         store.check_identity()
-        assert store._has_blobs()
+
+        # With a directory that is empty, where none was claimed yet, the rows are asked for a blob.
+        root_id = store.identity().root_id
+        monkeypatch.setattr(store, "blobs", LocalBlobStore(tmp_path / "empty"))
+        set_root(store, None)
+        with pytest.raises(StoreMismatchError):
+            store.check_identity()
+        set_root(store, root_id)
 
     assert_nothing_is_read_through(store, seen)
 
@@ -155,13 +215,22 @@ def test_publishing_and_what_a_person_decides(store):
     assert_nothing_is_read_through(store, seen)
 
 
+class WholeBlobs(LocalBlobStore):
+    """Says of each blob that it is as its row has it."""
+
+    def size_bytes(self, name: str) -> int | None:
+        return 1
+
+    def sha256(self, name: str) -> str:
+        return ""
+
+
 def test_a_check_of_blobs_that_have_rows(store, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.maintenance.consistency._damage", lambda *_: None)
-    monkeypatch.setattr("dramatiq_diag.maintenance.consistency.BATCH_SIZE", 20_000)
+    monkeypatch.setattr(store, "blobs", WholeBlobs(store.settings.blob_dir))
     with statements(store.engine) as seen:
         assert not check(store)
 
-    (statement, parameters) = next(each for each in reversed(seen) if "ORDER BY" in each[0])
+    (statement, parameters) = next(each for each in reversed(seen) if "blob_name" in each[0] and "ORDER BY" in each[0])
     ((_, plan),) = plans(store.engine, [(statement, parameters)])
     assert read_through(plan) == [], plan
     assert "TEMP B-TREE" not in plan, plan

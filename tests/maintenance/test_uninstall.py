@@ -15,8 +15,10 @@ from dramatiq_diag.cli import main
 from dramatiq_diag.documents.signing import Signer
 from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.store.adoption import VERSION_TABLE
+from dramatiq_diag.store.blobs import cache_of
 from dramatiq_diag.store.database import make_engine
 from dramatiq_diag.store.models import Base
+from support.cli import TerminalRunner
 from support.tasks import finish, running
 
 Uninstall = Callable[..., Result]
@@ -37,7 +39,8 @@ def uninstall(given, monkeypatch) -> Uninstall:
             monkeypatch.setenv("DRAMATIQ_DIAG_DATABASE_URL", given.database_url)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return CliRunner().invoke(main, ["uninstall", *arguments], input=answer, prog_name="dramatiq-diag")
+        runner = TerminalRunner() if answer is not None else CliRunner()
+        return runner.invoke(main, ["uninstall", *arguments], input=answer, prog_name="dramatiq-diag")
 
     return call
 
@@ -55,6 +58,7 @@ def used(given, stub_broker) -> Settings:
     cache = given.data_dir / "cache"
     cache.mkdir()
     (cache / "charts-1.0.js").touch()
+    cache_of(given).put(f"{uuid.uuid4()}.0.html", lambda file: file.write(b"rendered"))
     owner = given.spool / str(uuid.uuid4())
     owner.mkdir()
     entry = Entry(owner, uuid.uuid4())
@@ -116,9 +120,7 @@ def test_nothing_else_goes(used, uninstall):
 
 
 @pytest.mark.parametrize(("answer", "goes"), [("y\n", True), ("n\n", False)])
-def test_it_asks_first(used, uninstall, monkeypatch, answer, goes):
-    monkeypatch.setattr("dramatiq_diag.cli.output.at_terminal", lambda: True)
-
+def test_it_asks_first(used, uninstall, answer, goes):
     result = uninstall(answer=answer)
 
     assert "Remove all of it for good? [y/N]" in result.output
@@ -134,10 +136,22 @@ def test_without_a_terminal_it_wants_to_be_told(used, uninstall):
     assert {*Base.metadata.tables} <= tables(used)
 
 
-def test_while_a_worker_runs_it_refuses(used, uninstall, monkeypatch):
-    # Given the directory of a worker that is alive; this process takes those of its own workers for its own
-    alive = [used.spool / str(uuid.uuid4())]
-    monkeypatch.setattr("dramatiq_diag.spool.directory.Spool.living_owners", lambda _: alive)
+_WORKER = """
+import sys
+from dramatiq_diag import Settings
+from dramatiq_diag.spool.directory import Spool
+
+spool = Spool(Settings(data_dir=sys.argv[1]))
+spool.open()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_while_a_worker_runs_it_refuses(used, uninstall, python):
+    # Given another process that owns a directory of the spool
+    worker = python(_WORKER, str(used.data_dir))
+    assert worker.stdout.readline() == "open\n"
 
     result = uninstall("--yes")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -14,9 +15,9 @@ from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.asgi import DiagnosticsMiddleware as AsgiMiddleware
-from dramatiq_diag.collectors.names import expand
+from dramatiq_diag.collectors.names import all_names, expand
 from dramatiq_diag.policy.http_header import HeaderPolicy
-from dramatiq_diag.store.captures import allowed_names
+from dramatiq_diag.store.allowed import allowed_names
 from dramatiq_diag.wsgi import DiagnosticsMiddleware as WsgiMiddleware
 from support import PATIENCE_S
 from support.tasks import finish, running
@@ -304,7 +305,9 @@ def test_a_worker_collects_what_the_request_asked_for(
 
 
 def test_all_is_what_workers_have_wherever_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.collectors.names.find_spec", lambda _: None)  # Nothing is installed here.
+    for package in ("memray", "pyinstrument"):  # Neither is installed here.
+        monkeypatch.setitem(sys.modules, package, None)
+    assert all_names() == ("accounting", "logs", "memory", "resources")
     given = Settings(task_diagnostics_on_request=["all"])
 
     decision = HeaderPolicy(given.task_diagnostics_on_request, None, open_to_all=True).decide(

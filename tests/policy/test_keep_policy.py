@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,60 +12,56 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.collectors.time_profile.collector import _SamplerRecording
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.policy.keep_policy import KeepPolicy
 from dramatiq_diag.policy.quantiles import MIN_COUNT
-from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.worker.process import WorkerProcess
+from dramatiq_diag.testing.harness import change_recordings
 from support import PATIENCE_S, eventually
+from support.simulation import Simulation, simulated
+from support.tasks import rss_of_runs
 
 MIB = 1024 * 1024
 
 
-class Clock:
-    """What the duration of runs is taken by."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+def executed(simulation: Simulation, actor: Any, took_s: float) -> str:
+    """Executes a task that takes so many seconds. Returns: Its id."""
+    run = simulation.begin(actor)
+    simulation.clock.now_s += took_s
+    simulation.end(run)
+    return run.task_id
 
 
 # What is kept.
 
 
-def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(bench, settings, stored, monkeypatch):
-    clock = Clock()
+def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(settings, stored):
     given = settings(task_diagnostics=["memory", "pyinstrument"], keep_if="duration>5s, failed")
     saved: list[str] = []
-    save = _SamplerRecording.save
 
-    def save_and_note(recording: _SamplerRecording) -> None:
-        saved.append(recording.run.task_id)
-        save(recording)
+    def note_save(recording: Any) -> None:
+        save = recording.save
 
-    monkeypatch.setattr(_SamplerRecording, "save", save_and_note)
+        def save_and_note() -> None:
+            saved.append(recording.run.task_id)
+            save()
 
-    def work(took_s: float) -> None:
-        clock.now_s += took_s
+        recording.save = save_and_note
 
     # When a thousand tasks take a moment each, and every hundredth is followed by one of six seconds
-    with bench(given) as tasks:
-        tasks.diagnostics.process.services.__dict__["clock"] = clock
-        actor = tasks.actor(work)
+    with simulated(given) as simulation:
+        change_recordings(simulation.process.collectors["pyinstrument"], note_save)
+        actor = simulation.actor()
         ids: dict[str, float] = {}
         for number in range(1000):
-            ids[actor.send(0.001).message_id] = 0.001
+            ids[executed(simulation, actor, 0.001)] = 0.001
             if number % 100 == 50:
-                ids[actor.send(6.0).message_id] = 6.0
-        tasks.finish()
+                ids[executed(simulation, actor, 6.0)] = 6.0
+        simulation.flush()
     slow = {task_id for task_id, took_s in ids.items() if took_s > 5}
 
     # Then the artifacts of those ten are stored, and of no other was a profile ever written
@@ -131,7 +128,7 @@ def test_a_run_that_failed_is_kept_and_one_without_fault_keeps_its_traceback_row
 def test_rss_rules_go_by_the_samples_or_by_a_look_at_both_ends(bench, settings, stored, monkeypatch, names):
     given = settings(task_diagnostics=names, keep_if="rss_growth>100MiB, peak_rss>1GiB")
     readings = iter([200 * MIB, 250 * MIB, 200 * MIB, 301 * MIB, 1025 * MIB, 1025 * MIB])
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: next(readings))
+    rss_of_runs(monkeypatch, lambda: next(readings))
 
     # When a task grows by little, one by much, and one is large from the start
     with bench(given) as tasks:
@@ -146,39 +143,36 @@ def test_without_samples_an_rss_rule_goes_by_the_looks_at_the_process_too(bench,
     given = settings(task_diagnostics=["pyinstrument"], keep_if="peak_rss>1MiB")
     looks: list[int] = []
 
-    # Given a process that is large at one moment between the start of a task and its end
-    def rss_bytes(_: RssReader) -> int:
-        looks.append(50 * MIB if len(looks) == 2 else 1)
+    # Given a process that is large between the start of a task and its end, where it is small
+    def rss_bytes() -> int:
+        if threading.current_thread().name != "dramatiq_diag.ticker":
+            return 1
+        looks.append(50 * MIB)
         return looks[-1]
 
-    monkeypatch.setattr(RssReader, "rss_bytes", rss_bytes)
-    monkeypatch.setattr(WorkerProcess, "_look_further", lambda *_: None)
+    rss_of_runs(monkeypatch, rss_bytes)
 
     with bench(given) as tasks:
 
         def last() -> None:
-            eventually(lambda: len(looks) > 3, "the process was looked at")
+            count = len(looks)
+            eventually(lambda: len(looks) > count + 3, "the process was looked at")
 
         task_id = tasks.run(last)
 
     assert stored(given).artifacts(task_id)["pyinstrument_profile"].status == ArtifactStatus.STORED
 
 
-def test_a_run_slower_than_the_actors_own_is_kept(bench, settings, stored):
-    clock = Clock()
+def test_a_run_slower_than_the_actors_own_is_kept(settings, stored):
     given = settings(task_diagnostics=["memory"], keep_if="slower_than>p95")
 
-    def work(took_s: float) -> None:
-        clock.now_s += took_s
-
     # Given an actor of which the usual is known, and another one of which it is not
-    with bench(given) as tasks:
-        tasks.diagnostics.process.services.__dict__["clock"] = clock
-        actor, other = tasks.actor(work), tasks.actor(work, actor_name="seldom")
-        first = [actor.send(1.0).message_id for _ in range(MIN_COUNT)]
-        second = [actor.send(took_s).message_id for took_s in (0.5, 2.0)]
-        seldom = other.send(0.5).message_id
-        tasks.finish()
+    with simulated(given) as simulation:
+        actor, other = simulation.actor(), simulation.actor("seldom")
+        first = [executed(simulation, actor, 1.0) for _ in range(MIN_COUNT)]
+        second = [executed(simulation, actor, took_s) for took_s in (0.5, 2.0)]
+        seldom = executed(simulation, other, 0.5)
+        simulation.flush()
 
     # Then its first runs are kept, and after that a slow one; the other's is kept as well
     status = {

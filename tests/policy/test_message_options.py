@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -12,20 +12,17 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.policy import propagation as asking
 from dramatiq_diag.policy.options import parse_request
-from dramatiq_diag.policy.propagation import depth_of, parent_run_id, root_task_id
+from dramatiq_diag.policy.propagation import MessageOptions
 from support.tasks import finish, middleware_under_test, running
 
 LONG = "x" * 65_536
 RUN_ID = uuid.UUID("8b00c56a-0f40-48bb-9e96-0123456789ab")
 
 
-@pytest.fixture(autouse=True)
-def nothing_said_yet() -> Iterator[None]:
-    asking._warned.clear()
-    yield
-    asking._warned.clear()
+@pytest.fixture
+def reader() -> MessageOptions:
+    return MessageOptions()
 
 
 def message(message_id: Any = "own", **options: Any) -> dramatiq.Message[Any]:
@@ -44,42 +41,48 @@ def said(caplog: pytest.LogCaptureFixture, option: str) -> int:
 
 
 @pytest.mark.parametrize(("root", "expected"), [("t", "t"), ("x" * 1000, "x" * 1000), ("", "")])
-def test_the_first_task_is_taken_over(root: str, expected: str) -> None:
-    assert root_task_id(message(diagnostics_root=root)) == expected
+def test_the_first_task_is_taken_over(reader: MessageOptions, root: str, expected: str) -> None:
+    assert reader.root_task_id(message(diagnostics_root=root)) == expected
 
 
 @pytest.mark.parametrize("root", [LONG, 7, None, ["t"], {"t": 1}, b"t", nested(500)])
-def test_a_forged_first_task_is_ignored_with_one_warning(root: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert [root_task_id(message(diagnostics_root=root)) for _ in range(3)] == ["own"] * 3
+def test_a_forged_first_task_is_ignored_with_one_warning(
+    reader: MessageOptions, root: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [reader.root_task_id(message(diagnostics_root=root)) for _ in range(3)] == ["own"] * 3
     assert said(caplog, "diagnostics_root") == 1
 
 
 @pytest.mark.parametrize("message_id", [LONG, "\ud800" * 2000, 7])
-def test_an_id_that_is_no_short_text_stands_for_itself_shortly(message_id: Any) -> None:
-    root = root_task_id(message(message_id))
+def test_an_id_that_is_no_short_text_stands_for_itself_shortly(reader: MessageOptions, message_id: Any) -> None:
+    root = reader.root_task_id(message(message_id))
     assert len(root) <= 64
-    assert root == root_task_id(message(message_id))
-    assert root != root_task_id(message(str(message_id) + "y"))
+    assert root == reader.root_task_id(message(message_id))
+    assert root != reader.root_task_id(message(str(message_id) + "y"))
     root.encode()
 
 
 @pytest.mark.parametrize("depth", [-1, 101, 10**30, True, "1", None, 1.0, [1], nested(500)])
-def test_a_forged_depth_ends_what_is_passed_on(depth: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert depth_of({"diagnostics_depth": depth}) >= Settings(pass_on_depth=100).pass_on_depth
-    depth_of({"diagnostics_depth": depth})
+def test_a_forged_depth_ends_what_is_passed_on(
+    reader: MessageOptions, depth: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert reader.depth({"diagnostics_depth": depth}) >= Settings(pass_on_depth=100).pass_on_depth
+    reader.depth({"diagnostics_depth": depth})
     assert said(caplog, "diagnostics_depth") == 1
 
 
-def test_a_depth_is_what_the_sender_says() -> None:
-    assert [depth_of(options) for options in ({}, {"diagnostics_depth": 0}, {"diagnostics_depth": 3})] == [0, 0, 3]
+def test_a_depth_is_what_the_sender_says(reader: MessageOptions) -> None:
+    assert [reader.depth(options) for options in ({}, {"diagnostics_depth": 0}, {"diagnostics_depth": 3})] == [0, 0, 3]
 
 
 @pytest.mark.parametrize("parent", ["x", LONG, f"{RUN_ID}" * 1000, 7, None, [str(RUN_ID)], RUN_ID.bytes])
-def test_a_forged_parent_is_ignored_with_one_warning(parent: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert [parent_run_id({"diagnostics_parent": parent}) for _ in range(3)] == [None] * 3
+def test_a_forged_parent_is_ignored_with_one_warning(
+    reader: MessageOptions, parent: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [reader.parent_run_id({"diagnostics_parent": parent}) for _ in range(3)] == [None] * 3
     assert said(caplog, "diagnostics_parent") == 1
-    assert parent_run_id({"diagnostics_parent": str(RUN_ID)}) == RUN_ID
-    assert parent_run_id({}) is None
+    assert reader.parent_run_id({"diagnostics_parent": str(RUN_ID)}) == RUN_ID
+    assert reader.parent_run_id({}) is None
 
 
 @pytest.mark.parametrize(

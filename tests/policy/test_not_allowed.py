@@ -8,6 +8,7 @@ import pytest
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from support import eventually
+from support.triggers import Runs
 
 #: The end of every reason.
 NEITHER = "which neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST of this worker has"
@@ -99,8 +100,7 @@ def test_stacks_of_a_trigger_are_written_where_logs_were_not_allowed(bench, sett
     with bench(given) as tasks:
 
         def wait_for_stacks() -> None:
-            (run,) = tasks.diagnostics.process.runs.values()
-            eventually(lambda: run.late._wrote_stacks, "the stacks were written")
+            eventually(Runs(tasks).wrote_stacks(), "the stacks were written")
 
         actor = tasks.actor(wait_for_stacks, actor_name="asks")
         message = actor.send_with_options(diagnostics=["memory", "logs"])

@@ -25,6 +25,7 @@ from dramatiq_diag.policy.options import (
 from dramatiq_diag.policy.propagation import OPTION
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.captures import create, find_capture
+from dramatiq_diag.worker.tuning import Tuning
 
 HOUR_S = 3600.0
 
@@ -308,14 +309,13 @@ def test_options_are_passed_on_to_what_the_task_sends_and_kept_by_its_retries(be
 # Captures.
 
 
-def test_a_captured_run_has_the_options_of_the_capture(bench, settings, stored, store_of, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.1)
+def test_a_captured_run_has_the_options_of_the_capture(bench, settings, stored, store_of):
     given = settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
     store = store_of(given)
     wanted = {"memray": {"native_traces": True}}
     capture = create(store, "work", wanted, 1, HOUR_S, unknown_actor=True).capture
 
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(attention_s=0.1)) as tasks:
         actor = tasks.actor(lambda: None, actor_name="work")
         state = "open"
         while state == "open":

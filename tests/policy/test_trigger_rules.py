@@ -61,8 +61,11 @@ def test_triggers_are_read(value, expected):
     ("values", "expected"),
     [
         ({"task_diagnostics": "memory,logs"}, "after 30s: memory, stacks"),
-        ({"task_diagnostics_on_request": "all"}, "after 30s: memray, memory, pyinstrument, stacks"),
-        ({"task_diagnostics": "all", "pyinstrument_engine": "profiler"}, "after 30s: memray, memory, stacks"),
+        ({"task_diagnostics_on_request": "all"}, "after 30s: memray, memory, accounting, pyinstrument, stacks"),
+        (
+            {"task_diagnostics": "all", "pyinstrument_engine": "profiler"},
+            "after 30s: memray, memory, accounting, stacks",
+        ),
     ],
 )
 def test_all_is_what_is_chosen_and_can_begin_in_the_middle_of_a_run(values, expected):

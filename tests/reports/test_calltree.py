@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -14,11 +12,10 @@ import pytest
 
 from dramatiq_diag.reports import calltree
 from dramatiq_diag.reports.cache import format_of, open_download
-from dramatiq_diag.reports.calltree import CallTree, Node, functions, render_session, tree_of
+from dramatiq_diag.reports.calltree import CallTree, Node, functions, tree_of
 from dramatiq_diag.reports.errors import ReportError
-from support import PATIENCE_S
+from support.profiles import profile_of, render
 
-MEGABYTE = 1024 * 1024
 THREAD = "worker\0<thread>\x007"
 
 
@@ -34,15 +31,10 @@ def session(*records: tuple[list[str], float], above: tuple[str, ...] = ()) -> d
 
 
 def rendered(tmp_path: Path, stored: Any) -> CallTree:
-    path, target = tmp_path / "session.json", io.BytesIO()
+    path = tmp_path / "session.json"
     path.write_text(json.dumps(stored))
-    render_session(str(path), target)
-    tree: CallTree = json.loads(target.getvalue())
+    tree: CallTree = json.loads(render(path, "calltree"))
     return tree
-
-
-def places(*names: str) -> list[calltree.Place]:
-    return [(name, "/srv/jobs.py", 1) for name in names]
 
 
 def nodes(tree: Node) -> Iterator[tuple[Node, int]]:
@@ -105,16 +97,16 @@ LINES = ((11, 0.2), (12, 0.4), (13, 0.3), (14, 0.5))
 
 
 def test_a_function_that_calls_itself_is_counted_once():
-    stacks = [(places("root", *["fib"] * depth), 10) for depth in range(1, 6)]
-    stacks.append((places("root", "fib", "other", "fib"), 5))
+    stacks = [(["root", *["fib"] * depth], 10) for depth in range(1, 6)]
+    stacks.append((["root", "fib", "other", "fib"], 5))
 
-    found = {row["function"]: (row["total"], row["self"]) for row in functions(tree_of(stacks, "ms")["tree"])}
+    found = {row["function"]: (row["total"], row["self"]) for row in functions(tree_of(profile_of(*stacks))["tree"])}
 
     assert found == {"root": (55, 0), "fib": (55, 55), "other": (5, 0)}
 
 
 def test_very_deep_recursion_ends_at_the_depth_that_is_kept():
-    document = tree_of([(places(*["fib"] * 100_000), 7.0)], "ms")
+    document = tree_of(profile_of((["fib"] * 100_000, 7.0)))
 
     assert max(depth for _, depth in nodes(document["tree"])) == calltree.MAX_DEPTH
     assert functions(json.loads(json.dumps(document))["tree"]) == [
@@ -123,9 +115,9 @@ def test_very_deep_recursion_ends_at_the_depth_that_is_kept():
 
 
 def test_only_the_largest_calls_are_kept_and_those_that_lead_to_them():
-    stacks = [(places("root", f"f{number % 700}", f"g{number}"), 1 + number % 13) for number in range(20_000)]
+    stacks = [(["root", f"f{number % 700}", f"g{number}"], 1 + number % 13) for number in range(20_000)]
 
-    document = tree_of(stacks, "ms")
+    document = tree_of(profile_of(*stacks))
 
     kept = [node for node, _ in nodes(document["tree"])]
     assert len(kept) <= calltree.MAX_NODES
@@ -135,15 +127,15 @@ def test_only_the_largest_calls_are_kept_and_those_that_lead_to_them():
 
 
 def test_a_tree_has_no_more_calls_than_a_page_can_hold():
-    stacks = [(places(*(f"f{number}_{depth}" for depth in range(150))), 1) for number in range(100)]
+    stacks = [([f"f{number}_{depth}" for depth in range(150)], 1) for number in range(100)]
 
-    assert sum(1 for _ in nodes(tree_of(stacks, "ms")["tree"])) == calltree.MAX_NODES
+    assert sum(1 for _ in nodes(tree_of(profile_of(*stacks))["tree"])) == calltree.MAX_NODES
 
 
 def test_small_calls_that_are_left_out_are_not_their_caller_s_own():
-    stacks = [(places("root", f"f{number}"), 1) for number in range(2000)]
+    stacks = [(["root", f"f{number}"], 1) for number in range(2000)]
 
-    [root] = functions(tree_of(stacks, "ms")["tree"])
+    [root] = functions(tree_of(profile_of(*stacks))["tree"])
 
     assert (root["total"], root["self"]) == (2000, 0)
 
@@ -183,56 +175,9 @@ def test_what_is_no_session_is_a_clear_error(tmp_path, stored):
 
 def call_tree(reader: Any, task_id: str, artifact_name: str, name: str = "calltree") -> CallTree:
     artifact = reader.artifacts(task_id)[artifact_name]
-    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
+    with open_download(reader.store, artifact, format_of(artifact, name)) as file:
         tree: CallTree = json.load(file)
     return tree
-
-
-def hold(megabytes: int) -> bytes:
-    return b"h" * (megabytes * MEGABYTE)
-
-
-def hold_deeper(depth: int) -> list[bytes]:
-    return [hold(1), *(hold_deeper(depth - 1) if depth else ())]
-
-
-def held(tree: CallTree, function: str) -> float:
-    """In megabytes."""
-    return sum(row["total"] for row in functions(tree["tree"]) if row["function"] == function) / MEGABYTE
-
-
-def test_an_allocation_profile_has_what_was_allocated_and_the_process_what_other_threads_did(bench, settings, stored):
-    pytest.importorskip("memray")
-    given = settings(task_diagnostics=["memray"])
-    task_holds, other_holds, done = threading.Event(), threading.Event(), threading.Event()
-
-    def other() -> None:
-        task_holds.wait(PATIENCE_S)
-        kept = hold(7)
-        other_holds.set()
-        done.wait(PATIENCE_S)
-        del kept
-
-    def work() -> None:
-        kept = hold_deeper(4)
-        task_holds.set()
-        other_holds.wait(PATIENCE_S)
-        del kept
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    with bench(given) as tasks:
-        task_id = tasks.run(work)
-    done.set()
-    thread.join()
-
-    own = call_tree(stored(given), task_id, "memray_profile")
-    whole = call_tree(stored(given), task_id, "memray_profile", "calltree-process")
-    assert own["unit"] == "bytes"
-    assert held(own, "hold") == held(own, "hold_deeper") == pytest.approx(5, rel=0.02)
-    assert own["tree"]["children"][0]["function"] == "work"  # Dramatiq's calls are left out.
-    assert held(whole, "hold") == pytest.approx(12, rel=0.02)
-    assert held(whole, "other") == pytest.approx(7, rel=0.02)
 
 
 def test_a_profile_of_a_run_begins_with_the_actor_s_function(bench, settings, stored):

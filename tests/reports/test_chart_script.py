@@ -1,4 +1,4 @@
-"""The script that draws charts is made once, and kept in the data dir."""
+"""The script that draws charts is made once, and kept in a directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dramatiq_diag.errors import NotInstalledError
-from dramatiq_diag.reports.charts.script import CACHE_DIRECTORY, charts_script
+from dramatiq_diag.reports.charts.script import charts_script
 
 pytest.importorskip("vl_convert")
 
@@ -27,48 +27,48 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def kept(data_dir: Path) -> list[Path]:
-    return [*(data_dir / CACHE_DIRECTORY).iterdir()]
+def kept(directory: Path) -> list[Path]:
+    return [*directory.iterdir()]
 
 
-def test_it_is_made_once(interpreter: Path, data_dir: Path) -> None:
-    assert [charts_script(data_dir) for _ in range(3)] == [b"the script"] * 3
+def test_it_is_made_once(interpreter: Path, directory: Path) -> None:
+    assert [charts_script(directory) for _ in range(3)] == [b"the script"] * 3
 
     assert interpreter.read_text() == "started\n"
-    [file] = kept(data_dir)
+    [file] = kept(directory)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_that_of_another_version_is_replaced(interpreter: Path, data_dir: Path) -> None:
-    charts_script(data_dir)
-    [file] = kept(data_dir)
+def test_that_of_another_version_is_replaced(interpreter: Path, directory: Path) -> None:
+    charts_script(directory)
+    [file] = kept(directory)
     file.rename(file.with_name("charts-0.0.1.js"))
 
-    assert charts_script(data_dir) == b"the script"
-    assert kept(data_dir) == [file]
+    assert charts_script(directory) == b"the script"
+    assert kept(directory) == [file]
 
 
-def test_one_that_others_could_have_written_is_not_served(interpreter: Path, data_dir: Path) -> None:
-    charts_script(data_dir)
-    [file] = kept(data_dir)
+def test_one_that_others_could_have_written_is_not_served(interpreter: Path, directory: Path) -> None:
+    charts_script(directory)
+    [file] = kept(directory)
     file.write_bytes(b"pwned()")
     file.chmod(0o666)
 
-    assert charts_script(data_dir) == b"the script"
+    assert charts_script(directory) == b"the script"
     assert file.read_bytes() == b"the script"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_an_empty_one_is_made_again(interpreter: Path, data_dir: Path) -> None:
-    charts_script(data_dir)
-    [file] = kept(data_dir)
+def test_an_empty_one_is_made_again(interpreter: Path, directory: Path) -> None:
+    charts_script(directory)
+    [file] = kept(directory)
     file.write_bytes(b"")
 
-    assert charts_script(data_dir) == b"the script"
+    assert charts_script(directory) == b"the script"
 
 
 def test_where_it_cannot_be_kept_it_is_made_each_time(
@@ -82,9 +82,9 @@ def test_where_it_cannot_be_kept_it_is_made_each_time(
     assert interpreter.read_text() == "started\n" * 2
 
 
-def test_a_failure_names_the_package(tmp_path: Path, data_dir: Path, interpreter: Path) -> None:
+def test_a_failure_names_the_package(tmp_path: Path, directory: Path, interpreter: Path) -> None:
     Path(sys.executable).write_text("#!/bin/sh\necho 'No module named vl_convert' >&2\nexit 1\n")
 
     with pytest.raises(NotInstalledError, match=r"No module named vl_convert.*pip install"):
-        charts_script(data_dir)
-    assert not (data_dir / CACHE_DIRECTORY).exists()
+        charts_script(directory)
+    assert not directory.exists()

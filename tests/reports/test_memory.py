@@ -21,9 +21,10 @@ from dramatiq_diag.reports.charts import config, history_chart, memory_chart, re
 from dramatiq_diag.reports.charts.history import _COLOURS
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.formats import FORMATS
-from dramatiq_diag.reports.memory import read_samples, sparkline_points, thin
+from dramatiq_diag.reports.memory import read_samples
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.attempts import Attempt
+from dramatiq_diag.store.memory_curves import thin
 
 HOSTILE = "</script><script>pwned()</script>'+pwned()+'\"`${pwned()}<!--<script>\\\u2028"
 
@@ -114,44 +115,6 @@ def test_few_samples_are_all_kept():
     assert thin([], 4) == []
 
 
-class CountedReads(io.BytesIO):
-    read_bytes = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self.read_bytes += len(data)
-        return data
-
-
-def test_a_small_drawing_of_a_large_log_takes_little_reading():
-    data = log(*((second * 2.0, 50 + second / 1000) for second in range(200_000)), end="400000.000\t9")
-    file = CountedReads(data)
-
-    points = sparkline_points(file, len(data))
-
-    assert file.read_bytes < 20_000 < len(data)
-    assert 50 <= len(points) <= 60
-    assert points == sorted(points)
-    assert (points[0][0], points[-1][0]) == (0, 399_998)
-    assert all(size_bytes == pytest.approx((50 + second / 2000) * MEGABYTE, rel=1e-4) for second, size_bytes in points)
-
-
-def test_a_small_drawing_of_a_small_log_has_its_peak():
-    samples = [(second * 2.0, 50.0) for second in range(1000)]
-    samples[500] = (1000.0, 90.0)
-    data = log(*samples)
-
-    points = sparkline_points(io.BytesIO(data), len(data))
-
-    assert len(points) <= 60
-    assert (1000.0, 90 * MEGABYTE) in points
-
-
-@pytest.mark.parametrize("data", [b"", b"\0" * 100_000, b"\n" * 100_000, HEADER.encode()], ids=len)
-def test_a_small_drawing_of_nothing_has_no_points(data):
-    assert sparkline_points(io.BytesIO(data), len(data)) == []
-
-
 # The forms, each rendered by its process.
 
 
@@ -168,7 +131,7 @@ def profile(bench, settings, stored):
 
 def download(reader: Any, task_id: str, name: str) -> bytes:
     artifact = reader.artifacts(task_id)["memory_profile"]
-    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
+    with open_download(reader.store, artifact, format_of(artifact, name)) as file:
         return file.read()
 
 

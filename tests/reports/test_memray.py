@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ import dramatiq_diag
 from dramatiq_diag.collectors.task_logs import tap
 from dramatiq_diag.reports.allocation_stacks import is_own_code
 from dramatiq_diag.reports.cache import format_of, open_download
+from dramatiq_diag.reports.calltree import CallTree, functions
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memray import VIEWS
@@ -56,7 +58,7 @@ def profiled(bench, settings, stored):
 
 def report(reader: Any, task_id: str, name: str) -> str:
     artifact = reader.artifacts(task_id)["memray_profile"]
-    with open_download(reader.store.blobs, artifact, format_of(artifact, name)) as file:
+    with open_download(reader.store, artifact, format_of(artifact, name)) as file:
         return file.read().decode()
 
 
@@ -175,7 +177,7 @@ def test_no_report_of_a_small_task_has_anything_of_this_package_or_of_dramatiq_a
         count_words()
         if is_late:
             run = next(iter(tasks.diagnostics.process.runs.values()))
-            eventually(lambda: run.recordings._running, "memray began")
+            eventually(lambda: run.recordings.running, "memray began")
             count_words()
 
     with bench(given) as tasks:
@@ -195,19 +197,51 @@ def test_no_report_of_a_small_task_has_anything_of_this_package_or_of_dramatiq_a
     assert {call["function"] for call in calls["tree"]["children"]} <= {"work", "count_words"}
 
 
-def test_the_process_view_has_the_other_threads(bench, settings, stored):
+class KeepingHandler(logging.Handler):
+    """Keeps ten megabytes for each line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _kept.append(keep(10))
+
+
+def test_what_dramatiq_logs_around_the_function_is_not_among_the_task_s_allocations(bench, settings, stored, caplog):
+    given = settings(task_diagnostics=["memray"])
+    with bench(given) as tasks:
+        actor = tasks.actor(hold_and_keep)
+        handler = KeepingHandler()
+        caplog.set_level(logging.DEBUG, actor.logger.name)
+        actor.logger.addHandler(handler)
+        message = actor.send()
+        tasks.finish()
+        actor.logger.removeHandler(handler)
+    _kept.clear()
+
+    tree = json.loads(report(stored(given), message.message_id, "calltree"))
+    assert {call["function"] for call in tree["tree"]["children"]} == {"hold_and_keep"}
+
+
+def hold_deeper(depth: int) -> list[bytes]:
+    return [hold(1), *(hold_deeper(depth - 1) if depth else ())]
+
+
+def held(tree: CallTree, function: str) -> float:
+    """What a call tree says that a function and its calls held, in megabytes."""
+    return sum(row["total"] for row in functions(tree["tree"]) if row["function"] == function) / MEGABYTE
+
+
+def test_a_report_has_what_the_task_allocated_and_one_of_the_process_what_other_threads_did(bench, settings, stored):
     given = settings(task_diagnostics=["memray"])
     task_holds, other_holds, done = threading.Event(), threading.Event(), threading.Event()
 
     def other() -> None:
         task_holds.wait(PATIENCE_S)
-        held = keep(7)
+        held = [hold(2), keep(7)]
         other_holds.set()
         done.wait(PATIENCE_S)
         del held
 
     def work() -> None:
-        held = hold(5)
+        held = hold_deeper(4)
         task_holds.set()
         other_holds.wait(PATIENCE_S)
         del held
@@ -219,10 +253,19 @@ def test_the_process_view_has_the_other_threads(bench, settings, stored):
     done.set()
     thread.join()
 
-    own, whole = (report(stored(given), task_id, name) for name in ("tree", "tree-process"))
-    assert megabytes_of(own, "hold") == megabytes_of(whole, "hold") == pytest.approx(5, rel=0.02)
-    assert megabytes_of(whole, "keep") == pytest.approx(7, rel=0.02)
+    own = report(stored(given), task_id, "tree")
+    assert float(own.split()[0]) == pytest.approx(5, rel=0.02)
     assert " keep  " not in own
+    whole = report(stored(given), task_id, "tree-process")
+    assert megabytes_of(whole, "keep") == pytest.approx(7, rel=0.02)
+
+    own, whole = (json.loads(report(stored(given), task_id, f"calltree{suffix}")) for suffix in ("", "-process"))
+    assert own["unit"] == "bytes"
+    assert held(own, "hold") == held(own, "hold_deeper") == pytest.approx(5, rel=0.02)
+    assert own["tree"]["children"][0]["function"] == "work"  # Dramatiq's calls are left out.
+    assert held(whole, "hold") == pytest.approx(7, rel=0.02)
+    assert held(whole, "other") == pytest.approx(9, rel=0.02)
+    assert held(own, "other") == held(own, "keep") == 0
 
 
 def test_a_report_is_rendered_once(profiled, monkeypatch):

@@ -5,32 +5,41 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 
-from dramatiq_diag.errors import BlobMissingError, NotInstalledError, StoreUnavailableError
+from dramatiq_diag.errors import BlobMissingError, NotInstalledError
 from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.errors import RenderingInProgress, ReportError, TooManyRenderingsError
 from dramatiq_diag.reports.process import TIMEOUT_S, RenderProcess
 from dramatiq_diag.reports.queue import MAX_WAITING, REMEMBERED_S, RenderQueue
+from dramatiq_diag.runtime.disk_cache import DiskCache
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
-from support import PATIENCE_S, eventually
+from support import PATIENCE_S, eventually, program
 
 #: The interpreter, before a fixture puts a script in its place.
 PYTHON = sys.executable
 
 LOG = b"0.000\t10.000\n2.000\t20.000\n"
 CSV = b"seconds,rss_bytes\n0.000,10485760\n2.000,20971520\n"
+
+
+@dataclass
+class Files:
+    """What has a store's files."""
+
+    blobs: LocalBlobStore
+    cache: DiskCache
 
 
 class Clock:
@@ -87,13 +96,18 @@ def blobs(tmp_path: Path) -> LocalBlobStore:
 
 
 @pytest.fixture
+def files(blobs: LocalBlobStore, tmp_path: Path) -> Files:
+    return Files(blobs, DiskCache(tmp_path / "cache", 1024**2))
+
+
+@pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def server(blobs: LocalBlobStore, clock: Clock) -> Iterator[RenderQueue]:
-    made = RenderQueue(blobs, clock)
+def server(files: Files, clock: Clock) -> Iterator[RenderQueue]:
+    made = RenderQueue(files, clock)
     yield made
     made.close()
 
@@ -165,20 +179,23 @@ def test_those_who_ask_for_the_same_format_share_one_process(server, publish, ch
 
 
 def test_only_so_many_wait_and_the_next_one_is_told_at_once(server, publish, children):
-    # Given renderings that do not end yet, and as many that wait for them as may
+    # Given a rendering that does not end yet, and one caller more than may wait for it
     artifact, other = publish(), publish(b"0.000\t1.000\n")
     children.shut()
-    with ThreadPoolExecutor(MAX_WAITING) as pool:
-        answers = [pool.submit(ask, server, artifact) for _ in range(MAX_WAITING)]
-        eventually(lambda: server._free_waits._value == 0, "all of them wait")
+    with ThreadPoolExecutor(MAX_WAITING + 1) as pool:
+        callers = [pool.submit(ask, server, artifact) for _ in range(MAX_WAITING + 1)]
 
-        # When two more ask, for the same and for another one, and would wait for a long time
-        # Then both are told how far it is, before anything was rendered
+        # Then one of them is told how far it is, before anything was rendered
+        [told] = eventually(lambda: [caller for caller in callers if caller.done()], "one does not wait")
+        with pytest.raises(RenderingInProgress):
+            told.result()
+
+        # And so are two more, for the same and for another one, that would wait for a long time
         for asked in (artifact, other):
             with pytest.raises(RenderingInProgress):
                 server.open(asked, format_of(asked, "csv"), PATIENCE_S)
         children.open()
-        assert {answer.result() for answer in answers} == {CSV}
+        assert {caller.result() for caller in callers if caller is not told} == {CSV}
 
     # And somebody may wait again
     assert ask(server, other)
@@ -222,8 +239,8 @@ def test_two_are_rendered_at_a_time_and_the_others_wait_in_line(server, publish,
     assert threads() == []
 
 
-def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(blobs, publish, children):
-    server = RenderQueue(blobs, max_jobs=4)
+def test_when_too_many_wait_the_next_one_is_refused_and_those_who_share_are_not(files, publish, children):
+    server = RenderQueue(files, max_jobs=4)
     artifacts = [publish() for _ in range(4)]
     children.shut()
     for artifact in artifacts:
@@ -296,11 +313,8 @@ def test_a_blob_that_a_cleanup_removes_meanwhile_is_missing(server, publish, blo
     assert [found.name for found in blobs.scan()] == []
 
 
-def test_a_format_that_cannot_be_kept_is_given_to_all_the_same(server, publish, blobs, children, monkeypatch, clock):
-    def full(*_: Any) -> None:
-        raise StoreUnavailableError("No space left on device.")
-
-    monkeypatch.setattr(LocalBlobStore, "put_rendered", full)
+def test_a_format_that_cannot_be_kept_is_given_to_all_the_same(server, publish, files, children, clock):
+    files.cache.root.touch()  # No file can be made in a file.
     artifact = publish()
 
     assert [ask(server, artifact) for _ in range(3)] == [CSV] * 3
@@ -308,11 +322,11 @@ def test_a_format_that_cannot_be_kept_is_given_to_all_the_same(server, publish, 
     clock.now_s += REMEMBERED_S
     assert ask(server, artifact) == CSV
     assert children.count == 2
-    assert read(open_download(blobs, artifact, format_of(artifact, "csv"))) == CSV
+    assert read(open_download(files, artifact, format_of(artifact, "csv"))) == CSV
 
 
-def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
-    server = RenderQueue(blobs)
+def test_closing_kills_what_runs_and_tells_who_waits(files, publish, children):
+    server = RenderQueue(files)
     artifacts = [publish() for _ in range(4)]
     children.shut()
     with ThreadPoolExecutor(4) as pool:
@@ -326,20 +340,23 @@ def test_closing_kills_what_runs_and_tells_who_waits(blobs, publish, children):
     assert threads() == []
     with pytest.raises(ReportError, match="stops"):
         ask(server, artifacts[0])
-    assert not list(blobs.root.glob("*/*.rendered/*"))
+    assert list(files.cache.entries()) == []
     server.close()
 
 
 EXITS = """
 import pathlib, sys, time, uuid
+from types import SimpleNamespace
 from dramatiq_diag.reports.cache import format_of
 from dramatiq_diag.reports.errors import RenderingInProgress
 from dramatiq_diag.reports.queue import RenderQueue
+from dramatiq_diag.runtime.disk_cache import DiskCache
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
 
-root, ids, sys.executable, *blob_names = sys.argv[1:]
-queue = RenderQueue(LocalBlobStore(pathlib.Path(root)))
+root, cache, ids, sys.executable, *blob_names = sys.argv[1:]
+files = SimpleNamespace(blobs=LocalBlobStore(pathlib.Path(root)), cache=DiskCache(pathlib.Path(cache), 1024**2))
+queue = RenderQueue(files)
 for blob_name in blob_names:
     artifact = Artifact(artifact_id=uuid.uuid4(), name="memory_profile", filename="memory.datum", blob_name=blob_name)
     try:
@@ -351,22 +368,31 @@ while len(list(pathlib.Path(ids).iterdir())) < 2:
 """
 
 
-def test_a_program_that_exits_without_closing_renders_nothing_that_waits(blobs, publish, children):
+def test_a_program_that_exits_without_closing_renders_nothing_that_waits(files, publish, children):
     names = [publish().blob_name for _ in range(5)]
     children.shut()
-    command = [PYTHON, "-c", EXITS, str(blobs.root), str(children.ids), sys.executable, *names]
+    command = [
+        PYTHON,
+        "-c",
+        EXITS,
+        str(files.blobs.root),
+        str(files.cache.root),
+        str(children.ids),
+        sys.executable,
+        *names,
+    ]
 
-    with subprocess.Popen(command) as program:
+    with program(command) as exiting:
         eventually(lambda: children.count == 2, "two processes start")
         children.open()
-        assert program.wait(PATIENCE_S) == 0
+        assert exiting.wait(PATIENCE_S) == 0
 
     assert children.count == 2
-    assert len(list(blobs.root.glob("*/*.rendered/csv"))) == 2
+    assert len(list(files.cache.entries())) == 2
 
 
-def test_making_one_starts_nothing(blobs):
-    server = RenderQueue(blobs)
+def test_making_one_starts_nothing(files):
+    server = RenderQueue(files)
 
     assert threads() == []
     server.close()
@@ -395,9 +421,9 @@ def test_a_process_that_is_killed_is_a_clear_error(server, publish, children):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 @pytest.mark.parametrize(("name", "limit_bytes"), [("svg", 64 * 1024**2), ("csv", 12 * 1024**2)])
-def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(blobs, publish, name, limit_bytes):
+def test_a_report_beyond_the_limit_of_memory_is_a_clear_error(files, publish, name, limit_bytes):
     pytest.importorskip("vl_convert")
-    server = RenderQueue(blobs, make_process=lambda: RenderProcess(max_memory_bytes=limit_bytes))
+    server = RenderQueue(files, make_process=lambda: RenderProcess(max_memory_bytes=limit_bytes))
     artifact = publish(b"".join(b"%d.000\t10.000\n" % second for second in range(200_000)))
 
     with pytest.raises(ReportError, match=f"within {limit_bytes // 1024**2} MiB of memory"):

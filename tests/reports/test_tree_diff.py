@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import pytest
 
 from dramatiq_diag.reports.calltree import Node, tree_of
 from dramatiq_diag.reports.charts import Box, config, flame_chart
 from dramatiq_diag.reports.tree_diff import MAX_BOXES, MIN_WIDTH, compare_trees, difference_boxes
+from support.profiles import profile_of
 
 
 def tree(*stacks: tuple[str, float]) -> Node:
     """A tree out of `outer inner` and what it took."""
-    return tree_of((([(name, "/srv/jobs.py", 1) for name in names.split()], value) for names, value in stacks), "ms")[
-        "tree"
-    ]
+    return tree_of(profile_of(*((names.split(), value) for names, value in stacks)))["tree"]
 
 
 BEFORE = tree(("root", 10), ("root parse", 100), ("root parse split", 50), ("root gone", 40))
@@ -70,7 +72,7 @@ def test_boxes_stand_inside_the_one_that_calls_them_and_beside_each_other():
 
 
 def test_a_program_whose_lines_moved_is_compared_by_its_functions():
-    moved = tree_of([([("root", "/srv/jobs.py", 90), ("parse", "/srv/jobs.py", 99)], 5.0)], "ms")["tree"]
+    moved = tree_of(profile_of((["root", "parse"], 5.0), line=90))["tree"]
 
     boxes = difference_boxes(tree(("root parse", 5)), moved)
 
@@ -110,3 +112,26 @@ def test_the_chart_of_a_difference_is_drawn(unit):
     assert "parse" in drawn
     without_data = {key: value for key, value in spec.items() if key != "datasets"}
     assert "alert" not in repr(without_data)
+
+
+def test_the_legend_of_a_difference_has_milliseconds_and_all_of_its_labels():
+    vl_convert = pytest.importorskip("vl_convert")
+
+    spec = flame_chart(difference_boxes(tree(("root", 600.0)), tree(("root", 1000.0))), "ms", width=600)
+    longer = flame_chart(difference_boxes(tree(("root", 10.0)), tree(("root", 2900.0))), "ms", width=600)
+
+    drawn = vl_convert.vegalite_to_svg(spec, config=config(dark=True), allowed_base_urls=[])
+    [left] = [left for text, left in _texts(ElementTree.fromstring(drawn)) if text == "−400"]  # noqa: RUF001 - as drawn.
+    assert left > 12  # Half of the label is to the left of this.
+    drawn = vl_convert.vegalite_to_svg(longer, config=config(dark=True), allowed_base_urls=[])
+    assert {"0", "2,000"} <= {text for text, _ in _texts(ElementTree.fromstring(drawn))}
+
+
+def _texts(element: ElementTree.Element, left: float = 0.0) -> Iterator[tuple[str, float]]:
+    """Yields each text of a drawing with its place, in pixels from the left end."""
+    moved = re.match(r"translate\(([-\d.]+)", element.get("transform", ""))
+    left += float(moved[1]) if moved else 0.0
+    if element.tag.endswith("}text"):
+        yield element.text or "", left
+    for child in element:
+        yield from _texts(child, left)

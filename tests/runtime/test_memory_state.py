@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dramatiq_diag.runtime import memory_state as vitals
 from dramatiq_diag.runtime.memory_state import MemoryState, MemoryStateReader
+from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
@@ -76,6 +77,13 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
     assert f" of {format_size(psutil.virtual_memory().total)} available" in memory.reason
 
 
+def write_files(root: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
 def vitals_of(**changes: int) -> MemoryState:
     given = {"rss_bytes": 800 * MEGABYTE, "available_bytes": 3000 * MEGABYTE, "total_bytes": 4000 * MEGABYTE}
     return MemoryState(**given | changes)
@@ -108,13 +116,14 @@ def test_a_shortage_is_called_by_its_name(changes):
         (2, None, "this", ""),
     ],
 )
-def test_the_kernels_count_of_oom_kills_is_evidence(tmp_path, monkeypatch, then, now, boot_id, expected):
-    (tmp_path / "vmstat").write_text("pgfault 17\n" + ("" if now is None else f"oom_kill {now}\n") + "oom_killer 5\n")
-    (tmp_path / "boot_id").write_text("this\n")
-    monkeypatch.setattr(vitals, "_VMSTAT", tmp_path / "vmstat")
-    monkeypatch.setattr(vitals, "_BOOT_ID", tmp_path / "boot_id")
+def test_the_kernels_count_of_oom_kills_is_evidence(tmp_path, then, now, boot_id, expected):
+    counted = "" if now is None else f"oom_kill {now}\n"
+    write_files(
+        tmp_path,
+        {"proc/vmstat": f"pgfault 17\n{counted}oom_killer 5", "proc/sys/kernel/random/boot_id": "this"},
+    )
 
-    text = vitals_of(oom_kills=then, boot_id=boot_id).describe()
+    text = vitals_of(oom_kills=then, boot_id=boot_id).describe(tmp_path)
 
     assert ("OOM kill" in text) is bool(expected)
     assert expected in text
@@ -163,20 +172,12 @@ def test_a_cgroup_far_from_its_limit_is_told_and_no_reason():
         ("0::/\n", {}, (None, None)),
     ],
 )
-def test_the_innermost_limit_counts(tmp_path, monkeypatch, membership, files, expected):
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    read_text = Path.read_text
-    monkeypatch.setattr(vitals, "_CGROUP_ROOT", tmp_path)
-    monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda path, *rest: membership if str(path) == "/proc/self/cgroup" else read_text(path, *rest),
-    )
+def test_the_innermost_limit_counts(tmp_path, membership, files, expected):
+    write_files(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    write_files(tmp_path, {"proc/self/cgroup": membership.rstrip()})
 
-    found = MemoryStateReader().read()
+    with closing(RssReader()) as rss:
+        found = MemoryStateReader(rss, tmp_path).read()
 
     assert (found.cgroup_bytes, found.cgroup_limit_bytes) == expected
     assert found.rss_bytes == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.2)

@@ -30,8 +30,6 @@ def rss_mb(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The RSS that is read, in megabytes; its last number counts."""
     values = [100.0]
     monkeypatch.setattr(RssReader, "rss_bytes", lambda _: int(values[-1] * MEGABYTE))
-    # The state of the process, once a second, reads its own.
-    monkeypatch.setattr("dramatiq_diag.worker.process.WorkerProcess._look_further", lambda *_: None)
     return values
 
 

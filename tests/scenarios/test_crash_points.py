@@ -29,6 +29,9 @@ from dramatiq_diag.store.store import Store
 CALLS = ("open", "write", "ftruncate", "utime", "link", "fsync", "rename", "unlink", "mkdir", "rmdir")
 
 RUN_IDS = [uuid.UUID(int=number, version=4) for number in range(1, 4)]
+#: Something is attached to the first run: an entry of its own, which is complete before the run's.
+ATTACHMENT_ID = uuid.UUID(int=4, version=4)
+OWNER_IDS = [ATTACHMENT_ID, *RUN_IDS]
 CAPTURE = b"capture " * 1000
 DIED = 9
 
@@ -76,11 +79,20 @@ def dies_after(calls: int, work: Callable[[], None]) -> bool:
     return status == DIED
 
 
-def seal(spool: Spool, run_id: uuid.UUID) -> Any:
-    """A run that has ended, with a text artifact and a file."""
+def seal(spool: Spool, run_id: uuid.UUID) -> list[Any]:
+    """A run that has ended, with a text artifact and a file. Returns: Its entry, behind that of what was attached."""
+    entry = begin(spool, run_id, run_id)
+    attached = [] if run_id != RUN_IDS[0] else [complete(begin(spool, run_id, ATTACHMENT_ID), "running")]
+    if attached:
+        entry.append({"attached": True})
+    return [*attached, complete(entry, "succeeded")]
+
+
+def begin(spool: Spool, run_id: uuid.UUID, owner_id: uuid.UUID) -> Any:
+    """The entry of a run, or of what is attached to it, with its first record."""
     entry = spool.entry()
-    entry.run_id, ready = run_id, entry._prefix
-    entry._prefix = f"{entry.owner}/{run_id}."
+    entry.run_id, ready = owner_id, entry._prefix
+    entry._prefix = f"{entry.owner}/{owner_id}."
     os.rename(f"{ready}entry", f"{entry._prefix}entry")
     declared = [
         {"name": "memory_profile", "filename": "memory.datum", "media_type": "text/plain"},
@@ -96,11 +108,18 @@ def seal(spool: Spool, run_id: uuid.UUID) -> Any:
         "pid": 1,
         "artifacts": declared,
     }
-    end = {"status": "succeeded", "finished_at": datetime.now(UTC).isoformat(), "duration_ms": 1.0}
-    entry.append({"run": start}, {"to": "memory_profile", "text": f"0.000\t{run_id.int}\n"}, {"end": end})
+    entry.append({"run": start if owner_id == run_id else {**start, "attachment_id": str(owner_id)}})
+    entry.flush()
+    return entry
+
+
+def complete(entry: Any, status: str) -> Any:
+    """Completes an entry."""
+    end = {"status": status, "finished_at": datetime.now(UTC).isoformat(), "duration_ms": 1.0}
+    entry.append({"to": "memory_profile", "text": f"0.000\t{entry.run_id.int}\n"}, {"end": end})
     entry.flush()
     entry.close()
-    entry.path("memray_profile").write_bytes(CAPTURE + run_id.bytes)
+    entry.path("memray_profile").write_bytes(CAPTURE + entry.run_id.bytes)
     entry.path("memray_profile").chmod(0o600)
     return entry
 
@@ -109,7 +128,7 @@ def publish(settings: Settings) -> None:
     """A worker's life, as far as it concerns the disk."""
     spool = Spool(settings)
     spool.open()
-    entries = [seal(spool, run_id) for run_id in RUN_IDS]
+    entries = [entry for run_id in RUN_IDS for entry in seal(spool, run_id)]
     with closing(Store(settings)) as store:
         store.open()
         Delivery(spool, store).deliver(entries)
@@ -158,10 +177,12 @@ def crash_settings(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def rows(store: Store) -> dict[tuple[uuid.UUID, str], Artifact]:
+    """Returns: The id of a run, or of what was attached to it, and a name -> the artifact."""
     with store.session() as session:
         found = session.execute(select(Artifact)).scalars().all()
-    assert len({(artifact.run_id, artifact.name) for artifact in found}) == len(found)
-    return {(artifact.run_id, artifact.name): artifact for artifact in found}
+    known = {(artifact.attachment_id or artifact.run_id, artifact.name): artifact for artifact in found}
+    assert len(known) == len(found)
+    return known
 
 
 def stored_rows(store: Store) -> dict[tuple[uuid.UUID, str], tuple[str | None, str | None]]:
@@ -176,18 +197,23 @@ def stored_rows(store: Store) -> dict[tuple[uuid.UUID, str], tuple[str | None, s
 
 
 def assert_all_is_well(store: Store, sealed: int) -> None:
-    """Every run that was sealed is stored once, with both artifacts, whole; the spool and the blob root are clean."""
+    """Every run that was sealed is stored once, with both artifacts, whole; the spool and the blob root are clean.
+
+    What was attached to one has been complete before it, and is stored as well.
+    """
     assert not check(store)
     with store.session() as session:
         runs = {run.run_id: run for run in session.execute(select(TaskRun)).scalars()}
     complete = [run_id for run_id, run in runs.items() if run.status == RunStatus.SUCCEEDED]
     assert len(complete) >= sealed
     artifacts = rows(store)
-    for run_id in complete:
-        memory, capture = artifacts[run_id, "memory_profile"], artifacts[run_id, "memray_profile"]
-        assert memory.sha256 == hashlib.sha256(f"0.000\t{run_id.int}\n".encode()).hexdigest()
+    for owner_id in (*complete, *([ATTACHMENT_ID] if RUN_IDS[0] in complete else [])):
+        memory, capture = artifacts[owner_id, "memory_profile"], artifacts[owner_id, "memray_profile"]
+        assert memory.sha256 == hashlib.sha256(f"0.000\t{owner_id.int}\n".encode()).hexdigest()
         if capture.status == ArtifactStatus.STORED:
-            assert capture.sha256 == hashlib.sha256(CAPTURE + run_id.bytes).hexdigest()
+            assert capture.sha256 == hashlib.sha256(CAPTURE + owner_id.bytes).hexdigest()
+    # No run is left running for what was attached to it, in whichever order both were published.
+    assert {run.status for run in runs.values()} <= {RunStatus.SUCCEEDED, RunStatus.INTERRUPTED}
     assert Spool(store.settings).written_at() == []
 
 
@@ -196,7 +222,7 @@ def sealed_runs(store: Store) -> int:
     ended = [path for path in store.settings.spool.glob("*/*.entry") if b'{"end":' in path.read_bytes()]
     with store.session() as session:
         published = set(session.execute(select(TaskRun.run_id)).scalars())
-    return len(published | {uuid.UUID(path.stem) for path in ended})
+    return len(published | {uuid.UUID(path.stem) for path in ended} - {ATTACHMENT_ID})
 
 
 @pytest.mark.parametrize("first", range(PARTS))
@@ -217,7 +243,7 @@ def test_a_publisher_that_dies_anywhere_loses_nothing(crash_settings, first):
             break
         calls += PARTS
     assert calls > 40
-    assert len(reported) == 2 * len(RUN_IDS)
+    assert len(reported) == 2 * len(OWNER_IDS)
 
 
 @pytest.mark.parametrize("first", range(PARTS))

@@ -117,6 +117,7 @@ _LIGHT = {
     "policy",
     "policy.keep_rules",
     "policy.propagation",
+    "policy.stuck_rule",
     "policy.trigger_rules",
     "settings",
     "settings.fields",

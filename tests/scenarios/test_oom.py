@@ -20,7 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.spool.delivery import Delivery
+from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.statuses import ArtifactStatus, MemoryRole, RunStatus
 from support import PATIENCE_S, eventually
 from support.store import Stored
 
@@ -61,6 +63,48 @@ def hoard():
 
 print(hoard.send().message_id, flush=True)
 dramatiq.Worker(broker, worker_threads=2).start()
+threading.Event().wait()
+"""
+
+
+#: Eight tasks at once, without memray: one keeps what it allocates, three free it, and four sleep.
+_CROWD = """
+import json, os, sys, threading, time
+from pathlib import Path
+import dramatiq
+from dramatiq.brokers.stub import StubBroker
+from dramatiq_diag import Diagnostics, Settings
+
+data_dir, cgroup = sys.argv[1:]
+Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
+broker = StubBroker()
+broker.add_middleware(Diagnostics(Settings(data_dir=data_dir, task_diagnostics=["logs"], cleanup_interval=0)))
+
+@dramatiq.actor(broker=broker, max_retries=0)
+def hoard():
+    held = []
+    while True:
+        fill(held)
+
+def fill(held):
+    held.append(bytearray(1024 * 1024))  # The line that allocates.
+    time.sleep(0.02)
+
+@dramatiq.actor(broker=broker, max_retries=0)
+def churn(number):
+    while True:
+        buffer = bytearray((3 + 5 * number) * 1024 * 1024)
+        time.sleep(0.03 + 0.02 * number)
+        del buffer
+        time.sleep(0.01 * number)
+
+@dramatiq.actor(broker=broker, max_retries=0)
+def rest():
+    time.sleep(600)
+
+neighbours = [rest.send() for _ in range(4)] + [churn.send(number) for number in range(3)]
+print(json.dumps([hoard.send().message_id, *(message.message_id for message in neighbours)]), flush=True)
+dramatiq.Worker(broker, worker_threads=8).start()
 threading.Event().wait()
 """
 
@@ -136,6 +180,31 @@ def test_a_task_that_is_killed_for_its_memory_leaves_all_three(bench, settings, 
             f"\n{KILLS} of {KILLS} kills by {killer}, visible after {statistics.median(delays_s):.1f} s, "
             f"{max(delays_s):.1f} s at most\n"
         )
+
+
+@pytest.mark.timeout(120)
+def test_the_task_that_grew_the_process_is_told_from_its_victims(settings, stored, python, memory_cgroup):
+    if memory_cgroup is None:
+        pytest.skip("This process may not make a cgroup with a limit of memory.")
+    given = settings(task_diagnostics=["logs"])
+    # Given a worker with eight tasks, of which one makes the kernel kill it
+    process = python(_CROWD, str(given.data_dir), str(memory_cgroup))
+    hoarder, *neighbours = json.loads(process.stdout.readline())
+    eventually(lambda: process.poll() is not None, "the worker was killed")
+    assert process.wait() == -signal.SIGKILL
+
+    # When its runs are salvaged
+    Delivery(Spool(given), stored(given).store).salvage()
+
+    # Then that one is named, with its function and line
+    (run,) = stored(given).runs(hoarder)
+    assert run.memory_role == MemoryRole.GROWER
+    assert "fill (<string>:" in run.death_reason or "hoard (<string>:" in run.death_reason
+    assert run.touched_bytes > 0.5 * (_LIMIT_BYTES - 100 * _MEGABYTE)
+    # And the others are its victims
+    victims = [stored(given).runs(task_id)[0] for task_id in neighbours]
+    assert {victim.memory_role for victim in victims} == {MemoryRole.VICTIM}
+    assert all(f"the task {hoarder} (actor hoard) was growing by " in victim.death_reason for victim in victims)
 
 
 def _is_interrupted(reader: Stored, task_id: str) -> bool:

@@ -191,7 +191,7 @@ def test_the_demo_runs_without_the_extras_when_it_need_not_serve(bare: Installed
     done = bare.command("demo", "--exit", DRAMATIQ_DIAG_DATA_DIR=str(bare.directory / "demo"))
 
     assert done.returncode == 0, done.stderr
-    without_extras = {"memory_profile", "task_logs", "resources_profile"}
+    without_extras = {"time_accounting", "memory_profile", "task_logs", "resources_profile"}
     assert all(set(run["urls"]) == without_extras for run in json.loads(done.stdout)["runs"])
 
 

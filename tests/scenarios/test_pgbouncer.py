@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from click.testing import CliRunner
 from sqlalchemy.engine import make_url
 
 from dramatiq_diag.cli import main
@@ -19,8 +18,10 @@ from dramatiq_diag.errors import StoreError
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.database import make_engine
+from dramatiq_diag.worker.tuning import Tuning
 from support import eventually, missing
 from support.captures import ask, run_until, standing, work
+from support.cli import make_runner
 from support.records import bundle, run_record
 
 _CONFIGURATION = """
@@ -78,17 +79,16 @@ def answers(port: int) -> bool:
 def given(pooled, settings, monkeypatch):
     given = settings(database_url=pooled, task_diagnostics_on_request=["memory"], orphan_protection_time=0)
     monkeypatch.setenv("DRAMATIQ_DIAG_DATABASE_URL", pooled)
-    result = CliRunner().invoke(main, ["migrate"])
+    result = make_runner().invoke(main, ["migrate"])
     assert result.exit_code == 0, result.output
     assert "Step 0001" in result.stderr
     return given
 
 
-def test_a_task_is_captured_listed_and_cleaned_up(given, store_of, stored, bench, monkeypatch):
-    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.02)
+def test_a_task_is_captured_listed_and_cleaned_up(given, store_of, stored, bench):
     store = store_of(given)
     capture_id = ask(store)
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(attention_s=0.02)) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
 

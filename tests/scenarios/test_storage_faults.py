@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,20 @@ import pytest
 from dramatiq_diag import Settings
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.blobs.objects import ObjectBlobStore
 from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.store import Store
-from dramatiq_diag.worker import publisher as publisher_module
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
+from support.fault_proxy import FaultProxy
 from support.tasks import Bench, finish
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 _TASKS = 20
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """The store is tried again soon, so that there are many failures and still one warning."""
-    monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.01, 0.05))
-    monkeypatch.setattr("dramatiq_diag.store.database._TIMEOUT_S", 0.2)
+#: The store is tried again soon, so that there are many failures and still one warning.
+IMPATIENT = Tuning(backoff_s=(0.01, 0.05))
 
 
 @contextmanager
@@ -76,13 +76,13 @@ def refusing(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Returns: Our warnings, but for that of the captures, which pause if they are looked at during a fault."""
+    """Returns: Our warnings, but for that of the contact, which may come before or after that of the publisher."""
     return [
         record.getMessage()
         for record in caplog.records
         if record.levelno >= logging.WARNING
         and record.name.startswith("dramatiq_diag")
-        and not record.getMessage().startswith("Captures pause")
+        and not record.getMessage().startswith("The process could not talk to the database")
     ]
 
 
@@ -96,7 +96,7 @@ def run_through(tasks: Bench, fault: Any, caplog: Any) -> list[str]:
         ids += [actor.send().message_id for _ in range(_TASKS)]
         finish(tasks.broker, tasks.worker, "tasks")
         assert len(calls) == len(ids)
-        eventually(lambda: warnings_of(caplog), "a warning")
+        eventually(lambda: warnings_of(caplog), "a warning of the publisher")
         assert not tasks.diagnostics.flush(0.3)
     ids.append(actor.send().message_id)
     tasks.finish()
@@ -118,7 +118,10 @@ def assert_whole(reader: Any, ids: list[str]) -> None:
 
 @pytest.mark.parametrize("fault", ["locked", "away", "not mounted", "read-only", "full", "past a quota"])
 def test_tasks_run_on_and_everything_gets_there(bench, settings, stored, monkeypatch, caplog, fault):
-    given = settings(task_diagnostics=ALL_THREE)
+    # Waiting 10 s for the lock, as by default, would leave little time for failures.
+    database = settings().data_dir / "diagnostics.db"
+    given = settings(task_diagnostics=ALL_THREE, database_url=f"sqlite:///{database}?timeout=0.2")
+    migrate(settings())
     faults = {
         "locked": lambda: locked(given.data_dir / "diagnostics.db"),
         "away": lambda: moved(given.blob_dir, mount_point=False),
@@ -128,11 +131,29 @@ def test_tasks_run_on_and_everything_gets_there(bench, settings, stored, monkeyp
         "past a quota": lambda: refusing(given.blob_dir, errno.EDQUOT, monkeypatch),
     }
 
-    with bench(given) as tasks:
+    with bench(given, tuning=IMPATIENT) as tasks:
         ids = run_through(tasks, faults[fault](), caplog)
 
     assert_whole(stored(given), ids)
     assert list(given.spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", ["refused", "silent", "slow", "500", "412", "cut request", "cut answer"])
+def test_a_bucket_that_goes_wrong_costs_nothing(bench, settings, stored, s3, monkeypatch, caplog, fault):
+    impatient = partial(ObjectBlobStore, timeout_s=0.5, request_timeout_s=1.0)
+    monkeypatch.setattr("dramatiq_diag.store.blobs.ObjectBlobStore", impatient)
+    proxy = FaultProxy(s3.endpoint)
+    for name, value in s3.variables(proxy.endpoint).items():
+        monkeypatch.setenv(name, value)
+    given = settings(task_diagnostics=["memory", "logs"], blob_url=s3.make_bucket())
+
+    with bench(given) as tasks:
+        ids = run_through(tasks, proxy.fault(fault), caplog)
+
+    assert proxy.connections > 0 or fault == "refused"
+    assert_whole(stored(given), ids)
+    assert list(given.spool.iterdir()) == []
+    proxy.close()
 
 
 def test_a_database_server_that_is_restarted_gets_everything(
@@ -150,7 +171,7 @@ def test_a_database_server_that_is_restarted_gets_everything(
             yield
             server.ensure_postgres_running()
 
-        with bench(given) as tasks:
+        with bench(given, tuning=IMPATIENT) as tasks:
             ids = run_through(tasks, stopped(), caplog)
 
         assert_whole(stored(given), ids)
@@ -181,7 +202,7 @@ def test_a_server_that_is_read_only_for_a_while_refuses_no_run_and_gets_all_in_o
 
     with postgres.database() as name:
         given = settings(task_diagnostics=["memory"], database_url=postgres.url(name))
-        with bench(given) as tasks:
+        with bench(given, tuning=IMPATIENT) as tasks:
             ids = run_through(tasks, read_only(), caplog)
 
         assert "read-only" in warnings_of(caplog)[0]
@@ -194,7 +215,7 @@ def test_a_server_that_is_read_only_for_a_while_refuses_no_run_and_gets_all_in_o
 def test_a_server_that_answers_and_takes_nothing_is_tried_less_and_less(bench, settings, postgres):
     with postgres.database() as name:
         given = settings(task_diagnostics=["memory"], database_url=postgres.url(name), shutdown_timeout=0.1)
-        with bench(given) as tasks:
+        with bench(given, tuning=IMPATIENT) as tasks:
             tasks.run(lambda: None, actor_name="before")
             postgres.execute(
                 f"ALTER DATABASE {name} SET default_transaction_read_only = on",
@@ -202,7 +223,7 @@ def test_a_server_that_answers_and_takes_nothing_is_tried_less_and_less(bench, s
             )
             tasks.actor(lambda: None, actor_name="after").send()
             publisher = tasks.diagnostics.process.publisher
-            shortest_s, _ = publisher_module._BACKOFF_S
+            shortest_s, _ = IMPATIENT.backoff_s
             eventually(lambda: publisher.thread.pause_left_s > 2.5 * shortest_s, "the third pause, at least")
 
 
@@ -210,7 +231,7 @@ def test_a_blob_directory_that_was_removed_is_used_again_once_someone_says_it_is
     bench, settings, stored, store_of, caplog
 ):
     given = settings(task_diagnostics=["memory"])
-    with bench(given) as tasks:
+    with bench(given, tuning=IMPATIENT) as tasks:
         before = tasks.run(lambda: None, actor_name="before")
         # Given a blob directory that was removed with all that was in it
         shutil.rmtree(given.blob_dir)
@@ -240,7 +261,7 @@ def test_a_database_that_is_slow_makes_no_task_wait(bench, settings, stored, mon
         original(store, bundles)
 
     monkeypatch.setattr(Store, "publish", slow)
-    with bench(given) as tasks:
+    with bench(given, tuning=IMPATIENT) as tasks:
         actor = tasks.actor(lambda: tasks_done.append(1), actor_name="work")
         ids = [actor.send().message_id for _ in range(_TASKS)]
         tasks.finish()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -17,13 +18,14 @@ _HANGS_AFTER_S = 600
 
 
 @pytest.mark.parametrize(
-    ("count", "values"),
+    ("count", "values", "attached"),
     [
-        (250, {"task_diagnostics": ["memory", "logs", "resources", "pyinstrument", "memray"]}),
+        (250, {"task_diagnostics": ["memory", "logs", "resources", "pyinstrument", "memray"]}, []),
         # memray and pyinstrument's own profiler exclude each other.
         (
             500,
             {"task_diagnostics": ["memory", "logs", "resources", "pyinstrument"], "pyinstrument_engine": "profiler"},
+            [],
         ),
         (
             250,
@@ -34,17 +36,26 @@ _HANGS_AFTER_S = 600
                 "sample_rate": 0.999999,
                 "keep_if": "peak_rss>1MiB, slower_than>p95",
             },
+            [],
+        ),
+        (
+            250,
+            {
+                "task_diagnostics": ["memory", "resources", "pyinstrument"],
+                "task_diagnostics_on_request": ["logs", "memray"],
+            },
+            ["memory", "pyinstrument", "logs", "memray"],
         ),
     ],
 )
 def test_an_interrupt_at_any_instruction_of_the_hooks_costs_its_own_run_at_most(
-    settings, stored, tmp_path, count, values
+    settings, stored, tmp_path, count, values, attached
 ):
     directory = tmp_path / "data"
 
     # When interrupts strike at so many instructions, a message each
     ended = subprocess.run(
-        [sys.executable, "-m", "support.strikes", directory, str(count), json.dumps(values)],
+        [sys.executable, "-m", "support.strikes", directory, str(count), json.dumps(values), json.dumps(attached)],
         cwd=TESTS,
         stdout=subprocess.PIPE,
         text=True,
@@ -68,6 +79,12 @@ def test_an_interrupt_at_any_instruction_of_the_hooks_costs_its_own_run_at_most(
     assert len(artifacts) >= max(3, len(values["task_diagnostics"]))
     assert json.loads(reader.data(found["whole"], "pyinstrument_profile"))["sample_count"] > 0
     assert len(reader.data(found["whole"], "memory_profile").splitlines()) >= 4
+    # And so is what was attached: each is stored once with all its artifacts, those of the last run whole
+    by_attachment = reader.attached()
+    assert {str(attachment_id) for attachment_id in by_attachment} == set(found["attached"])
+    assert {len(stored_of) for stored_of in by_attachment.values()} <= {len(attached)}
+    for attachment_id in found["attached"][-1:]:
+        assert {artifact.status for artifact in by_attachment[UUID(attachment_id)]} == {ArtifactStatus.STORED}
     # And nothing is left behind
     assert found["left"] == [0, 0, 0]
     assert (found["entries_open"], found["descriptors"], found["threads"]) == (0, [], [])

@@ -1,4 +1,4 @@
-"""No password of the database is in any output, whatever the shape of its URL."""
+"""URLs of settings: no password is in any output, whatever the shape of the URL, and links of traces have their id."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 import logging
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from dramatiq_diag import Settings
 from dramatiq_diag.cli import main
-from dramatiq_diag.errors import DiagnosticsError
+from dramatiq_diag.errors import DiagnosticsError, SettingsError
 from dramatiq_diag.settings.urls import read_database_url, shown_url
 from dramatiq_diag.store.store import Store
+from support.cli import make_runner
 
 SECRET = "hunter2xyzzy"
 
@@ -50,9 +51,9 @@ def test_no_command_says_it(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DRAMATIQ_DIAG_DATABASE_URL", url)
-    result = CliRunner().invoke(main, command)
+    result = make_runner().invoke(main, command)
     assert result.exit_code in (1, 2)
-    assert SECRET not in result.output
+    assert SECRET not in result.stdout + result.stderr
     assert SECRET not in caplog.text
 
 
@@ -74,12 +75,56 @@ def test_no_error_and_no_description_has_it(tmp_path: Path, url: str) -> None:
         ("sqlite:////var/lib/a b/diagnostics.db", "sqlite:////var/lib/a b/diagnostics.db"),
     ],
 )
-def test_what_helps_is_shown(url: str, shown: str) -> None:
+def test_the_parts_of_a_url_that_help_are_shown(url: str, shown: str) -> None:
     assert shown_url(read_database_url(url)) == shown
 
 
 def test_the_doctor_names_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(tmp_path))
-    checks = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)["checks"]
+    checks = json.loads(make_runner().invoke(main, ["doctor", "--json"]).stdout)["checks"]
     [database] = [check for check in checks if check["name"] == "database"]
     assert f"sqlite:///{tmp_path}/diagnostics.db" in database["detail"]
+
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        ("https://jaeger.example/trace/{trace_id}", f"https://jaeger.example/trace/{TRACE_ID}"),
+        ("http://[::1]:16686/trace/{trace_id}?ui=1", f"http://[::1]:16686/trace/{TRACE_ID}?ui=1"),
+        (
+            "https://g.example/explore?left={%22q%22:%22{trace_id}%22}",
+            f"https://g.example/explore?left={{%22q%22:%22{TRACE_ID}%22}}",
+        ),
+        ("https://app.example/#/t/{trace_id}/{0}", f"https://app.example/#/t/{TRACE_ID}/{{0}}"),
+    ],
+)
+def test_the_url_of_a_trace_has_its_id(url: str, link: str) -> None:
+    settings = Settings(trace_url=url)
+    assert settings.url_of_trace(TRACE_ID) == link
+    assert settings.url_of_trace(None) is None
+    assert Settings().url_of_trace(TRACE_ID) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://jaeger.example/trace/",
+        "https://jaeger.example/trace/{span_id}",
+        "https://{trace_id}.example/",
+        "https://{trace_id}.example/{trace_id}",
+        f"https://user:{SECRET}@jaeger.example/{{trace_id}}",
+        "javascript:alert('{trace_id}')",
+        "ftp://jaeger.example/{trace_id}",
+        "//jaeger.example/{trace_id}",
+        "{trace_id}",
+        "https:///{trace_id}",
+        7,
+    ],
+)
+def test_another_url_of_traces_is_refused(url: Any) -> None:
+    with pytest.raises(SettingsError, match="DRAMATIQ_DIAG_TRACE_URL") as caught:
+        Settings(trace_url=url)
+    assert SECRET not in str(caught.value)

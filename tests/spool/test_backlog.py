@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.spool import backlog as backlog_module
 from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
 from support.tasks import finish
 
@@ -39,9 +39,8 @@ def unsaved():
 
 
 @pytest.fixture
-def backlog(spool, unsaved, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_HELD", HELD)
-    return Backlog(spool, unsaved)
+def backlog(spool, unsaved):
+    return Backlog(spool, unsaved, max_held=HELD)
 
 
 def written(spool: Spool, at: int) -> Entry:
@@ -82,7 +81,7 @@ def test_what_is_past_the_bound_is_found_again_in_the_spool(spool, backlog):
     for entry in entries:
         backlog.add([entry])
 
-    assert len(backlog._held) == HELD
+    assert len(backlog.oldest(len(entries), but=())) == HELD
     assert len(backlog) == len(entries)
     assert emptied(backlog) == [entry.run_id for entry in entries]
     assert len(backlog) == 0
@@ -163,7 +162,6 @@ def test_a_run_is_unsaved_until_its_entry_is_added(spool, backlog, unsaved):
 
 
 def test_more_runs_than_are_held_get_there_in_the_order_of_their_end(bench, settings, stored, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_HELD", HELD)
     given = settings(task_diagnostics=["memory", "pyinstrument"])
     order: list[uuid.UUID] = []
     away = threading.Event()
@@ -178,14 +176,14 @@ def test_more_runs_than_are_held_get_there_in_the_order_of_their_end(bench, sett
 
     monkeypatch.setattr(Store, "publish", publish)
 
-    with bench(given, threads=4) as tasks:
+    with bench(given, threads=4, tuning=Tuning(max_held=HELD)) as tasks:
         # Given many runs that end while the store is away
         actor = tasks.actor(lambda: None, actor_name="work")
         ids = [actor.send().message_id for _ in range(10 * HELD)]
         finish(tasks.broker, tasks.worker, "tasks")
         backlog = tasks.diagnostics.process.publisher.backlog
         eventually(lambda: len(backlog) == len(ids), "all runs are saved")
-        assert len(backlog._held) == HELD
+        assert len(backlog.oldest(len(ids), but=())) == HELD
         # When it is back
         away.clear()
         assert tasks.diagnostics.flush(PATIENCE_S)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from dramatiq_diag.errors import DiagnosticsError, RunRefusedError, StoreUnavailableError
-from dramatiq_diag.spool import backlog as backlog_module
 from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.delivery import Delivery, Outcome
 from dramatiq_diag.spool.directory import Spool
@@ -80,10 +79,10 @@ def in_spool(spool: Spool) -> set[uuid.UUID]:
 class Publishing:
     """What the publisher does with a backlog, and a look at every step for runs that nobody knows of."""
 
-    def __init__(self, spool: Spool, fails_at: int, error: Exception, *, takes: bool = False) -> None:
+    def __init__(self, spool: Spool, fails_at: int, error: Exception, *, takes: bool = False, held: int = 1000) -> None:
         self.spool = spool
         self.unsaved: set[uuid.UUID] = set()
-        self.backlog = Backlog(spool, self.unsaved)
+        self.backlog = Backlog(spool, self.unsaved, max_held=held)
         self.entries = [saved(spool, number) for number in range(1, _RUNS + 1)]
         self.poison = self.entries[_POISON].run_id
         self.store: Any = FlakyStore(self.poison, fails_at, error, takes=takes)
@@ -91,7 +90,7 @@ class Publishing:
         self.outcomes: dict[uuid.UUID, Outcome] = {}
         self.backlog.add(self.entries)
 
-    def _settled(self, entry: Entry, outcome: Outcome) -> None:
+    def settled(self, entry: Entry, outcome: Outcome) -> None:
         assert entry.run_id not in self.outcomes
         self.outcomes[entry.run_id] = outcome
         self.backlog.done(entry)
@@ -100,7 +99,7 @@ class Publishing:
         while batch := self.backlog.oldest(_BATCH, but=self.delivery.refused):
             assert not self.backlog.wait_until_done(_RUNS, 0)
             with suppress(DiagnosticsError):  # The publisher waits, and goes on.
-                self.delivery.deliver(batch, self._settled)
+                self.delivery.deliver(batch, self.settled)
             assert len(self.backlog) == _RUNS - len(self.outcomes)
             assert in_spool(self.spool) >= {entry.run_id for entry in self.entries} - self.store.taken.keys()
 
@@ -116,14 +115,13 @@ class Publishing:
 
 @pytest.mark.parametrize("held", [3, 1000])
 @pytest.mark.parametrize(("error", "takes"), [(StoreUnavailableError(), False), (StoreUnavailableError(), True)])
-def test_a_store_that_fails_at_any_call_loses_no_run(settings, monkeypatch, held, error, takes):
-    monkeypatch.setattr(backlog_module, "MAX_HELD", held)
+def test_a_store_that_fails_at_any_call_loses_no_run(settings, held, error, takes):
     fails_at = 0
     while True:
         fails_at += 1
         spool = Spool(settings())
         spool.open()
-        publishing = Publishing(spool, fails_at, error, takes=takes)
+        publishing = Publishing(spool, fails_at, error, takes=takes, held=held)
 
         publishing.run()
 
@@ -195,7 +193,7 @@ def test_entries_that_someone_removed_are_lost_and_the_others_are_published(spoo
     for entry in gone:
         entry.path("entry").unlink()
 
-    publishing.delivery.deliver(publishing.entries[:4], publishing._settled)
+    publishing.delivery.deliver(publishing.entries[:4], publishing.settled)
 
     assert {run_id for run_id, outcome in publishing.outcomes.items() if outcome is Outcome.LOST} == {
         entry.run_id for entry in gone
@@ -204,10 +202,9 @@ def test_entries_that_someone_removed_are_lost_and_the_others_are_published(spoo
     assert [text for text in caplog.messages if text.startswith("2 runs are lost")]
 
 
-def test_a_run_is_found_as_soon_as_it_is_added_whatever_the_spool_holds(spool, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_HELD", 1)
+def test_a_run_is_found_as_soon_as_it_is_added_whatever_the_spool_holds(spool):
     unsaved: set[uuid.UUID] = set()
-    backlog = Backlog(spool, unsaved)
+    backlog = Backlog(spool, unsaved, max_held=1)
     first, second = saved(spool, 1), saved(spool, 2)
     unsaved |= {first.run_id, second.run_id}
 
@@ -222,8 +219,7 @@ def test_a_run_is_found_as_soon_as_it_is_added_whatever_the_spool_holds(spool, m
 
 
 def test_a_spool_that_cannot_be_listed_for_a_moment_overlooks_nothing(spool, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_HELD", 1)
-    backlog = Backlog(spool, set())
+    backlog = Backlog(spool, set(), max_held=1)
     first, second = saved(spool, 1), saved(spool, 2)
     backlog.add([first, second])
     backlog.done(first)
@@ -241,9 +237,8 @@ def test_a_spool_that_cannot_be_listed_for_a_moment_overlooks_nothing(spool, mon
     assert [entry.run_id for entry in backlog.oldest(10, but=())] == [second.run_id]
 
 
-def test_what_someone_removed_from_a_long_backlog_is_counted_as_lost(spool, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_HELD", 1)
-    backlog = Backlog(spool, set())
+def test_what_someone_removed_from_a_long_backlog_is_counted_as_lost(spool):
+    backlog = Backlog(spool, set(), max_held=1)
     entries = [saved(spool, number) for number in range(4)]
     backlog.add(entries)
     backlog.done(entries[0])

@@ -22,6 +22,7 @@ from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.owner_lock import LOCK_FILE
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
 from support.spool import (
     END,
@@ -38,11 +39,11 @@ _WORKER = """
 import dramatiq, logging, sys
 from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics, Settings
-from dramatiq_diag.worker import saver
+from dramatiq_diag.worker.tuning import Tuning
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-saver._MEASURE_INTERVAL_S = 0.0
 broker = StubBroker()
-diagnostics = Diagnostics(Settings(task_diagnostics=["memory"], data_dir=sys.argv[1], cleanup_interval=0))
+settings = Settings(task_diagnostics=["memory"], data_dir=sys.argv[1], cleanup_interval=0)
+diagnostics = Diagnostics(settings, tuning=Tuning(measure_s=0.0))
 broker.add_middleware(diagnostics)
 actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work")
 worker = dramatiq.Worker(broker)
@@ -126,10 +127,7 @@ def test_directories_that_cannot_be_used_cost_themselves_alone(settings, stored)
 
 
 @pytest.mark.parametrize("name", ["an owner", "a lock", "an entry"])
-def test_foreign_files_are_passed_over_and_said_once(
-    settings, bench, stored, command, tmp_path, caplog, monkeypatch, name
-):
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._SALVAGE_INTERVAL_S", 0.0)
+def test_foreign_files_are_passed_over_and_said_once(settings, bench, stored, command, tmp_path, caplog, name):
     given = settings(task_diagnostics=["memory"])
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -143,7 +141,7 @@ def test_foreign_files_are_passed_over_and_said_once(
         make_foreign(kind, file, secret)
         made[owner] = file
 
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(salvage_s=0.0)) as tasks:
         ids = {tasks.run(lambda: None, actor_name=f"work{number}") for number in range(3)}
 
     assert {run.task_id for run in stored(given).all_runs()} == ids
@@ -189,9 +187,8 @@ def test_entries_that_cannot_be_removed_are_said_once_for_each_directory(setting
         unlink(path, *arguments, **options)
 
     monkeypatch.setattr(os, "unlink", refuse)
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._SALVAGE_INTERVAL_S", 0.0)
 
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(salvage_s=0.0)) as tasks:
         own = tasks.run(lambda: None, actor_name="work")
         again = tasks.run(lambda: None, actor_name="again")
 
@@ -337,9 +334,8 @@ def test_runs_whose_entries_are_removed_before_they_are_published_are_counted_as
         raise StoreUnavailableError
 
     monkeypatch.setattr(Store, "publish", publish)
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._BACKOFF_S", (0.01, 0.01))
 
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(backoff_s=(0.01, 0.01))) as tasks:
         actor = tasks.actor(lambda: None, actor_name="work")
         for _ in range(3):
             actor.send()

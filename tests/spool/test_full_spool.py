@@ -15,6 +15,7 @@ from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S
 from support.spool import END, TEXT, dead_entry, start_record
 from support.tasks import finish
@@ -67,7 +68,7 @@ def test_an_unwritable_spool_harms_no_task_and_publishes_from_memory(settings, b
     assert not stored(given).check()
 
 
-def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker, stored, tmp_path, monkeypatch):
+def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker, stored, tmp_path):
     import dramatiq
 
     from dramatiq_diag import Diagnostics
@@ -75,8 +76,7 @@ def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker
     obstacle = tmp_path / "a file"
     obstacle.touch()
     given = settings(task_diagnostics=["memory"], spool_dir=obstacle / "spool")
-    monkeypatch.setattr("dramatiq_diag.worker.saver._MEASURE_INTERVAL_S", 0.01)
-    diagnostics = Diagnostics(given)
+    diagnostics = Diagnostics(given, tuning=Tuning(measure_s=0.01))
     stub_broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
 

@@ -13,7 +13,9 @@ from dramatiq_diag.errors import SpoolError
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
 from dramatiq_diag.spool.reader import read_finished_run
+from dramatiq_diag.spool.schema import MAX_ARTIFACTS
 from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.worker.tuning import Tuning
 from support.spool import END, KINDS, TEXT, dead_entry, make_foreign, start_record
 
 # Hostile entries: lines of an otherwise good entry.
@@ -39,6 +41,9 @@ HOSTILE_LINES = [
     {"artifact": "memory_profile", "status": "stored"},
     {"artifact": ["memory_profile"], "status": "stored", "reason": "x"},
     {"run": "again"},
+    {"declared": "stuck_stacks"},
+    {"declared": {"name": "../x", "filename": "a", "media_type": "text/plain"}},
+    {"declared": {"name": "x", "filename": "../../a", "media_type": "text/plain"}},
 ]
 
 # Hostile entries: what an entry begins with.
@@ -49,6 +54,9 @@ HOSTILE_STARTS = [
     {"pid": -1},
     {"pid": 2**80},
     {"started_at": "2026-01-01T00:00:00"},
+    {"trace_id": "<script>"},
+    {"trace_id": "0" * 33},
+    {"span_id": "B7AD6B7169203331"},
     {"artifacts": "all"},
     {"artifacts": [{"name": "../x", "filename": "a", "media_type": "text/plain"}]},
     {"artifacts": [{"name": "entry.tmp", "filename": "a", "media_type": "text/plain"}]},
@@ -102,6 +110,16 @@ def test_a_hostile_line_is_passed_over(settings, line):
     assert bundle.run.task_id == "task-1"
     assert bundle.artifacts[0].status == ArtifactStatus.STORED
     assert bundle.artifacts[0].open().read() == TEXT["text"].encode()
+
+
+def test_artifacts_that_are_declared_late_are_counted(settings):
+    run_id = uuid.uuid4()
+    declared = [
+        {"declared": {"name": f"late_{number}", "filename": "a", "media_type": "text/plain"}} for number in range(1000)
+    ]
+    entry = dead_entry(settings().spool, [start_record(run_id), *declared, END], run_id)
+
+    assert len(read_finished_run(entry).artifacts) == 1 + MAX_ARTIFACTS
 
 
 @pytest.mark.parametrize("changes", HOSTILE_STARTS)
@@ -191,14 +209,13 @@ def test_hostile_entries_stop_neither_the_worker_nor_the_good_ones(settings, ben
     assert not [record for record in caplog.records if "unexpected error" in record.getMessage()]
 
 
-def test_salvage_says_once_what_it_cannot_publish(settings, bench, stored, caplog, monkeypatch):
+def test_salvage_says_once_what_it_cannot_publish(settings, bench, stored, caplog):
     given = settings(task_diagnostics=["memory"])
     run_id = uuid.uuid4()
     entry = dead_entry(given.spool, [start_record(run_id, pid=-1), END], run_id)
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._SALVAGE_INTERVAL_S", 0.0)
 
     # When a worker comes upon a bad entry again and again
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(salvage_s=0.0)) as tasks:
         for number in range(5):
             tasks.run(lambda: None, actor_name=f"work{number}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dramatiq_diag.errors import StoreUnavailableError
-from dramatiq_diag.spool import backlog as backlog_module
+from dramatiq_diag.runtime.memory_state import MemoryStateReader
 from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
@@ -46,7 +46,7 @@ def test_runs_past_the_limit_leave_nothing_on_the_disk(bench, settings, stored, 
     with bench(given) as tasks:
         # Given a spool that is full, and a store that is away
         process = tasks.diagnostics.process
-        process.spool.write_state(0.0, process._vitals.read())
+        process.spool.write_state(0.0, MemoryStateReader(process.services.rss).read())
         process.spool.measure()
         before = used_files(given.spool), disk_bytes(given.spool)
         # When runs end
@@ -107,10 +107,9 @@ def test_entries_made_beforehand_do_not_fill_a_spool(settings):
     spool.close()
 
 
-def test_what_is_held_in_memory_is_bounded_in_bytes(settings, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_HELD_BYTES", 100_000)
+def test_what_is_held_in_memory_is_bounded_in_bytes(settings):
     spool = Spool(settings(spool_dir=settings().data_dir / "nowhere"))
-    backlog = Backlog(spool, set())
+    backlog = Backlog(spool, set(), max_held_bytes=100_000)
     entries = []
     for _ in range(20):
         entry = spool.entry()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import uuid
+import zlib
 
 import pytest
 
-from dramatiq_diag.collectors.base import Collector
 from dramatiq_diag.runtime.memory_state import MemoryState
+from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
-from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_state
+from dramatiq_diag.spool.memory_story import MemoryStory, NotedCall, NotedRun
+from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_left, read_state
 from dramatiq_diag.spool.reader import read_finished_run
+from support.simulation import simulated
 from support.spool import TEXT, dead_entry, start_record
 
 HOUR_S = 3600
@@ -83,6 +88,62 @@ def test_a_state_that_is_no_regular_file_is_none(tmp_path):
     assert read_state(tmp_path) is None
 
 
+def story(at: float, runs: int = 1, name: str = "x") -> MemoryStory:
+    calls = [NotedCall(function=name, file=name, line=1)] * 5
+    noted = NotedRun(run_id=uuid.uuid4(), bytes_per_s=1.0, task_id=name, actor_name=name, calls=calls)
+    return MemoryStory(number=0, at=at, state=vitals(7), runs=[noted] * runs)
+
+
+def test_the_last_story_is_read_beside_the_state(state, tmp_path):
+    state.write(1000.0, vitals(5))
+    for number in range(100):
+        state.write_story(story(2000.0 + number, runs=1 + 63 * (number % 2 == 0)))
+
+    left = read_left(tmp_path)
+
+    assert (left.story.at, len(left.story.runs), left.state.vitals.rss_bytes) == (2099.0, 1, 5)
+    assert [at for at, _ in left.states()] == [1000.0, 2099.0]
+    assert (tmp_path / STATE_FILE).stat().st_size < 100 * 1024
+
+
+def test_a_story_with_long_names_has_fewer_calls_and_fits(state, tmp_path):
+    state.write_story(story(2000.0, runs=16, name="\u20ac" * 200))
+
+    assert [len(run.calls) for run in read_left(tmp_path).story.runs] == [1] * 16
+    assert (tmp_path / STATE_FILE).stat().st_size < 100 * 1024
+
+
+@pytest.mark.parametrize("written", [0, 5, 20])
+def test_a_story_that_was_torn_costs_itself_alone(state, tmp_path, written):
+    # Given two stories, and a third of which only the beginning was written over the first
+    state.write_story(story(1000.0))
+    before = (tmp_path / STATE_FILE).read_bytes()
+    state.write_story(story(1001.0))
+    state.write_story(story(1002.0))
+    whole = (tmp_path / STATE_FILE).read_bytes()
+    (tmp_path / STATE_FILE).write_bytes(whole[: 2048 + written] + before[2048 + written :] + whole[len(before) :])
+
+    assert read_left(tmp_path).story.at == 1001.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"at": "soon"},
+        {"runs": [{"run_id": "me"}]},
+        {"runs": [{"run_id": str(uuid.UUID(int=1)), "calls": [{"function": "f" * 201, "file": "f", "line": 1}]}]},
+        {"runs": [{"run_id": str(uuid.UUID(int=1)), "touched_bytes": 2**63}]},
+        {"runs": [{"run_id": str(uuid.UUID(int=1))}] * 65},
+        {"seconds": "NaN"},
+    ],
+)
+def test_a_story_that_lies_about_its_types_is_none(tmp_path, changes):
+    data = json.dumps(json.loads(story(5.0).model_dump_json()) | changes).encode()
+    (tmp_path / STATE_FILE).write_bytes(b"\n" * 2048 + b"%08x %b\n" % (zlib.crc32(data), data))
+
+    assert read_left(tmp_path).story is None
+
+
 def dead_run_with_state(root, at: float):
     """An entry of a run that began at 1000 s, and the state of its process at another time."""
     run_id = uuid.uuid4()
@@ -125,26 +186,21 @@ def test_a_dead_owner_is_removed_with_its_state(settings):
     assert list(spool.root.iterdir()) == []
 
 
-def test_the_entry_of_a_task_of_a_day_stays_below_4_mib(bench, settings, monkeypatch):
-    # Given a task that runs for an hour beside one new task a second, with samples and looks at their usual intervals
-    given = settings(task_diagnostics=["memory"])
-    sizes: list[int] = []
-    with bench(given) as tasks:
-        process = tasks.diagnostics.process
-        monkeypatch.setattr(process._vitals, "read", lambda: vitals(2**31))
-
-        def work() -> None:
-            (run,) = process.runs.values()
-            (collector,) = (found for found in run.choice.collectors if isinstance(found, Collector))
-            for second in range(HOUR_S):
-                run.overlap(f"{uuid.uuid4()}")
-                process._look_further((run,))
-                if second % 2 == 0:
-                    run.append_text(collector, f"{82_800 + second:.3f}\t{second:.3f}\n", peak_rss_bytes=2**31 + second)
-            sizes.append(run.entry.size_bytes(ENTRY_SUFFIX))
-
-        tasks.run(work)
+def test_the_entry_of_a_task_of_a_day_stays_below_4_mib(settings, monkeypatch):
+    # Given a task that has run for 23 hours, and grows with each look at it
+    rss_bytes = itertools.count(2**31)
+    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: next(rss_bytes))
+    with simulated(settings(task_diagnostics=["memory"])) as simulation:
+        run = simulation.begin(simulation.actor())
+        simulation.pass_time(23 * HOUR_S, step_s=23 * HOUR_S)
+        before_bytes = run.entry.size_bytes(ENTRY_SUFFIX)
+        # When it runs for an hour beside one new task a second, with samples and looks at their usual intervals
+        for _ in range(HOUR_S):
+            run.overlap(f"{uuid.uuid4()}")
+            simulation.pass_time(1.0, step_s=1.0)
+        size_bytes = run.entry.size_bytes(ENTRY_SUFFIX) - before_bytes
+        simulation.end(run)
+        simulation.flush()
 
     # Then 24 such hours fit
-    (size_bytes,) = sizes
     assert 10_000 < size_bytes < 4 * 1024**2 // 24

@@ -112,3 +112,45 @@ def test_a_duration_that_is_no_number_does_not_count(store, duration_ms):
         session.execute(update(TaskRun).where(TaskRun.duration_ms > 3).values(duration_ms=duration_ms))
 
     assert summary(store).p95_duration_ms == 3.0
+
+
+def test_sums_and_queue_waits_over_a_time_range(store):
+    later = NOW + timedelta(hours=1)
+    publish(
+        store,
+        run_record(cpu_ms=9e9, touched_bytes=2**60, queue_wait_ms=1e6, duration_ms=5e6),
+        run_record(cpu_ms=1500.5, touched_bytes=4096, queue_wait_ms=2.0, duration_ms=2000.0, started_at=later),
+        run_record(cpu_ms=0.25, touched_bytes=8192, queue_wait_ms=4.0, duration_ms=500.0, started_at=later),
+        run_record(cpu_ms=None, touched_bytes=None, queue_wait_ms=None, duration_ms=100.0, started_at=later),
+        run_record(actor_name="unknown", duration_ms=7.0, started_at=later),
+        run_record(actor_name="before", cpu_ms=7.0),
+    )
+    with store.session() as session:
+        unknown, work = list_actors(session, later)
+        before, *_ = list_actors(session)
+
+    assert (work.actor_name, work.run_count, work.queue_wait_ms) == ("work", 3, 3.0)
+    assert (work.cpu_s, work.run_s, work.touched_bytes) == (1.50075, 2.6, 12288)
+    assert (unknown.cpu_s, unknown.run_s, unknown.touched_bytes, unknown.queue_wait_ms) == (None, 0.007, None, None)
+    # Without a range it would be all runs that are stored
+    assert (before.actor_name, before.cpu_s, before.run_s, before.touched_bytes) == ("before", None, None, None)
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+def test_figures_that_are_no_numbers_do_not_count(store, number):
+    publish(store, run_record(cpu_ms=3.0, queue_wait_ms=3.0), run_record(cpu_ms=4.0, queue_wait_ms=4.0))
+    with store.session() as session:
+        odd = update(TaskRun).where(TaskRun.cpu_ms > 3)
+        session.execute(odd.values(cpu_ms=number, queue_wait_ms=number, duration_ms=number))
+
+    with store.session() as session:
+        (found,) = list_actors(session, NOW)
+
+    assert (found.cpu_s, found.queue_wait_ms, found.run_s) == (0.003, 3.0, 1.0005)
+
+
+def test_sums_may_exceed_the_largest_whole_number(store):
+    publish(store, *(run_record(touched_bytes=2**62) for _ in range(4)))
+
+    with store.session() as session:
+        assert list_actors(session, NOW)[0].touched_bytes == pytest.approx(2**64)

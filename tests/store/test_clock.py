@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import selectinload
 
-from dramatiq_diag.maintenance import consistency as check_module
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.statuses import ArtifactStatus
@@ -25,7 +24,7 @@ from dramatiq_diag.store.pins import delete, pin, unpin
 from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.worker_actors import note_actors
 from support.captures import running, standing
-from support.records import bundle, run_record
+from support.records import bundle, put_blob, run_record
 
 #: A protection time and a wrong clock, in minutes.
 _PROTECTED = 5
@@ -185,17 +184,11 @@ def test_an_actor_is_seen_by_the_databases_clock(store, wrong_by, minutes):
 
 
 @pytest.mark.parametrize("minutes", _WRONG)
-def test_a_blob_whose_row_is_on_its_way_is_young_whatever_the_clock_of_who_checks(
-    store, wrong_by, monkeypatch, minutes
-):
-
+def test_a_blob_whose_row_is_on_its_way_is_young_whatever_the_clock_of_who_checks(store, wrong_by, minutes):
     late = bundle()
-    (artifact,) = late.artifacts
-    row = store._put(late, artifact)
+    put_blob(store, late)
     waits: list[float] = []
-    monkeypatch.setattr(check_module.time, "sleep", lambda seconds: (waits.append(seconds), store.publish([late])))
     wrong_by(minutes)
 
-    assert row["blob_name"] is not None
-    assert not check(store)
+    assert not check(store, sleep=lambda seconds: (waits.append(seconds), store.publish([late])))
     assert len(waits) == 1

@@ -9,14 +9,15 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import sqlalchemy
 from sqlalchemy import text, update
 
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.store import vacuum
+from dramatiq_diag.store.database import make_engine
 from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker.tuning import Tuning
 from support import eventually
 from support.records import artifact_record, bundle, run_record
 
@@ -27,24 +28,17 @@ def postgres_settings(postgres, settings):
         yield settings(database_url=postgres.url(name), task_diagnostics=["memory"])
 
 
-def connections(postgres, given) -> int:
-    """Returns: How many connections the server has to the database."""
-    query = text("SELECT count(*) FROM pg_stat_activity WHERE datname = :name")
-    with postgres._engine.connect() as connection:
-        return connection.execute(query, {"name": given.database.database}).scalar_one()
-
-
-def test_a_worker_has_one_connection_while_nothing_happens(postgres, postgres_settings, bench, monkeypatch):
-    # Given a worker whose threads all look into the database, over and over
-    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.02)
-    with bench(postgres_settings, threads=2) as tasks:
-        for _ in range(3):
-            tasks.run(lambda: None, actor_name=f"work-{_}")
+def test_a_worker_has_one_connection_while_nothing_happens(postgres, postgres_settings, bench):
+    database = postgres_settings.database.database
+    # Given a worker that looks into the database over and over
+    with bench(postgres_settings, threads=2, tuning=Tuning(attention_s=0.02)) as tasks:
+        for number in range(3):
+            tasks.run(lambda: None, actor_name=f"work-{number}")
 
         # Then it comes to rest with one
-        eventually(lambda: connections(postgres, postgres_settings) == 1, "one connection is left")
+        eventually(lambda: postgres.connections(database) == 1, "one connection is left")
 
-    assert connections(postgres, postgres_settings) == 0
+    assert postgres.connections(database) == 0
 
 
 def test_threads_that_use_a_store_at_once_leave_one_connection(postgres, postgres_settings, store_of):
@@ -62,20 +56,15 @@ def test_threads_that_use_a_store_at_once_leave_one_connection(postgres, postgre
     for thread in threads:
         thread.join()
 
-    assert connections(postgres, postgres_settings) == 1
+    assert postgres.connections(postgres_settings.database.database) == 1
 
 
 # The file.
 
 
-@pytest.fixture
-def small_steps(monkeypatch):
-    monkeypatch.setattr(vacuum, "_PAGES", 16)
-    monkeypatch.setattr(vacuum, "_KEPT_PAGES", 8)
-
-
 def fill(store: Store) -> None:
-    store.publish([bundle(run_record(exception_traceback="x" * 4000), artifact_record()) for _ in range(300)])
+    """Adds 19 MB: more than is kept free, and many times what is given back in one step."""
+    store.publish([bundle(run_record(exception_traceback="x" * 2**16), artifact_record()) for _ in range(300)])
 
 
 def make_old(store: Store) -> None:
@@ -84,7 +73,7 @@ def make_old(store: Store) -> None:
         session.execute(update(Artifact).values(expires_at=long_ago, published_at=long_ago))
 
 
-def test_the_file_shrinks_with_what_a_cleanup_removes(settings, store_of, stored, small_steps):
+def test_the_file_shrinks_with_what_a_cleanup_removes(settings, store_of, stored):
     given = settings()
     path = given.data_dir / "diagnostics.db"
     store = store_of(given)
@@ -101,7 +90,7 @@ def test_the_file_shrinks_with_what_a_cleanup_removes(settings, store_of, stored
     assert len(stored(given).runs("young")) == 1
 
 
-def test_other_writers_write_while_the_file_shrinks(settings, store_of, small_steps, monkeypatch):
+def test_other_writers_write_while_the_file_shrinks(settings, store_of):
     given = settings()
     store, writer = store_of(given), store_of(given)
     fill(store)
@@ -113,9 +102,7 @@ def test_other_writers_write_while_the_file_shrinks(settings, store_of, small_st
         pauses.append(0.0)
         writer.announce([run_record(finished_at=None, duration_ms=None, status="running")])
 
-    monkeypatch.setattr(vacuum.time, "sleep", write_then)
-
-    vacuum.give_back(store.engine)
+    vacuum.give_back(store.engine, sleep=write_then)
 
     assert len(pauses) > 3
     with writer.session() as session:
@@ -132,7 +119,7 @@ def test_a_file_that_others_use_is_rewritten_another_time(settings, caplog):
         other.execute("VACUUM")
         other.execute("BEGIN IMMEDIATE")
 
-        engine = sqlalchemy.create_engine(given.database, connect_args={"timeout": 0})  # Not after ten seconds.
+        engine = make_engine(settings(database_url=f"sqlite:///{path}?timeout=0"))  # Not after ten seconds.
         vacuum.enable(engine)
         engine.dispose()
 

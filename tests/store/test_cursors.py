@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from dramatiq_diag.store.cursors import FIGURES
 from dramatiq_diag.store.runs import (
     RunFilter,
     Sort,
@@ -61,11 +62,15 @@ def test_a_full_last_page_has_no_next(store):
         assert list_runs(session, RunFilter(), 2)[1] is not None
 
 
-@pytest.mark.parametrize(("sort", "figure"), [(Sort.SLOWEST, "duration_ms"), (Sort.MEMORY, "peak_rss_bytes")])
+#: Those by a figure, with its name.
+FIGURE_ORDERS = [(sort, figure.key) for sort, figure in FIGURES.items() if sort is not Sort.NEWEST]
+
+
+@pytest.mark.parametrize(("sort", "figure"), FIGURE_ORDERS)
 def test_pages_have_every_run_with_a_figure_once_largest_first(store, sort, figure):
     chance = random.Random(3)
-    kinds = {"duration_ms": (0.1, 0.2, 1e-300, 1e300, 3.0, 0.0), "peak_rss_bytes": (0, 1, 2**53, 2**53 + 1, 2**62)}
-    runs = [run_record(**{figure: chance.choice(kinds[figure])}) for _ in range(57)]
+    kinds = {"ms": (0.1, 0.2, 1e-300, 1e300, 3.0, 0.0), "bytes": (0, 1, 2**53, 2**53 + 1, 2**62)}
+    runs = [run_record(**{figure: chance.choice(kinds[figure.rpartition("_")[2]])}) for _ in range(57)]
     nothing = [run_record(**{figure: None}) for _ in range(3)]
     store.publish([bundle(run) for run in runs + nothing])
 
@@ -95,7 +100,8 @@ def test_orders_and_filters_go_together(store):
 
 
 def test_a_cursor_goes_on_in_the_order_that_it_came_from_alone(store):
-    store.publish([bundle(run_record(peak_rss_bytes=number)) for number in range(4)])
+    figures = [name for _, name in FIGURE_ORDERS]
+    store.publish([bundle(run_record(**dict.fromkeys(figures, number))) for number in range(4)])
 
     with store.session() as session:
         cursors = {sort: list_runs(session, RunFilter(), 2, None, sort)[1] for sort in Sort}
@@ -153,6 +159,8 @@ def test_a_cursor_that_is_not_ours_is_refused(store, cursor):
     ("sort", "figure"),
     [
         *((Sort.SLOWEST, text) for text in ("nan", "inf", "-inf", "1e999", "1", "1_0.0", "0x1p3", "\u0661.0", "", "x")),
+        *((Sort.CPU, text) for text in ("nan", "inf", "1", "x")),
+        *((Sort.TOUCHED, text) for text in ("9" * 30, "1.5", "nan")),
         *((Sort.MEMORY, text) for text in ("9" * 30, "9" * 5000, "-" + "9" * 30, "1.5", "1_0", "+1", "01", "", "nan")),
     ],
 )

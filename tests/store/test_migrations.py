@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, column, inspect, table, text
 
 from dramatiq_diag.errors import SchemaError
 from dramatiq_diag.store.database import make_engine
-from dramatiq_diag.store.migration import HEAD_REVISION, alembic_config, check_schema, migrate
+from dramatiq_diag.store.migration import alembic_config, check_schema, head_revision, migrate
 from dramatiq_diag.store.models import Artifact, Base, TaskRun
 from dramatiq_diag.store.pins import pin
 from dramatiq_diag.store.runs import artifacts_of
@@ -75,13 +75,13 @@ def test_a_model_that_has_no_migration_is_noticed(engine):
 
 
 def test_the_revision_that_is_needed_is_the_newest():
-    assert ScriptDirectory.from_config(alembic_config()).get_heads() == [HEAD_REVISION]
+    assert ScriptDirectory.from_config(alembic_config()).get_heads() == [head_revision()]
 
 
 def test_migrating_leads_to_head_and_is_repeatable(empty, engine):
     check_schema(engine)
 
-    assert migrate(empty) == HEAD_REVISION
+    assert migrate(empty) == head_revision()
 
     check_schema(engine)
     with engine.connect() as connection:
@@ -173,7 +173,7 @@ def test_two_processes_may_migrate_at_once(empty, python):
 
     outputs = [process.communicate(timeout=PATIENCE_S)[0] for process in processes]
 
-    assert outputs == [f"{HEAD_REVISION}\n"] * 3
+    assert outputs == [f"{head_revision()}\n"] * 3
     engine = make_engine(empty)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM dramatiq_diag_store_state")).scalar() == 1
@@ -201,7 +201,7 @@ def test_another_revision_is_named_with_the_remedy(empty, engine, revision):
     with pytest.raises(SchemaError) as caught:
         check_schema(engine)
     assert revision in str(caught.value)
-    assert HEAD_REVISION in str(caught.value)
+    assert head_revision() in str(caught.value)
     assert "dramatiq-diag migrate" in str(caught.value)
 
     # And a database that a newer version migrated is refused in words, whoever asks
@@ -211,6 +211,59 @@ def test_another_revision_is_named_with_the_remedy(empty, engine, revision):
     with pytest.raises(SchemaError):
         store.open()
     store.close()
+
+
+def test_a_worker_goes_on_with_the_database_that_a_newer_one_of_its_generation_migrated(empty, engine):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dramatiq_diag_version SET version_num = '0999'"))
+    store = Store(empty)
+    try:
+        store.open()
+        published = bundle()
+        store.publish([published])
+        with store.session() as session:
+            assert artifacts_of(session, [published.run.run_id])[published.run.run_id]
+    finally:
+        store.close()
+    with pytest.raises(SchemaError, match="update dramatiq_diag"):
+        migrate(empty)
+
+
+#: From here on old workers and new ones share a database.
+_FIRST_ADDITIVE = "0008"
+
+
+def test_each_migration_adds_only_what_an_older_version_leaves_empty(empty):
+    """Of each step from 0008 on: no column goes or changes, and a new one is nullable or has a default."""
+    engine = make_engine(empty)
+    if empty.database_url is None:
+        empty.data_dir.mkdir(parents=True, exist_ok=True)
+    script = ScriptDirectory.from_config(alembic_config())
+    steps = [step.revision for step in reversed(list(script.walk_revisions()))]
+    before = {}
+    for revision in steps:
+        run_alembic(engine, lambda config, revision=revision: command.upgrade(config, revision))
+        after = described(engine)
+        if revision >= _FIRST_ADDITIVE:
+            for name, columns in before.items():
+                assert columns.items() <= after[name].items(), f"{revision} changes {name}"
+                added = {column: about for column, about in after[name].items() if column not in columns}
+                assert all(nullable or default for _, nullable, default in added.values()), f"{revision}: {name}"
+        before = after
+    engine.dispose()
+
+
+def described(engine):
+    """Returns: Table -> column -> its type, whether it may be null, whether it has a default."""
+    inspector = inspect(engine)
+    return {
+        name: {
+            each["name"]: (str(each["type"]), each["nullable"], each["default"] is not None)
+            for each in inspector.get_columns(name)
+        }
+        for name in inspector.get_table_names()
+        if name.startswith("dramatiq_diag_") and name != "dramatiq_diag_version"
+    }
 
 
 def test_alembics_own_command_checks_a_checkout(settings, monkeypatch, pytestconfig):

@@ -173,13 +173,15 @@ def test_a_cleanup_goes_on_after_a_batch_that_was_pinned_under_its_hands(store, 
 
 def test_a_deletion_takes_files_and_what_was_rendered_from_them_and_says_so(store, given, stored, published):
     names = files(store)
-    store.blobs.put_rendered(names[0], "html", lambda file: file.write(b"<html>" * 1000))
+    for name in (names[0].partition("/")[2], str(uuid.uuid4())):
+        store.cache.put(f"{name}.0.html", lambda file: file.write(b"<html>" * 1000))
     other = bundle(run_record(task_id="other"))
     store.publish([other])
 
     deletion = delete(store, published.run.run_id)
 
-    assert (deletion.artifact_count, deletion.freed_bytes) == (2, 6112)
+    assert (deletion.artifact_count, deletion.freed_bytes) == (2, 112)
+    assert [entry.name for entry in store.cache.entries()] == [f"{name}.0.html"]
     artifacts = stored(given).artifacts("task")
     for name in ("memory_profile", "pyinstrument_profile"):
         assert artifacts[name].status == ArtifactStatus.DELETED

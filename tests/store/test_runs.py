@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.attempts import find_attempt, list_attempts
+from dramatiq_diag.store.cursors import FIGURES
 from dramatiq_diag.store.models import TaskRun
 from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.runs import (
@@ -174,15 +175,17 @@ def test_runs_are_found_by_their_task_or_how_its_id_begins(store, task_id, found
     assert {run.task_id for run in runs} == {clean_text(each) for each in found}
 
 
-def test_a_duration_that_is_no_number_is_not_the_slowest(store):
-    store.publish([bundle(run_record(duration_ms=5.0)), bundle(run_record(task_id="odd", duration_ms=6.0))])
+@pytest.mark.parametrize("sort", [Sort.SLOWEST, Sort.QUEUE_WAIT, Sort.CPU, Sort.RUN_QUEUE, Sort.GC])
+def test_a_duration_that_is_no_number_is_not_the_slowest(store, sort):
+    name = FIGURES[sort].key
+    store.publish([bundle(run_record(**{name: 5.0})), bundle(run_record(task_id="odd", **{name: 6.0}))])
     with store.session() as session:
-        session.execute(update(TaskRun).where(TaskRun.task_id == "odd").values(duration_ms=math.nan))
+        session.execute(update(TaskRun).where(TaskRun.task_id == "odd").values({name: math.nan}))
 
     with store.session() as session:
-        runs, _ = list_runs(session, RunFilter(), 10, None, Sort.SLOWEST)
+        runs, _ = list_runs(session, RunFilter(), 10, None, sort)
 
-    assert [run.duration_ms for run in runs] == [5.0]
+    assert [getattr(run, name) for run in runs] == [5.0]
 
 
 def test_a_run_is_found_by_its_id_with_its_rank(store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,8 @@ from dramatiq_diag.errors import StoreError
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.captures import CaptureState, end
 from dramatiq_diag.store.models import Capture
-from dramatiq_diag.store.records import NO_SLOT
+from dramatiq_diag.store.records import NO_SLOT, FinishedRun
+from dramatiq_diag.store.runs import all_artifacts_of
 from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S
@@ -133,6 +135,32 @@ def test_a_run_without_a_slot_keeps_what_it_has_without_the_capture(store, store
     assert artifacts["memory_profile"].status == ArtifactStatus.STORED
     dropped = artifacts["pyinstrument_profile"]
     assert (dropped.status, dropped.reason, dropped.blob_name) == (ArtifactStatus.DROPPED, NO_SLOT, None)
+    assert standing(store, capture_id).captured_runs == 1
+    assert not stored(given).check()
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+@pytest.mark.parametrize("attached_first", [True, False])
+def test_what_was_attached_to_a_run_without_a_slot_stays(store, stored, given, is_announced, attached_first):
+    capture_id = ask(store)
+    store.announce([running(capture_id)])
+    late = captured(capture_id, task_id="late", is_attached=True)
+    attached = FinishedRun(
+        run=replace(late.as_running(), capture_id=None, without_capture=None, is_attached=False),
+        artifacts=[artifact_record()],
+        attachment_id=uuid.uuid4(),
+    )
+
+    if is_announced:
+        assert store.announce([late.as_running()]) == {late.run_id}
+    for finished in (attached, bundle(late)) if attached_first else (bundle(late), attached):
+        store.publish([finished])
+
+    (found,) = stored(given).runs("late")
+    assert (found.status, found.capture_id) == ("succeeded", None)
+    with store.session() as session:
+        statuses = {artifact.attachment_id: artifact.status for artifact in all_artifacts_of(session, late.run_id)}
+    assert statuses == {None: ArtifactStatus.DROPPED, attached.attachment_id: ArtifactStatus.STORED}
     assert standing(store, capture_id).captured_runs == 1
     assert not stored(given).check()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from dramatiq_diag.errors import SchemaError, StoreUnavailableError
-from dramatiq_diag.store.migration import HEAD_REVISION
+from dramatiq_diag.store.migration import VERSION_TABLE, head_revision, migrate
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.transactions import Transactions
 from support.records import bundle
@@ -16,7 +16,9 @@ from support.records import bundle
 
 @pytest.fixture
 def given(settings, database_url):
-    return settings(database_url=database_url)
+    made = settings(database_url=database_url)
+    migrate(made)
+    return made
 
 
 @pytest.fixture
@@ -27,17 +29,25 @@ def store(given):
 
 
 @pytest.fixture
-def checks(monkeypatch):
-    """The looks at the schema."""
-    from dramatiq_diag.store import transactions
+def checks(store):
+    """The queries for the revision of the schema."""
+    seen = []
 
-    calls, check = [], transactions.check_schema
-    monkeypatch.setattr(transactions, "check_schema", lambda engine: (calls.append(engine), check(engine)))
-    return calls
+    def note(_connection, _cursor, statement, *_):
+        if statement == f"SELECT version_num FROM {VERSION_TABLE}":
+            seen.append(statement)
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    return seen
 
 
-def test_nothing_is_opened_before_it_is_used(store, given, checks):
-    assert checks == []
+def test_nothing_is_opened_before_it_is_used(settings, database_url, tmp_path):
+    given = settings(database_url=database_url, data_dir=tmp_path / "unused")
+    connected = []
+    store = Store(given)
+    event.listen(store.engine, "do_connect", lambda *arguments: connected.append(arguments))
+
+    assert connected == []
     assert not given.data_dir.exists()
 
 
@@ -85,17 +95,17 @@ def test_after_a_fault_the_schema_is_looked_at_again(store, checks):
     with pytest.raises(SchemaError, match="9999"):  # It is tried again each time.
         store.store_id()
     with store.engine.begin() as connection:
-        connection.execute(text("UPDATE dramatiq_diag_version SET version_num = :head"), {"head": HEAD_REVISION})
+        connection.execute(text("UPDATE dramatiq_diag_version SET version_num = :head"), {"head": head_revision()})
     store.store_id()
     assert len(checks) == 4
 
 
-def test_without_a_descriptor_left_the_database_is_said_to_be_unavailable(given, monkeypatch):
-    def exhausted(_engine):
+def test_without_a_descriptor_left_the_database_is_said_to_be_unavailable(given):
+    def exhausted(*_):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("dramatiq_diag.store.transactions.check_schema", exhausted)
     transactions = Transactions(given)
+    event.listen(transactions.engine, "do_connect", exhausted)
     with pytest.raises(StoreUnavailableError, match="Too many open files"):
         transactions.open_database()
     transactions.close()

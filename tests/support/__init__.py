@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +27,7 @@ def missing(what: str, remedy: str) -> NoReturn:
     text = f"{what}. {remedy}"
     if os.environ.get("CI"):
         pytest.fail(text)
-    pytest.skip(text)
+    pytest.skip(text, allow_module_level=True)
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -35,6 +37,17 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < give_up_at, f"never happened: {what}"
         time.sleep(0.02)
     return found
+
+
+@contextmanager
+def program(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Runs a program, and waits for its end. It is killed when the test fails: it may be waiting for something."""
+    with subprocess.Popen(command, text=True, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def encodable(data: Any) -> Any:

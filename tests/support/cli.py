@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 SCRIPT = "from dramatiq_diag.cli import main; main()"
 
 Command = Callable[..., Result]
+
+
+#: click before 8.2 writes standard error into standard output, unless it is told not to.
+_APART: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+
+
+class TerminalRunner(CliRunner):
+    """Runs commands whose standard input says that it is a terminal."""
+
+    @contextmanager
+    def isolation(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        with super().isolation(*arguments, **options) as streams:
+            sys.stdin.isatty = lambda: True  # type: ignore[method-assign]
+            yield streams
+
+
+def make_runner(*, at_terminal: bool = False) -> CliRunner:
+    """Returns: A runner of commands that has standard output and standard error apart, with every version of click."""
+    return (TerminalRunner if at_terminal else CliRunner)(**_APART)
 
 
 def add_up(count: int = 1000) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import memray
 
-#: Collector -> the key, the file and the media type of its artifact, and its stored form.
+#: Collector -> the key, the file and the media type of its artifact, and its stored format.
 CONTRACT = {
     "memory": ("memory_profile", "memory.datum", "text/plain", None),
     "memray": ("memray_profile", "memray.bin", "application/octet-stream", None),
     "pyinstrument": ("pyinstrument_profile", "pyinstrument.html", "text/html", "pyinstrument.session.json"),
     "logs": ("task_logs", "task.log", "text/plain", None),
     "debug-logs": ("task_logs", "task.log", "text/plain", None),
+    "accounting": ("time_accounting", "accounting.json", "application/json", None),
     "resources": ("resources_profile", "resources.csv", "text/csv", None),
 }
 

@@ -9,10 +9,23 @@ from typing import Any
 from falcon.testing import Result
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from support import eventually
 from support.web import FIRST_START, Site, artifact, memory_artifact, profile_artifact
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 HOSTILE = "\"'><script>pwned()</script><img src=x onerror=pwned()>{{ 7*7 }}</title></pre></script><!--"
+
+
+#: Longest wait for something in a browser, in milliseconds; no test waits it out.
+PATIENCE_MS = 60_000
+
+
+def expect_width(page: Any, width: int) -> None:
+    """Waits until the page is no wider than its window, in CSS pixels."""
+    eventually(
+        lambda: page.evaluate("document.documentElement.scrollWidth") <= width,
+        f"{page.url} is at most {width} pixels wide",
+    )
 
 
 class Page(html.parser.HTMLParser):

@@ -13,8 +13,10 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Settings
 from dramatiq_diag.runtime.ticker import Ticker
 from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.worker.actors import HostedActors
 from dramatiq_diag.worker.process import WorkerProcess
 from dramatiq_diag.worker.run import Run
+from dramatiq_diag.worker.tuning import TUNING, Tuning
 from support import PATIENCE_S
 
 
@@ -34,25 +36,13 @@ class DrivenTicker(Ticker):
     def start(self) -> None: ...
 
 
-class NoActors:
-    """Stands in for the workers of a process that has none."""
-
-    def can_run(self, actor_name: str) -> bool:
-        return False
-
-    def actors(self) -> dict[str, str]:
-        return {}
-
-    def listener(self) -> None: ...
-
-
 class Simulation:
     """The diagnostics of a process, by the clock and the ticker of a test; runs begin and end on the test's thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tuning: Tuning) -> None:
         self.clock = Clock()
         self.ticker = DrivenTicker(self.clock)
-        self.process = WorkerProcess(settings, NoActors(), clock=self.clock, ticker=self.ticker)
+        self.process = WorkerProcess(settings, HostedActors(), clock=self.clock, ticker=self.ticker, tuning=tuning)
         self.broker = StubBroker(middleware=[])
 
     def actor(self, name: str = "work") -> dramatiq.Actor[Any, Any]:
@@ -84,8 +74,8 @@ class Simulation:
 
 
 @contextmanager
-def simulated(settings: Settings) -> Iterator[Simulation]:
-    simulation = Simulation(settings)
+def simulated(settings: Settings, tuning: Tuning = TUNING) -> Iterator[Simulation]:
+    simulation = Simulation(settings, tuning)
     simulation.process.start()
     try:
         yield simulation

@@ -4,7 +4,8 @@ An interrupt of Dramatiq's is an asynchronous exception: it is set by another th
 is for next looks for it, which is at calls and at jumps backward. Here a trace function sets it before the chosen
 instruction, and the interpreter raises it where it does so in real life.
 
-Run as a script of its own, which may hang: `python -m support.strikes DIRECTORY COUNT SETTINGS`.
+Run as a script of its own, which may hang: `python -m support.strikes DIRECTORY COUNT SETTINGS ATTACHED`. ATTACHED are
+the names of diagnostics that are attached to each run; then only the end of runs is struck.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -30,6 +32,8 @@ from dramatiq.middleware import Interrupt, TimeLimitExceeded
 
 from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors.resources import _ResourcesRecording
+from dramatiq_diag.worker.attachments import AttachRefusedError
+from dramatiq_diag.worker.executions import Execution
 from support import PATIENCE_S
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -77,13 +81,20 @@ class Striker:
 
 
 class Task:
-    """Executes messages as a worker does, with a striker in the hooks."""
+    """Executes messages as a worker does, with a striker in the hooks.
 
-    def __init__(self, broker: StubBroker, diagnostics: Diagnostics) -> None:
+    Parameters:
+      attached: The names of what is attached to each run, before its end.
+    """
+
+    def __init__(self, broker: StubBroker, diagnostics: Diagnostics, attached: Sequence[str] = ()) -> None:
         self.broker, self.diagnostics = broker, diagnostics
+        self._attached = attached
         self.actor = dramatiq.actor(_work, actor_name="work", broker=broker)
         self.begun: list[str] = []
         "The ids of messages of which a run had been made."
+        self.attachment_ids: list[str] = []
+        "Of those that had begun."
 
     def execute(self, before: Striker | None = None, after: Striker | None = None, *, work_s: float = 0.0) -> str:
         """Returns: The id of the message."""
@@ -95,6 +106,8 @@ class Task:
                 finally:
                     if threading.get_ident() in self.diagnostics.process.runs:
                         self.begun.append(message.message_id)
+                if self._attached:
+                    self._attach(message)
                 self.actor(work_s)
                 self._hook(after, self.diagnostics.after_process_message, message)
             except Interrupt as interrupt:
@@ -102,6 +115,22 @@ class Task:
         finally:
             self.diagnostics.after_ack(self.broker, message)
         return str(message.message_id)
+
+    def _attach(self, message: MessageProxy) -> None:
+        """Attaches to the run of this thread. Returns when all collectors have begun."""
+        process, thread_id = self.diagnostics.process, threading.get_ident()
+        run = process.runs[thread_id]
+        execution = Execution(thread_id=thread_id, message=message, started_at_s=run.started_at_s, run=run)
+        attachment_id, request = uuid.uuid4(), {name: {} for name in self._attached}
+        try:
+            process.attachments.begin(attachment_id, execution, request, 600.0)
+        except AttachRefusedError:  # Too many are on their way to the store.
+            self.diagnostics.flush(PATIENCE_S)
+            process.attachments.begin(attachment_id, execution, request, 600.0)
+        self.attachment_ids.append(str(attachment_id))
+        begun = threading.Event()
+        process.services.ticker.call_soon(begun.set)  # Behind the call that begins it.
+        begun.wait(PATIENCE_S)
 
     def _hook(self, striker: Striker | None, hook: Callable[..., None], message: MessageProxy) -> None:
         if striker is None:
@@ -132,8 +161,8 @@ def _chosen(places: list[Place], count: int) -> list[int]:
     return numbers[:: max(len(numbers) // count, 1)][:count]
 
 
-def strike_all(task: Task, count: int) -> dict[str, Any]:
-    """Strikes so many times, in equal shares in both hooks."""
+def strike_all(task: Task, count: int, *, ends_alone: bool) -> dict[str, Any]:
+    """Strikes so many times, in equal shares in both hooks, or in the one at the end alone."""
     for _ in range(
         3
     ):  # What is imported, or cached, the first time; Python 3.12 traces instructions from the second on.
@@ -144,7 +173,9 @@ def strike_all(task: Task, count: int) -> dict[str, Any]:
     task.execute(*dry)
     found: dict[str, Any] = {"places": [len(set(striker.places or ())) for striker in dry], "strikes": 0}
     for is_after, striker in enumerate(dry):
-        wanted = count // 2
+        if ends_alone and not is_after:
+            continue
+        wanted = count if ends_alone else count // 2
         numbers = _chosen(striker.places or [], 2 * wanted)
         # The second half takes the place of instructions that a run did not come by, or that are not traced: Python
         # 3.13 does not trace all of them in the hooks after one that was struck.
@@ -179,7 +210,7 @@ def descriptors_of(directory: str) -> list[str]:
     ]
 
 
-def main(directory: str, count: int, values: dict[str, Any]) -> None:
+def main(directory: str, count: int, values: dict[str, Any], attached: Sequence[str]) -> None:
     logging.disable(logging.CRITICAL)
     # Its steps go through threads of their own. Not beside memray on Python 3.11: there those threads stand still while
     # an interrupt waits. In a worker the Tracker is ended before an interrupt is raised; the striker does not do that.
@@ -192,18 +223,18 @@ def main(directory: str, count: int, values: dict[str, Any]) -> None:
     diagnostics.before_worker_boot(broker, worker)
     process = diagnostics.process
     assert process is not None
-    task = Task(broker, diagnostics)
+    task = Task(broker, diagnostics, attached)
     result: dict[str, Any] = {}
-    thread = threading.Thread(target=lambda: result.update(strike_all(task, count)))
+    thread = threading.Thread(target=lambda: result.update(strike_all(task, count, ends_alone=bool(attached))))
     thread.start()
     thread.join()
     # A whole run follows, on a thread that no interrupt has met.
     result["whole"] = task.execute(work_s=0.3)
     result["flushed"] = diagnostics.flush(PATIENCE_S)
-    result["begun"] = task.begun
+    result["begun"], result["attached"] = task.begun, task.attachment_ids
     entries = [name for name in descriptors_of(f"{directory}/") if name.endswith(".entry")]
-    result["entries_open"] = len(entries) - len(process.spool._ready)
-    result["left"] = [len(process.runs), len(process.unsaved), len(process._messages)]
+    result["entries_open"] = len(entries) - len(process.spool.ready)
+    result["left"] = [len(process.runs), len(process.unsaved), len(process.messages)]
     diagnostics.after_worker_shutdown(broker, worker)
     result["descriptors"] = descriptors_of(f"{directory}/")
     result["threads"] = [thread.name for thread in threading.enumerate() if thread.name.startswith("dramatiq_diag")]
@@ -214,4 +245,4 @@ def main(directory: str, count: int, values: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4]))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
+import pytest
 from dramatiq import Broker, Message, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO, Middleware, Retries
 
-from dramatiq_diag import Diagnostics
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.runtime.rss import RssReader
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S
 
 
@@ -19,6 +23,15 @@ def middleware_under_test(*more: Middleware) -> list[Middleware]:
     """Dramatiq's own, without the default back-off of 15 seconds, and what a test adds."""
     defaults = [m() for m in dramatiq.middleware.default_middleware if m is not Retries]
     return [*defaults, Retries(min_backoff=1, max_backoff=1), AsyncIO(), *more]
+
+
+def rss_of_runs(monkeypatch: pytest.MonkeyPatch, read: Callable[[], int]) -> None:
+    """Has runs measure the RSS by *read*. The contact's reports, which come at any moment, do not call it."""
+
+    def rss_bytes(_: RssReader) -> int:
+        return 1 if threading.current_thread().name == "dramatiq_diag.contact" else read()
+
+    monkeypatch.setattr(RssReader, "rss_bytes", rss_bytes)
 
 
 @contextmanager
@@ -58,3 +71,15 @@ class Bench:
         message: Message[Any] = self.actor(fn, **options).send(*args)
         self.finish()
         return message.message_id
+
+
+@contextmanager
+def running_bench(
+    settings: Settings, *more: Middleware, threads: int = 1, tuning: Tuning | None = None
+) -> Iterator[Bench]:
+    """Starts the worker of a `Bench`, and stops it."""
+    diagnostics = Diagnostics(settings, tuning=tuning)
+    broker = StubBroker(middleware=middleware_under_test(*more, diagnostics), fail_fast_default=False)
+    with running(broker, threads=threads) as worker:
+        yield Bench(broker, diagnostics, worker)
+    broker.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from support import PATIENCE_S
 
-#: Due at once, by a timer of its own.
+#: Due at the first look.
 NOW = "after 1ms"
 #: Due never, as far as a test is concerned.
 LATER = "after 1h"
@@ -36,8 +36,8 @@ class Runs:
     def begun(self, *names: str) -> Callable[[], bool]:
         """Returns: Whether the collectors were started in this run."""
         run = self.current()
-        return lambda: set(names) <= {name for name, over in dict(run.late._begun).items() if over}
+        return lambda: set(names) <= {name for name, over in dict(run.late.begun).items() if over}
 
     def wrote_stacks(self) -> Callable[[], bool]:
         run = self.current()
-        return lambda: run.late._wrote_stacks
+        return lambda: run.late.wrote_stacks

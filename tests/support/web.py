@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact
 from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
 from dramatiq_diag.store.store import Store
-from dramatiq_diag.web import create_app
+from dramatiq_diag.web.app import DiagnosticsApp
+from dramatiq_diag.web.backend import Backend
+from dramatiq_diag.web.http.hosts import known_hosts
 
 FIRST_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 #: The name that the app is asked under.
@@ -71,13 +73,14 @@ def session_of(*names: str, file: str = "/srv/app/jobs.py", target: str = "Task 
 
 
 class Site:
-    """A store with its web app."""
+    """A store with its web app; *limits* are options of the app's backend."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, limits: Mapping[str, Any]) -> None:
         self.settings = settings
         self.store = Store(settings)
         self.store.open()
-        self.app = create_app(settings, insecure=True)
+        self.backend = Backend(settings, **limits)
+        self.app = DiagnosticsApp(self.backend, known_hosts(settings))
         self.client = TestClient(self.app, headers={"Host": HOST})
         self._published = 0
 
@@ -127,6 +130,11 @@ class Site:
         assert row is not None
         assert row.blob_name is not None
         return self.store.blobs.root / row.blob_name
+
+    def cached(self, path: str) -> list[Path]:
+        """The files that the cache has of the artifact that a download path names."""
+        cache = self.store.cache
+        return [cache.root / entry.name for entry in cache.entries() if entry.source_id == id_in(path)]
 
     def get(self, path: str, **options: Any) -> Result:
         return self.client.simulate_get(path, **options)

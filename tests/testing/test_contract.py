@@ -200,6 +200,23 @@ class FailsToDiscard(Notes):
             raise RuntimeError("it has been let go of already")
 
 
+class TellsNoJson(Notes):
+    class recording_class(Notes.recording_class):  # noqa: N801
+        def so_far(self) -> Any:
+            return {"run": self.run}
+
+
+class ForgetsWhenAsked(Notes):
+    class recording_class(Notes.recording_class):  # noqa: N801
+        reads = 0
+
+        def so_far(self) -> Any:
+            self.reads += 1
+            if self.reads > 1:
+                raise RuntimeError("it was told already")
+            return {}
+
+
 class RenamesThread(Notes):
     class recording_class(Notes.recording_class):  # noqa: N801
         def start(self) -> None:
@@ -217,6 +234,8 @@ BREACHES = [
     (BuiltBadly, "it_is_built_or_says_what_is_missing"),
     (SilentlyMissing, "it_is_built_or_says_what_is_missing"),
     (LeavesNothing, "a_task_leaves_its_artifact"),
+    (TellsNoJson, "what_it_tells_of_a_running_task_is_json_and_changes_nothing"),
+    (ForgetsWhenAsked, "what_it_tells_of_a_running_task_is_json_and_changes_nothing"),
     (StopsOnce, "a_second_stop_is_harmless"),
     (SharesState, "two_runs_at_once_have_each_an_artifact_or_a_reason"),
     (HoldsOn, "a_start_that_was_cut_short_is_ended"),
@@ -230,10 +249,9 @@ BREACHES = [
 
 
 @pytest.mark.parametrize(("collector_class", "promise"), BREACHES)
-def test_a_broken_promise_is_found(monkeypatch, tmp_path, collector_class, promise):
-    monkeypatch.setattr(Contract, "collector_class", collector_class)
+def test_a_broken_promise_is_found(tmp_path, collector_class, promise):
     LeavesThread.go_on.clear()
-    contract = Contract()
+    contract = type("Broken", (Contract,), {"collector_class": collector_class})()
     method = getattr(contract, f"test_{promise}")
 
     try:

@@ -72,6 +72,24 @@ def test_the_token_opens_all(guarded: Site, authorization: str) -> None:
     assert_problem(guarded.get("/nowhere", headers=headers), 404)
 
 
+def test_the_metrics_token_opens_the_metrics_and_nothing_else(make_site: Callable[..., Site]) -> None:
+    site = make_site(api_token=TOKEN, metrics_token="for-prometheus-only")
+    headers = {"Authorization": "Bearer for-prometheus-only"}
+
+    assert site.get("/metrics", headers=headers).status_code == 200
+    assert site.get("/metrics/", headers=headers).status_code == 200
+    assert site.get("/metrics", headers={"Authorization": _wire(f"Bearer {TOKEN}")}).status_code == 200
+    for path in ("/tasks/", "/", "/metrics/x", "/nowhere"):
+        assert_problem(site.get(path, headers=headers), 401)
+    assert_problem(site.get("/metrics"), 401)
+    assert_problem(site.get("/metrics", headers={"Authorization": "Bearer wrong"}), 401)
+
+
+def test_without_a_metrics_token_the_metrics_need_the_api_token(guarded: Site) -> None:
+    assert_problem(guarded.get("/metrics", headers={"Authorization": "Bearer "}), 401)
+    assert_problem(guarded.get("/metrics"), 401)
+
+
 def test_signed_downloads_and_health_are_open(guarded: Site) -> None:
     path = guarded.publish_one(memory_artifact())
     assert guarded.get(path).content == MEMORY

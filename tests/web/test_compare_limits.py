@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
-from dramatiq_diag.reports import comparison
 from support import eventually
 from support.web import Site, memory_artifact, profile_artifact, session_of
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 600])
 def test_a_tree_that_is_too_large_is_not_loaded_and_said(
-    site: Site, monkeypatch: pytest.MonkeyPatch, limit_bytes: int | None
+    make_site: Callable[..., Site], limit_bytes: int | None
 ) -> None:
-    if limit_bytes is not None:
-        monkeypatch.setattr(comparison, "MAX_FORMAT_BYTES", limit_bytes)
+    site = make_site({} if limit_bytes is None else {"max_compared_bytes": limit_bytes})
     large = json.dumps(session_of(*(f"function_{number}" for number in range(20)))).encode()
     a = site.publish("a", [memory_artifact(), profile_artifact()])
     b = site.publish("b", [memory_artifact(), profile_artifact(large)])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote, urlencode
 
 import pytest
 
 from dramatiq_diag.documents.signing import Signer
+from dramatiq_diag.errors import BlobMissingError
 from dramatiq_diag.maintenance.cleanup import Cleanup
+from dramatiq_diag.reports.queue import RenderQueue
 from dramatiq_diag.statuses import ArtifactStatus
 from support.web import MEMORY, Site, artifact, assert_problem, memory_artifact, memray_artifact, profile_artifact
 
@@ -83,6 +85,8 @@ def test_an_empty_file_is_empty(site: Site) -> None:
         ("html", "text/html; charset=utf-8", 'inline; filename="pyinstrument.html"', b"<html"),
         ("text", "text/plain; charset=utf-8", 'inline; filename="pyinstrument.txt"', b"crunch_numbers"),
         ("speedscope", "application/json", 'attachment; filename="pyinstrument.speedscope.json"', b"speedscope"),
+        ("pprof", "application/octet-stream", 'attachment; filename="pyinstrument.pb.gz"', b"\x1f\x8b"),
+        ("firefox", "application/json", 'attachment; filename="pyinstrument.firefox.json"', b"crunch_numbers"),
         ("session", "application/json", 'attachment; filename="pyinstrument.session.json"', b"frame_records"),
     ],
 )
@@ -103,7 +107,8 @@ def test_a_profile_has_several_formats(
 
 def test_an_unknown_format_is_refused(site: Site, memory: str, profile: str) -> None:
     assert assert_problem(site.get(f"{profile}&format=pdf"), 400) == (
-        "pyinstrument_profile has no format 'pdf'; the formats are html, text, speedscope, calltree, session."
+        "pyinstrument_profile has no format 'pdf'; "
+        "the formats are html, text, speedscope, pprof, firefox, calltree, session."
     )
     detail = assert_problem(site.get(f"{memory}&format=pdf"), 400)
     assert detail == "memory_profile has no format 'pdf'; the formats are datum, csv, svg, png, html, chart."
@@ -211,7 +216,7 @@ def test_if_range_holds_only_for_the_same_file(site: Site, memory: str) -> None:
 
 
 @pytest.mark.parametrize("template", ["{}", "W/{}", '"x", {}', "*", '"a" , W/{} , "b"'])
-def test_what_the_client_has_already_is_not_sent_again(site: Site, memory: str, profile: str, template: str) -> None:
+def test_a_file_that_the_client_has_is_not_sent_again(site: Site, memory: str, profile: str, template: str) -> None:
     for path in (memory, profile):
         etag = site.get(path).headers["etag"]
         headers = {"If-None-Match": template.format(etag), "Range": "bytes=99999999-"}
@@ -228,7 +233,7 @@ def test_another_etag_gets_the_file(site: Site, memory: str) -> None:
 def test_the_etag_of_a_rendered_form_changes_with_its_bytes(site: Site, profile: str) -> None:
     first = site.get(profile)
     assert site.get(profile).headers["etag"] == first.headers["etag"]
-    rendered = site.blob(profile).with_name(site.blob(profile).name + ".rendered") / "html"
+    [rendered] = site.cached(profile)
     assert rendered.read_bytes() == first.content
     rendered.write_bytes(b"rendered by another version")
     second = site.get(profile)
@@ -279,15 +284,16 @@ def test_the_signature_is_judged_before_anything_else(site: Site, memory: str) -
         assert_problem(site.get(f"{path}?{query}"), 403)
 
 
-def test_a_signature_ends(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    site = make_site(url_ttl=10)
+def test_a_signature_ends(make_site: Callable[..., Site]) -> None:
+    late_s = 0
+    site = make_site({"clock": lambda: time.time() + late_s}, url_ttl=10)
     path = site.publish_one(memory_artifact())
     assert site.get(path).status_code == 200
-    monkeypatch.setattr("time.time", lambda: datetime.now(UTC).timestamp() + 12)
+    late_s = 12
     assert "has expired" in assert_problem(site.get(path), 403)
 
 
-def test_what_is_signed_and_unknown_is_not_found(site: Site, memory: str) -> None:
+def test_a_signed_url_of_an_unknown_artifact_is_not_found(site: Site, memory: str) -> None:
     artifact_id = memory.split("/")[2]
     for id_, filename in (
         (str(uuid.uuid4()), "memory.datum"),
@@ -298,19 +304,19 @@ def test_what_is_signed_and_unknown_is_not_found(site: Site, memory: str) -> Non
         assert_problem(site.get(Signer(site.settings).url_path(id_, filename)), 404)
 
 
-def test_what_was_removed_is_gone_with_its_reason(make_site: Callable[..., Site]) -> None:
+def test_a_removed_artifact_is_gone_with_its_reason(make_site: Callable[..., Site]) -> None:
     site = make_site(orphan_protection_time=0, run_retention=10**9)
     path = site.publish_one(memory_artifact())
     Cleanup(site.store).run()
     assert "Removed by the cleanup" in assert_problem(site.get(path), 410)
 
 
-def test_what_never_had_a_file_is_gone_with_its_reason(site: Site) -> None:
+def test_an_artifact_without_a_file_is_gone_with_its_reason(site: Site) -> None:
     record = memory_artifact(None, status=ArtifactStatus.FAILED, reason="It broke.")
     assert assert_problem(site.get(site.publish_one(record)), 410) == "It broke."
 
 
-def test_a_file_that_is_gone_is_gone_and_the_log_says_what_to_do(
+def test_a_missing_file_is_gone_and_the_log_names_the_remedy(
     site: Site, memory: str, profile: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (memory, profile):
@@ -322,15 +328,15 @@ def test_a_file_that_is_gone_is_gone_and_the_log_says_what_to_do(
 
 
 def test_a_cleanup_in_between_is_no_reason_for_a_warning(
-    site: Site, memory: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dramatiq_diag.errors import BlobMissingError
+    class SlowQueue(RenderQueue):
+        def open(self, *_: Any) -> BinaryIO:
+            site.change(memory, status=ArtifactStatus.EXPIRED, reason="Removed just now.")
+            raise BlobMissingError
 
-    def expire_first(*_: Any) -> None:
-        site.change(memory, status=ArtifactStatus.EXPIRED, reason="Removed just now.")
-        raise BlobMissingError
-
-    monkeypatch.setattr("dramatiq_diag.reports.queue.RenderQueue.open", expire_first)
+    site = make_site({"make_queue": SlowQueue})
+    memory = site.publish_one(memory_artifact())
     assert assert_problem(site.get(memory), 410) == "Removed just now."
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

@@ -131,7 +131,7 @@ def test_any_host_can_be_allowed(make_site: Callable[..., Site]) -> None:
 
 
 @pytest.mark.parametrize("names", ["a b", "http://a.example", "a.example:80", "*.example", "a/b", "ü", "a@b"])
-def test_what_is_no_host_is_refused(names: str) -> None:
+def test_a_malformed_host_is_refused(names: str) -> None:
     with pytest.raises(SettingsError, match=r"DRAMATIQ_DIAG_ALLOWED_HOSTS.*allowed: names of hosts"):
         Settings(allowed_hosts=[names])
 

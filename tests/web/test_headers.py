@@ -37,7 +37,7 @@ def test_no_other_site_frames_opens_or_embeds_anything(answers: dict[str, Result
 
 
 @pytest.mark.parametrize("name", ["page", "problem page", "text", "profile", "report"])
-def test_what_a_browser_shows_is_framed_by_its_own_site_alone(answers: dict[str, Result], name: str) -> None:
+def test_pages_and_reports_are_framed_by_their_own_site_alone(answers: dict[str, Result], name: str) -> None:
     policy = answers[name].headers["content-security-policy"]
     assert "frame-ancestors 'self'" in policy
     assert ("sandbox" in policy) == (name in ("text", "profile", "report"))

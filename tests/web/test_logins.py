@@ -79,7 +79,7 @@ def test_right_tokens_are_never_slowed(client: TestClient) -> None:
     assert {ask(client, None).status_code for _ in range(3 * MAX_FAILURES)} == {401}
 
 
-def test_the_log_says_who_and_not_what_and_not_each_time(
+def test_the_log_has_the_address_not_the_token_and_not_each_failure(
     client: TestClient, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(200):
@@ -93,7 +93,7 @@ def test_the_log_says_who_and_not_what_and_not_each_time(
     assert TOKEN not in caplog.text
 
 
-def test_what_is_remembered_is_bounded(clock: Clock) -> None:
+def test_the_number_of_addresses_in_memory_is_bounded(clock: Clock) -> None:
     failures = FailedLogins(clock)
     for number in range(5000):
         failures.add(f"2001:db8::{number:x}")

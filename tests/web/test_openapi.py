@@ -121,6 +121,7 @@ def test_known_addresses_answer_as_described(published: Site, known: dict[str, A
         ("/artifacts/{artifact_id}/{filename}", {**known["query"], "format": "csv"}),
         ("/tasks/", {"sort": "slowest", "limit": "1"}),
         ("/actors/", {}),
+        ("/storage/", {}),
     ):
         for accept in ACCEPTED:
             given_path = {name: value for name, value in known.items() if f"{{{name}}}" in path}

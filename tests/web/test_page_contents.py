@@ -10,7 +10,7 @@ import pytest
 from falcon.testing import Result
 
 from dramatiq_diag.collectors.resources import HEADER
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, MemoryRole, RunStatus
 from support import eventually
 from support.pages import Page, page_of
 from support.web import Site, artifact, memory_artifact, profile_artifact, session_of
@@ -34,6 +34,41 @@ def test_the_reason_of_an_interrupted_run_stands_once_at_the_top(site: Site) -> 
     before_files = page.text[: page.text.index("Files")]
     assert before_files.count("it looks like an OOM kill") == 1
     assert before_files.index("it looks like an OOM kill") < before_files.index("Memory")
+
+
+def test_a_killed_process_has_its_grower_and_its_victims_on_each_page(site: Site) -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    together = {"status": RunStatus.INTERRUPTED, "started_at": at, "finished_at": at + timedelta(seconds=9)}
+    grew = "At the last look this task was growing by 210.0 MiB/s; it was at eat (/app/work.py:12)."
+    site.publish(
+        "eater",
+        [memory_artifact(status=ArtifactStatus.PARTIAL, reason=OOM)],
+        overlapped_task_ids=["asleep"],
+        memory_role=MemoryRole.GROWER,
+        death_reason=grew,
+        touched_bytes=3 * 2**30,
+        **together,
+    )
+    site.publish(
+        "asleep",
+        overlapped_task_ids=["eater"],
+        memory_role=MemoryRole.VICTIM,
+        death_reason="At the last look the task eater was growing. This task was a victim.",
+        **together,
+    )
+
+    eater, asleep = page_of(site, "/tasks/eater/"), page_of(site, "/tasks/asleep/")
+
+    assert eater.text.count(grew) == 1
+    assert "This task grew the process that was killed." in eater.text
+    assert "This task's own thread was the first to touch 3.0 GiB of memory" in eater.text
+    assert eater.text.count("it looks like an OOM kill") == 1
+    assert "This task is a victim: another one grew the process that was killed." in asleep.text
+    assert "/tasks/eater/?attempt=1" in asleep.links()
+    assert "first to touch" not in asleep.text
+    listed = page_of(site, "/tasks/").text
+    assert "interrupted grew" in listed
+    assert "interrupted victim" in listed
 
 
 def test_a_list_shows_what_a_failed_run_raised(site: Site) -> None:
@@ -178,3 +213,26 @@ def test_filters_are_closed_until_they_are_asked_for(site: Site) -> None:
         [filters] = page_of(site, path).all("details")
         assert filters == {"class": "filter"}
     assert "No runs match." in page_of(site, "/tasks/?actor=nobody").text
+
+
+def test_where_the_time_went_is_a_bar_and_a_table(site: Site) -> None:
+    account = {
+        "wall_ms": 1000.0,
+        "samples": 90,
+        "parts": [
+            {"part": "cpu", "on": None, "ms": 250.0},
+            {"part": "blocked", "on": "127.0.0.1:5432", "ms": 750.0},
+        ],
+        "neighbours": [{"task_id": "other", "actor_name": "resize", "cpu_ms": 120.0}],
+    }
+    file = {"filename": "accounting.json", "media_type": "application/json"}
+    site.publish("t", [artifact("time_accounting", json.dumps(account).encode(), **file)])
+    site.publish("broken", [artifact("time_accounting", b"{}", **file)])
+
+    page = page_of(site, "/tasks/t/")
+
+    assert "Blocked: 127.0.0.1:5432" in page.text
+    assert "75.0 %" in page.text
+    assert "/tasks/other/" in [link["href"] for link in page.all("a")]
+    assert [bar["width"] for bar in page.all("rect")] == ["250.0", "750.0"]
+    assert "The account cannot be read now." in page_of(site, "/tasks/broken/").text

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from falcon.testing import Result
+from sqlalchemy import update
 
 from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.store.models import TaskRun
 from dramatiq_diag.store.records import RunRecord
 from support.pages import BROWSER, HOSTILE, Page, page_of, publish_hostile
 from support.web import FIRST_START, MEMORY, TOKEN, Site, artifact, assert_problem, memory_artifact, profile_artifact
@@ -38,7 +40,9 @@ def run_path(task_id: str) -> str:
         ("not a media type", "application/json"),
     ],
 )
-@pytest.mark.parametrize("path", ["/tasks/", "/tasks/t/", "/tasks/t/profile_artifacts/", "/actors/", "/actors/crunch/"])
+@pytest.mark.parametrize(
+    "path", ["/tasks/", "/tasks/t/", "/tasks/t/profile_artifacts/", "/actors/", "/actors/crunch/", "/storage/"]
+)
 def test_a_browser_gets_a_page_and_others_the_document(site: Site, path: str, accept: str, media_type: str) -> None:
     site.publish("t")
     result = site.get(path, headers={"Accept": accept})
@@ -59,12 +63,15 @@ def test_who_comes_without_an_address_is_led_to_the_runs(site: Site) -> None:
 
 def test_under_a_mount_point_every_address_begins_with_it(site: Site) -> None:
     run_id = site.publish("t", [memory_artifact(), profile_artifact()])
+    comparison = f"/compare/?a={run_id}&b={run_id}"
+    assert report(site, comparison).status_code == 200
     for path in (
         "/tasks/",
         "/tasks/t/",
         "/actors/",
         "/actors/crunch/",
-        f"/compare/?a={run_id}&b={run_id}",
+        "/storage/",
+        comparison,
         "/tasks/x/",
     ):
         result = site.client.simulate_get(path, headers={"Accept": BROWSER}, root_path="/diag")
@@ -91,6 +98,18 @@ def test_the_list_shows_each_run_with_its_curve(site: Site) -> None:
     assert "125.0 MiB" in page.text
     [curve] = page.all("polyline")
     assert len(str(curve["points"]).split()) == MEMORY.count(b"\n")
+
+
+def test_a_list_asks_nothing_of_the_blobs(site: Site) -> None:
+    site.publish("first", [memory_artifact()])
+    site.publish("old", [memory_artifact()])
+    with site.store.session() as session:  # As an older version published it.
+        session.execute(update(TaskRun).where(TaskRun.task_id == "old").values(memory_curve=None))
+    site.store.blobs.root.rename(site.store.blobs.root.with_name("away"))
+    for path in ("/tasks/", "/actors/crunch/"):
+        page = page_of(site, path)
+        assert "old" in page.text
+        assert len(page.all("polyline")) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,7 +155,7 @@ def test_the_list_is_sorted_and_goes_on_where_it_ended(site: Site, sort: str, or
     assert seen == order
 
 
-def test_the_form_keeps_what_was_asked_for(site: Site) -> None:
+def test_the_form_keeps_the_filters(site: Site) -> None:
     page = page_of(site, "/tasks/?actor=crunch&min_duration_s=2.5&sort=slowest")
     values = {field["name"]: field.get("value") for field in page.all("input") if "name" in field}
     assert values["actor"] == "crunch"
@@ -144,7 +163,7 @@ def test_the_form_keeps_what_was_asked_for(site: Site) -> None:
     assert [option.get("value") for option in page.all("option") if "selected" in option] == ["slowest"]
 
 
-def test_what_runs_now_is_on_top(site: Site) -> None:
+def test_running_tasks_are_on_top(site: Site) -> None:
     site.publish("done")
     running = RunRecord(
         run_id=site.publish("x"),
@@ -165,7 +184,10 @@ def test_what_runs_now_is_on_top(site: Site) -> None:
 
     of_run = page_of(site, "/tasks/under-way/")
     assert "so far" in of_run.text
-    assert of_run.all("form") == [form for form in of_run.all("form") if form.get("role") == "search"]
+    # It has no buttons that pin or delete: that is for runs that have ended.
+    assert [form["action"] for form in of_run.all("form") if form.get("role") != "search"] == [
+        "/tasks/under-way/stacks/"
+    ]
 
 
 def test_a_run_says_what_happened(site: Site) -> None:
@@ -220,7 +242,7 @@ def test_an_actor_of_any_name_has_a_page(site: Site, name: str) -> None:
 # What they do not do.
 
 
-def test_a_run_leads_to_what_sent_it_and_to_what_it_sent(site: Site) -> None:
+def test_a_run_links_to_its_sender_and_to_the_runs_it_sent(site: Site) -> None:
     parent_run_id = site.publish("parent", actor_name="import_all")
     run_id = site.publish("t", parent_run_id=parent_run_id)
     for number in range(2):
@@ -278,7 +300,7 @@ def test_a_page_loads_nothing_but_from_its_own_server(site: Site) -> None:
         assert not re.search(r"""(src|href)=["']?(https?:)?//""", result.text.replace('href="http://localhost/', ""))
 
 
-def test_what_pages_load_is_served_and_kept(site: Site) -> None:
+def test_styles_and_scripts_are_served_and_cached(site: Site) -> None:
     for name in ("style.css", "pages.js", "charts.js"):
         result = site.get(f"/static/{name}")
         assert result.status_code == 200
@@ -340,7 +362,7 @@ def test_a_memory_curve_has_its_reports(site: Site, kind: str, media_type: str, 
     assert result.content.lower().startswith(begins.lower())
 
 
-def test_a_report_that_there_is_not_is_not_found(site: Site) -> None:
+def test_an_unknown_report_is_not_found(site: Site) -> None:
     assert "no format 'pdf'" in assert_problem(site.get(report_path(site, "pdf")), 404)
     assert assert_problem(site.get("/artifacts/nobody/reports/csv"), 404)
     assert assert_problem(site.get("/artifacts/6f0c2a8e-0000-0000-0000-000000000000/reports/csv"), 404)
@@ -355,8 +377,8 @@ def test_a_report_needs_the_token_and_a_signed_download_does_not(make_site: Call
     assert report(site, reports, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
-def test_progress_is_told_until_the_report_is_made(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dramatiq_diag.web.resources.reports._WAIT_S", 0.0)
+def test_the_answer_is_the_progress_until_the_report_is_rendered(make_site: Callable[..., Site]) -> None:
+    site = make_site({"wait_s": 0.0})
     path = report_path(site, "svg")
     result = site.get(path)
     assert result.status_code == 202

@@ -74,7 +74,7 @@ def test_a_running_run_is_neither_pinned_nor_deleted(site: Site) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["7c0a4c1e-53bb-4d0f-9f5e-2f6a8d1b7e90", "x", "..", "%00", "'--"])
-def test_a_run_that_there_is_not_is_not_found(site: Site, run_id: str) -> None:
+def test_an_unknown_run_is_not_found(site: Site, run_id: str) -> None:
     assert assert_problem(send(site, "PUT", f"/runs/{run_id}/pin"), 404)
     assert assert_problem(send(site, "DELETE", f"/runs/{run_id}/pin"), 404)
     assert assert_problem(send(site, "DELETE", f"/runs/{run_id}"), 404)

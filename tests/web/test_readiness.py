@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import falcon
 import pytest
+from falcon.testing import TestClient
 
 from dramatiq_diag import Settings
 from dramatiq_diag.web import create_app
+from dramatiq_diag.web.resources.health import ReadyResource
+from support import PATIENCE_S, eventually
 from support.web import TOKEN, Site, assert_problem, memory_artifact, path_of, profile_artifact
 
 HTML = {"Accept": "text/html"}
@@ -25,8 +32,6 @@ def test_it_is_ready_without_a_token_and_before_a_worker_ran(make_site: Callable
 
 
 def test_the_first_request_may_be_that(tmp_path: Path) -> None:
-    from falcon.testing import TestClient
-
     app = create_app(Settings(data_dir=tmp_path / "data"), insecure=True)
     assert TestClient(app, headers={"Host": "localhost"}).simulate_get("/readyz").json["status"] == "ok"
     app.close()
@@ -35,8 +40,6 @@ def test_the_first_request_may_be_that(tmp_path: Path) -> None:
 def test_a_database_that_is_away_is_named_alone_and_again_there_it_is_ready(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from falcon.testing import TestClient
-
     from dramatiq_diag.store.store import Store
 
     own = Settings(data_dir=tmp_path / "data")
@@ -88,14 +91,12 @@ def test_the_pages_are_there_and_say_so_beside_each_artifact(without_blobs: Site
     assert "blob directory" in assert_problem(without_blobs.get(path_of(urls["memory_profile"])), 503)
 
 
-def test_nothing_is_said_of_blobs_that_are_there(site: Site) -> None:
+def test_readable_blobs_are_not_mentioned(site: Site) -> None:
     site.publish("task-1", [memory_artifact()])
     assert "cannot be read" not in site.get("/tasks/task-1/", headers={"Host": "localhost", **HTML}).text
 
 
 def test_an_app_whose_blobs_are_away_from_the_start_answers(without_blobs: Site) -> None:
-    from falcon.testing import TestClient
-
     app = create_app(without_blobs.settings, insecure=True)
     client = TestClient(app, headers={"Host": "localhost"})
     assert len(client.simulate_get("/tasks/").json["runs"]) == 1
@@ -103,3 +104,76 @@ def test_an_app_whose_blobs_are_away_from_the_start_answers(without_blobs: Site)
     assert not without_blobs.store.blobs.root.exists()
     app.close()
     shutil.rmtree(without_blobs.settings.data_dir / "not mounted")
+
+
+# Parts that neither answer nor fail.
+
+
+class Hanging:
+    """A question that is answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.asked = 0
+
+    def __call__(self) -> None:
+        self.asked += 1
+        assert self.go_on.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    hanging = Hanging()
+    yield hanging
+    hanging.go_on.set()
+    eventually(
+        lambda: not any(thread.name == "dramatiq_diag.readiness" for thread in threading.enumerate()), "threads ended"
+    )
+
+
+def probe(site: Site) -> Any:
+    """A probe of an app of its own, which waits a tenth of a second for each part."""
+    app: falcon.App[falcon.Request, falcon.Response] = falcon.App()
+    app.add_route("/readyz", ReadyResource(site.backend, wait_s=0.1))
+    return TestClient(app)
+
+
+def test_a_database_that_hangs_is_named_in_time_and_asked_once(
+    site: Site, hanging: Hanging, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @contextmanager
+    def session() -> Iterator[Any]:
+        hanging()
+        with site.store.session() as opened:
+            yield opened
+
+    monkeypatch.setattr(site.backend, "session", session)
+    client = probe(site)
+
+    for _ in range(3):
+        assert client.simulate_get("/readyz").json == {"status": "unavailable", "failing": ["database"]}
+    assert hanging.asked == 1
+    assert "the database cannot be used: It did not answer within 0.1 s." in caplog.text
+
+    hanging.go_on.set()
+    eventually(lambda: client.simulate_get("/readyz").status_code == 200, "it is ready again")
+
+
+def test_blobs_that_hang_are_named_in_time_and_asked_once(
+    site: Site, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_id = site.backend.blobs.read_id
+
+    def read_late() -> Any:
+        hanging()
+        return read_id()
+
+    monkeypatch.setattr(site.backend.blobs, "read_id", read_late)
+    client = probe(site)
+
+    for _ in range(3):
+        assert client.simulate_get("/readyz").json == {"status": "unavailable", "failing": ["blobs"]}
+    assert hanging.asked == 1
+
+    hanging.go_on.set()
+    eventually(lambda: client.simulate_get("/readyz").status_code == 200, "it is ready again")

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.process import RenderProcess
 from dramatiq_diag.reports.pyinstrument import render_session
@@ -112,13 +111,14 @@ def without_pyinstrument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     return apply
 
 
-def test_a_page_is_rendered_once_and_kept_beside_its_blob(site: Site, without_pyinstrument: Callable[[], None]) -> None:
+def test_a_page_is_rendered_once_and_kept_in_the_cache(site: Site, without_pyinstrument: Callable[[], None]) -> None:
     path = site.publish_one(profile_artifact())
     blob = site.blob(path)
     assert [file.name for file in blob.parent.iterdir()] == [blob.name]
     first = site.get(path)
     assert b"crunch_numbers" in first.content
-    assert blob.with_name(f"{blob.name}.rendered").joinpath("html").read_bytes() == first.content
+    assert [file.read_bytes() for file in site.cached(path)] == [first.content]
+    assert [file.name for file in blob.parent.iterdir()] == [blob.name]
     without_pyinstrument()
     assert site.get(path).content == first.content
 
@@ -126,24 +126,22 @@ def test_a_page_is_rendered_once_and_kept_beside_its_blob(site: Site, without_py
 def test_a_kept_page_that_a_power_cut_emptied_is_rendered_again(site: Site) -> None:
     path = site.publish_one(profile_artifact())
     first = site.get(path)
-    rendered = site.blob(path).with_name(f"{site.blob(path).name}.rendered") / "html"
+    [rendered] = site.cached(path)
     rendered.write_bytes(b"")
     assert site.get(path).content == first.content
     assert rendered.read_bytes() == first.content
 
 
-def test_a_blob_directory_that_cannot_be_written_serves_all_the_same(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_cache_that_cannot_be_written_serves_all_the_same(
+    make_site: Callable[..., Site], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise StoreUnavailableError("The blob directory cannot be written: Read-only file system")
-
+    (tmp_path / "a file").touch()
+    site = make_site(cache_dir=tmp_path / "a file")
     path = site.publish_one(profile_artifact())
-    monkeypatch.setattr("dramatiq_diag.store.blobs.local.LocalBlobStore.put_rendered", refuse)
     for _ in range(2):
         result = site.get(path, headers={"Range": "bytes=-10"})
         assert (result.status_code, len(result.content)) == (206, 10)
-    assert "Read-only" in caplog.text
+    assert "is not kept" in caplog.text
 
 
 def test_without_pyinstrument_the_answer_says_how_to_get_it(
@@ -186,26 +184,26 @@ def test_an_empty_profile_is_a_page(site: Site) -> None:
     assert site.get(path).status_code == 200
 
 
-def test_a_stored_form_of_another_version_is_a_clear_error(site: Site) -> None:
+def test_a_stored_format_of_another_version_is_a_clear_error(site: Site) -> None:
     path = site.publish_one(profile_artifact())
     site.change(path, stored_as="pyinstrument.session.v2")
     assert "cannot render 'pyinstrument.session.v2'" in assert_problem(site.get(path), 500)
 
 
-def test_a_session_too_large_to_render_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dramatiq_diag.reports.pyinstrument._MAX_STORED_BYTES", 100)
-    with pytest.raises(ReportError, match="100 bytes"):
-        rendered(tmp_path, session_of("f"))
+def test_a_session_too_large_to_render_is_refused(tmp_path: Path) -> None:
+    large = tmp_path / "large.session.json"
+    with large.open("wb") as file:
+        file.truncate(64 * 1024**2 + 1)  # It takes no space on the disk.
+    with pytest.raises(ReportError, match="over 67108864 bytes"):
+        render_session(str(large), io.BytesIO())
 
 
 @pytest.fixture
-def limited_site(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+def limited_site(make_site: Callable[..., Site]) -> Callable[..., Site]:
     """Makes a site whose renderings have other limits."""
 
     def make(**limits: Any) -> Site:
-        queue = partial(RenderQueue, make_process=partial(RenderProcess, **limits))
-        monkeypatch.setattr("dramatiq_diag.web.backend.RenderQueue", queue)
-        return make_site()
+        return make_site({"make_queue": partial(RenderQueue, make_process=partial(RenderProcess, **limits))})
 
     return make
 
@@ -214,7 +212,7 @@ def test_a_rendering_that_takes_too_long_is_given_up(limited_site: Callable[...,
     site = limited_site(timeout_s=0.001)
     path = site.publish_one(profile_artifact())
     assert "given up after 0.001 s" in assert_problem(site.get(path), 500)
-    assert not any(site.blob(path).with_name(f"{site.blob(path).name}.rendered").iterdir())
+    assert site.cached(path) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")

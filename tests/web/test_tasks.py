@@ -14,7 +14,7 @@ import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
 
 from dramatiq_diag.documents.fields import task_href
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus, MemoryRole, RunStatus
 from dramatiq_diag.web import create_app
 from support.web import HOST, MEMORY, Site, assert_problem, memory_artifact, memray_artifact, path_of, profile_artifact
 
@@ -48,6 +48,18 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
         exception_message="no <b>",
         overlapped_task_ids=["other"],
         collection_ms=12.5,
+        trace_id="0af7651916cd43dd8448eb211c80319c",
+        span_id="b7ad6b7169203331",
+        queue_wait_ms=3.25,
+        cpu_ms=100.5,
+        run_queue_ms=2.5,
+        gc_ms=1.5,
+        throttled_ms=0.0,
+        touched_bytes=4096,
+        major_faults=1,
+        memory_role=MemoryRole.VICTIM,
+        death_reason="It was killed.",
+        worker_id=uuid.UUID("0af76519-16cd-43dd-8448-eb211c80319c"),
     )
     assert site.get("/tasks/task-1/").json == {
         "task_id": "task-1",
@@ -63,13 +75,26 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
                 "finished_at": "2026-01-02T03:04:09.678901Z",
                 "duration_ms": 4000.5,
                 "collection_ms": 12.5,
+                "queue_wait_ms": 3.25,
                 "peak_rss_bytes": 131072000,
+                "cpu_ms": 100.5,
+                "run_queue_ms": 2.5,
+                "gc_ms": 1.5,
+                "throttled_ms": 0.0,
+                "touched_bytes": 4096,
+                "major_faults": 1,
+                "memory_role": "victim",
+                "death_reason": "It was killed.",
                 "hostname": "worker-1",
                 "pid": 4711,
+                "worker_id": "0af76519-16cd-43dd-8448-eb211c80319c",
                 "exception": {"type": "ValueError", "message": "no <b>"},
                 "overlapped_task_ids": ["other"],
+                "is_stuck": False,
                 "pinned": False,
                 "parent_run_id": None,
+                "trace_id": "0af7651916cd43dd8448eb211c80319c",
+                "span_id": "b7ad6b7169203331",
                 "href": "/tasks/task-1/",
             }
         ],
@@ -80,7 +105,8 @@ def test_profile_artifacts_has_urls_of_what_can_be_downloaded_and_all_artifacts(
     gone = memray_artifact(None, status=ArtifactStatus.SKIPPED, reason="Busy.")
     site.publish("task-1", [memory_artifact(), gone, profile_artifact()])
     document = site.get("/tasks/task-1/profile_artifacts/").json
-    assert sorted(document) == ["artifacts", "children", "parent", "run", "traceback", "urls"]
+    assert sorted(document) == ["artifacts", "attachments", "children", "parent", "run", "traceback", "urls"]
+    assert document["attachments"] == []
     assert sorted(document["urls"]) == ["memory_profile", "pyinstrument_profile"]
     assert document["run"]["task_id"] == "task-1"
     memory, memray, profile = document["artifacts"]
@@ -91,7 +117,7 @@ def test_profile_artifacts_has_urls_of_what_can_be_downloaded_and_all_artifacts(
     assert site.get(path_of(document["urls"]["memory_profile"])).content == MEMORY
 
 
-def test_profile_artifacts_tells_what_sent_the_run_and_what_it_sent(site: Site) -> None:
+def test_profile_artifacts_names_the_sender_of_a_run_and_the_runs_it_sent(site: Site) -> None:
     parent_run_id = site.publish("parent")
     run_id = site.publish("task-1", parent_run_id=parent_run_id)
     site.publish("child", parent_run_id=run_id)
@@ -201,7 +227,7 @@ def test_a_server_that_does_not_give_the_raw_uri_reaches_them_too(site: Site, ta
 
 
 @pytest.mark.parametrize("path", ["/tasks/%FF%FE/", "/tasks/%ED%A0%80/profile_artifacts/", "/tasks/%", "/tasks/%zz/"])
-def test_a_path_that_is_no_utf8_is_not_found(site: Site, path: str) -> None:
+def test_a_path_that_is_not_utf8_is_not_found(site: Site, path: str) -> None:
     assert_problem(site.get(path), 404)
 
 
@@ -286,7 +312,7 @@ def test_a_bad_parameter_is_named(site_on_any_database: Site, name: str, value: 
         assert "running, succeeded, failed, skipped, interrupted" in detail
 
 
-def test_urls_begin_with_what_the_client_asked(make_site: Callable[..., Site]) -> None:
+def test_urls_begin_with_the_address_that_the_client_asked(make_site: Callable[..., Site]) -> None:
     site = make_site(allowed_hosts=["diag.example"])
     site.publish("task-1", [memory_artifact()])
     urls = site.get("/tasks/task-1/profile_artifacts/", protocol="https", headers={"Host": "diag.example"}).json["urls"]

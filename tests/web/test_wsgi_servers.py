@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,9 +96,9 @@ def test_a_server_that_embeds_python_finds_the_interpreter(monkeypatch: pytest.M
     assert said.split() == [*map(str, sys.version_info[:2]), sys.prefix]
 
 
-def test_where_there_is_none_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr("dramatiq_diag.runtime.interpreter.sysconfig.get_config_var", lambda _: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _: str(tmp_path))
     with pytest.raises(NotInstalledError, match="'/usr/bin/uwsgi' embeds Python"):
         python_executable()

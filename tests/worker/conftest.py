@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dramatiq_diag.worker.tuning import Tuning
+
 
 @pytest.fixture
-def soon(monkeypatch):
-    """Workers look at captures without a pause worth mentioning."""
-    monkeypatch.setattr("dramatiq_diag.worker.captures.POLL_INTERVAL_S", 0.1)
+def soon():
+    """A worker looks at captures without a pause worth mentioning."""
+    return Tuning(attention_s=0.1)

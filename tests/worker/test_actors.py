@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dramatiq
@@ -43,7 +44,7 @@ def test_a_worker_says_which_actors_it_has_in_the_queues_that_it_listens_to(give
 
 
 def test_an_actor_that_is_declared_later_is_said_later(given, store, bench, soon):
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         tasks.actor(work, actor_name="early")
         eventually(lambda: set(noted(store)) == {"early"}, "the worker has said it")
         tasks.actor(work, actor_name="late")
@@ -57,9 +58,9 @@ def test_a_worker_says_it_again_now_and_then_and_not_all_the_time(given, store, 
         calls.append(actors)
         note_actors(session, actors)
 
-    monkeypatch.setattr("dramatiq_diag.worker.publisher.note_actors", counted)
+    monkeypatch.setattr("dramatiq_diag.worker.contact.note_actors", counted)
     monkeypatch.setattr("dramatiq_diag.worker.captures.open_captures", lambda session: looks.append(session) or [])
-    with bench(given) as tasks:
+    with bench(given, tuning=replace(soon, captures_s=0.0)) as tasks:
         tasks.actor(work)
         eventually(lambda: noted(store), "the worker has said it")
         count, seen = len(calls), len(looks)
@@ -69,27 +70,25 @@ def test_a_worker_says_it_again_now_and_then_and_not_all_the_time(given, store, 
     long_ago = datetime.now(UTC) - timedelta(hours=2)
     with store.session() as session:
         session.execute(update(WorkerActor).values(last_seen_at=long_ago))
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._ACTORS_INTERVAL_S", 0.2)
-    with bench(given) as tasks:
+    with bench(given, tuning=replace(soon, actors_s=0.2)) as tasks:
         tasks.actor(work)
         eventually(lambda: len(calls) > count + 3, "the worker has said it again and again")
     assert last_seen(store)[0] > long_ago
 
 
 def test_what_could_not_be_said_is_said_later(given, store, bench, monkeypatch, caplog, soon):
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._BACKOFF_S", (0.05, 0.05))
     calls = []
 
     def away(session, actors):
         calls.append(actors)
         raise StoreUnavailableError
 
-    with bench(given) as tasks:
+    with bench(given, tuning=replace(soon, backoff_s=(0.05, 0.05))) as tasks:
         actor = tasks.actor(work)
         with monkeypatch.context() as patch:
-            patch.setattr("dramatiq_diag.worker.publisher.note_actors", away)
+            patch.setattr("dramatiq_diag.worker.contact.note_actors", away)
             eventually(lambda: len(calls) > 3, "the worker tried several times")
-            assert caplog.text.count("sealed runs wait in the spool") == 1
+            assert caplog.text.count("could not talk to the database") == 1
 
             # Captures are looked at nevertheless, and runs are published
             capture_id = ask(store)

@@ -22,7 +22,7 @@ from dramatiq_diag.store.captures import CaptureRequestError, CaptureState, crea
 from dramatiq_diag.store.models import Capture
 from dramatiq_diag.store.pins import pin
 from dramatiq_diag.store.records import NO_SLOT
-from dramatiq_diag.worker import captures as capturing
+from dramatiq_diag.worker.tuning import TUNING
 from support import PATIENCE_S, eventually
 from support.captures import HOUR_S, ask, knows, run_until, running, runs_of, settings_for_captures, standing, work
 from support.store import FakeClock
@@ -34,12 +34,12 @@ def given(settings, database_url):
 
 
 def test_a_worker_looks_at_captures_often_enough_to_learn_of_one_within_five_seconds():
-    assert 2 * capturing.POLL_INTERVAL_S <= 5
+    assert 2 * TUNING.attention_s <= 5
 
 
 def test_the_next_runs_are_captured_and_no_more(given, store, bench, stored, soon):
     capture_id = ask(store, runs=3)
-    with bench(given, threads=4) as tasks:
+    with bench(given, threads=4, tuning=soon) as tasks:
         actor, other = tasks.actor(work), tasks.actor(work, actor_name="other")
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs == 3, "three runs are captured")
         for _ in range(20):
@@ -58,7 +58,7 @@ def test_the_next_runs_are_captured_and_no_more(given, store, bench, stored, soo
 
 def test_a_capture_whose_time_is_up_has_what_came(given, store, bench, stored, soon):
     capture_id = ask(store, runs=1000)
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
         with store.session() as session:
@@ -75,7 +75,7 @@ def test_a_capture_whose_time_is_up_has_what_came(given, store, bench, stored, s
 
 def test_a_capture_that_is_ended_by_hand_takes_no_further_run(given, store, bench, stored, soon):
     capture_id = ask(store, runs=1000)
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
         end(store, capture_id)
@@ -89,7 +89,7 @@ def test_a_capture_that_is_ended_by_hand_takes_no_further_run(given, store, benc
 
 def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, stored, soon):
     first, second = ask(store, runs=2), ask(store, runs=2, names=("pyinstrument",))
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, second).captured_runs == 2, "the later one is complete")
 
@@ -101,14 +101,14 @@ def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, sto
 def test_an_idle_process_is_no_hindrance_to_one_that_has_runs(given, store, bench, run_worker, soon):
     # Given a process that knows of the capture, and has no runs
     capture_id = ask(store)
-    diagnostics = Diagnostics(given)
+    diagnostics = Diagnostics(given, tuning=soon)
     idle = StubBroker(middleware=[diagnostics])  # AsyncIO has one thread in a process, and the other worker has it.
     dramatiq.actor(work, broker=idle)
     with run_worker(idle):
         eventually(lambda: diagnostics.process.captures.actor_names, "the idle process knows of the capture")
 
         # When another one has a run, then that is captured
-        with bench(given) as busy:
+        with bench(given, tuning=soon) as busy:
             actor = busy.actor(work)
             eventually(lambda: knows(busy), "the busy process knows of the capture")
             actor.send()
@@ -118,7 +118,7 @@ def test_an_idle_process_is_no_hindrance_to_one_that_has_runs(given, store, benc
 
 def test_the_very_next_run_is_captured_however_long_it_took_to_come(given, store, bench, soon):
     capture_id = ask(store)
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         eventually(lambda: knows(tasks), "the worker knows of it")
         actor.send()
@@ -130,7 +130,7 @@ def test_the_very_next_run_is_captured_however_long_it_took_to_come(given, store
 def test_a_process_begins_no_more_runs_than_there_are_slots(given, store, bench, stored, soon):
     capture_id = ask(store, runs=3)
     begun = []
-    with bench(given, threads=4) as tasks:
+    with bench(given, threads=4, tuning=soon) as tasks:
         actor = tasks.actor(work)
         eventually(lambda: knows(tasks), "the worker knows of it")
         process = tasks.diagnostics.process
@@ -146,7 +146,7 @@ def test_a_process_begins_no_more_runs_than_there_are_slots(given, store, bench,
 
 def test_a_run_that_another_process_came_before_leaves_no_trace(given, store, bench, stored, soon):
     capture_id = ask(store)
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         eventually(lambda: knows(tasks), "the worker knows of it")
         store.announce([running(capture_id)])
@@ -167,7 +167,7 @@ def test_a_run_without_a_slot_ends_what_only_the_capture_asked_for_and_keeps_the
     capture_id = ask(store, names=("memray",))
     may_end, passed_on = threading.Event(), []
 
-    with bench(given, threads=2) as tasks:
+    with bench(given, threads=2, tuning=soon) as tasks:
         child = tasks.actor(work, actor_name="child")
 
         def wait() -> None:
@@ -198,7 +198,7 @@ def test_a_run_without_a_slot_is_not_sampled_any_more_and_keep_rules_are_for_it(
     capture_id = ask(store, names=("pyinstrument",))
     given = replace(given, task_diagnostics=("memory",), keep_if=("failed",))
     may_end, switch_interval_s = threading.Event(), sys.getswitchinterval()
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(lambda: may_end.wait(PATIENCE_S), actor_name="work")
         eventually(lambda: knows(tasks), "the worker knows of it")
         store.announce([running(capture_id)])
@@ -216,7 +216,7 @@ def test_a_run_without_a_slot_is_not_sampled_any_more_and_keep_rules_are_for_it(
 
 def test_all_is_what_the_worker_may_collect(given, store, bench, stored, soon):
     capture_id = ask(store, names=("all",))
-    with bench(replace(given, task_diagnostics_on_request=("memory", "resources"))) as tasks:
+    with bench(replace(given, task_diagnostics_on_request=("memory", "resources")), tuning=soon) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
     (run,) = runs_of(store, capture_id)
@@ -235,7 +235,7 @@ def test_all_has_no_options_and_the_names_that_it_stands_for_have(store):
 
 def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, store, bench, stored, soon):
     capture_id = ask(store, names=("pyinstrument",))
-    with bench(replace(given, task_diagnostics=("memory",))) as tasks:
+    with bench(replace(given, task_diagnostics=("memory",)), tuning=soon) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
 
@@ -245,7 +245,7 @@ def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, stor
 
 def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, stored, soon):
     capture_id = ask(store)
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         eventually(lambda: knows(tasks), "the worker knows of it")
         own = actor.send_with_options(diagnostics=["pyinstrument"]).message_id
@@ -259,7 +259,7 @@ def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, st
 
 def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(given, store, bench, caplog, soon):
     capture_id = ask(store, names=("memory", "pyinstrument"))
-    with bench(replace(given, task_diagnostics_on_request=("memory",))) as tasks:
+    with bench(replace(given, task_diagnostics_on_request=("memory",)), tuning=soon) as tasks:
         tasks.actor(work).send()
         tasks.finish()
         eventually(lambda: "left to other workers" in caplog.text, "the worker says so")
@@ -275,7 +275,7 @@ def test_a_worker_without_the_actor_or_its_queue_captures_nothing(given, store, 
     ask(store)
     ask(store, "elsewhere")
     ask(store, "here")
-    diagnostics = Diagnostics(given)
+    diagnostics = Diagnostics(given, tuning=soon)
     stub_broker.add_middleware(diagnostics)
     dramatiq.actor(work, broker=stub_broker, actor_name="here", queue_name="here")
     dramatiq.actor(work, broker=stub_broker, actor_name="elsewhere", queue_name="elsewhere")
@@ -292,7 +292,7 @@ def test_the_cleanup_removes_what_ended_before_the_retention_and_leaves_the_runs
 ):
     clock = FakeClock(monkeypatch)
     complete, in_time, still_open = ask(store), ask(store, "x"), ask(store, "y", duration_s=30 * 86400.0)
-    with bench(given) as tasks:
+    with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, complete).captured_runs, "a run is captured")
     (run,) = runs_of(store, complete)

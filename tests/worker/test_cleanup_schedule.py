@@ -15,15 +15,14 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.cleanup import register_cleanup
 from dramatiq_diag.policy.propagation import CLEANUP_ACTOR
 from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.cleanup_schedule import run_cleanup
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, RABBITMQ_URL, eventually
 from support.tasks import finish
 
-
-@pytest.fixture
-def quick(monkeypatch):
-    """A publisher that looks at the schedule at each turn."""
-    monkeypatch.setattr("dramatiq_diag.worker.publisher._SCHEDULE_INTERVAL_S", 0.0)
+#: A publisher that looks at the schedule at each turn.
+QUICK = Tuning(schedule_s=0.0)
 
 
 def enqueued(broker: Any) -> list[str]:
@@ -40,14 +39,27 @@ def enqueued(broker: Any) -> list[str]:
     return sent
 
 
+def claims(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Returns: A list that grows with each look at the schedule."""
+    made: list[bool] = []
+    claim = Store.claim_cleanup
+
+    def note(store: Store) -> bool:
+        made.append(claim(store))
+        return made[-1]
+
+    monkeypatch.setattr(Store, "claim_cleanup", note)
+    return made
+
+
 def test_its_name_is_what_the_documentation_says():
     assert CLEANUP_ACTOR == "dramatiq_diag.cleanup_orphans"
 
 
-def test_a_worker_schedules_it_and_it_removes_what_is_old(settings, stub_broker, run_worker, stored, quick, queue_name):
+def test_a_worker_schedules_it_and_it_removes_what_is_old(settings, stub_broker, run_worker, stored, queue_name):
     # Given artifacts past their protection time
     given = settings(task_diagnostics=["memory"], cleanup_interval=3600, orphan_protection_time=0)
-    diagnostics = Diagnostics(given)
+    diagnostics = Diagnostics(given, tuning=QUICK)
     stub_broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
 
@@ -69,35 +81,30 @@ def test_a_worker_schedules_it_and_it_removes_what_is_old(settings, stub_broker,
 
 
 def test_it_is_enqueued_once_per_interval_across_workers_that_share_a_database(
-    settings, run_worker, database_url, quick, stored
+    settings, run_worker, database_url, stored, monkeypatch
 ):
     from dramatiq.brokers.stub import StubBroker
 
     given = settings(task_diagnostics=["memory"], cleanup_interval=3600, database_url=database_url)
 
     # When three workers with brokers of their own run for a while
-    brokers = [StubBroker(middleware=[Diagnostics(given)]) for _ in range(3)]
+    looks = claims(monkeypatch)
+    brokers = [StubBroker(middleware=[Diagnostics(given, tuning=QUICK)]) for _ in range(3)]
     sent = [enqueued(broker) for broker in brokers]
     for broker in brokers:
         with run_worker(broker):
             eventually(lambda: sum(map(len, sent)) == 1, "one cleanup is enqueued")
-            publisher = broker.middleware[0].process.publisher
-            looks: list[int] = []
-            schedule = publisher._keep_schedule_of_cleanup
-            publisher._keep_schedule_of_cleanup = lambda store, looks=looks, schedule=schedule: (
-                looks.append(1),
-                schedule(store),
-            )
-            eventually(lambda looks=looks: len(looks) >= 3, "the schedule was looked at")
+            seen = len(looks)
+            eventually(lambda seen=seen: len(looks) >= seen + 3, "the schedule was looked at")
         broker.close()
 
     # Then one cleanup was enqueued
     assert sum(map(len, sent)) == 1
 
 
-def test_it_is_enqueued_again_after_the_interval(settings, stub_broker, run_worker, quick):
+def test_it_is_enqueued_again_after_the_interval(settings, stub_broker, run_worker):
     given = settings(task_diagnostics=["memory"], cleanup_interval=0.05)
-    stub_broker.add_middleware(Diagnostics(given))
+    stub_broker.add_middleware(Diagnostics(given, tuning=QUICK))
     sent = enqueued(stub_broker)
 
     with run_worker(stub_broker):
@@ -106,20 +113,19 @@ def test_it_is_enqueued_again_after_the_interval(settings, stub_broker, run_work
     assert len(set(sent)) == len(sent)
 
 
-def test_an_interval_of_zero_turns_the_schedule_off(settings, stub_broker, run_worker, quick):
-    stub_broker.add_middleware(Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=0)))
-    sent = enqueued(stub_broker)
+def test_an_interval_of_zero_turns_the_schedule_off(settings, bench, monkeypatch):
+    looks = claims(monkeypatch)
+    with bench(settings(task_diagnostics=["memory"], cleanup_interval=0), tuning=QUICK) as tasks:
+        sent = enqueued(tasks.broker)
+        for number in range(3):
+            tasks.run(lambda: None, actor_name=f"work{number}")
+        assert CLEANUP_ACTOR in tasks.broker.actors
 
-    with run_worker(stub_broker):
-        publisher = stub_broker.middleware[-2].process.publisher
-        assert publisher._keep_schedule_of_cleanup is None
-        assert CLEANUP_ACTOR in stub_broker.actors
-
-    assert sent == []
+    assert (looks, sent) == ([], [])
 
 
-def test_a_broker_that_does_not_take_it_is_asked_again(settings, stub_broker, run_worker, quick, caplog):
-    stub_broker.add_middleware(Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=3600)))
+def test_a_broker_that_does_not_take_it_is_asked_again(settings, stub_broker, run_worker, caplog):
+    stub_broker.add_middleware(Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=3600), tuning=QUICK))
     failures: list[int] = []
     enqueue = stub_broker.enqueue
 
@@ -140,7 +146,7 @@ def test_a_broker_that_does_not_take_it_is_asked_again(settings, stub_broker, ru
 
 @pytest.mark.parametrize(("queues", "listens"), [(None, True), ({"low", "tasks"}, True), ({"tasks"}, False)])
 def test_a_worker_that_leaves_its_queue_out_executes_it_itself(
-    settings, stub_broker, run_worker, stored, quick, queues, listens
+    settings, stub_broker, run_worker, stored, queues, listens
 ):
     # Given an artifact past its protection time
     given = settings(task_diagnostics=["memory"], cleanup_queue="low", orphan_protection_time=0)
@@ -154,7 +160,7 @@ def test_a_worker_that_leaves_its_queue_out_executes_it_itself(
     stub_broker.middleware.remove(first)
 
     # When a worker takes the turn
-    stub_broker.add_middleware(Diagnostics(replace(given, cleanup_interval=3600)))
+    stub_broker.add_middleware(Diagnostics(replace(given, cleanup_interval=3600), tuning=QUICK))
     sent = enqueued(stub_broker)
     with run_worker(stub_broker, queues=queues):
         eventually(lambda: _expired(stored, given, task_id), "the artifact is expired")
@@ -164,7 +170,7 @@ def test_a_worker_that_leaves_its_queue_out_executes_it_itself(
 
 
 def test_a_cleanup_that_a_worker_executes_itself_ends_with_the_worker(
-    settings, stub_broker, run_worker, quick, monkeypatch, caplog
+    settings, stub_broker, run_worker, monkeypatch, caplog
 ):
     # Given a cleanup of which each batch is followed by another one
     batches: list[int] = []
@@ -179,7 +185,9 @@ def test_a_cleanup_that_a_worker_executes_itself_ends_with_the_worker(
                 self.on_batch(None)
 
     monkeypatch.setattr("dramatiq_diag.maintenance.cleanup.Cleanup", EndlessCleanup)
-    diagnostics = Diagnostics(settings(task_diagnostics=["memory"], cleanup_interval=3600, cleanup_queue="low"))
+    diagnostics = Diagnostics(
+        settings(task_diagnostics=["memory"], cleanup_interval=3600, cleanup_queue="low"), tuning=QUICK
+    )
     stub_broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work", queue_name="tasks")
 
@@ -193,7 +201,7 @@ def test_a_cleanup_that_a_worker_executes_itself_ends_with_the_worker(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING and "cleanup" in record.name] == []
 
 
-def test_a_worker_without_diagnostics_never_gets_it(settings, broker, run_worker, stored, queue_name, quick):
+def test_a_worker_without_diagnostics_never_gets_it(settings, broker, run_worker, stored, queue_name):
     # Given a broker, and on its queue of tasks a worker without diagnostics that shares it
     has_queues_of_its_own = not hasattr(broker, "connection")  # RabbitMQ is shared by all that test at once.
     own = {} if has_queues_of_its_own else {"cleanup_queue": f"{queue_name}.diag"}
@@ -208,7 +216,7 @@ def test_a_worker_without_diagnostics_never_gets_it(settings, broker, run_worker
     dramatiq.actor(lambda: None, broker=without, actor_name="work", queue_name=queue_name)
     seen: list[str] = []
     without.add_middleware(_Seen(seen))
-    diagnostics = Diagnostics(given)
+    diagnostics = Diagnostics(given, tuning=QUICK)
     broker.add_middleware(diagnostics)
     actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work", queue_name=queue_name)
     executed: list[str] = []

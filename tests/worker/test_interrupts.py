@@ -12,15 +12,18 @@ import pytest
 from dramatiq.middleware import (
     Interrupt,
     Shutdown,
+    TimeLimit,
     TimeLimitExceeded,
     raise_thread_exception,
 )
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.collectors.memory import _MemoryRecording
+from dramatiq_diag.policy.propagation import SendingTask, set_sending_task
+from dramatiq_diag.runtime.ticker import Ticker, Timer
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.worker.process import WorkerProcess
 from dramatiq_diag.worker.saver import RunSaver
+from dramatiq_diag.worker.tuning import Tuning
 from support import eventually
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
@@ -108,15 +111,16 @@ def test_an_interrupt_while_a_run_is_handed_over_neither_loses_nor_doubles_it(
 
 def test_an_interrupt_before_a_run_has_started_leaves_a_run_that_says_so(bench, settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory"])
-    original, struck = WorkerProcess._sender, []
+    struck: list[int] = []
 
-    def strike_once(*args: Any) -> Any:
+    # It strikes right after the run was registered
+    def strike_once(task: SendingTask | None) -> None:
         if not struck:
             struck.append(1)
             strike(TimeLimitExceeded)
-        return original(*args)
+        set_sending_task(task)
 
-    monkeypatch.setattr(WorkerProcess, "_sender", strike_once)
+    monkeypatch.setattr("dramatiq_diag.worker.process.set_sending_task", strike_once)
 
     with bench(given) as tasks:
         task_id = tasks.run(short_task)
@@ -131,28 +135,37 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
     given = settings(task_diagnostics=ALL_THREE)
     calls: list[int] = []
     hooks: list[BaseException | None] = []
+    threads: list[int] = []
     stops: list[int] = []
     original_hook, original_stop = Diagnostics.after_process_message, _MemoryRecording.stop
 
     # Given a collector that takes longer to stop than the task may last
     def after(middleware: Diagnostics, *args: Any, exception: BaseException | None = None, **kwargs: Any) -> None:
         hooks.append(exception)
+        threads.append(threading.get_ident())
         original_hook(middleware, *args, exception=exception, **kwargs)
 
     def slow_stop(recording: _MemoryRecording) -> None:
         stops.append(1)
         if len(stops) == 1:
-            time.sleep(2.5)
+            exceed_limit(threads[0])
         original_stop(recording)
+
+    def exceed_limit(thread_id: int) -> None:
+        # Not by a short limit of the task: on a busy machine that may strike before the function is called.
+        manager = next(each for each in tasks.broker.middleware if isinstance(each, TimeLimit)).manager
+        manager.add_timeout(thread_id, 0)
+        eventually(lambda: manager.deadlines[thread_id] is None, "the limit strikes")
+        time.sleep(1)
 
     monkeypatch.setattr(Diagnostics, "after_process_message", after)
     monkeypatch.setattr(_MemoryRecording, "stop", slow_stop)
     monkeypatch.setattr(_MemoryRecording, "runs_inline", quick)
 
-    # When a task runs under that time limit, which the command line would have armed
+    # When a task runs under a time limit, which the command line would have armed
     with bench(given) as tasks:
         tasks.broker.emit_after("process_boot")
-        task_id = tasks.run(lambda: calls.append(1), actor_name="once", max_retries=3, time_limit=1000)
+        task_id = tasks.run(lambda: calls.append(1), actor_name="once", max_retries=3)
 
     # Then body and hook ran once, and the task succeeded
     assert (calls, hooks) == ([1], [None])
@@ -167,7 +180,7 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
     ("collector", "target", "options"),
     [
         ("memory", "dramatiq_diag.runtime.ticker.Ticker.add", {}),
-        ("memory", "dramatiq_diag.spool.entry.Entry._put", {}),
+        ("memory", "dramatiq_diag.spool.entry.Entry.flush", {}),
         ("memray", "memray.Tracker.__enter__", {}),
         ("memray", "dramatiq_diag.runtime.profile_hook.ProfileHook.acquire_exclusive", {}),
         ("pyinstrument", "dramatiq_diag.collectors.time_profile.sampler.Sampler.add", {}),
@@ -196,6 +209,9 @@ def test_an_interrupt_while_a_run_is_begun_leaves_the_next_one_whole(
 
         return call
 
+    timers: list[Timer] = []
+    add = Ticker.add
+    monkeypatch.setattr(Ticker, "add", lambda ticker, timer: (timers.append(timer), add(ticker, timer)))
     owner, _, name = target.rpartition(".")
     if target.startswith("memray."):
         import memray
@@ -207,15 +223,13 @@ def test_an_interrupt_while_a_run_is_begun_leaves_the_next_one_whole(
         monkeypatch.setattr(cls, name, struck_after(getattr(cls, name)))
 
     # When two tasks run
-    with bench(given) as tasks:
+    with bench(given, tuning=Tuning(rss_s=0.005)) as tasks:
         first = tasks.run(short_task)
         second = tasks.run(short_task, actor_name="second")
         # Then nothing goes on measuring
-        process = tasks.diagnostics.process
-        timers = (*process.services.ticker._timers, *process.services.ticker._added)
-        assert [timer for timer in timers if not timer.cancelled] in ([], [process._rss_watch._timer])
+        eventually(lambda: all(timer.cancelled for timer in timers), "all timers have ended")
         if collector == "pyinstrument":
-            assert not process.collectors[collector].sampler.profiles
+            assert not tasks.diagnostics.process.collectors[collector].sampler.profiles
 
     # And the first failed of its time limit, as it would have without the middleware, and the second is whole
     assert struck == [1]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
-from dramatiq_diag.reports.memray import peak_stacks
-from dramatiq_diag.runtime.memory_state import MemoryState, MemoryStateReader
+from dramatiq_diag.reports.profiles import read_allocations
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.worker.late_start import LateStart
 from support import eventually
+from support.tasks import rss_of_runs
 from support.triggers import LATE, NOW, Runs, spin_until
 
 MIB = 1024 * 1024
@@ -91,12 +91,14 @@ def test_a_capture_that_begins_late_has_the_tasks_own_stacks(bench, settings, st
 
     # Then a report of the task's own thread has the calls that were running when it began, and no other thread's
     path = str(stored(given).path(task_id, "memray_profile"))
-    stacks = [([call[0] for call in stack], size) for stack, size in peak_stacks(path, whole_process=False)[0]]
+    samples = read_allocations(path, whole_process=False).samples
+    stacks = [([frame.function for frame in sample.frames], sample.value) for sample in samples]
     largest = max(stacks, key=lambda found: found[1])
     assert largest[0] == ["work", "outer", "inner"]
     assert largest[1] >= 30 * MIB
     assert not any("noise" in calls for calls, _ in stacks)
-    assert any("noise" in [call[0] for call in stack] for stack, _ in peak_stacks(path, whole_process=True)[0])
+    of_all = read_allocations(path, whole_process=True).samples
+    assert any("noise" in [frame.function for frame in sample.frames] for sample in of_all)
 
 
 def test_captures_begin_late_over_and_over_and_leave_the_interpreter_as_it_was(bench, settings, stored):
@@ -131,7 +133,7 @@ def test_an_async_actor_is_profiled_late(bench, settings, stored):
 
         async def work() -> None:
             (run,) = runs.process.runs.values()
-            begun = run.late._begun
+            begun = run.late.begun
             while not begun.get("pyinstrument"):
                 await asyncio.sleep(0.001)
             await rest()
@@ -153,21 +155,21 @@ def test_a_trigger_of_memory_fires_when_the_process_has_grown(bench, settings, s
     given = settings(task_diagnostics=["memory"], triggers="rss>1GiB: stacks; rss>2GiB: stacks")
     rss_bytes = [100 * MIB]
     looks: list[int] = []
-    read = MemoryStateReader.read
 
-    def read_and_note(reader: MemoryStateReader) -> MemoryState:
+    def read_and_note() -> int:
         looks.append(rss_bytes[0])
-        return read(reader).model_copy(update={"rss_bytes": rss_bytes[0]})
+        return rss_bytes[0]
 
-    monkeypatch.setattr(MemoryStateReader, "read", read_and_note)
+    rss_of_runs(monkeypatch, read_and_note)
 
     with bench(given) as tasks:
         runs = Runs(tasks)
 
         def grow() -> None:
             (run,) = runs.process.runs.values()
-            eventually(lambda: len(looks) >= 2, "it was looked at while it is small")
-            assert not run.late._wrote_stacks
+            count = len(looks)
+            eventually(lambda: len(looks) >= count + 2, "it was looked at while it is small")
+            assert not run.late.wrote_stacks
             rss_bytes[0] = 1025 * MIB
             eventually(runs.wrote_stacks(), "the trigger fired")
 

@@ -6,16 +6,14 @@ import json
 import logging
 import sys
 import time
-from typing import Any
 
 import pytest
 
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import _MemoryRecording
 from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
-from dramatiq_diag.runtime.memory_state import MemoryStateReader
+from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.statuses import ArtifactStatus
-from dramatiq_diag.worker.late_start import LateStart
 from support import eventually
 from support.triggers import LATER, NOW, Runs, spin_until
 
@@ -134,40 +132,23 @@ def test_what_a_message_says_of_the_engine_holds_for_what_begins_late_too(bench,
     assert stored(given).artifacts(after.message_id)["memray_profile"].status == ArtifactStatus.STORED
 
 
-def test_the_timer_of_a_trigger_rings_once(bench, settings, monkeypatch):
-    given = settings(task_diagnostics=["memory"], triggers=f"{NOW}: stacks")
-    rung: list[int] = []
-    ring = LateStart._ring
-    monkeypatch.setattr(LateStart, "_ring", lambda *arguments: (rung.append(1), ring(*arguments)))
-
-    with bench(given) as tasks:
-        runs = Runs(tasks)
-
-        def work() -> None:
-            eventually(runs.wrote_stacks(), "the trigger fired")
-            time.sleep(0.1)
-
-        tasks.run(work)
-
-    assert rung == [1]
-
-
 def test_a_look_that_fails_costs_that_look_alone(bench, settings, stored, monkeypatch, caplog):
     given = settings(task_diagnostics=["memory"], triggers="after 1s: stacks")
-    read, fails = MemoryStateReader.read, [True]
+    read, fails = RssReader.rss_bytes, []
 
-    def out_of_descriptors(reader: MemoryStateReader) -> Any:
+    def out_of_descriptors(reader: RssReader) -> int:
         if fails:
             raise OSError(24, "Too many open files")
         return read(reader)
 
-    monkeypatch.setattr(MemoryStateReader, "read", out_of_descriptors)
+    monkeypatch.setattr(RssReader, "rss_bytes", out_of_descriptors)
 
     with bench(given) as tasks, caplog.at_level(logging.WARNING):
         runs = Runs(tasks)
 
         def work() -> None:
-            eventually(lambda: "could not be noted" in caplog.text, "a look failed")
+            fails.append(1)
+            eventually(lambda: "could not be looked at" in caplog.text, "a look failed")
             fails.clear()
             eventually(runs.wrote_stacks(), "a later look fired the trigger")
 

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import ByteSize, Field
 
-from ...errors import GUARDED
+from ...errors import GUARDED, SkippedError
+from ...runtime.stacks import coroutine_function
 from ..base import Collector, CollectorSettings, Options, Recording, RunContext
 from ..names import MAX_LOG_BYTES
 from .format import text_of
@@ -30,7 +31,7 @@ class LogsCollector(Collector):
 
     Note:
       Code with the run's context belongs to the run: tasks that its coroutine creates, and `asyncio.to_thread`. A
-      thread that it starts does not.
+      thread that it starts does not. A log that began in the middle of a run has the records of its thread alone.
     """
 
     name = "logs"
@@ -75,15 +76,24 @@ class _LogsRecording(Recording):
         self.size_bytes = 0
         self.left_out = self.lost = 0
         self.stopped = False
-        self.log = RunLog(collector.tap, self._write)
+        self.log = RunLog(collector.tap, self._write, run.thread_id)
         self.depths: dict[int, int] = {}
         "Thread id -> the number of records that are being formatted there."
         # Reentrant: a finaliser that the garbage collector runs in here may log as well, on this thread.
         self.lock = threading.RLock()
 
     def start(self) -> None:
+        if self.run.is_executing:
+            self._check_late()
         self.run.append_text(self.collector, "")  # A run that logs nothing has an empty log.
         self.log.start()
+
+    def _check_late(self) -> None:
+        """Raises: SkippedError where a log cannot begin in the middle of the run."""
+        if coroutine_function(self.run.actor) is not None:
+            raise SkippedError("The log of an async actor cannot begin in its middle: its context is fixed by then.")
+        if self.collector.tap.has_log_of(self.run.thread_id):
+            raise SkippedError(f"{self.collector.name} is being collected for this run already.")
 
     def stop(self) -> None:
         self.log.stop()

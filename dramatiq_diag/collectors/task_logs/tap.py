@@ -28,26 +28,32 @@ _Method = Callable[..., Any]
 _BEFORE = "dramatiq_diag_before"
 
 
+def _ignore(_: logging.LogRecord) -> None:
+    """Takes the records of a log that has ended."""
+
+
 class RunLog:
     """Takes the records of one run.
 
     Parameters:
       tap: The tap that sees the records.
       write: Called with each record, on the thread that logged it.
+      thread_id: The thread of the run; by default the one that makes this.
     """
 
-    def __init__(self, tap: LogTap, write: Callable[[logging.LogRecord], None]) -> None:
+    def __init__(self, tap: LogTap, write: Callable[[logging.LogRecord], None], thread_id: int | None = None) -> None:
         self.tap = tap
         self.write = write
-        self.thread_id = threading.get_ident()
+        self.thread_id = threading.get_ident() if thread_id is None else thread_id
         self.stopped = False
         self._asked: set[tuple[int, int, int]] = set()
         "Thread, logger and level of the records that `isEnabledFor` was asked about, and that are not logged yet."
 
     def start(self) -> None:
-        """Begins to take the records of this thread, and of code with its context."""
+        """Begins to take the records of the thread, and of code with its context if this is that thread."""
         self.tap.join(self)
-        _CURRENT.set(self)
+        if threading.get_ident() == self.thread_id:
+            _CURRENT.set(self)
 
     def stop(self) -> None:
         """Ends it, also for code that still has the context."""
@@ -55,6 +61,7 @@ class RunLog:
         self.tap.leave(self)
         if _CURRENT.get() is self:
             _CURRENT.set(None)
+        self.write = _ignore  # The other one belongs to what has this log: a cycle would wait for a full collection.
 
     def ask(self, logger: logging.Logger, level: int) -> bool:
         """Returns: True if the run wants a record that the logger's level excludes; False if nobody wants it."""
@@ -96,6 +103,10 @@ class LogTap:
         with self._lock:
             self._wrap_methods()
             self._running[log.thread_id] = log
+
+    def has_log_of(self, thread_id: int) -> bool:
+        """Returns: Whether the records of a thread go to a log."""
+        return thread_id in self._running
 
     def leave(self, log: RunLog) -> None:
         """Ends `join`; may be called again."""

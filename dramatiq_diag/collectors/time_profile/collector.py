@@ -20,6 +20,7 @@ from ..services import Services
 from .profiler import ProfilerRecording, tolerant
 from .sampler import Profile, Sampler
 from .session import SessionDict, SessionRecording, describe_thread, session_of
+from .so_far import sum_up
 
 #: Seconds until the first checkpoint, early enough for tasks that are killed early. The intervals double from there up
 #: to the longest one.
@@ -33,7 +34,7 @@ class PyinstrumentOptions(Options):
     engine: Literal["sampler", "profiler"] | None = None
     "`profiler` for pyinstrument's own, which sees each call, and makes the task take several times as long."
     interval: Annotated[float, Field(ge=0.0005, le=3600)] | None = None
-    "Seconds between samples; meanwhile the sampler samples other runs as often."
+    "Seconds between samples. Other runs that are profiled meanwhile are sampled as often."
     start_after: Annotated[float, Field(ge=0, le=86400)] | None = None
     "Seconds after which a run that still goes on is profiled; for the sampler alone."
 
@@ -80,7 +81,7 @@ class PyinstrumentCollector(Collector):
 
     def open(self, services: Services) -> None:
         super().open(services)
-        self.sampler = Sampler(self.settings.pyinstrument_interval, services.switch_interval)
+        self.sampler = Sampler(services.switch_interval)
         watch_interrupts(services.profile_hook)  # For the engine `profiler`, which any request may choose.
         self.sampler.start()
 
@@ -95,11 +96,16 @@ class _SamplerRecording(SessionRecording):
     ) -> None:
         super().__init__(collector, run)
         self.sampler = collector.sampler
-        self.interval_s = interval_s
-        self.is_async = coroutine_function(run.actor) is not None
         self.thread = run.thread_name, run.thread_id
-        self.coroutine: Coroutine[Any, Any, Any] | None = None
-        self.profile: Profile | None = None
+        self.profile = Profile(
+            run.thread_id,
+            anchor_of(run.actor),
+            is_async=coroutine_function(run.actor) is not None,
+            root=root_of(run.actor),
+            interval_s=interval_s,
+            called=lambda: run.started,
+        )
+        self.has_joined = False
         self.start_after_s = start_after_s
         self.late_s = run.elapsed_s if run.is_executing else self.start_after_s
         self.timer = Timer(self.start_after_s or FIRST_CHECKPOINT_S, self._tick)
@@ -107,23 +113,14 @@ class _SamplerRecording(SessionRecording):
         self.stopped = False
 
     def start(self) -> None:
-        if self.is_async:
+        if self.profile.is_async:
             self._follow_coroutine()
         if not self.start_after_s:
             self._join()
         self.collector.services.ticker.add(self.timer)
 
     def _join(self) -> None:
-        actor = self.run.actor
-        self.profile = Profile(
-            self.run.thread_id,
-            anchor_of(actor),
-            is_async=self.is_async,
-            root=root_of(actor),
-            called=lambda: self.run.started,
-        )
-        self.profile.coroutine = self.coroutine
-        self.profile.interval_s = self.interval_s
+        self.has_joined = True
         self._start_clocks()
         self.sampler.add(self.profile)
 
@@ -132,7 +129,7 @@ class _SamplerRecording(SessionRecording):
         with self.lock:
             if self.stopped:
                 return
-            if self.profile is None:
+            if not self.has_joined:
                 self._join()
                 self.timer.cancel()
                 self.timer = Timer(FIRST_CHECKPOINT_S, self._tick)
@@ -155,19 +152,25 @@ class _SamplerRecording(SessionRecording):
         self.thread = loop_thread.name, loop_thread.ident or 0
         self.sampler.loop_thread_id = loop_thread.ident
         if self.run.is_executing:  # It has been handed over by now.
-            self.coroutine = self.run.coroutine
+            self.profile.coroutine = self.run.coroutine
         else:
             self.collector.services.coroutines.on_next(loop_thread, self._found_coroutine)
 
     def _found_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self.coroutine = coroutine
-        if self.profile is not None:
-            self.profile.coroutine = coroutine
+        self.profile.coroutine = coroutine
+
+    def so_far(self) -> dict[str, Any] | None:
+        if not self.has_joined:
+            return None
+        # As in `_session`: the sampler goes on meanwhile.
+        codes = self.profile.codes
+        stacks = list(self.profile.seconds.items())
+        return {**sum_up(stacks, codes | self.profile.codes, self.profile.sample_count)}
 
     def stop(self) -> None:
         self.stopped = True
         self.timer.cancel()
-        if self.is_async:
+        if self.profile.is_async:
             self.collector.services.coroutines.forget()
         self._leave()
 
@@ -177,24 +180,22 @@ class _SamplerRecording(SessionRecording):
             self._leave()
 
     def _leave(self) -> None:
-        if self.profile is not None:
+        if self.has_joined:
             self._stop_clocks()
             self.sampler.remove(self.profile)
 
     def save(self) -> None:
         with self.lock:
-            self.coroutine = None
-            if self.profile is None:
-                raise SkippedError(f"The run ended before it had lasted {self.start_after_s:g} s.")
             self.profile.coroutine = None
+            if not self.has_joined:
+                raise SkippedError(f"The run ended before it had lasted {self.start_after_s:g} s.")
             super().save()
 
     def discard(self) -> None:
         with self.lock:  # A checkpoint may be being written.
-            self.coroutine = self.profile = None
+            self.profile.coroutine = None
 
     def _session(self) -> SessionDict:
-        assert self.profile is not None
         # The sampler goes on while a checkpoint is written: it may add a sample, or drop codes.
         codes, timeline = self.profile.codes, self.profile.timeline
         stacks = list(self.profile.seconds.items() if timeline is None else timeline)
@@ -206,7 +207,7 @@ class _SamplerRecording(SessionRecording):
             start_time=self.start_time,
             duration_s=self.duration_s,
             cpu_time_s=self.cpu_time_s,
-            interval_s=self.interval_s,
+            interval_s=self.profile.interval_s,
             sample_count=self.profile.sample_count,
             thread=describe_thread(*self.thread),
             root=self.root,

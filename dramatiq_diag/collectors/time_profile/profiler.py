@@ -7,9 +7,9 @@ from typing import Any
 
 from ...errors import SkippedError
 from ...runtime.profile_function import ThreadProfileFunction
-from ...runtime.stacks import anchor_of, coroutine_function
+from ...runtime.stacks import LOG_CODE, anchor_of, coroutine_function
 from ..base import Collector, RunContext
-from .session import SessionDict, SessionRecording, describe
+from .session import SessionDict, SessionRecording, identify
 
 
 class ProfilerRecording(SessionRecording):
@@ -69,13 +69,14 @@ class ProfilerRecording(SessionRecording):
         if self.session is None:
             raise SkippedError("The run was interrupted while its profiler was being started or stopped.")
         session: SessionDict = self.session.to_json()
-        anchor = describe(anchor_of(self.run.actor)).partition("\x01")[0]
+        anchor, log = identify(anchor_of(self.run.actor)), identify(LOG_CODE)
         seconds: dict[tuple[str, ...], float] = {}
         for stack, spent_s in session["frame_records"]:
             identifiers = [frame.partition("\x01")[0] for frame in stack]
             if anchor in identifiers:
-                below = (stack[0], *stack[identifiers.index(anchor) + 1 :])
-                if len(below) > 1:
+                first = identifiers.index(anchor) + 1
+                below = (stack[0], *stack[first:])
+                if len(below) > 1 and identifiers[first] != log:
                     seconds[below] = seconds.get(below, 0.0) + spent_s
         thread = session["start_call_stack"][0]
         records = [(list(stack), spent_s) for stack, spent_s in seconds.items()]

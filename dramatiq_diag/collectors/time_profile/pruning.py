@@ -54,7 +54,7 @@ def prune(records: list[FrameRecord]) -> list[FrameRecord]:
 
 
 def _paths(stacks: Sequence[Sequence[str]]) -> list[bytes]:
-    """Returns: Each stack in four bytes a frame, without the attributes of its frames, and four for its last line."""
+    """Returns: Each stack as bytes: four for each frame without its attributes, then four for its last line."""
     numbers: dict[str, int] = {}
     coded: dict[str, bytes] = {}
     for stack in stacks:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import queue
 import random
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from types import CodeType
@@ -13,9 +11,9 @@ from typing import Any
 
 from ...runtime.frames import Look
 from ...runtime.loggers import get_logger
+from ...runtime.sampling_thread import SamplingThread
 from ...runtime.stacks import OTHER, Codes, CoroutineStacks, Stack, ThreadStack
 from ...runtime.switch_interval import SwitchInterval
-from ...runtime.wakeup import wake_promptly
 
 #: The most distinct stacks of one profile; beyond it the lightest ones are folded.
 MAX_STACKS = 10_000
@@ -38,6 +36,7 @@ class Profile:
       anchor: The code that calls the actor's function.
       is_async: Whether the run is that of an async actor, which is sampled through its coroutine.
       root: The code of the actor's function, if it has one.
+      interval_s: Seconds between samples on average. The shortest interval of all profiles holds for all.
       called: Gives the time at which the function was called, by `time.perf_counter`; earlier time is not charged.
     """
 
@@ -48,6 +47,7 @@ class Profile:
         *,
         is_async: bool,
         root: CodeType | None = None,
+        interval_s: float = math.inf,
         called: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.thread_id = thread_id
@@ -56,8 +56,7 @@ class Profile:
         self.is_async = is_async
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         "The coroutine of an async actor, once it is known."
-        self.interval_s: float | None = None
-        "Seconds between samples on average; None for the sampler's own. The shortest of all profiles holds for all."
+        self.interval_s = interval_s
         self.codes: Codes = {}
         self.seconds: dict[Stack, float] = {}
         "Stack -> seconds."
@@ -65,7 +64,8 @@ class Profile:
         "Stacks in their order, with seconds; None once the timeline is too long."
         self.sample_count = 0
         self.called = called
-        self.last_s = time.perf_counter()
+        self.last_s = 0.0
+        "When the last sample was due, or the sampling began, by `time.perf_counter`."
         self._timeline_frames = 0
 
     def ask(self, look: Look, loop_thread_id: int | None) -> ThreadStack | CoroutineStacks | None:
@@ -125,89 +125,48 @@ class Profile:
         self.codes = {key: code for key, code in self.codes.items() if key in used}
 
 
-class Sampler:
+class Sampler(SamplingThread[Profile]):
     """Samples all its profiles at each turn; idle without profiles.
 
     The times of samples do not depend on the tasks, and each sample stands for the time up to when it was due. So a
     task that keeps the GIL delays a sample, but changes neither its weight nor the next one.
 
+    Each interval is drawn from half to one and a half of the wanted one, so that periodic work of a task is seen too.
+
     Parameters:
-      interval_s: Seconds between samples on average. Each is drawn from half to one and a half of it, so that periodic
-        work of a task is seen as well.
       switch_interval: Kept short while it samples: a sample is taken when the running thread gives up the GIL.
     """
 
-    def __init__(self, interval_s: float, switch_interval: SwitchInterval) -> None:
+    def __init__(self, switch_interval: SwitchInterval) -> None:
+        super().__init__("sampler")
         self.logger = get_logger(__name__, type(self))
-        self.interval_s = interval_s
         self.switch_interval = switch_interval
         self.loop_thread_id: int | None = None
         "The thread of the event loop, once there is one."
-        self.profiles: frozenset[Profile] = frozenset()
-        "The profiles that are sampled."
-        self._shortest_s = interval_s
-        "The interval of the profile that wants the most samples."
-        # The threads of tasks add and remove profiles; see `runtime.interrupts`.
-        self._lock = threading.Lock()
-        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._is_idle = False
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="dramatiq_diag.sampler", daemon=True)
+        self._shortest_s = 0.0
+        "The interval of the profile that wants the most samples, as the sampler last saw it."
 
-    def start(self) -> None:
-        """Starts the thread. Not for threads of tasks: `Thread.start` waits for an event, which has a condition."""
-        self._thread.start()
+    @property
+    def profiles(self) -> frozenset[Profile]:
+        """The profiles that are sampled."""
+        return self.sampled
 
-    def add(self, profile: Profile) -> None:
-        """Begins to sample a profile."""
-        with self._lock:
-            self._set_profiles(self.profiles | {profile})
-        if self._is_idle:
-            self._wakes.put(None)
-
-    def remove(self, profile: Profile) -> None:
-        """Ends the sampling of a profile; may be called again."""
-        with self._lock:
-            self._set_profiles(self.profiles - {profile})
-
-    def _set_profiles(self, profiles: frozenset[Profile]) -> None:
-        wanted = (self.interval_s if profile.interval_s is None else profile.interval_s for profile in profiles)
-        self._shortest_s = min(wanted, default=self.interval_s)
-        self.profiles = profiles
-
-    def stop(self) -> None:
-        """Ends the thread and waits for it."""
-        self._stopped = True
-        self._wakes.put(None)
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        wake_promptly()
-        while self._wait_for_profiles():
-            try:
-                self._sample_all()
-            except Exception:
-                self.logger.warning("A sample was lost.", exc_info=True)
-            finally:
-                self.switch_interval.want(self, None)
-
-    def _wait_for_profiles(self) -> bool:
-        """Returns: True when there is a profile to sample; False at the end."""
-        self._is_idle = True
-        while not self.profiles and not self._stopped:  # `add` sees from here on that it is idle.
-            self._wakes.get()
-        self._is_idle = False
-        return not self._stopped
+    def sample_all(self) -> None:
+        try:
+            self._sample_all()
+        except Exception:
+            self.logger.warning("A sample was lost.", exc_info=True)
+        finally:
+            self.switch_interval.want(self, None)
 
     def _sample_all(self) -> None:
         """Samples until no profile is left."""
-        uniform = random.Random().uniform  # noqa: S311 - nobody's secret depends on it.
+        uniform = random.Random().uniform  # noqa: S311 - no secret depends on it.
         clock = time.perf_counter
         shortest_s, longest_s = _SWITCH_INTERVAL_S
         took_s, switch_s = 0.0, math.inf
-        next_s = clock() + self._shortest_s * uniform(0.5, 1.5)
-        while self.profiles and not self._stopped:
+        next_s = clock() + self._interval_s(uniform)
+        while self.is_wanted:
             wanted_s = min(max(took_s * _SAMPLES_TO_SWITCH, shortest_s), longest_s)
             if not 0.7 < wanted_s / switch_s < 1.4:
                 switch_s = wanted_s
@@ -216,10 +175,15 @@ class Sampler:
             time.sleep(max(due_s - clock(), 0.0))
             now_s = clock()
             turns_s = 2 * switch_s * len(self.profiles)
-            while (next_s := due_s + self._shortest_s * uniform(0.5, 1.5)) < now_s - turns_s:
+            while (next_s := due_s + self._interval_s(uniform)) < now_s - turns_s:
                 due_s = next_s  # A thread kept the GIL for longer than a round of switches: all of that is its time.
             self._sample(due_s)
             took_s = 0.9 * took_s + 0.1 * min(clock() - now_s, longest_s)
+
+    def _interval_s(self, uniform: Callable[[float, float], float]) -> float:
+        """Returns: The time until the next sample; without a profile by the one that was sampled last."""
+        self._shortest_s = min((profile.interval_s for profile in self.profiles), default=self._shortest_s)
+        return self._shortest_s * uniform(0.5, 1.5)
 
     def _sample(self, due_s: float) -> None:
         look = Look()

@@ -22,7 +22,7 @@ SessionDict = dict[str, Any]
 
 
 class SessionRecording(Recording):
-    """What both engines share: the times of the run, and a session that is written after the run."""
+    """The part that both engines share: the times of the run, and a session that is written after the run."""
 
     runs_inline = True
 
@@ -32,15 +32,14 @@ class SessionRecording(Recording):
         root = root_of(run.actor)
         self.root = f"{run.actor_name}\0\x000" if root is None else describe(root)
         self.native_id = run.native_id
-        self.start_time = self.started_s = self.cpu_started_s = 0.0
-        self.duration_s = 0.0
+        self.start_time = self.started_s = self.cpu_started_s = self.duration_s = 0.0
         self.cpu_time_s: float | None = None
         "The CPU time of the run's thread; None for an async actor, whose event loop serves other tasks as well."
-        self.has_own_thread = run.needs_cpu_time = coroutine_function(run.actor) is None
+        self._reads_cpu = coroutine_function(run.actor) is None and sys.platform == "linux"
 
     def _start_clocks(self) -> None:
         self.started_s = self.run.clock()
-        if self.has_own_thread and sys.platform == "linux":
+        if self._reads_cpu:
             self.cpu_started_s = _cpu_s(self.native_id)
 
     def _stop_clocks(self) -> None:
@@ -49,7 +48,7 @@ class SessionRecording(Recording):
         begun_s = max(self.started_s, run.started)
         self.start_time = run.started_at_s + begun_s - run.started
         self.duration_s = max((run.clock() if run.ended is None else run.ended) - begun_s, 0.0)
-        if self.has_own_thread and sys.platform == "linux":
+        if self._reads_cpu:
             cpu_s = _cpu_s(self.native_id) if run.cpu_ended_s is None else run.cpu_ended_s
             self.cpu_time_s = max(cpu_s - max(self.cpu_started_s, run.cpu_started_s), 0.0)
 
@@ -133,12 +132,16 @@ def describe_thread(name: str, thread_id: int) -> str:
     return _IDENTIFIER_SEP.join((name, "<thread>", str(thread_id)))
 
 
+def identify(code: CodeType) -> str:
+    """Returns: The description of a frame without attributes: function, file, first line."""
+    return _IDENTIFIER_SEP.join((code.co_name, code.co_filename, str(code.co_firstlineno)))
+
+
 def describe(code: CodeType, line: int | None = None) -> str:
     """Returns: The description of a frame: function, file, first line, and the class and line as attributes."""
-    identifier = _IDENTIFIER_SEP.join((code.co_name, code.co_filename, str(code.co_firstlineno)))
     class_name = code.co_qualname.rpartition("<locals>.")[2].rpartition(".")[0]
     attributes = f"{_CLASS_NAME}{class_name}" if class_name else ""
-    return identifier + attributes + ("" if line is None else f"{LINE_NUMBER}{line}")
+    return identify(code) + attributes + ("" if line is None else f"{LINE_NUMBER}{line}")
 
 
 def _describe_stack(stack: Stack, codes: Codes, described: dict[tuple[int, int], str]) -> Iterable[str]:

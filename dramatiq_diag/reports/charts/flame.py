@@ -70,7 +70,9 @@ def flame_chart(boxes: Iterable[Box], unit: str = "ms", *, width: Width = "conta
 def _boxes(x: Spec, y: Spec, most: float, unit: str) -> Spec:
     titles = {"function": "Function", "file": "File", "first": "First", "second": "Second", "change": "Difference"}
     scale = {"domain": [-most, 0, most], "range": _COLOURS}
-    legend = {"title": f"Difference ({unit})", "orient": "top", "format": "~s", "gradientLength": 200}
+    # The padding leaves room for the left half of the first label, which is centred below the end of the gradient.
+    figures = ",~r" if unit == "ms" else "~s"  # 2,000 ms, and 2M bytes.
+    legend = {"title": f"Difference ({unit})", "orient": "top", "format": figures, "gradientLength": 200, "padding": 14}
     return {
         "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
         "mark": {"type": "rect", "clip": True, "stroke": "#ffffff", "strokeWidth": 0.5},

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...text import format_duration, format_size
 from .drawing import SCHEMA, Spec
-
-if TYPE_CHECKING:  # The process that renders a chart needs no tables.
-    from ...store.attempts import Attempt
 
 #: Status -> colour, readable on light and dark pages; red-green blindness does not matter.
 _COLOURS = {
@@ -25,8 +22,8 @@ _MEGABYTE = 1024 * 1024
 
 
 def history_chart(
-    runs: Iterable[Attempt],
-    href: Callable[[Attempt], str],
+    runs: Iterable[Any],
+    href: Callable[[Any], str],
     *,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -36,7 +33,7 @@ def history_chart(
     """Draws the durations and the peaks of runs, one above the other.
 
     Parameters:
-      runs: Runs without a duration are left out of the upper half.
+      runs: Runs, or rows of `recent_figures`. Those without a duration are left out of the upper half.
       href: Returns the address that a click on a run opens.
       since: The beginning of the axis of time; aware. Without both ends it reaches from the first to the last run.
       until: The end of it.
@@ -81,7 +78,7 @@ def _half(field: str, title: str, width: int, height: int, axis_title: str | Non
     if domain is not None:
         scale_of_time = {"type": "utc", "domain": domain, "nice": False}
     x = {"field": "started_at", "type": "temporal", "title": axis_title, "scale": scale_of_time}
-    fields = ("task", "attempt", "status", "started", "duration", "peak")
+    fields = ("task", "status", "started", "duration", "peak")
     return {
         "width": width,
         "height": height,
@@ -100,7 +97,7 @@ def _half(field: str, title: str, width: int, height: int, axis_title: str | Non
     }
 
 
-def _row(run: Attempt, href: str) -> Spec:
+def _row(run: Any, href: str) -> Spec:
     started_at = run.started_at.astimezone(UTC)
     return {
         "started_at": started_at.isoformat(),
@@ -109,7 +106,6 @@ def _row(run: Attempt, href: str) -> Spec:
         "status": str(run.status),
         "href": href,
         "task": run.task_id,
-        "attempt": str(run.attempt),
         "started": f"{started_at:%Y-%m-%d %H:%M:%S}",
         "duration": format_duration(run.duration_ms),
         "peak": format_size(run.peak_rss_bytes),

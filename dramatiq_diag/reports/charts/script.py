@@ -1,4 +1,4 @@
-"""Makes the JavaScript that draws charts in pages, once, and keeps it in the data dir."""
+"""Makes the JavaScript that draws charts in pages, once, and keeps it in the cache directory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ...runtime.interpreter import environment, python_command
 from ...runtime.private_files import make_directory, make_file, open_to_others
 from ..errors import ReportError
 
-#: The directory in the data dir, and the names of the files in it.
-CACHE_DIRECTORY = "cache"
+#: The names of the files in the directory.
 FILES = "charts-*.js"
 
 _PACKAGE = "vl-convert-python"
@@ -26,8 +25,8 @@ _TIMEOUT_S = 60.0
 _logger = get_logger(__name__)
 
 
-def charts_script(data_dir: Path) -> bytes:
-    """Returns: The script; from the data dir if this version of vl-convert made it there before.
+def charts_script(directory: Path) -> bytes:
+    """Returns: The script; from the directory if this version of vl-convert made it there before.
 
     Raises:
       NotInstalledError: When vl-convert-python is missing.
@@ -37,7 +36,6 @@ def charts_script(data_dir: Path) -> bytes:
         name = FILES.replace("*", version(_PACKAGE))
     except PackageNotFoundError as error:
         raise _not_installed(str(error)) from error
-    directory = data_dir / CACHE_DIRECTORY
     script = _kept(directory / name)
     if script is None:
         script = _make()

@@ -6,10 +6,10 @@ import hashlib
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import BinaryIO
+from datetime import UTC, date, datetime
+from typing import BinaryIO, Self
 
 from ...errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
 
@@ -19,7 +19,6 @@ RENDERED_SUFFIX = ".rendered"
 ID_NAME = ".store-id"
 #: The name of a blob in a row. Any other name is not ours, whoever wrote it there, and names no file.
 _BLOB_NAME = re.compile(rf"[0-9]{{8}}/{UUID_PATTERN}")
-_FORMAT_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Found:
     modified_at: float
     "Seconds since the epoch."
     suffix: str
-    "Empty for a blob itself, `.rendered` for the reports rendered from it, else the suffix of a temporary file."
+    "Empty for a blob itself, `.rendered` for reports that version 663677e kept, else the suffix of a temporary file."
 
     @property
     def is_blob(self) -> bool:
@@ -51,13 +50,8 @@ class Found:
 
     @property
     def is_rendered(self) -> bool:
-        """Whether it holds the reports that were rendered from a blob."""
+        """Whether it holds reports that were rendered from a blob by version 663677e; nothing reads them any more."""
         return self.suffix == RENDERED_SUFFIX
-
-    @property
-    def blob_of(self) -> str:
-        """The name of the blob that it is, or belongs to."""
-        return self.name.removesuffix(self.suffix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +62,18 @@ class RootId:
     root_id: uuid.UUID | None
     "None in the root of an early version, and in a database that no root was claimed for."
 
+    @classmethod
+    def parse(cls, text: str, path: str) -> Self:
+        """Reads the text of a file of ids. Raises: StoreUnavailableError, which names the path."""
+        try:
+            store_id, *more = map(uuid.UUID, text.split())
+        except ValueError as error:
+            raise StoreUnavailableError(f"{path} cannot be read: {error}") from error
+        return cls(store_id=store_id, root_id=more[0] if more else None)
+
+    def __str__(self) -> str:
+        return f"{self.store_id}\n{self.root_id}\n"
+
 
 class BlobStore(ABC):
     """Blobs under one root. Every method but `claim`, `read_id` and `scan` fails where the root is away.
@@ -76,41 +82,36 @@ class BlobStore(ABC):
     """
 
     root: object
-    "The root; its text names it in messages."
+    "The root, as messages show it."
+    parallel = 1
+    "How many blobs are put or looked at at a time: more than one where that is mostly waiting for a network."
 
     @abstractmethod
-    def put(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None = None) -> Blob:
-        """Takes a file in, whole or not at all. Putting again replaces.
+    def put(
+        self,
+        artifact_id: uuid.UUID,
+        source: BinaryIO,
+        day: date | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Blob:
+        """Stores a file, whole or not at all. A blob of the same name is replaced.
 
         Parameters:
           artifact_id: Names the blob.
           source: The content.
-          day: A part of the name, today by default; one that stays the same lets putting again replace.
+          day: A part of the name, today by default. A second `put` replaces the first only with the same day.
+          headers: HTTP headers that go out with it where the store itself answers; see `signed_url`.
         """
 
-    @abstractmethod
-    def sync(self, names: Iterable[str]) -> None:
+    def sync(self, names: Iterable[str]) -> None:  # noqa: B027 - most stores have nothing to do.
         """Makes blobs that were put durable."""
 
     @abstractmethod
-    def put_rendered(self, name: str, format_name: str, write: Callable[[BinaryIO], None]) -> None:
-        """Keeps a report that was rendered from a blob. It goes with its blob, and can always be made again.
-
-        Parameters:
-          name: The blob.
-          format_name: The name of the report's format: lower case letters, digits and hyphens.
-          write: Writes the report to a file; when it raises, nothing is kept.
+    def open(self, name: str) -> BinaryIO:
+        """Opens a blob.
 
         Raises:
-          BlobMissingError: When the name is not one of a blob.
-        """
-
-    @abstractmethod
-    def open(self, name: str, *, rendered: str | None = None) -> BinaryIO:
-        """Opens a blob, or a report that was rendered from it.
-
-        Raises:
-          BlobMissingError: When there is no such file, or the name is not one of a blob.
+          BlobMissingError: When there is no such blob, or the name is not one of a blob.
         """
 
     @abstractmethod
@@ -118,12 +119,8 @@ class BlobStore(ABC):
         """Returns: The size of a blob, or None where there is none."""
 
     @abstractmethod
-    def delete(self, names: Sequence[str]) -> int:
-        """Removes blobs and the reports rendered from them; passes over names that are gone, or not a blob's.
-
-        Returns:
-          The bytes that were freed.
-        """
+    def delete(self, names: Sequence[str]) -> None:
+        """Removes blobs; passes over names that are gone, or not a blob's."""
 
     @abstractmethod
     def scan(self) -> Iterator[Found]:
@@ -133,8 +130,11 @@ class BlobStore(ABC):
     def delete_found(self, found: Sequence[Found]) -> int:
         """Removes files that a scan came upon. Returns: The bytes that were freed."""
 
-    @abstractmethod
-    def remove_empty_days(self) -> None:
+    def signed_url(self, name: str, valid_s: float) -> str | None:
+        """Returns: A URL of a blob that anybody can read for so many seconds; None where the store has none."""
+        return None
+
+    def remove_empty_days(self) -> None:  # noqa: B027 - a bucket has no directories.
         """Removes the directories of days before yesterday that have nothing left in them."""
 
     @abstractmethod
@@ -150,7 +150,7 @@ class BlobStore(ABC):
         """Makes the root, and gives it ids. Without *replace* ids that are there stay."""
 
     def sha256(self, name: str) -> str:
-        """Reads a blob through. Raises: BlobMissingError."""
+        """Returns: The SHA-256 of a blob, which is read for it. Raises: BlobMissingError."""
         with self.open(name) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
@@ -212,6 +212,12 @@ class BlobStore(ABC):
         return found.root_id if found.store_id == store_id else None
 
 
+def new_blob_name(artifact_id: uuid.UUID, day: date | None) -> str:
+    """Returns: The name of a blob that is put on a day, today by default."""
+    day = day or datetime.now(UTC).date()
+    return f"{day.year:04}{day.month:02}{day.day:02}/{artifact_id}"
+
+
 def is_blob_name(name: str) -> bool:
     """Returns: Whether it is the name of a blob."""
     return _BLOB_NAME.fullmatch(name) is not None
@@ -222,10 +228,3 @@ def blob_name(name: str) -> str:
     if not is_blob_name(name):
         raise BlobMissingError
     return name
-
-
-def rendered_name(name: str, format_name: str) -> str:
-    """Returns: The name of a report that is rendered from a blob. Raises: BlobMissingError."""
-    if not _FORMAT_NAME.fullmatch(format_name):
-        raise BlobMissingError
-    return f"{blob_name(name)}{RENDERED_SUFFIX}/{format_name}"

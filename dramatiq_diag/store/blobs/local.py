@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from .base import (
     RootId,
     blob_name,
     is_blob_name,
-    rendered_name,
+    new_blob_name,
 )
 
 _DAY = re.compile(r"[0-9]{8}")
@@ -39,7 +39,8 @@ _OWN_NAME = re.compile(rf"(?P<id>{UUID_PATTERN})(?P<suffix>\.rendered|\.[0-9a-f]
 class LocalBlobStore(BlobStore):
     """Blobs in a directory of this machine, or of a file system that machines share.
 
-    A directory a day lets a batch of new blobs share one directory sync, and lets a scan pass by what is young.
+    There is a directory for each day: a batch of new blobs needs one sync of a directory, and a scan can end before the
+    young blobs.
 
     Parameters:
       root: The directory; made by `claim`.
@@ -48,18 +49,17 @@ class LocalBlobStore(BlobStore):
     def __init__(self, root: Path) -> None:
         self.root: Path = root
 
-    def put(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None = None) -> Blob:
+    def put(
+        self,
+        artifact_id: uuid.UUID,
+        source: BinaryIO,
+        day: date | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Blob:
         """Puts a blob: temporary name, sync, rename. A file of our own on the same disk gets a second name instead."""
-        day = day or datetime.now(UTC).date()
-        name = f"{day.year:04}{day.month:02}{day.day:02}/{artifact_id}"
+        name = new_blob_name(artifact_id, day)
         size_bytes, sha256 = self._link(name, source) or self._write(name, source)
         return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
-
-    def put_rendered(self, name: str, format_name: str, write: Callable[[BinaryIO], None]) -> None:
-        path = rendered_name(name, format_name)
-        temporary = self._temporary(path)
-        with self._replacing(temporary, path), open(self._create(temporary), "wb") as file:
-            write(file)
 
     def _link(self, name: str, source: BinaryIO) -> tuple[int, str] | None:
         """Returns: Size and SHA-256, or None for a file that has to be copied."""
@@ -121,7 +121,7 @@ class LocalBlobStore(BlobStore):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             return os.open(path, flags, 0o600)
-        except FileNotFoundError:  # A day's first blob, a blob's first report. `claim` alone makes a root.
+        except FileNotFoundError:  # A day's first blob. `claim` alone makes a root.
             self.see_root()
             Path(path).parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
@@ -136,11 +136,10 @@ class LocalBlobStore(BlobStore):
                 finally:
                     os.close(descriptor)
 
-    def open(self, name: str, *, rendered: str | None = None) -> BinaryIO:
-        path = blob_name(name) if rendered is None else rendered_name(name, rendered)
+    def open(self, name: str) -> BinaryIO:
         with self._unavailable("read"):
             try:
-                descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW)
+                descriptor = os.open(self.root / blob_name(name), os.O_RDONLY | os.O_NOFOLLOW)
             except FileNotFoundError as error:
                 self.see_root()
                 raise BlobMissingError from error
@@ -156,9 +155,9 @@ class LocalBlobStore(BlobStore):
                 self.see_root()
                 return None
 
-    def delete(self, names: Sequence[str]) -> int:
-        own = [name for name in names if is_blob_name(name)]
-        return sum(self._unlink(name) + self._remove_rendered(name + RENDERED_SUFFIX) for name in own)
+    def delete(self, names: Sequence[str]) -> None:
+        for name in filter(is_blob_name, names):
+            self._unlink(name)
 
     def delete_found(self, found: Sequence[Found]) -> int:
         return sum((self._remove_rendered if file.is_rendered else self._unlink)(file.name) for file in found)
@@ -175,7 +174,7 @@ class LocalBlobStore(BlobStore):
             except FileNotFoundError:  # There is none, which is the usual case.
                 return 0
             except OSError as error:
-                if error.errno == errno.ENOTEMPTY:  # One is being rendered just now; the next cleanup finds it.
+                if error.errno == errno.ENOTEMPTY:  # A server of that version renders; the next cleanup finds it.
                     return 0
                 raise
         return freed_bytes
@@ -229,20 +228,19 @@ class LocalBlobStore(BlobStore):
 
     def read_id(self) -> RootId | None:
         try:
-            words = (self.root / ID_NAME).read_text("ascii").split()
-            store_id, *more = map(uuid.UUID, words)
+            text = (self.root / ID_NAME).read_text("ascii", "replace")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise StoreUnavailableError(f"{self.root / ID_NAME} cannot be read: {error}") from error
-        return RootId(store_id=store_id, root_id=more[0] if more else None)
+        return RootId.parse(text, str(self.root / ID_NAME))
 
     def write_id(self, identity: RootId, *, replace: bool = False) -> None:
         path = self.root / ID_NAME
         temporary = self.root / f"{ID_NAME}.{uuid.uuid4().hex}"
         with self._unavailable("written"):
             make_directory(self.root)
-            temporary.write_text(f"{identity.store_id}\n{identity.root_id}\n", "ascii")
+            temporary.write_text(str(identity), "ascii")
             try:
                 if replace:
                     temporary.replace(path)

@@ -16,6 +16,8 @@ from .logins import FailedLogins
 
 #: Public paths: downloads carry their own signature, and the state of the server is no secret.
 _OPEN = re.compile(r"/healthz|/readyz|/artifacts/[^/]*/(?!reports(/|$)).*", re.DOTALL)
+#: The path that the metrics token opens as well.
+_METRICS = "/metrics"
 #: Methods that change nothing.
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _CHALLENGES = ('Bearer realm="dramatiq_diag"', 'Basic realm="dramatiq_diag", charset="UTF-8"')
@@ -27,15 +29,19 @@ class TokenAccess:
     Parameters:
       token: The token; with None everybody has access.
       failures: Counts wrong tokens.
+      metrics_token: Another token that opens the metrics alone; None for none.
     """
 
-    def __init__(self, token: Secret | None, failures: FailedLogins | None = None) -> None:
+    def __init__(
+        self, token: Secret | None, failures: FailedLogins | None = None, *, metrics_token: Secret | None = None
+    ) -> None:
         self._logger = get_logger(__name__, type(self))
-        self._token = b"" if token is None else token.get_secret_value().encode()
+        self._tokens = _encoded(token)
+        self._metrics_tokens = [*self._tokens, *_encoded(metrics_token)]
         self._failures = failures or FailedLogins()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        if not self._token or _OPEN.fullmatch(req.path):
+        if not self._tokens or _OPEN.fullmatch(req.path):
             return
         given = _given_token(req.auth)
         if given is None:
@@ -48,7 +54,8 @@ class TokenAccess:
             raise falcon.HTTPTooManyRequests(
                 description="Too many wrong API tokens came from this address; try again later.", retry_after=wait_s
             )
-        if not hmac.compare_digest(given, self._token):
+        tokens = self._metrics_tokens if req.path == _METRICS else self._tokens
+        if not any(hmac.compare_digest(given, token) for token in tokens):
             self._refuse(req)
 
     def _refuse(self, req: falcon.Request) -> None:
@@ -82,6 +89,10 @@ class SameSite:
             allowed = origin is None or (host != "" and host in own)
         if not allowed:
             raise falcon.HTTPForbidden(description="A page of another site asked for this.")
+
+
+def _encoded(token: Secret | None) -> list[bytes]:
+    return [] if token is None else [token.get_secret_value().encode()]
 
 
 def _given_token(authorization: str | None) -> bytes | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs
 
 import falcon
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...store.attachments import MAX_FOR_S, MIN_FOR_S, USUAL_FOR_S
 from ...store.captures import MAX_DURATION_S, MAX_RUNS, MIN_DURATION_S
-from ...store.models import NAME_LENGTH
+from ...store.columns import NAME_LENGTH
 from .queries import in_words
 
 #: The limits of a body, far above the needed size.
@@ -40,14 +42,36 @@ class CaptureBody(BaseModel):
     "Whether the actor may be one that no worker has, and without a stored run."
 
 
+class AttachmentBody(BaseModel):
+    """What is to be collected of a running task."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    diagnostics: _Names | _NamesWithOptions
+    "Names, or name -> options."
+    for_s: Annotated[float, Field(ge=MIN_FOR_S, le=MAX_FOR_S, allow_inf_nan=False)] = USUAL_FOR_S
+    "Seconds after which it ends, if the run does not end before."
+
+
 def read_json(req: falcon.Request, body: type[_Body]) -> _Body:
     """Returns: The body of a request. Raises: falcon.HTTPError when it is not allowed."""
     try:
         return body.model_validate_json(_read(req, falcon.MEDIA_JSON))
     except ValidationError as error:
-        if not error.errors()[0]["loc"]:
-            raise falcon.HTTPBadRequest(description=f"The body: {error.errors()[0]['msg'].lower()}.") from error
-        raise falcon.HTTPBadRequest(description=in_words(error)) from error
+        raise falcon.HTTPBadRequest(description=_wrong(error)) from error
+
+
+def _wrong(error: ValidationError) -> str:
+    """Returns: A sentence about the first wrong value of a body, in the words of JSON."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return f"The body: {first['msg'].lower()}."
+    if first["loc"][0] == "diagnostics" and first["type"] != "missing":
+        return (
+            f"`diagnostics` must be a list of 1 to {_MAX_NAMES} names of diagnostics, or an object that has for each "
+            "such name an object with its options."
+        )
+    return in_words(error, json.dumps)
 
 
 def read_form(req: falcon.Request) -> dict[str, list[str]]:

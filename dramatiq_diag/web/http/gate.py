@@ -16,37 +16,27 @@ MAX_HEADERS_BYTES = 16 * 1024
 #: The headers without the prefix `HTTP_` in WSGI.
 _OTHER_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
-Refusal = tuple[HTTPStatus, str]
 
-
-class Gate:
-    """Refuses requests by their headers, before the token is checked.
+def reason_against(environ: WSGIEnvironment, names: HostNames) -> tuple[HTTPStatus, str] | None:
+    """Returns: The status and the reason if a request is refused by its headers, otherwise None.
 
     Parameters:
       names: The host names under which the app answers.
     """
-
-    def __init__(self, names: HostNames) -> None:
-        self._names = names
-
-    def refusal(self, environ: WSGIEnvironment) -> Refusal | None:
-        """Returns: The status and the reason if a request is refused, otherwise None."""
-        if _headers_bytes(environ) > MAX_HEADERS_BYTES:
-            detail = f"The headers of a request may have at most {MAX_HEADERS_BYTES} bytes together."
-            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
-        if environ.get("HTTP_HOST", "") not in self._names:
-            detail = (
-                "This server does not answer under this Host. Use localhost, set "
-                f"{Settings.variable('public_url')} to its public address, or add the host to "
-                f"{Settings.variable('allowed_hosts')}."
-            )
-            return HTTPStatus.MISDIRECTED_REQUEST, detail
-        return None
+    if _headers_bytes(environ) > MAX_HEADERS_BYTES:
+        detail = f"The headers of a request may have at most {MAX_HEADERS_BYTES} bytes together."
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
+    if environ.get("HTTP_HOST", "") not in names:
+        detail = (
+            f"This server does not answer under this Host. Use localhost, set {Settings.variable('public_url')} to its "
+            f"public address, or add the host to {Settings.variable('allowed_hosts')}."
+        )
+        return HTTPStatus.MISDIRECTED_REQUEST, detail
+    return None
 
 
-def refuse(environ: WSGIEnvironment, start_response: StartResponse, refusal: Refusal) -> Iterable[bytes]:
+def refuse(environ: WSGIEnvironment, start_response: StartResponse, status: HTTPStatus, detail: str) -> Iterable[bytes]:
     """Answers with a problem document, as a WSGI application does."""
-    status, detail = refusal
     body = problem_document(status, detail)
     headers = [
         ("Content-Type", PROBLEM_TYPE),

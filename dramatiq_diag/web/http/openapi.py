@@ -24,6 +24,9 @@ PAGE = "page"
 PROBLEM = ProblemDocument
 PROGRESS = ProgressDocument
 
+#: The answers to a form of a page.
+FORM_ANSWERS = {303: PAGE, **dict.fromkeys((400, 403, 404, 409, 413, 415), PROBLEM)}
+
 _REF = "#/components/schemas/{model}"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

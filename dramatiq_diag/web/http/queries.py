@@ -34,7 +34,7 @@ def _reader(read: Callable[[str], _T], rule: str) -> BeforeValidator:
     def validate(value: Any) -> _T:
         try:
             return read(value)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(rule) from error
 
     return BeforeValidator(validate)
@@ -55,6 +55,7 @@ def _one_of(choices: type[enum.StrEnum]) -> BeforeValidator:
 
 _WHOLE_NUMBER = _reader(_matching("[0-9]{1,19}", int), "it must be a whole number")
 _DECIMAL = _reader(_matching(r"[0-9]{1,13}(\.[0-9]{1,9})?", float), "it must be a number, such as 1.5")
+_BOOLEAN = _reader({"true": True, "false": False}.__getitem__, "it must be true or false")
 _MOMENT = _reader(
     parse_moment,
     "it must be a time of ISO 8601, such as 2026-11-22T13:40, without a zone in UTC; or an age, such as 2h",
@@ -64,6 +65,9 @@ _Limit = Annotated[int, Field(ge=1, le=_MAX_LIMIT), _WHOLE_NUMBER]
 _Figure = Annotated[float, Field(ge=0, le=_MAX_FIGURE), _DECIMAL]
 _Moment = Annotated[datetime, _MOMENT, Field(json_schema_extra={"format": "iso8601"})]
 _RunId = Annotated[UUID, _reader(UUID, "it must be the `run_id` of a run")]
+_TraceId = Annotated[
+    str, _reader(_matching("[0-9a-fA-F]{32}", str.lower), "it must be the id of a trace, 32 hexadecimal digits")
+]
 _CaptureId = Annotated[UUID, _reader(UUID, "it must be the `capture_id` of a capture")]
 
 
@@ -92,14 +96,14 @@ class Query(BaseModel):
             raise falcon.HTTPBadRequest(description=in_words(error)) from error
 
 
-def in_words(error: ValidationError) -> str:
-    """Returns: A sentence about the first wrong value."""
+def in_words(error: ValidationError, shown: Callable[[Any], str] = repr) -> str:
+    """Returns: A sentence about the first wrong value, which *shown* makes a text of."""
     first = error.errors()[0]
     name = first["loc"][0] if first["loc"] else "?"
     if first["type"] == "missing":
         return f"`{name}` is missing."
     reason = first.get("ctx", {}).get("error") or first["msg"].replace("Input should be", "it must be")
-    return f"`{name}` is {first['input']!r:.80}; {reason}."
+    return f"`{name}` is {shown(first['input']):.80}; {reason}."
 
 
 class PageQuery(Query):
@@ -141,6 +145,10 @@ class RunsQuery(PageQuery):
     "Only runs whose peak RSS was so many MiB or more."
     capture: _CaptureId | None = None
     "Only runs of the capture with this `capture_id`."
+    trace_id: _TraceId | None = None
+    "Only runs of this trace, by its 32 hexadecimal digits."
+    stuck: Annotated[bool | None, _BOOLEAN] = None
+    "`true` for only the runs that are stuck, `false` for all others."
     sort: Annotated[Sort, _one_of(Sort)] = Sort.NEWEST
     "The order: newest, slowest, or most memory first."
 
@@ -158,6 +166,8 @@ class RunsQuery(PageQuery):
             max_duration_ms=None if self.max_duration_s is None else self.max_duration_s * 1000,
             min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * _MEBIBYTE),
             capture_id=self.capture,
+            trace_id=self.trace_id,
+            is_stuck=self.stuck,
         )
 
 
@@ -175,6 +185,13 @@ class ActorsQuery(Query):
     "Only runs that started then or later; ISO 8601, without a zone in UTC, or an age such as `2h`."
 
 
+class LeaksQuery(Query):
+    """Which windows of the live memory count."""
+
+    since: _Moment | None = None
+    "Only windows that ended then or later; ISO 8601, without a zone in UTC, or an age such as `24h`."
+
+
 class CapturesQuery(Query):
     """Which captures."""
 
@@ -184,11 +201,27 @@ class CapturesQuery(Query):
     "The most captures."
 
 
+class WorkersQuery(Query):
+    """Which worker processes."""
+
+    all: bool = False
+    "Also those of the last day that are gone, or lost for more than an hour."
+    limit: _Limit = 1000
+    "The most processes."
+
+
 class AttemptQuery(Query):
     """Which run of a task."""
 
     attempt: Annotated[int, Field(ge=1, le=_MAX_ATTEMPT), _WHOLE_NUMBER] | None = None
     "The attempt; without it the latest ended one, or the running one if none has ended."
+
+
+class LiveQuery(Query):
+    """Which run of a task."""
+
+    attempt: Annotated[int, Field(ge=1, le=_MAX_ATTEMPT), _WHOLE_NUMBER] | None = None
+    "The attempt; without it the one that is executed, or else the newest one."
 
 
 class CompareQuery(Query):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import os
 import re
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from ...runtime.bounded_reading import RangeFile
 
 # NOTE: RFC 9110, section 14.2, allows a server to ignore malformed headers and several ranges at once.
 _ONE_RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,40})-([0-9]{0,40})[ \t]*", re.IGNORECASE)
@@ -47,7 +47,7 @@ def _from_first(first: int, last: int, size_bytes: int) -> range | None:
     return range(first, min(last + 1, size_bytes)) if first <= last else None
 
 
-class Slice(io.RawIOBase):
+class Slice(RangeFile):
     """A part of a file as a file of its own. Closing it closes the whole file.
 
     It is seekable, so that waitress sends it from its main loop. It has no descriptor, because servers with `sendfile`
@@ -59,32 +59,13 @@ class Slice(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO, offsets: range) -> None:
-        super().__init__()
+        super().__init__(len(offsets), _MAX_READ_BYTES)
         self._file = file
-        self._offsets = offsets
-        self._position = 0
+        self._start = offsets.start
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._offsets)}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), _MAX_READ_BYTES, len(self._offsets) - self._position))
-        self._file.seek(self._offsets.start + self._position)
-        chunk = self._file.read(wanted)
-        buffer[: len(chunk)] = chunk
-        self._position += len(chunk)
-        return len(chunk)
+    def read_range(self, start: int, stop: int) -> bytes:
+        self._file.seek(self._start + start)
+        return self._file.read(stop - start)
 
     def close(self) -> None:
         self._file.close()

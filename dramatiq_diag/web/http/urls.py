@@ -7,16 +7,17 @@ from urllib.parse import quote, unquote
 
 import falcon
 
-_ARTIFACTS = "profile_artifacts"
+#: The segments that may follow a task.
+TASK_PARTS = ("profile_artifacts", "stacks", "live", "attachments")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPath:
-    """The part of a URL behind `/tasks/`."""
+    """What stands in a URL behind `/tasks/`."""
 
     task_id: str
-    wants_artifacts: bool
-    "Whether `profile_artifacts/` follows the task."
+    part: str = ""
+    "The one of `TASK_PARTS` that follows the task; empty where none does."
 
 
 def base_url(req: falcon.Request) -> str:
@@ -42,9 +43,9 @@ def task_path(req: falcon.Request, path: str) -> TaskPath:
     if exact is not None:
         return exact
     task_id, slash, last = path.rpartition("/")
-    if slash and last == _ARTIFACTS:
-        return TaskPath(task_id=task_id, wants_artifacts=True)
-    return TaskPath(task_id=path, wants_artifacts=False)
+    if slash and last in TASK_PARTS:
+        return TaskPath(task_id=task_id, part=last)
+    return TaskPath(task_id=path)
 
 
 def _raw_task_path(req: falcon.Request, path: str) -> TaskPath | None:
@@ -57,9 +58,9 @@ def _raw_task_path(req: falcon.Request, path: str) -> TaskPath | None:
     if unquote("/".join(tail)).rstrip("/") != path.rstrip("/"):  # A proxy or middleware has rewritten the path.
         return None
     if len(tail) == 1:
-        return TaskPath(task_id=unquote(tail[0]), wants_artifacts=False)
-    if len(tail) == 2 and tail[1] == _ARTIFACTS:
-        return TaskPath(task_id=unquote(tail[0]), wants_artifacts=True)
+        return TaskPath(task_id=unquote(tail[0]))
+    if len(tail) == 2 and tail[1] in TASK_PARTS:
+        return TaskPath(task_id=unquote(tail[0]), part=tail[1])
     return None
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import falcon
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from ...documents.captures import CaptureDocument, captures_document, described_diagnostics
-from ...documents.fields import task_href
 from ...reports.charts import history_chart
 from ...store.actor_stats import ActorSummary
+from ...store.allowed import allowed_names
 from ...store.attempts import Attempt
-from ...store.captures import allowed_names
-from ...store.models import Artifact
-from ...store.runs import RunFilter, artifacts_of, count_runs, list_runs
+from ...store.runs import RunFilter, count_runs, list_runs, recent_figures
 from ..backend import Backend
 from ..http.queries import ActorQuery, Range
 from .sparklines import sparklines
@@ -47,15 +45,13 @@ class ActorView:
     actor: ActorSummary
     runs: Sequence[Attempt]
     next: str | None
-    artifacts: Mapping[UUID, Sequence[Artifact]]
-    "Run id -> the artifacts of each of *runs*."
     captures: Sequence[CaptureDocument]
     range: Range
     "The range of the chart."
     since: datetime | None
     until: datetime
-    drawn: Sequence[Attempt]
-    "The runs in the chart."
+    drawn: Sequence[Row[*tuple[Any, ...]]]
+    "The runs in the chart; see `recent_figures`."
     is_cut: bool
     "Whether the range has older runs that are not in the chart."
 
@@ -67,18 +63,17 @@ def read_actor_view(session: Session, actor: ActorSummary, query: ActorQuery) ->
     enough = (choice for choice in _LENGTHS if _has_enough(session, name, now, choice))
     shown_range = query.range or next(enough, Range.ALL)
     since = None if shown_range is Range.ALL else now - _LENGTHS[shown_range]
-    drawn, older = list_runs(session, RunFilter(actor_name=name, started_since=since), _MAX_DRAWN)
+    drawn = recent_figures(session, name, since, _MAX_DRAWN + 1)
     return ActorView(
         actor=actor,
         runs=runs,
         next=following,
-        artifacts=artifacts_of(session, [run.run_id for run in runs]),
         captures=captures_document(session, actor_name=name, limit=_MAX_CAPTURES)["captures"],
         range=shown_range,
         since=since,
         until=now,
-        drawn=drawn,
-        is_cut=older is not None,
+        drawn=drawn[:_MAX_DRAWN],
+        is_cut=len(drawn) > _MAX_DRAWN,
     )
 
 
@@ -94,19 +89,14 @@ def show_actor(backend: Backend, req: falcon.Request, resp: falcon.Response, vie
       token: The token of the forms of captures.
     """
     mount = backend.mount(req)
-
-    def href(run: Attempt) -> str:
-        return f"{mount}{task_href(run.task_id)}?attempt={run.attempt}"
-
-    values: dict[str, Any] = vars(view)
     backend.show(
         req,
         resp,
         "actor.html",
-        **values,
-        chart=history_chart(view.drawn, href, since=view.since, until=view.until),
+        **vars(view),
+        chart=history_chart(view.drawn, lambda run: f"{mount}/runs/{run.run_id}/", since=view.since, until=view.until),
         ranges=list(Range),
-        sparklines=sparklines(backend, view.artifacts),
+        sparklines=sparklines(view.runs),
         described_diagnostics=described_diagnostics,
         diagnostics=allowed_names(backend.settings),
         token=token,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import falcon
 
+from ...reports.accounting import EXPLANATIONS
 from ...reports.charts import Spec, flame_chart, memory_chart
 from ...reports.comparison import ComparedRun, Comparison
 from ...reports.paths import shorten_paths
@@ -30,6 +31,8 @@ def show_comparison(
         a=a.run,
         b=b.run,
         memory=memory,
+        accounting=document["accounting"],
+        account_titles=EXPLANATIONS,
         time=document["time"],
         allocations=document["allocations"],
         charts={part: _flames(comparison, part) for part in tables},

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import falcon
 from sqlalchemy.orm import Session
 
+from ...documents.run_figures import figures_of_list
 from ...statuses import RunStatus
 from ...store.attempts import Attempt
-from ...store.models import Artifact
-from ...store.runs import RunFilter, Sort, artifacts_of, list_runs
+from ...store.runs import RunFilter, Sort, list_runs
 from ..backend import Backend
 from ..http.queries import RunsQuery
 from .sparklines import sparklines
@@ -32,33 +31,36 @@ _LABELS = {
     "max_duration_s": "Seconds, at most",
     "min_peak_rss_mib": "Peak RSS in MiB, at least",
     "capture": "Capture",
+    "trace_id": "Trace",
+    "stuck": "Stuck",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunList:
-    """The rows that the page of a list of runs shows."""
+    """The rows of the page of a list of runs."""
 
     running: Sequence[Attempt]
     "The runs shown on top as running now."
     runs: Sequence[Attempt]
     next: str | None
-    artifacts: Mapping[UUID, Sequence[Artifact]]
-    "Run id -> the artifacts of each of *runs*."
 
 
 def read_run_list(session: Session, query: RunsQuery) -> RunList:
     """Reads the rows for the page. Raises: ValueError for a cursor of another list or order."""
     runs, following = list_runs(session, query.wanted, query.limit, query.cursor, query.sort)
     running: list[Attempt] = []
-    if query.cursor is None and query.status is None:
+    if query.cursor is None and query.status is None and query.stuck is None:
         now = RunFilter(
-            actor_name=query.actor, queue_name=query.queue, status=RunStatus.RUNNING, capture_id=query.capture
+            actor_name=query.actor,
+            queue_name=query.queue,
+            status=RunStatus.RUNNING,
+            capture_id=query.capture,
+            trace_id=query.trace_id,
         )
         running, _ = list_runs(session, now, _MAX_RUNNING)
     shown = [run for run in runs if run.status != RunStatus.RUNNING or not running]
-    artifacts = artifacts_of(session, [run.run_id for run in shown])
-    return RunList(running=running, runs=shown, next=following, artifacts=artifacts)
+    return RunList(running=running, runs=shown, next=following)
 
 
 def show_run_list(
@@ -75,8 +77,7 @@ def show_run_list(
         chips=[(name, f"{label}: {given[name]}") for name, label in _LABELS.items() if given[name]],
         statuses=list(RunStatus),
         sorts=list(Sort),
-        running=view.running,
-        runs=view.runs,
-        next=view.next,
-        sparklines=sparklines(backend, view.artifacts),
+        figures=figures_of_list(query.sort),
+        **vars(view),
+        sparklines=sparklines(view.runs),
     )

@@ -1,51 +1,36 @@
-"""Small memory curves for lists of runs."""
+"""Small curves: the memory of runs in lists, drawn from their rows, and the figures of a running task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from ...errors import BlobMissingError, StoreUnavailableError
-from ...reports.memory import sparkline_points
-from ...statuses import DOWNLOADABLE_STATUSES
-from ...store.models import Artifact
-from ..backend import Backend
+from ...store.memory_curves import MOST, read_curve
+from ...store.models import TaskRun
 
 #: The size of the drawing, in its own units.
 WIDTH, HEIGHT = 120, 28
 _MARGIN = 2
 
 
-def sparklines(backend: Backend, artifacts: Mapping[UUID, Sequence[Artifact]]) -> dict[UUID, str]:
-    """Returns: Run id -> the points of an SVG polyline, for each run whose memory curve can be read."""
-    points = {
-        run_id: _points(backend, artifact)
-        for run_id, of_run in artifacts.items()
-        for artifact in of_run
-        if artifact.name == "memory_profile"
-    }
-    return {run_id: line for run_id, line in points.items() if line}
+def sparklines(runs: Iterable[TaskRun]) -> dict[UUID, str]:
+    """Returns: Run id -> the points of an SVG polyline, for each run whose row has a memory curve."""
+    return {run.run_id: polyline(run.memory_curve) for run in runs if run.memory_curve}
 
 
-def _points(backend: Backend, artifact: Artifact) -> str | None:
-    if artifact.status not in DOWNLOADABLE_STATUSES or not artifact.blob_name:
-        return None
-    try:
-        with backend.blobs.open(artifact.blob_name) as file:
-            return polyline(sparkline_points(file, artifact.size_bytes or 0))
-    except (BlobMissingError, StoreUnavailableError):  # A cleanup has just removed it, or the blobs are out of reach.
-        return None
-
-
-def polyline(samples: Sequence[tuple[float, float]]) -> str | None:
-    """Returns: The `points` of a polyline that fills the drawing, or None for less than two samples."""
-    if len(samples) < 2:
-        return None
-    seconds, sizes = zip(*samples, strict=True)
-    width = max(seconds) - min(seconds) or 1
-    height = max(max(sizes) - min(sizes), max(sizes) * 0.02) or 1  # So that noise does not look like growth.
+def polyline(curve: str) -> str:
+    """Returns: The `points` of a polyline that fills the drawing."""
     return " ".join(
-        f"{(second - min(seconds)) / width * WIDTH:.1f},"
-        f"{HEIGHT - _MARGIN - (size - min(sizes)) / height * (HEIGHT - 2 * _MARGIN):.1f}"
-        for second, size in samples
+        f"{time / MOST * WIDTH:.1f},{HEIGHT - _MARGIN - memory / MOST * (HEIGHT - 2 * _MARGIN):.1f}"
+        for time, memory in read_curve(curve)
+    )
+
+
+def line_through(points: Sequence[tuple[float, float]], width: float, height: float) -> str:
+    """Returns: The `points` of a polyline through moments and figures; the drawing begins at 0 s, and below at 0."""
+    last_s = max(second for second, _ in points) or 1.0
+    most = max(figure for _, figure in points) or 1.0
+    inner = height - 2 * _MARGIN
+    return " ".join(
+        f"{second / last_s * width:.2f},{height - _MARGIN - figure / most * inner:.2f}" for second, figure in points
     )

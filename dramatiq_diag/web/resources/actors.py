@@ -8,10 +8,13 @@ from ...documents.actors import ActorHistoryDocument, ActorsDocument, actor_docu
 from ...documents.runs import runs_document
 from ...store.actor_stats import list_actors, summarize_actor
 from ...store.runs import RunFilter
+from ..backend import Backend
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
 from ..http.queries import ActorQuery, ActorsQuery
 from ..pages.actor import read_actor_view, show_actor
+from ..pages.actors import show_actors
+from .attachments import ActorAttachmentsResource
 from .base import Resource, known_cursor
 from .captures import form_subject
 
@@ -31,11 +34,25 @@ class ActorListResource(Resource):
                 resp.media = actors_document(session, query.since)
                 return
             actors = list_actors(session, query.since)
-        self._backend.show(req, resp, "actors.html", actors=actors)
+        show_actors(self._backend, req, resp, actors, since=query.since)
 
 
 class ActorResource(Resource):
-    """One actor and its runs."""
+    """One actor and its runs.
+
+    Parameters:
+      attachments: Answers for what follows the name of the actor, which may contain slashes.
+    """
+
+    def __init__(self, backend: Backend, attachments: ActorAttachmentsResource) -> None:
+        super().__init__(backend)
+        self._attachments = attachments
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        actor_name, slash, part = name.rpartition("/")
+        if not slash or part != "attachments":
+            raise falcon.HTTPMethodNotAllowed(["GET"])
+        self._attachments.on_post(req, resp, actor_name)
 
     @operation(
         "get", "/actors/{name}/", query=ActorQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}

@@ -24,9 +24,9 @@ class Resource:
 
     def _check_form(self, form: Mapping[str, list[str]], subject: str) -> None:
         """Raises: falcon.HTTPForbidden unless the form has the token that a page of this server gave it."""
-        refusal = self._backend.signer.reason_against_action(subject, first_value(form, "token"))
-        if refusal is not None:
-            raise falcon.HTTPForbidden(description=refusal)
+        reason = self._backend.signer.reason_against_action(subject, first_value(form, "token"))
+        if reason is not None:
+            raise falcon.HTTPForbidden(description=reason)
 
 
 def first_value(form: Mapping[str, list[str]], name: str) -> str:

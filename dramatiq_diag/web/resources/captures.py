@@ -22,11 +22,9 @@ from ...store import captures
 from ...store.captures import CaptureStanding
 from ..http.bodies import CaptureBody, read_form, read_json
 from ..http.negotiation import wants_html
-from ..http.openapi import PAGE, PROBLEM, operation
+from ..http.openapi import FORM_ANSWERS, PROBLEM, operation
 from ..http.queries import CapturesQuery
 from .base import Resource, first_value, id_in_path
-
-_FORM_ANSWERS = {303: PAGE, **dict.fromkeys((400, 403, 404, 409, 413, 415), PROBLEM)}
 
 
 class _CaptureResource(Resource):
@@ -124,7 +122,7 @@ class CaptureResource(_CaptureResource):
 class CaptureFormResource(_CaptureResource):
     """The forms of an actor's page."""
 
-    @operation("post", "/captures/forms/{action}", answers=_FORM_ANSWERS)
+    @operation("post", "/captures/forms/{action}", answers=FORM_ANSWERS)
     def on_post(self, req: falcon.Request, resp: falcon.Response, action: str) -> None:
         """Start or end a capture from a form; for pages, which send the token of their form."""
         if action not in ("start", "end"):
@@ -133,8 +131,8 @@ class CaptureFormResource(_CaptureResource):
         actor_name = first_value(form, "actor_name")
         self._check_form(form, form_subject(actor_name))
         if action == "start":
-            diagnostics = _diagnostics(form)
-            run_limit, minutes = _number(form, "runs"), _number(form, "minutes")
+            diagnostics = form_diagnostics(form)
+            run_limit, minutes = form_number(form, "runs"), form_number(form, "minutes")
             # Only known actors have the page with this token; but the actor's runs may be gone by now.
             self._create(actor_name, diagnostics, run_limit, minutes * 60.0, unknown_actor=True)
         else:
@@ -150,7 +148,8 @@ def form_subject(actor_name: str) -> str:
     return f"captures of {actor_href(actor_name)}"
 
 
-def _diagnostics(form: Mapping[str, list[str]]) -> DiagnosticsRequest:
+def form_diagnostics(form: Mapping[str, list[str]]) -> DiagnosticsRequest:
+    """Returns: What the fields `diagnostics` and `options` ask for. Raises: falcon.HTTPBadRequest."""
     texts = [text for text in first_value(form, "options").split(",") if text.strip()]
     try:
         return with_options(form.get("diagnostics", ()), texts)
@@ -158,7 +157,8 @@ def _diagnostics(form: Mapping[str, list[str]]) -> DiagnosticsRequest:
         raise falcon.HTTPBadRequest(description=str(error)) from error
 
 
-def _number(form: Mapping[str, list[str]], name: str) -> int:
+def form_number(form: Mapping[str, list[str]], name: str) -> int:
+    """Returns: A whole number in a field. Raises: falcon.HTTPBadRequest."""
     text = first_value(form, name)
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise falcon.HTTPBadRequest(description=f"`{name}` is {text!r:.80}; it must be a whole number.")

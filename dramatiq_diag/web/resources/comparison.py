@@ -23,9 +23,6 @@ from ..pages.comparison import show_comparison
 from .base import Resource
 from .progress import answer_progress
 
-#: How long a request waits for the formats before it answers with the progress, in seconds.
-_WAIT_S = 2.0
-
 
 class CompareResource(Resource):
     """Two runs compared."""
@@ -42,13 +39,13 @@ class CompareResource(Resource):
         with self._backend.session() as session:
             a, b = _compared(session, query.a), _compared(session, query.b)
         self._begin_all(a, b)
-        give_up_at = time.monotonic() + _WAIT_S
+        give_up_at = time.monotonic() + self._backend.wait_s
 
         def open_format(artifact: Artifact, name: str) -> BinaryIO:
             return self._open(artifact, name, max(give_up_at - time.monotonic(), 0.0))
 
         try:
-            comparison = compare_runs(a, b, open_format)
+            comparison = compare_runs(a, b, open_format, self._backend.max_compared_bytes)
         except RenderingInProgress as progress:
             answer_progress(self._backend, req, resp, progress)
             return

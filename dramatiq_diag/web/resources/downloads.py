@@ -6,40 +6,62 @@ import falcon
 
 from ...reports.cache import format_of
 from ...reports.errors import RenderingInProgress, UnknownFormatError
-from ..backend import Backend
+from ...reports.formats import Format
+from ...store.blobs.headers import is_page
+from ...store.models import Artifact
 from ..http.openapi import FILE, PROBLEM, operation
 from ..http.queries import DownloadQuery
-from .base import Resource
-from .files import ArtifactFiles
+from .files import ArtifactResource
 
 #: How long a download waits for its format to be rendered, in seconds. A longer rendering continues meanwhile.
 _WAIT_S = 20.0
 
+#: How long the URL of a redirect is valid at most, in seconds: the clock of this host may be some minutes behind.
+_SIGNED_S = 900.0
 
-class DownloadResource(Resource):
+
+class DownloadResource(ArtifactResource):
     """The file of one artifact. The signature is checked before anything else."""
-
-    def __init__(self, backend: Backend) -> None:
-        super().__init__(backend)
-        self._files = ArtifactFiles(backend)
 
     @operation(
         "get",
         "/artifacts/{artifact_id}/{filename}",
         query=DownloadQuery,
-        answers={200: FILE, 206: FILE, 304: None, 400: PROBLEM, 403: PROBLEM, 404: PROBLEM, 410: PROBLEM, 416: PROBLEM},
+        answers={
+            200: FILE,
+            206: FILE,
+            302: None,
+            304: None,
+            400: PROBLEM,
+            403: PROBLEM,
+            404: PROBLEM,
+            410: PROBLEM,
+            416: PROBLEM,
+        },
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, artifact_id: str, filename: str) -> None:
         """Download an artifact, in whole or, with `Range`, in part."""
-        refusal = self._backend.signer.reason_against(
+        reason = self._backend.signer.reason_against(
             artifact_id, filename, req.get_param("expires"), req.get_param("signature")
         )
-        if refusal is not None:
-            raise falcon.HTTPForbidden(description=refusal)
-        artifact = self._files.find(artifact_id, filename)
+        if reason is not None:
+            raise falcon.HTTPForbidden(description=reason)
+        artifact = self._find(artifact_id, filename)
         try:
-            self._files.answer(req, resp, artifact, format_of(artifact, req.get_param("format")), wait_s=_WAIT_S)
+            wanted = format_of(artifact, req.get_param("format"))
+            if self._backend.settings.download_redirect and req.method == "GET":  # A signed URL is for one method.
+                self._redirect(artifact, wanted)
+            self._answer(req, resp, artifact, wanted, wait_s=_WAIT_S)
         except UnknownFormatError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
         except RenderingInProgress as progress:
             raise falcon.HTTPServiceUnavailable(description=str(progress), retry_after=10) from progress
+
+    def _redirect(self, artifact: Artifact, wanted: Format) -> None:
+        """Redirects to the bucket, if it has this very file. A page is never among them: it needs its sandbox."""
+        if artifact.stored_as is not None or wanted.render is not None or is_page(wanted.media_type):
+            return
+        self._open(artifact, wanted, 0).close()  # Answers 410 where it is gone.
+        url = self._backend.blobs.signed_url(artifact.blob_name or "", min(self._backend.settings.url_ttl, _SIGNED_S))
+        if url is not None:
+            raise falcon.HTTPFound(url)

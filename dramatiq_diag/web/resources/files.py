@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from contextlib import ExitStack, suppress
 from typing import BinaryIO
-from urllib.parse import quote
 
 import falcon
 from dramatiq.logging import get_logger
@@ -15,11 +13,11 @@ from dramatiq.logging import get_logger
 from ...errors import BlobMissingError
 from ...reports.formats import Format
 from ...statuses import DOWNLOADABLE_STATUSES
+from ...store.blobs.headers import file_headers, is_page
 from ...store.models import Artifact
 from ...store.runs import find_artifact
-from ..backend import Backend
 from ..http.ranges import Slice, UnsatisfiableRangeError, parse_range
-from .base import id_in_path
+from .base import Resource, id_in_path
 
 #: A report is a page with scripts of its own; they run in an origin of their own, and can reach nothing.
 _HTML_POLICY = (
@@ -27,20 +25,14 @@ _HTML_POLICY = (
     "img-src data:; font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 _OTHER_POLICY = "sandbox; default-src 'none'; frame-ancestors 'self'"
-#: The media types that a browser shows; it saves all others.
-_SHOWN = ("text/html", "text/plain", "image/png")
+_logger = get_logger(__name__)
 _UNKNOWN = "There is no such artifact."
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 
 
-class ArtifactFiles:
+class ArtifactResource(Resource):
     """Finds artifacts, and answers with their files."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._logger = get_logger(__name__, type(self))
-
-    def find(self, artifact_id: str, filename: str | None = None) -> Artifact:
+    def _find(self, artifact_id: str, filename: str | None = None) -> Artifact:
         """Returns: The artifact that can be downloaded under this id and name.
 
         Raises:
@@ -55,7 +47,7 @@ class ArtifactFiles:
         _refuse_removed(artifact)
         return artifact
 
-    def answer(
+    def _answer(
         self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format, *, wait_s: float
     ) -> None:
         """Answers with a format of an artifact, which may have to be rendered first.
@@ -65,20 +57,20 @@ class ArtifactFiles:
           falcon.HTTPGone: When there is no file.
         """
         with ExitStack() as opened:
-            file = opened.enter_context(self.open(artifact, wanted, wait_s))
+            file = opened.enter_context(self._open(artifact, wanted, wait_s))
             offsets = self._describe(req, resp, artifact, wanted, file)
             if offsets is not None:
                 resp.stream = Slice(file, offsets)
                 opened.pop_all()
 
-    def open(self, artifact: Artifact, wanted: Format, wait_s: float) -> BinaryIO:
-        """Opens a format of an artifact. Raises as `answer` does."""
+    def _open(self, artifact: Artifact, wanted: Format, wait_s: float) -> BinaryIO:
+        """Opens a format of an artifact. Raises as `_answer` does."""
         try:
             return self._backend.renderings.open(artifact, wanted, wait_s)
         except BlobMissingError as error:
             with suppress(falcon.HTTPNotFound):  # A cleanup may just have removed the file, or even the row.
-                self.find(str(artifact.artifact_id))
-            self._logger.warning(
+                self._find(str(artifact.artifact_id))
+            _logger.warning(
                 "The file of artifact %s (%r) is gone and its row is live; see `dramatiq-diag check`.",
                 artifact.artifact_id,
                 artifact.name,
@@ -97,9 +89,8 @@ class ArtifactFiles:
         if _has_already(req, etag):
             resp.status = falcon.HTTP_304
             return None
-        resp.content_type, shown, policy = _presentation(wanted.media_type)
-        resp.set_header("Content-Disposition", _disposition("inline" if shown else "attachment", wanted.filename))
-        resp.set_header("Content-Security-Policy", policy)
+        resp.set_headers(file_headers(wanted.media_type, wanted.filename))
+        resp.set_header("Content-Security-Policy", _HTML_POLICY if is_page(wanted.media_type) else _OTHER_POLICY)
         resp.set_header("Accept-Ranges", "bytes")
         if offsets is not None:
             resp.status = falcon.HTTP_206
@@ -113,7 +104,7 @@ class ArtifactFiles:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         if size_bytes != artifact.size_bytes:
-            self._logger.warning(
+            _logger.warning(
                 "The file of artifact %s (%r) has %s bytes and should have %s; see `dramatiq-diag check`.",
                 artifact.artifact_id,
                 artifact.name,
@@ -143,19 +134,3 @@ def _offsets(req: falcon.Request, etag: str, size_bytes: int) -> range | None:
 def _has_already(req: falcon.Request, etag: str) -> bool:
     tags = (req.get_header("If-None-Match") or "").split(",")
     return any(tag.strip().removeprefix("W/") in ("*", etag) for tag in tags)
-
-
-def _presentation(media_type: str) -> tuple[str, bool, str]:
-    """Returns: The Content-Type, whether a browser shows it, and its Content-Security-Policy."""
-    if not _MEDIA_TYPE.fullmatch(media_type):
-        media_type = "application/octet-stream"
-    media_type = media_type.lower()
-    content_type = f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
-    return content_type, media_type in _SHOWN, _HTML_POLICY if media_type == "text/html" else _OTHER_POLICY
-
-
-def _disposition(kind: str, filename: str) -> str:
-    """Returns: The header's value by RFC 6266: a name that is safe to quote, and the exact one if it differs."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", filename)
-    value = f'{kind}; filename="{plain}"'
-    return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 import falcon
 
+from ...documents.fields import task_href
 from ...documents.runs import RunDocument, run_document
 from ...store import pins
 from ...store.attempts import Attempt
 from ...store.runs import find_run
 from ...store.store import Store
 from ..http.bodies import read_form
-from ..http.openapi import PAGE, PROBLEM, operation
+from ..http.negotiation import wants_html
+from ..http.openapi import FORM_ANSWERS, PROBLEM, operation
 from .base import Resource, id_in_path
 
 _ANSWERS = {200: RunDocument, 403: PROBLEM, 404: PROBLEM, 409: PROBLEM}
-
-_FORM_ANSWERS = {303: PAGE, **dict.fromkeys((400, 403, 404, 409, 413, 415), PROBLEM)}
 
 _ACTIONS: dict[str, Callable[[Store, uuid.UUID], object]] = {
     "pin": pins.pin,
@@ -27,14 +27,17 @@ _ACTIONS: dict[str, Callable[[Store, uuid.UUID], object]] = {
 }
 
 
+_NO_SUCH_RUN = "There is no such run."
+
+
 class _RunResource(Resource):
     def _do(self, action: str, run_id: str) -> Attempt:
         """Pins, unpins or deletes a run. Returns: The run afterwards. Raises: falcon.HTTPError."""
-        key = id_in_path(run_id, "There is no such run.")
+        key = id_in_path(run_id, _NO_SUCH_RUN)
         try:
             _ACTIONS[action](self._backend.store, key)
         except pins.RunNotFoundError as error:
-            raise falcon.HTTPNotFound(description="There is no such run.") from error
+            raise falcon.HTTPNotFound(description=_NO_SUCH_RUN) from error
         except (pins.RunIsRunningError, pins.RunIsPinnedError) as error:
             raise falcon.HTTPConflict(description=str(error)) from error
         with self._backend.session() as session:
@@ -46,6 +49,17 @@ class _RunResource(Resource):
 
 class RunResource(_RunResource):
     """One run."""
+
+    @operation("get", "/runs/{run_id}/", answers={200: RunDocument, 302: None, 404: PROBLEM})
+    def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
+        """Get a run by its id. A browser is sent to its page."""
+        with self._backend.session() as session:
+            run = find_run(session, id_in_path(run_id, _NO_SUCH_RUN))
+        if run is None:
+            raise falcon.HTTPNotFound(description=_NO_SUCH_RUN)
+        if wants_html(req):
+            raise falcon.HTTPFound(f"{self._backend.mount(req)}{task_href(run.task_id)}?attempt={run.attempt}")
+        resp.media = run_document(run)
 
     @operation("delete", "/runs/{run_id}/", answers=_ANSWERS)
     def on_delete(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
@@ -73,7 +87,7 @@ class PinResource(_RunResource):
 class FormResource(_RunResource):
     """The buttons of a run's page."""
 
-    @operation("post", "/runs/{run_id}/forms/{action}", answers=_FORM_ANSWERS)
+    @operation("post", "/runs/{run_id}/forms/{action}", answers=FORM_ANSWERS)
     def on_post(self, req: falcon.Request, resp: falcon.Response, run_id: str, action: str) -> None:
         """Pin, unpin or delete a run from its page; for pages, which send the token of their form."""
         if action not in _ACTIONS:

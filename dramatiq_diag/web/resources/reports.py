@@ -8,27 +8,18 @@ from ...reports.cache import format_of
 from ...reports.errors import RenderingInProgress, UnknownFormatError
 from ...reports.formats import Format
 from ...store.models import Artifact
-from ..backend import Backend
 from ..http.negotiation import wants_html
 from ..http.openapi import FILE, PROBLEM, PROGRESS, operation
-from .base import Resource
-from .files import ArtifactFiles
+from .files import ArtifactResource
 from .progress import answer_progress
 
 #: The most of a text that its page shows, in bytes.
 _MAX_TEXT_BYTES = 1024 * 1024
 _TEXT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
-#: How long a request waits for its report before it answers with the progress, in seconds.
-_WAIT_S = 2.0
 
-
-class ReportResource(Resource):
+class ReportResource(ArtifactResource):
     """One report, or the progress of its rendering."""
-
-    def __init__(self, backend: Backend) -> None:
-        super().__init__(backend)
-        self._files = ArtifactFiles(backend)
 
     @operation(
         "get",
@@ -37,13 +28,13 @@ class ReportResource(Resource):
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, artifact_id: str, kind: str) -> None:
         """Get a report of an artifact, such as `svg` of a memory profile or `flamegraph` of an allocation profile."""
-        artifact = self._files.find(artifact_id)
+        artifact = self._find(artifact_id)
         try:
             wanted = format_of(artifact, kind)
             if wanted.media_type == "text/plain" and wanted.render is not None and wants_html(req):
                 self._show_text(req, resp, artifact, wanted)
             else:
-                self._files.answer(req, resp, artifact, wanted, wait_s=_WAIT_S)
+                self._answer(req, resp, artifact, wanted, wait_s=self._backend.wait_s)
         except UnknownFormatError as error:
             raise falcon.HTTPNotFound(description=str(error)) from error
         except RenderingInProgress as progress:
@@ -51,7 +42,7 @@ class ReportResource(Resource):
 
     def _show_text(self, req: falcon.Request, resp: falcon.Response, artifact: Artifact, wanted: Format) -> None:
         """Answers a browser with a page: it would break the long lines of a plain text."""
-        with self._files.open(artifact, wanted, _WAIT_S) as file:
+        with self._open(artifact, wanted, self._backend.wait_s) as file:
             text = file.read(_MAX_TEXT_BYTES).decode("utf-8", "replace")
             is_cut = bool(file.read(1))
         self._backend.show(req, resp, "text.html", title=wanted.filename, text=text, is_cut=is_cut)

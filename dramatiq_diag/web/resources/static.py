@@ -54,7 +54,7 @@ class StaticResource(Resource):
         with self._lock:  # The script of the charts takes a second to make; only one request makes it.
             if name not in self._files:
                 if name == "charts.js":
-                    content = charts_script(self._backend.settings.data_dir)
+                    content = charts_script(self._backend.settings.cache)
                 else:
                     content = (files("dramatiq_diag.web") / "static" / name).read_bytes()
                 digest = hashlib.sha256(content).hexdigest()[:32]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import falcon
 
 from ...documents.runs import (
@@ -13,15 +15,21 @@ from ...documents.runs import (
     task_document,
 )
 from ...store.attempts import find_attempt
+from ..backend import Backend
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
 from ..http.queries import AttemptQuery, RunsQuery, TaskQuery
-from ..http.urls import TaskPath, task_path
+from ..http.urls import task_path
+from ..pages.attach import attach_values
+from ..pages.live import read_live
 from ..pages.run import read_run_view, show_run
 from ..pages.run_list import read_run_list, show_run_list
 from .base import Resource, known_cursor
 
 _NEVER = "Nothing was ever collected for this task, or it is so long ago that its record was removed."
+
+#: The methods of what may follow a task.
+_METHODS = ("GET", "HEAD", "POST")
 
 
 class TaskListResource(Resource):
@@ -40,24 +48,24 @@ class TaskListResource(Resource):
 
 
 class TaskResource(Resource):
-    """One task: its runs, or the artifacts of one of them. A browser gets both on one page."""
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
-        wanted = task_path(req, path)
-        if wanted.wants_artifacts or wants_html(req):
-            self._answer_artifacts(req, resp, wanted)
-        else:
-            self._answer_task(req, resp, wanted)
+    """The runs of one task. A browser gets the page of one of them."""
 
     @operation("get", "/tasks/{task_id}/", query=TaskQuery, answers={200: TaskDocument, 400: PROBLEM, 404: PROBLEM})
-    def _answer_task(self, req: falcon.Request, resp: falcon.Response, wanted: TaskPath) -> None:
+    def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
         """List the runs of a task, first attempt first."""
+        if wants_html(req):
+            answer_run(self._backend, req, resp, task_id)
+            return
         query = TaskQuery.read(req)
         with self._backend.session() as session, known_cursor():
-            document = task_document(session, wanted.task_id, query.limit, query.cursor)
+            document = task_document(session, task_id, query.limit, query.cursor)
         if document is None:
             raise falcon.HTTPNotFound(description=_NEVER)
         resp.media = document
+
+
+class TaskArtifactsResource(Resource):
+    """The artifacts of one run of a task. A browser gets the page of the run."""
 
     @operation(
         "get",
@@ -65,20 +73,54 @@ class TaskResource(Resource):
         query=AttemptQuery,
         answers={200: ArtifactsDocument, 400: PROBLEM, 404: PROBLEM},
     )
-    def _answer_artifacts(self, req: falcon.Request, resp: falcon.Response, wanted: TaskPath) -> None:
+    def on_get(self, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
         """Get what was collected of one run of a task, with the URLs of the files."""
-        attempt = AttemptQuery.read(req).attempt
-        signer, base_url = self._backend.signer, self._backend.base_url(req)
-        with self._backend.session() as session:
-            chosen = find_attempt(session, wanted.task_id, attempt)
-            if chosen is None:
-                raise falcon.HTTPNotFound(
-                    description=_NEVER
-                    if attempt is None
-                    else f"Nothing was ever collected for attempt {attempt} of this task."
-                )
-            if not wants_html(req):
-                resp.media = artifacts_document(session, chosen, signer, base_url)
+        answer_run(self._backend, req, resp, task_id)
+
+
+def answer_run(backend: Backend, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
+    """Answers with what was collected of one run: as a document, or as a page."""
+    attempt = AttemptQuery.read(req).attempt
+    with backend.session() as session:
+        chosen = find_attempt(session, task_id, attempt)
+        if chosen is None:
+            if wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
+                # It is executed, and not diagnosed.
+                backend.show(req, resp, "live.html", **live, **attach_values(backend, task_id))
                 return
-            view = read_run_view(session, chosen)
-        show_run(self._backend, req, resp, view)
+            raise falcon.HTTPNotFound(
+                description=_NEVER
+                if attempt is None
+                else f"Nothing was ever collected for attempt {attempt} of this task."
+            )
+        if not wants_html(req):
+            resp.media = artifacts_document(session, chosen, backend.signer, backend.base_url(req))
+            return
+        view = read_run_view(session, chosen)
+    show_run(backend, req, resp, view)
+
+
+class TaskParts(Resource):
+    """Finds the resource for what follows a task, whose id may contain slashes.
+
+    Parameters:
+      parts: Each of `TASK_PARTS`, and an empty text for the task itself -> the resource, which is given the task's id.
+    """
+
+    def __init__(self, backend: Backend, parts: Mapping[str, Resource]) -> None:
+        super().__init__(backend)
+        self._parts = parts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
+        self._answer("get", req, resp, path)
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
+        self._answer("post", req, resp, path)
+
+    def _answer(self, method: str, req: falcon.Request, resp: falcon.Response, path: str) -> None:
+        wanted = task_path(req, path)
+        part = self._parts[wanted.part]
+        responder = getattr(part, f"on_{method}", None)
+        if responder is None:
+            raise falcon.HTTPMethodNotAllowed([name for name in _METHODS if hasattr(part, f"on_{name.lower()}")])
+        responder(req, resp, wanted.task_id)

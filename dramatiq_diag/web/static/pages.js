@@ -73,8 +73,39 @@ function showTimes(root) {
   }
 }
 
+// A person may be about to use what is in the section, or has selected text in it: then it stays as it is.
+function isInUse(section) {
+  const focused = section.querySelector(":focus");
+  const selection = getSelection();
+  return (focused !== null && !focused.matches("summary, pre[id]")) || (!selection.isCollapsed && section.contains(selection.anchorNode));
+}
+
+function summaryOf(key, section) {
+  return [...section.querySelectorAll("details[data-key]")].find(details => details.dataset.key === key)?.querySelector("summary");
+}
+
+// Replaces a section by its next version; what is open, the focus, and how far texts are scrolled stay.
+function replaceSection(section, fresh) {
+  const next = document.importNode(fresh, true);
+  for (const details of section.querySelectorAll("details[data-key]")) {
+    const summary = summaryOf(details.dataset.key, next);
+    if (summary) summary.parentElement.open = details.open;
+  }
+  const focused = section.querySelector(":focus");
+  const key = focused?.closest("details[data-key]")?.dataset.key;
+  const scrolled = [...section.querySelectorAll("pre[id]")].map(text => ({
+    id: text.id, top: text.scrollTop, atEnd: text.scrollTop + text.clientHeight >= text.scrollHeight - 4,
+  }));
+  section.replaceWith(next);
+  for (const {id, top, atEnd} of scrolled) {
+    const text = document.getElementById(id);
+    if (text !== null) text.scrollTop = atEnd ? text.scrollHeight : top;
+  }
+  if (focused !== null) (focused.id ? document.getElementById(focused.id) : summaryOf(key, next))?.focus({preventScroll: true});
+}
+
 async function refresh() {
-  if (document.hidden || document.querySelector("[data-live] :focus")) return;
+  if (document.hidden) return;
   const response = await fetch(location.href, {headers: {Accept: "text/html"}});
   if (!response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -86,8 +117,13 @@ async function refresh() {
       return;
     }
     showTimes(fresh);
-    if (fresh.innerHTML !== section.innerHTML) section.replaceWith(document.importNode(fresh, true));
+    if (fresh.innerHTML !== section.innerHTML && !isInUse(section)) replaceSection(section, fresh);
   }
+}
+
+// The next one begins when this one is done: a slow server is not asked for several at once.
+function keepRefreshing() {
+  setTimeout(() => refresh().catch(() => {}).finally(keepRefreshing), 2000);
 }
 
 function followViews(nav) {
@@ -103,4 +139,5 @@ showTimes(document);
 setInterval(() => showTimes(document), 15000);
 document.querySelectorAll(".chart").forEach(showChart);
 document.querySelectorAll("[data-views]").forEach(followViews);
-if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), 2000);
+for (const log of document.querySelectorAll("pre[id]")) log.scrollTop = log.scrollHeight;
+if (document.querySelector("[data-live]")) keepRefreshing();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import sys
 import threading
 import weakref
@@ -56,6 +57,34 @@ def test_the_profile_is_rooted_at_the_actors_function(bench, settings, stored, e
     assert 0.15 < _seconds_in(root, "parse_pages") < session.duration
     assert session.sample_count > 10
     assert task_id in session.target_description
+
+
+class SlowHandler(logging.Handler):
+    """Takes so long for each line that the sampler sees it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        spin(0.05)
+
+
+@pytest.mark.parametrize("engine", ["sampler", "profiler"])
+def test_the_lines_that_dramatiq_logs_around_the_function_are_not_in_the_profile(
+    bench, settings, stored, caplog, engine
+):
+    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001, pyinstrument_engine=engine)
+
+    def work() -> None:
+        spin(0.05)
+
+    with bench(given) as tasks:
+        actor = tasks.actor(work)
+        handler = SlowHandler()
+        caplog.set_level(logging.DEBUG, actor.logger.name)
+        actor.logger.addHandler(handler)
+        message = actor.send()
+        tasks.finish()
+        actor.logger.removeHandler(handler)
+
+    assert _session(stored(given), message.message_id).root_frame().function == "work"
 
 
 @pytest.mark.parametrize("engine", ["sampler", "profiler"])

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from dramatiq_diag.collectors.time_profile.pruning import MAX_NODES, prune
-from dramatiq_diag.reports import calltree, pyinstrument
+from dramatiq_diag.reports import pyinstrument
+from dramatiq_diag.reports.calltree import functions
+from support.profiles import render
 
 pytest.importorskip("pyinstrument")
 
@@ -47,10 +49,10 @@ def later(seconds: float) -> asyncio.Future[None]:
     return future
 
 
-def rendered(path: Path, data: bytes, render: Any) -> str:
+def rendered(path: Path, data: bytes, renderer: Any) -> str:
     path.write_bytes(data)
     target = io.BytesIO()
-    render(str(path), target)
+    renderer(str(path), target)
     return target.getvalue().decode()
 
 
@@ -69,8 +71,8 @@ def test_what_a_call_waits_for_is_named_by_its_line(bench, settings, stored, tmp
     assert re.search(rf"0\.[23]\d* line {line}  .*{re.escape(name)}:{line}\n", text), text
     page = rendered(tmp_path / "session.json", data, pyinstrument.render_session)
     assert f'"line {line}\\u0000' in page
-    tree = json.loads(rendered(tmp_path / "session.json", data, calltree.render_session))
-    [found] = [found for found in calltree.functions(tree["tree"]) if found["function"] == task.__name__]
+    tree = json.loads(render(tmp_path / "session.json", "calltree"))
+    [found] = [found for found in functions(tree["tree"]) if found["function"] == task.__name__]
     assert found["lines"][0][0] == line
 
 

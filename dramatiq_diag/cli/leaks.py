@@ -1,0 +1,68 @@
+"""`leaks`: lists the actors by what their runs keep of the memory."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from ..documents.leaks import ActorLeakDocument, leaks_document
+from ..insights.stored_leaks import read_leaks
+from ..maintenance.leak_captures import capture_leaks
+from ..settings import Settings
+from ..statuses import LeakVerdict
+from ..text import format_size, printable
+from .output import Columns, echo_json, echo_table, json_option
+from .parameters import moment
+from .store import opened_store
+
+_COLUMNS: Columns[ActorLeakDocument] = {
+    "VERDICT": lambda actor: actor["verdict"],
+    "KEPT OF A RUN": lambda actor: _kept(actor["bytes_per_run"]),
+    "FROM": lambda actor: _kept(actor["low"]),
+    "TO": lambda actor: _kept(actor["high"]),
+    "RUNS": lambda actor: str(actor["runs"]),
+    "MORE NEEDED": lambda actor: "-" if actor["runs_needed"] is None else str(actor["runs_needed"]),
+    "ACTOR": lambda actor: actor["actor_name"],
+}
+
+
+@click.command()
+@click.option("--since", type=moment, help="Only memory looked at then or later: a time, or an age such as 24h.")
+@click.option("--capture", "capture", is_flag=True, help="Ask for allocation profiles of the leaking actors.")
+@json_option("the document of GET /leaks/")
+def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
+    """Find out whose runs keep memory that nothing frees later.
+
+    Worker processes count the runs of each actor, diagnosed or not, and look at the memory that is in use when one has
+    ended. This finds the actors whose runs that memory grows with. KEPT OF A RUN is what stays of each run, FROM and TO
+    are the interval that has the true figure 95 times of 100. The first quarter of the life of a process does not
+    count; see the page about leaks in the documentation for the limits.
+
+    With --capture the next 3 runs of each leaking actor are recorded by memray, which then shows the line; an actor
+    that had such a capture within a day is left alone.
+
+    \b
+    Examples:
+      dramatiq-diag leaks
+      dramatiq-diag leaks --since 24h --json
+      dramatiq-diag leaks --capture
+    """
+    with opened_store(Settings()) as store:
+        with store.session() as session:
+            document = leaks_document(read_leaks(session, since).findings)
+        leaking = [actor["actor_name"] for actor in document["actors"] if actor["verdict"] == LeakVerdict.LEAKS]
+        made = capture_leaks(store, leaking) if capture else []
+    if as_json:
+        echo_json(document)
+    elif document["actors"]:
+        echo_table(_COLUMNS, document["actors"])
+    else:
+        click.echo("Nothing is known yet: no run has ended on a worker whose memory was looked at for long enough.")
+    for standing in made:
+        name = printable(standing.capture.actor_name)
+        click.echo(f"Capture {standing.capture.capture_id}: the next runs of {name}.", err=True)
+
+
+def _kept(size_bytes: float | None) -> str:
+    return "-" if size_bytes is None else format_size(round(size_bytes))

@@ -1,0 +1,206 @@
+"""`accounting`: says where the whole wall time of a task went, in parts that add up to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from dramatiq.asyncio import get_event_loop_thread
+from dramatiq.threading import is_gevent_active
+from typing_extensions import TypedDict
+
+from ...errors import SkippedError, UnavailableError
+from ...runtime.counters import Counters
+from ...runtime.stacks import coroutine_function
+from ...runtime.ticker import Timer
+from ..base import Collector, CollectorSettings, Recording, RunContext, checkpoint_name
+from ..services import Services
+from .arithmetic import PartDocument, Times, divide
+from .neighbours import AllUsed, NativeIds, NeighbourDocument, Neighbours
+from .sampler import Account, AccountSampler
+
+#: Seconds until the first checkpoint. The intervals double from there up to the longest one.
+_FIRST_CHECKPOINT_S = 0.5
+_CHECKPOINT_INTERVAL_S = 5.0
+
+
+class AccountingDocument(TypedDict):
+    """Where the wall time of a run went."""
+
+    wall_ms: float
+    samples: int
+    parts: list[PartDocument]
+    neighbours: list[NeighbourDocument]
+
+
+class AccountingCollector(Collector):
+    """`accounting`: own CPU time, the garbage collector, and the waits for a CPU, for the GIL and for everything else.
+
+    The sums are counted by the kernel. What is left of the wall time is divided by what a thread of our own sees many
+    times a second.
+    """
+
+    name = "accounting"
+    artifact_name = "time_accounting"
+    filename = "accounting.json"
+    media_type = "application/json"
+
+    def __init__(self, settings: CollectorSettings) -> None:
+        super().__init__(settings)
+        if is_gevent_active():
+            raise UnavailableError("Under gevent all greenlets share one thread, whose time is not that of one task.")
+
+    def open(self, services: Services) -> None:
+        super().open(services)
+        native_ids = NativeIds()
+        self.neighbours = Neighbours(services.messages, services.coroutines.measured, native_ids)
+        self.sampler = AccountSampler(
+            services.switch_interval,
+            self.neighbours,
+            native_ids,
+            lambda: services.coroutines.thread_id,
+            services.warn_once,
+        )
+        self.sampler.start()
+
+    def close(self) -> None:
+        self.sampler.stop()
+
+    def record(self, run: RunContext) -> Recording:
+        return _AccountingRecording(self, run)
+
+
+class _AccountingRecording(Recording):
+    """Is late if it begins while the function runs; then it accounts for the time from there on."""
+
+    runs_inline = True
+
+    def __init__(self, collector: AccountingCollector, run: RunContext) -> None:
+        self.collector = collector
+        self.run = run
+        self.services = collector.services
+        self.is_async = coroutine_function(run.actor) is not None
+        self.is_late = run.is_executing
+        self.from_s = 0.0
+        "When it began, if it is late."
+        self.account = Account(run.thread_id, run.native_id, self._started, self._coroutine if self.is_async else None)
+        self.before = self.after = Times(None)
+        "What was counted at the start and at the end of a late one."
+        self.used_before: AllUsed = {}
+        self.used_after: AllUsed | None = None
+        self.ended_s: float | None = None
+        self.timer = Timer(_FIRST_CHECKPOINT_S, self._tick)
+        self.lock = threading.Lock()  # A tick may be under way when the run ends.
+        self.stopped = False
+
+    def _started(self) -> float:
+        if self.is_late:
+            return self.from_s
+        return self.run.started if self.run.is_executing else float("inf")
+
+    def _coroutine(self) -> Coroutine[Any, Any, Any] | None:
+        return self.services.coroutines.running.get(self.run.thread_id)
+
+    def start(self) -> None:
+        if self.is_async:
+            loop_thread = get_event_loop_thread()
+            if loop_thread is None:
+                raise SkippedError(
+                    "The actor is async, and there is no event loop: AsyncIO is not among the middleware."
+                )
+            self.services.coroutines.watch(loop_thread)
+        if self.is_late:
+            self.before, self.from_s = self._times(), self.services.clock()
+        self.used_before = self.collector.neighbours.used()
+        self.collector.sampler.add(self.account)
+        self.services.ticker.add(self.timer)
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.timer.cancel()
+        self._leave()
+
+    def end_early(self, reason: str) -> None:
+        with self.lock:
+            self.timer.cancel()
+            self._leave()
+
+    def _leave(self) -> None:
+        self.collector.sampler.remove(self.account)
+        if self.used_after is None:
+            if self.is_late:
+                self.after, self.ended_s = self._times(), self.services.clock()
+            self.used_after = self.collector.neighbours.used()
+
+    def _times(self) -> Times:
+        """Returns: What is counted now; any thread may ask."""
+        run = self.run
+        if self.is_async:
+            measured = self.services.coroutines.measured.get(run.thread_id)
+            if measured is None:
+                return Times(run.coroutine_cpu_s, steps_s=run.coroutine_steps_s)
+            return Times(measured.cpu_s, steps_s=measured.steps_s)
+        found = self.services.counters.read_times(run.thread_id, run.native_id)
+        return Times(found.cpu_s, found.run_queue_s, found.gc_s)
+
+    def _spent(self) -> tuple[float, Times]:
+        """Returns: The wall time up to now or to the end, and what was counted in it."""
+        run = self.run
+        if self.is_late:
+            after, until_s = (
+                (self._times(), self.services.clock()) if self.ended_s is None else (self.after, self.ended_s)
+            )
+            return max(until_s - self.from_s, 0.0), after.since(self.before)
+        if run.at_call is None:
+            return 0.0, Times(0.0)
+        before = Times(0.0, steps_s=0.0) if self.is_async else _times_of(run.at_call)
+        if run.ended is not None and run.at_return is not None:
+            after = self._times() if self.is_async else _times_of(run.at_return)
+            return run.ended - run.started, after.since(before)
+        after = self._times()
+        return run.elapsed_s, after.since(before)
+
+    def so_far(self) -> dict[str, Any] | None:
+        if not self.run.is_executing:
+            return None
+        return {**self._document()}
+
+    def _document(self) -> AccountingDocument:
+        wall_s, spent = self._spent()
+        parts = divide(wall_s, spent, self.account.seen(spent.cpu_s))
+        neighbours = self.collector.neighbours
+        after = neighbours.used() if self.used_after is None else self.used_after
+        return {
+            "wall_ms": round(wall_s * 1e6) / 1000,
+            "samples": self.account.sample_count,
+            "parts": parts,
+            "neighbours": neighbours.listed(self.used_before, after, self.run.thread_id),
+        }
+
+    def _tick(self) -> None:
+        """Writes a checkpoint, for salvage."""
+        with self.lock:
+            if self.stopped:
+                return
+            self.timer.interval_s = min(self.timer.interval_s * 2, _CHECKPOINT_INTERVAL_S)
+            try:
+                self._write(checkpoint_name(self.collector.artifact_name))
+            except OSError as error:
+                self.services.warn_once("accounting", error, "An account's checkpoint was not written.")
+
+    def _write(self, name: str) -> None:
+        self.run.entry.write_file(name, json.dumps(self._document()))
+
+    def save(self) -> None:
+        with self.lock:
+            self._write(self.collector.artifact_name)
+
+    def discard(self) -> None:
+        with self.lock:  # A checkpoint may be being written.
+            pass
+
+
+def _times_of(counters: Counters) -> Times:
+    return Times(counters.cpu_s, counters.run_queue_s, counters.gc_s)

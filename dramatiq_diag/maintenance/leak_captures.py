@@ -1,0 +1,48 @@
+"""Asks for allocation profiles of actors that were found to leak, once an actor and day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from ..insights.stored_leaks import read_leaks
+from ..policy.leak_captures import LEAK_DURATION_S, LEAK_OPTIONS, LEAK_RUNS
+from ..runtime.loggers import get_logger
+from ..statuses import LeakVerdict
+from ..store import captures
+from ..store.clock import Clock
+from ..store.store import Store
+
+
+def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> list[captures.CaptureStanding]:
+    """Creates a capture for each leaking actor that had none within a day.
+
+    Parameters:
+      store: The store.
+      actor_names: The leaking actors; without them they are found.
+
+    Returns:
+      The new captures. Where one is not allowed, that is logged.
+    """
+    logger = get_logger(__name__)
+    with store.session() as session:
+        if actor_names is None:
+            found = read_leaks(session).findings
+            actor_names = [one.actor_name for one in found if one.verdict is LeakVerdict.LEAKS]
+        wanted = [name for name in actor_names if not _was_captured(session, name)]
+    made = []
+    for name in wanted:
+        try:
+            made.append(captures.create(store, name, LEAK_OPTIONS, LEAK_RUNS, LEAK_DURATION_S, unknown_actor=True))
+        except (captures.CaptureRequestError, captures.TooManyCapturesError) as error:
+            logger.warning("The actor %s leaks, and no allocation profile of it can be asked for: %s", name, error)
+    return made
+
+
+def _was_captured(session: Session, actor_name: str) -> bool:
+    """Returns: Whether a capture of memray was made for the actor within a day."""
+    after = Clock(session).read() - timedelta(days=1)
+    made = captures.list_captures(session, actor_name=actor_name)
+    return any("memray" in one.capture.diagnostics and one.capture.created_at > after for one in made)

@@ -1,0 +1,59 @@
+"""Measures the CPU time and the duration of a coroutine's own steps on the thread of the event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+
+class MeasuredCoroutine(Coroutine[Any, Any, Any]):
+    """Stands before a coroutine and forwards each step to it.
+
+    Parameters:
+      coroutine: The coroutine.
+
+    Note:
+      What it awaits runs within its steps, so that is counted. A task that it creates has steps of its own.
+    """
+
+    __slots__ = ("coroutine", "cpu_s", "steps_s")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+        self.cpu_s = 0.0
+        "The CPU time of the steps so far, in seconds."
+        self.steps_s = 0.0
+        "How long they took, in seconds."
+
+    def send(self, value: Any) -> Any:
+        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+        try:
+            return self.coroutine.send(value)
+        finally:
+            self.cpu_s += time.thread_time() - began_cpu_s
+            self.steps_s += time.perf_counter() - began_s
+
+    def throw(self, *exception: Any) -> Any:
+        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+        try:
+            return self.coroutine.throw(*exception)
+        finally:
+            self.cpu_s += time.thread_time() - began_cpu_s
+            self.steps_s += time.perf_counter() - began_s
+
+    def close(self) -> None:
+        self.coroutine.close()
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def __iter__(self) -> MeasuredCoroutine:
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns: What the coroutine has besides, as `cr_frame`, for code that looks at what is awaited."""
+        return getattr(self.coroutine, name)

@@ -1,0 +1,47 @@
+"""Reads small files of the kernel that are kept open, without giving up the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+#: Through `PyDLL` the thread keeps the GIL. Python's own functions give it up, and wait for it after each read.
+_LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
+
+
+class KeptFile:
+    """A file that is closed with this object. Each thread needs one of its own; see `KeptFile.opened`.
+
+    Parameters:
+      descriptor: Its descriptor.
+      max_bytes: The most bytes that are read.
+    """
+
+    def __init__(self, descriptor: int, max_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._size = ctypes.c_size_t(max_bytes)
+        self._buffer = ctypes.create_string_buffer(max_bytes)
+        self._offset = ctypes.c_long(0)
+
+    @classmethod
+    def opened(cls, path: Path, max_bytes: int) -> KeptFile | None:
+        """Returns: The file; None where there is no such file, or no descriptor is left."""
+        if _LIBC is None:
+            return None
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), max_bytes)
+        except OSError:
+            return None
+
+    def read(self) -> bytes:
+        """Returns: Its bytes now; empty if they cannot be read."""
+        assert _LIBC is not None
+        count = _LIBC.pread(self._descriptor, self._buffer, self._size, self._offset)
+        return self._buffer.raw[: max(count, 0)]
+
+    def __del__(self) -> None:
+        with suppress(OSError):  # As when the application has closed all descriptors.
+            os.close(self._descriptor)

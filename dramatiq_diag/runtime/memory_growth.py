@@ -1,0 +1,225 @@
+"""Finds which of the parts of a process, such as threads, grow it: from its RSS and what each part has touched.
+
+Memory that is touched is not yet growth: a task that fills buffers and frees them touches a lot, and the process stays
+as large as it was. So the RSS is compared with what each part has touched so far: without the part that grows it, the
+RSS moves much less. Where no part keeps all that it touches, one is found only if no other has touched enough.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+_MIB = 1024 * 1024
+
+#: The growth is looked for in these last seconds, the longest time first; in so many moments at most, and at least.
+_WINDOWS_S = (60.0, 30.0, 15.0, 7.5, 3.8, 1.9, 1.0, 0.5)
+_MAX_MOMENTS = 200
+_MIN_MOMENTS = 4
+
+#: Of more moments than this only every second, third and so on is compared.
+_MOST_COMPARED = 100
+
+#: A part grows the process if the RSS without it moves by this part of what it moves by otherwise, or less; with fewer
+#: than so many moments, where that may be by chance, by the second part.
+_QUIETER = 0.7
+_MUCH_QUIETER = 0.45
+_FEW_MOMENTS = 8
+#: Each of those that grow it together makes at least this part of what the RSS moves by.
+_LEAST_SHARE = 0.3
+_MOST_TOGETHER = 3
+
+#: The last moments, of which the mean is within so many standard deviations of the RSS that a growth explains.
+_LAST = 3
+_DEVIATIONS = 3.0
+
+#: A part that touched in the last seconds less than this part of what it touched in the same time before has ended
+#: to grow.
+_RECENT_S = 2.0
+_STILL = 0.1
+
+#: Less growth than this is none, in bytes.
+_LEAST_BYTES = 4 * _MIB
+
+#: Growth is clear if it is so many times its own standard error. With few moments the error is little known: these
+#: are Student's values for one in 200, for one to five degrees of freedom, and for more.
+_CLEAR = (64.0, 9.9, 5.8, 4.6, 4.0, 3.7)
+
+#: A part that touched less than this part of the growth has not made it.
+_ENOUGH = 0.4
+
+#: The growth between the last two moments alone, in bytes; and the most seconds between them.
+_SUDDEN_BYTES = 16 * _MIB
+_SUDDEN_S = 1.5
+
+#: A huge page has so many pages.
+_HUGE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The memory at one moment."""
+
+    at_s: float
+    rss_bytes: int
+    touched: Mapping[Hashable, int]
+    "Part -> the bytes that it has touched so far."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """The growth of a process in its last moments."""
+
+    seconds: float
+    grown_bytes: float
+    growers: Mapping[Hashable, float] = field(default_factory=dict)
+    "The parts that were growing it -> by how many bytes; empty where that cannot be told."
+
+
+class MemoryGrowth:
+    """The memory of a process in its last moments."""
+
+    def __init__(self) -> None:
+        self._moments: list[Moment] = []
+
+    def add(self, moment: Moment) -> None:
+        """Adds a moment, later than all others. Of many, every second one of the older half is forgotten."""
+        self._moments = [other for other in self._moments if moment.at_s - other.at_s <= _WINDOWS_S[0]]
+        self._moments.append(moment)
+        if len(self._moments) > _MAX_MOMENTS:
+            half = _MAX_MOMENTS // 2
+            self._moments[:half] = self._moments[:half:2]
+
+    def clear(self) -> None:
+        """Forgets all moments."""
+        self._moments.clear()
+
+    def find(self) -> Growth | None:
+        """Returns: The growth that ends now; None where there is none."""
+        windows = self._windows()
+        for moments in windows:
+            parts = _explaining(moments)
+            if parts and self._is_higher_since(moments[0], sum(parts.values())):
+                seconds, grown = moments[-1].at_s - moments[0].at_s, moments[-1].rss_bytes - moments[0].rss_bytes
+                return Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts)
+        trends = [growth for moments in windows if (growth := _trend(moments)) is not None]
+        return next((growth for growth in trends if growth.growers), trends[0] if trends else self._sudden())
+
+    def _is_higher_since(self, first: Moment, touched: float) -> bool:
+        """Returns: Whether the RSS has come beyond all that it was before, by a good part of what was touched since."""
+        before = [moment.rss_bytes for moment in self._moments if moment.at_s < first.at_s]
+        last = [moment.rss_bytes for moment in self._moments][-_LAST:]
+        return max(last) - max(before, default=first.rss_bytes) >= _ENOUGH * touched
+
+    def _windows(self) -> list[list[Moment]]:
+        """Returns: The moments of each time, the longest time first."""
+        if len(self._moments) < _MIN_MOMENTS:
+            return []
+        last_s = self._moments[-1].at_s
+        found: dict[int, list[Moment]] = {}
+        for window_s in _WINDOWS_S:
+            moments = [moment for moment in self._moments if last_s - moment.at_s <= window_s]
+            if len(moments) >= _MIN_MOMENTS:
+                step = -(-len(moments) // _MOST_COMPARED)
+                found[len(moments)] = moments[::-step][::-1]
+        return list(found.values())
+
+    def _sudden(self) -> Growth | None:
+        """Returns: The growth between the last two moments, of a process that may not live to see another one."""
+        before, last = self._moments[:-1], self._moments[-2:]
+        if not before or last[-1].at_s - last[0].at_s > _SUDDEN_S:
+            return None
+        sizes = [float(moment.rss_bytes) for moment in before]
+        rise = last[-1].rss_bytes - max(sizes)  # A buffer that comes and goes hardly makes a new height.
+        usual = _DEVIATIONS * _spread(sizes) if len(sizes) >= _MIN_MOMENTS else 0.0
+        if rise < max(_SUDDEN_BYTES, usual):
+            return None
+        return _only_possible(last, last[-1].rss_bytes - last[0].rss_bytes)
+
+
+def _explaining(moments: Sequence[Moment]) -> dict[Hashable, float]:
+    """Returns: The parts without which the RSS moves much less -> what they touched; empty where none is like that."""
+    touched = _touched_in(moments)
+    rests = [float(moment.rss_bytes) for moment in moments]
+    whole = left = _spread(rests)
+    limit = _MUCH_QUIETER if len(moments) < _FEW_MOMENTS else _QUIETER
+    found: dict[Hashable, float] = {}
+    while len(found) < _MOST_TOGETHER:
+        without = {
+            part: _without(rests, moments, part)
+            for part, size in touched.items()
+            if size >= _LEAST_BYTES and part not in found
+        }
+        spreads = {part: _spread(values) for part, values in without.items()}
+        best = min(spreads, key=spreads.__getitem__, default=None)
+        if best is None or spreads[best] > min(limit * left, left - _LEAST_SHARE * whole):
+            break
+        found[best], rests, left = touched[best], without[best], spreads[best]
+    if not found or _is_growing_otherwise(rests):
+        return {}
+    return {part: size for part, size in found.items() if _still_grows(moments, part)}
+
+
+def _touched_in(moments: Sequence[Moment]) -> dict[Hashable, int]:
+    """Returns: Part -> what it touched meanwhile, for the parts that are still there."""
+    return {part: now - _first(moments, part) for part, now in moments[-1].touched.items()}
+
+
+def _first(moments: Iterable[Moment], part: Hashable) -> int:
+    """Returns: What a part had touched when it was first seen."""
+    return next(moment.touched[part] for moment in moments if part in moment.touched)
+
+
+def _without(rests: Sequence[float], moments: Sequence[Moment], part: Hashable) -> list[float]:
+    """Returns: The RSS at each moment without what a part has touched."""
+    first = _first(moments, part)
+    return [rest - moment.touched.get(part, first) for rest, moment in zip(rests, moments, strict=True)]
+
+
+def _is_growing_otherwise(rests: Sequence[float]) -> bool:
+    """Returns: Whether the RSS that is not explained has risen in the last moments."""
+    before, last = rests[:-_LAST], rests[-_LAST:]
+    if len(before) < _MIN_MOMENTS:
+        return False
+    rise = statistics.fmean(last) - statistics.fmean(before)
+    return rise > max(_DEVIATIONS * _spread(before), _LEAST_BYTES)
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Returns: The standard deviation; `statistics.pstdev` computes with fractions, and takes 50 times as long."""
+    middle = statistics.fmean(values)
+    return math.sqrt(sum((value - middle) ** 2 for value in values) / len(values))
+
+
+def _still_grows(moments: Sequence[Moment], part: Hashable) -> bool:
+    last_s = moments[-1].at_s
+    recent = [moment for moment in moments if last_s - moment.at_s <= _RECENT_S]
+    share = (last_s - recent[0].at_s) / (last_s - moments[0].at_s)
+    return _touched_in(recent)[part] >= _STILL * share * _touched_in(moments)[part]
+
+
+def _trend(moments: Sequence[Moment]) -> Growth | None:
+    """Returns: The growth by a line through the RSS; None where it is not clear."""
+    times = [moment.at_s for moment in moments]
+    if times[-1] <= times[0]:
+        return None
+    fit = statistics.linear_regression(times, [moment.rss_bytes for moment in moments])
+    rests = [moment.rss_bytes - fit.intercept - fit.slope * moment.at_s for moment in moments]
+    freedom, middle = len(moments) - 2, statistics.fmean(times)
+    error = math.sqrt(sum(rest**2 for rest in rests) / freedom / sum((at - middle) ** 2 for at in times))
+    grown = fit.slope * (times[-1] - times[0])
+    if fit.slope <= _CLEAR[min(freedom, len(_CLEAR)) - 1] * error or grown < _LEAST_BYTES:
+        return None
+    return _only_possible(moments, grown)
+
+
+def _only_possible(moments: Sequence[Moment], grown: float) -> Growth:
+    """Returns: A growth, of the one part that has touched enough for it; of none where several have, or none has."""
+    touched = _touched_in(moments)
+    parts = [part for part, size in touched.items() if size >= _ENOUGH * grown]
+    if sum(touched.values()) < _ENOUGH * grown:  # The kernel gives huge pages.
+        parts = [part for part, size in touched.items() if size * _HUGE >= _ENOUGH * grown]
+    growers = {parts[0]: min(touched[parts[0]], grown)} if len(parts) == 1 else {}
+    return Growth(seconds=moments[-1].at_s - moments[0].at_s, grown_bytes=grown, growers=growers)

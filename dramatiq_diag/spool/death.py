@@ -1,0 +1,117 @@
+"""Says why the process of an interrupted run died, which run grew it, and which were victims."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runtime.memory_state import NEAR, MemoryState
+from ..statuses import MemoryRole
+from ..text import format_size
+from .memory_story import MemoryStory, NotedRun
+from .owner_state import Left
+
+#: The directory that has `proc`.
+_ROOT = Path("/")
+
+#: A story counts if it is at most so much older than the last state of the process, in seconds.
+_FRESH_S = 2.0
+
+#: The most calls in a reason.
+_MAX_CALLS = 3
+
+_FOR_LACK = "Its process was killed, as it seems for lack of memory."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """What is known of the death of a run's process."""
+
+    reason: str
+    role: MemoryRole | None = None
+    touched_bytes: int | None = None
+    "What the run had touched at the last look."
+
+
+def death_of(run_id: uuid.UUID, started_at_s: float, left: Left, root: Path = _ROOT) -> Death:
+    """Returns: What the process has left about its death, seen from one of its runs.
+
+    Parameters:
+      started_at_s: The start of the run, in seconds since the epoch.
+      left: What the process left. It says what it likes: its types are checked, and nothing else.
+      root: The directory that has `proc`.
+    """
+    story = left.story
+    if story is not None and left.state is not None and story.at < left.state.at - _FRESH_S:
+        story = None
+    states = left._replace(story=story).states()
+    if not states or states[-1][0] < started_at_s:
+        return Death(reason="Its process died before there was a look at its memory.")
+    memory = states[-1][1]
+    note = None if story is None else next((each for each in story.runs if each.run_id == run_id), None)
+    touched_bytes = None if note is None else note.touched_bytes
+    if not memory.looks_like_oom_kill(root):
+        return Death(reason=_without_lack(memory, root), touched_bytes=touched_bytes)
+    role, text = (None, "") if story is None else _part_in(story, note)
+    text = text or "It is not known which task grew it: no look saw one that did."
+    return Death(reason=f"{_FOR_LACK} {text}", role=role, touched_bytes=touched_bytes)
+
+
+def _without_lack(memory: MemoryState, root: Path) -> str:
+    if memory.used_share < NEAR:
+        return "Its process died; at the last look its memory was far from its limits."
+    kills = memory.oom_kills_since(root)
+    known = "; since then the kernel has killed no process for lack of memory" if kills == 0 else ""
+    return f"Its process died; at the last look {memory.used_share:.0%} of the memory was used{known}."
+
+
+def _part_in(story: MemoryStory, note: NotedRun | None) -> tuple[MemoryRole | None, str]:
+    """Returns: The role of a run in the death for lack of memory, and sentences; nothing where it is not known."""
+    growers = [each for each in story.runs if each.bytes_per_s is not None]
+    if note is not None and note in growers:
+        others = [each for each in growers if each is not note]
+        return MemoryRole.GROWER, _of_grower(story, note, others)
+    if growers:
+        tasks = "; ".join(f"{_task(each)} was growing by {_rate(each)}{_place(each)}" for each in growers)
+        return MemoryRole.VICTIM, f"At the last look {tasks}. This task was a victim."
+    if story.shared_grows:
+        text = f"At the last look the event loop's thread was growing it{_by(story)}"
+        if note is None or note.shares_thread:
+            return None, f"{text}; which of the async tasks on it did cannot be told."
+        return MemoryRole.VICTIM, f"{text}. This task was a victim."
+    if story.other_grows:
+        return None, f"At the last look threads that execute no diagnosed task were growing it{_by(story)}."
+    if story.bytes_per_s is not None:
+        return None, f"At the last look it was growing{_by(story)}; which of its tasks did cannot be told."
+    return None, ""
+
+
+def _of_grower(story: MemoryStory, note: NotedRun, others: Sequence[NotedRun]) -> str:
+    over = "" if story.seconds is None else f", seen over {story.seconds:.1f} s"
+    text = f"At the last look this task was growing by {_rate(note)}{over}"
+    if note.touched_bytes is not None:
+        text += f", and had touched {format_size(note.touched_bytes)}"
+    text += f"; it was{_place(note)}." if note.calls else "."
+    if others:
+        text += f" So was {' and '.join(f'{_task(each)}{_place(each)}' for each in others)}."
+    return text
+
+
+def _task(note: NotedRun) -> str:
+    return f"the task {note.task_id} (actor {note.actor_name})"
+
+
+def _rate(note: NotedRun) -> str:
+    return f"{format_size(round(note.bytes_per_s or 0))}/s"
+
+
+def _by(story: MemoryStory) -> str:
+    return "" if story.bytes_per_s is None else f" by {format_size(round(story.bytes_per_s))}/s"
+
+
+def _place(note: NotedRun) -> str:
+    """Returns: Where a run was, with a space or a comma before it; empty if that is not known."""
+    calls = [f"{call.function} ({call.file}:{call.line})" for call in note.calls[:_MAX_CALLS]]
+    return f" at {', called by '.join(calls)}" if calls else ""

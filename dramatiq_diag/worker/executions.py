@@ -1,0 +1,82 @@
+"""Lists the tasks that the process executes now, diagnosed or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ..documents.fields import timestamp
+from ..policy.propagation import task_id_of
+from ..spool.schema import MAX_ID_LENGTH
+from ..store.columns import NAME_LENGTH
+from ..store.values import clean_text, task_key
+from ..store.workers import ExecutedTask
+
+if TYPE_CHECKING:
+    from dramatiq import Message
+
+    from .run import Run
+
+#: The most tasks that the process reports.
+_MAX_REPORTED = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """A task that a thread executes."""
+
+    thread_id: int
+    message: Message[Any]
+    started_at_s: float
+    "In seconds since the epoch."
+    run: Run | None
+    "None for a task that is not diagnosed."
+
+    @property
+    def reported(self) -> ExecutedTask:
+        """What the process says of it."""
+        task_id = task_id_of(self.message)
+        return {
+            "task_key": task_key(task_id),
+            "task_id": clean_text(task_id, MAX_ID_LENGTH),
+            "run_id": None if self.run is None else str(self.run.run_id),
+            "actor_name": clean_text(self.message.actor_name, NAME_LENGTH),
+            "queue_name": clean_text(self.message.queue_name, NAME_LENGTH),
+            "started_at": timestamp(datetime.fromtimestamp(self.started_at_s, UTC)),
+            "age_s": round(max(time.time() - self.started_at_s, 0.0), 3),
+        }
+
+
+class Executions:
+    """The tasks that the process executes. Any thread may ask.
+
+    Parameters:
+      messages: Thread id -> the message that is being processed on it, and since when.
+      runs: Thread id -> the diagnosed run on it.
+    """
+
+    def __init__(self, messages: Mapping[int, tuple[Message[Any], float]], runs: Mapping[int, Run]) -> None:
+        self._messages = messages
+        self._runs = runs
+
+    def now(self) -> list[Execution]:
+        """Returns: The tasks, the one that began first at the front."""
+        found = []
+        for thread_id, (message, started_at_s) in tuple(self._messages.items()):
+            run = self._runs.get(thread_id)
+            # A run that ends now may still stand there, while its thread has the next message.
+            run = run if run is not None and run.task_id == task_id_of(message) else None
+            found.append(Execution(thread_id=thread_id, message=message, started_at_s=started_at_s, run=run))
+        return sorted(found, key=lambda execution: execution.started_at_s)
+
+    def of(self, task_id: str) -> Execution | None:
+        """Returns: The execution of a task; of several the one that began last."""
+        key = task_key(task_id)
+        return next((found for found in reversed(self.now()) if task_key(task_id_of(found.message)) == key), None)
+
+    def reported(self) -> list[ExecutedTask]:
+        """Returns: What the process says of its tasks; the oldest ones, where there are many."""
+        return [execution.reported for execution in self.now()[:_MAX_REPORTED]]

@@ -1,0 +1,19 @@
+"""Defines how a run sees what begins in its middle."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Attached(Protocol):
+    """Collectors that began because somebody asked for them; see `Attachment`."""
+
+    def end_with_run(self) -> None: ...
+
+
+class LateStarts(Protocol):
+    """Collectors that begin when a trigger fires; see `LateStart`."""
+
+    def arm(self) -> None: ...
+    def look(self, rss_bytes: int) -> None: ...
+    def end(self) -> None: ...

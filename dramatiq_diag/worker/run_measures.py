@@ -1,0 +1,200 @@
+"""Measures a run: when it was made, when the actor's function was called and had returned, and the memory."""
+
+from __future__ import annotations
+
+import math
+import resource
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ..collectors.services import Services
+from ..errors import GUARDED
+from ..runtime.counters import Counters
+from ..spool.schema import Counted, End, moment, text_of
+from ..statuses import RunStatus
+
+if TYPE_CHECKING:
+    from dramatiq import Message
+
+
+#: The size of a page of memory, which each minor page fault maps.
+_PAGE_BYTES = resource.getpagesize()
+
+
+class RunMeasures:
+    """The times of a run on its task's thread, and the RSS of the process; see `RunContext` for the attributes."""
+
+    __slots__ = (
+        "_followers",
+        "_seen_rss_bytes",
+        "at_call",
+        "at_return",
+        "clock",
+        "coroutine_cpu_s",
+        "coroutine_steps_s",
+        "ended",
+        "first_rss_bytes",
+        "is_async",
+        "is_executing",
+        "last_rss_bytes",
+        "made",
+        "services",
+        "started",
+        "started_at_s",
+    )
+
+    def __init__(self, services: Services, *, is_async: bool = False) -> None:
+        self.services = services
+        self.clock = services.clock
+        self.made = self.clock()
+        self.started_at_s, self.started = time.time(), self.made
+        "When the function was called; before that, when the run was made."
+        self.ended: float | None = None
+        self.at_call: Counters | None = None
+        "What was counted for the thread when the function was called; None where that was not noted."
+        self.at_return: Counters | None = None
+        self.coroutine_cpu_s: float | None = None
+        self.coroutine_steps_s: float | None = None
+        self.is_async = is_async
+        self.is_executing = False
+        self.first_rss_bytes: int | None = None
+        self._seen_rss_bytes = 0
+        "The largest RSS in between. Only one thread writes each of the three."
+        self.last_rss_bytes: int | None = None
+        self._followers: list[Callable[[int], None]] = []
+
+    def note_call(self) -> None:
+        """Notes the call of the function, which comes next."""
+        if self.is_async:
+            self.services.coroutines.measured[threading.get_ident()] = None
+        self.at_call = self._read_counters()
+        self.started_at_s, self.started = time.time(), self.clock()
+        self.is_executing = True
+
+    def note_return(self) -> None:
+        """Notes that the function has returned."""
+        self.at_return = self._read_counters()
+        if self.is_async:
+            measured = self.services.coroutines.measured.pop(threading.get_ident(), None)
+            if measured is not None:
+                self.coroutine_cpu_s, self.coroutine_steps_s = measured.cpu_s, measured.steps_s
+        self.last_rss_bytes = self.read_rss()
+        self.ended = self.clock()
+
+    @property
+    def cpu_started_s(self) -> float:
+        """The CPU time of the task's thread when the function was called, in seconds; 0 where it was not noted."""
+        return 0.0 if self.at_call is None else self.at_call.cpu_s
+
+    @property
+    def cpu_ended_s(self) -> float | None:
+        """The same when the function had returned; None before that."""
+        return None if self.at_return is None else self.at_return.cpu_s
+
+    @property
+    def started_at(self) -> datetime:
+        """When the function was called."""
+        return datetime.fromtimestamp(self.started_at_s, UTC)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds for which the function has been running, or ran; 0 before it is called."""
+        if not self.is_executing:
+            return 0.0
+        return (self.clock() if self.ended is None else self.ended) - self.started
+
+    @property
+    def peak_rss_bytes(self) -> int | None:
+        """The largest RSS that was read; None where it could not be read."""
+        return max(self.first_rss_bytes or 0, self._seen_rss_bytes, self.last_rss_bytes or 0) or None
+
+    def read_rss(self) -> int | None:
+        """Returns: The RSS of the process; None where it cannot be read, which is logged."""
+        try:
+            return self.services.rss.rss_bytes()
+        except GUARDED as error:
+            self.services.warn_once(("rss", type(error)), error, "The RSS could not be read.")
+            return None
+
+    def _read_counters(self) -> Counters | None:
+        """Returns: What was counted for the calling thread; None where it cannot be read, which is logged."""
+        try:
+            return self.services.counters.read()
+        except GUARDED as error:
+            self.services.warn_once(("counters", type(error)), error, "The counters of a run could not be read.")
+            return None
+
+    def end(self, status: RunStatus, exception: BaseException | None) -> End:
+        """Returns: The end of the run as its entry has it, but for the overlapping tasks."""
+        elapsed_s = self.elapsed_s
+        return {
+            "status": status,
+            "started_at": moment(self.started_at_s),
+            "finished_at": moment(self.started_at_s + elapsed_s),
+            "duration_ms": round(elapsed_s * 1000, 3),
+            "collection_ms": round((self.clock() - self.made - elapsed_s) * 1000, 3),
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "exception_type": None if exception is None else type(exception).__qualname__,
+            "exception_message": None if exception is None else text_of(exception),
+            **self._counted(),  # type: ignore[typeddict-item]  # It has no other field than `End`.
+        }
+
+    def _counted(self) -> Counted:
+        """Returns: What was counted while the function ran; what is not known is left out."""
+        before, after = self.at_call, self.at_return
+        if before is None or after is None:  # It is the run of a task that was called before.
+            return {}
+        counted: Counted = {"throttled_ms": _spent_ms(before.throttled_s, after.throttled_s)}
+        if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
+            spent_s = self.coroutine_cpu_s
+            return {**counted, "cpu_ms": None if spent_s is None else round(spent_s * 1000, 3)}
+        minor_faults = _difference(before.minor_faults, after.minor_faults)
+        return {
+            **counted,
+            "cpu_ms": _spent_ms(before.cpu_s, after.cpu_s),
+            "run_queue_ms": _spent_ms(before.run_queue_s, after.run_queue_s),
+            "gc_ms": _spent_ms(before.gc_s, after.gc_s),
+            "touched_bytes": None if minor_faults is None else minor_faults * _PAGE_BYTES,
+            "major_faults": _difference(before.major_faults, after.major_faults),
+        }
+
+    def follow_rss(self, look: Callable[[int], None]) -> None:
+        """Calls *look* with the RSS many times a second while the function runs, on the ticker's thread."""
+        self._followers.append(look)
+
+    def unfollow_rss(self, look: Callable[[int], None]) -> None:
+        """Ends `follow_rss`. Runs on the ticker's thread."""
+        self._followers = [other for other in self._followers if other != look]
+
+    def look(self, rss_bytes: int) -> None:
+        """Notes the RSS. Runs on the ticker's thread."""
+        if self.is_executing and self.ended is None:
+            self._seen_rss_bytes = max(self._seen_rss_bytes, rss_bytes)
+            for look in self._followers:
+                look(rss_bytes)
+
+
+def _spent_ms(before_s: float | None, after_s: float | None) -> float | None:
+    """Returns: The difference in milliseconds; None where one of them is not known."""
+    return None if before_s is None or after_s is None else round(max(after_s - before_s, 0.0) * 1000, 3)
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
+
+
+def queue_wait_ms(message: Message[Any], now_s: float) -> float | None:
+    """Returns: The time from the moment when a message was due until *now_s*, in seconds since the epoch.
+
+    A delayed message, which each retry is, was due at its `eta`, any other when it was sent. Where the clock of the
+    sender is ahead it is 0; None where the message has no such number.
+    """
+    due_ms = message.options.get("eta")
+    if due_ms is None:
+        due_ms = message.message_timestamp
+    if not isinstance(due_ms, int | float) or not math.isfinite(due_ms):
+        return None
+    return round(max(now_s * 1000 - due_ms, 0.0), 3)

@@ -1,0 +1,234 @@
+"""`accounting`: where the wall time of real tasks went. No figure depends on how busy the machine is."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from dramatiq_diag.runtime.kept_file import KeptFile
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from support import PATIENCE_S, eventually
+from support.collectors import spin
+
+LONG_S = 0.6
+
+
+def account_of(reader: Any, task_id: str) -> dict[str, Any]:
+    """Returns: The account, of which the parts add up."""
+    account: dict[str, Any] = json.loads(reader.data(task_id, "time_accounting"))
+    assert set(account) == {"wall_ms", "samples", "parts", "neighbours"}
+    assert sum(round(part["ms"] * 1000) for part in account["parts"]) == round(account["wall_ms"] * 1000)
+    return account
+
+
+def shares(account: dict[str, Any], part: str) -> dict[str | None, float]:
+    return {each["on"]: each["ms"] / account["wall_ms"] for each in account["parts"] if each["part"] == part}
+
+
+def largest(account: dict[str, Any]) -> tuple[str, str | None]:
+    most = max(account["parts"], key=lambda part: part["ms"])
+    return most["part"], most["on"]
+
+
+@pytest.fixture
+def given(settings):
+    return settings(task_diagnostics=["accounting"], task_diagnostics_on_request=["memory"])
+
+
+def test_a_task_that_sleeps_is_blocked_on_sleep(bench, given, stored):
+    with bench(given) as tasks:
+        task_id = tasks.run(time.sleep, 2 * LONG_S)
+
+    artifact = stored(given).artifacts(task_id)["time_accounting"]
+    assert (artifact.status, artifact.filename, artifact.media_type) == (
+        "stored",
+        "accounting.json",
+        "application/json",
+    )
+    account = account_of(stored(given), task_id)
+    assert account["wall_ms"] == pytest.approx(stored(given).runs(task_id)[0].duration_ms, abs=0.01)
+    assert account["samples"] > 0
+    assert largest(account) == ("blocked", "sleep")
+
+
+def test_a_task_that_waits_for_a_silent_server_names_its_address(bench, given, stored):
+    with socket.create_server(("127.0.0.1", 0)) as server, bench(given) as tasks:
+        port = server.getsockname()[1]
+
+        def ask() -> None:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                threading.Timer(LONG_S, connection.shutdown, (socket.SHUT_RDWR,)).start()
+                connection.recv(1)
+
+        task_id = tasks.run(ask)
+
+    assert largest(account_of(stored(given), task_id)) == ("blocked", f"127.0.0.1:{port}")
+
+
+def test_a_task_that_waits_for_a_lock_says_where(bench, given, stored):
+    def wait_for_lock() -> None:
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire(timeout=LONG_S)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(wait_for_lock)
+
+    part, on = largest(account_of(stored(given), task_id))
+    assert part == "blocked"
+    assert on.startswith("a lock, in ")
+    assert "wait_for_lock (test_collector.py:" in on
+
+
+def test_cpu_time_is_that_of_the_thread_without_the_garbage_collector(bench, given, stored):
+    held: list[Any] = [[number] for number in range(100_000)]
+
+    def compute() -> int:
+        spin(0.2)
+        for _ in range(10):
+            gc.collect()
+        return len(held)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(compute)
+
+    (run,) = stored(given).runs(task_id)
+    account = account_of(stored(given), task_id)
+    counted = {part: sum(shares(account, part).values()) * account["wall_ms"] for part in ("cpu", "gc", "run_queue")}
+    assert run.gc_ms > 0
+    assert counted["gc"] == pytest.approx(run.gc_ms, abs=0.01)
+    assert counted["cpu"] == pytest.approx(run.cpu_ms - run.gc_ms, abs=0.01)
+    assert counted["run_queue"] == pytest.approx(run.run_queue_ms, abs=0.01)
+
+
+def test_a_neighbour_is_named_with_its_cpu_time(bench, given, stored):
+    both, done = threading.Barrier(2), threading.Event()
+
+    def wait() -> None:
+        both.wait(PATIENCE_S)
+        done.wait(PATIENCE_S)
+
+    def work() -> None:
+        both.wait(PATIENCE_S)
+        spin(0.3)
+        done.set()
+
+    with bench(given, threads=2) as tasks:
+        waiting = tasks.actor(wait).send()
+        # The neighbour itself is not diagnosed
+        working = tasks.actor(work, diagnostics=[]).send()
+        tasks.finish()
+
+    account = account_of(stored(given), waiting.message_id)
+    (neighbour,) = account["neighbours"]
+    assert (neighbour["task_id"], neighbour["actor_name"]) == (working.message_id, "work")
+    assert neighbour["cpu_ms"] >= 250
+
+
+def test_a_coroutine_awaits_a_sleep_or_waits_for_a_loop_that_is_busy(bench, given, stored):
+    asleep = threading.Event()
+
+    async def sleep() -> None:
+        await asyncio.sleep(2 * LONG_S)
+
+    async def nap() -> None:
+        asleep.set()
+        await asyncio.sleep(0.001)
+
+    async def keep_loop() -> None:
+        while not asleep.is_set():
+            await asyncio.sleep(0.001)
+        time.sleep(2 * LONG_S)
+
+    with bench(given, threads=2) as tasks:
+        alone = tasks.run(sleep)
+        keeping = tasks.actor(keep_loop).send()
+        napping = tasks.actor(nap).send()
+        tasks.finish()
+
+    assert largest(account_of(stored(given), alone)) == ("awaiting", "sleep")
+    assert largest(account_of(stored(given), napping.message_id)) == ("loop_wait", None)
+    assert largest(account_of(stored(given), keeping.message_id)) == ("blocked", "sleep")
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["thread", "coroutine"])
+def test_one_that_begins_late_is_about_the_time_from_then_on(bench, settings, stored, is_async):
+    given = settings(task_diagnostics_on_request=["accounting"], triggers="after 0.2s: accounting")
+
+    async def await_sleep() -> None:
+        await asyncio.sleep(4 * LONG_S)
+
+    def sleep() -> None:
+        time.sleep(4 * LONG_S)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(await_sleep if is_async else sleep)
+
+    account = account_of(stored(given), task_id)
+    assert account["wall_ms"] < stored(given).runs(task_id)[0].duration_ms - 150
+    assert largest(account) == (("awaiting" if is_async else "blocked"), "sleep")
+
+
+def test_where_proc_cannot_be_read_the_waits_are_not_known(bench, given, stored, monkeypatch):
+    monkeypatch.setattr(KeptFile, "opened", lambda *_: None)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(time.sleep, LONG_S)
+
+    account = account_of(stored(given), task_id)
+    assert {part["part"] for part in account["parts"]} <= {"cpu", "gc", "unknown"}
+    assert largest(account) == ("unknown", None)
+
+
+def test_a_short_run_is_accounted_for_too(bench, given, stored):
+    with bench(given) as tasks:
+        task_id = tasks.run(lambda: None, actor_name="nothing")
+
+    account_of(stored(given), task_id)
+
+
+_KILLED = """
+import sys, threading, time
+from dramatiq import Worker, actor
+from dramatiq.brokers.stub import StubBroker
+from dramatiq_diag import Diagnostics, Settings
+
+broker = StubBroker()
+broker.add_middleware(Diagnostics(Settings(
+    task_diagnostics=["accounting"], data_dir=sys.argv[1], cleanup_interval=0)))
+
+@actor(broker=broker)
+def hang():
+    time.sleep(300)
+
+message = hang.send()
+print(message.message_id, flush=True)
+Worker(broker, worker_threads=1).start()
+threading.Event().wait()
+"""
+
+
+def test_of_a_killed_run_the_account_up_to_the_last_checkpoint_is_left(given, stored, python, bench):
+    process = python(_KILLED, str(given.data_dir))
+    task_id = process.stdout.readline().strip()
+    eventually(lambda: list(given.spool.rglob("*.time_accounting.part")), "there is a checkpoint")
+    process.kill()
+    process.wait(PATIENCE_S)
+
+    with bench(given):
+        pass
+
+    assert stored(given).runs(task_id)[0].status == RunStatus.INTERRUPTED
+    artifact = stored(given).artifacts(task_id)["time_accounting"]
+    assert artifact.status == ArtifactStatus.PARTIAL
+    assert "died" in artifact.reason
+    account = account_of(stored(given), task_id)
+    assert account["wall_ms"] >= 400
+    assert largest(account) == ("blocked", "sleep")

@@ -1,0 +1,172 @@
+"""Which part grows a process: beside parts that sleep, and beside those that fill buffers and free them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from random import Random
+
+import pytest
+
+from dramatiq_diag.runtime.memory_growth import Growth, MemoryGrowth, Moment
+
+MIB = 1024 * 1024
+STEP_S = 0.1
+
+
+class Process:
+    """A process that a test lets grow. All sizes are in MiB."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.chance = Random(seed)
+        self.growth = MemoryGrowth()
+        self.touched: dict[Hashable, float] = {}
+        self.kept = 100.0
+        self.held: dict[str, float] = {}
+        self.now_s = 0.0
+
+    def grow(self, part: Hashable, size: float, kept: float = 1.0) -> None:
+        """A part touches memory, and keeps a share of it."""
+        self.touched[part] = self.touched.get(part, 0.0) + size
+        self.kept += size * kept
+
+    def churn(self, part: str, largest: float = 40.0) -> None:
+        """A part frees its buffer, or fills another one."""
+        if self.held.pop(part, None) is None:
+            self.held[part] = self.chance.uniform(2.0, largest)
+            self.touched[part] = self.touched.get(part, 0.0) + self.held[part]
+        else:
+            self.touched.setdefault(part, 0.0)
+
+    def look(self) -> None:
+        self.now_s += STEP_S
+        touched = {part: round(size * MIB) for part, size in self.touched.items()}
+        self.growth.add(Moment(self.now_s, round((self.kept + sum(self.held.values())) * MIB), touched))
+
+    def live(self, looks: int, *steps: Callable[[], object]) -> Growth | None:
+        """Lets time pass. Returns: The growth at its end."""
+        for _ in range(looks):
+            for step in steps:
+                step()
+            self.look()
+        return self.growth.find()
+
+    def sleepers(self) -> None:
+        for number in range(7):
+            self.grow(f"sleeper {number}", 0.004)
+
+    def churners(self) -> None:
+        for number in range(7):
+            if self.chance.random() < 0.6:
+                self.churn(f"churner {number}")
+
+
+def growers(growth: Growth | None) -> set[Hashable]:
+    return set() if growth is None else set(growth.growers)
+
+
+@pytest.mark.parametrize(
+    ("mib_per_look", "looks"), [(0.5, 40), (2.0, 5), (2.0, 40), (200.0, 2), (200.0, 3), (200.0, 5)]
+)
+def test_beside_sleepers_the_eater_is_found_soon(mib_per_look, looks):
+    process = Process()
+
+    growth = process.live(looks, process.sleepers, lambda: process.grow("eater", mib_per_look))
+
+    assert growers(growth) == {"eater"}
+    assert growth.growers["eater"] / growth.seconds == pytest.approx(mib_per_look * MIB / STEP_S, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("mib_per_look", "looks"), [(3.0, 150), (30.0, 20)])
+def test_beside_tasks_that_free_what_they_fill_the_eater_is_found(seed, mib_per_look, looks):
+    process = Process(seed)
+    process.live(20, process.churners)
+
+    growth = process.live(looks, process.churners, lambda: process.grow("eater", mib_per_look))
+
+    assert growers(growth) == {"eater"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tasks_that_free_what_they_fill_do_not_grow_the_process(seed):
+    process = Process(seed)
+
+    for looks in (2, 10, 20, 100):
+        assert growers(process.live(looks, process.churners)) == set()
+
+
+def test_a_process_that_rests_does_not_grow():
+    process = Process()
+
+    assert process.live(50, process.sleepers) is None
+
+
+def test_two_tasks_grow_it_together():
+    process = Process()
+
+    growth = process.live(40, process.sleepers, lambda: process.grow("one", 4.0), lambda: process.grow("two", 4.5))
+
+    assert growers(growth) == {"one", "two"}
+
+
+def test_a_task_that_has_ended_to_grow_is_not_it():
+    process = Process()
+    process.live(60, process.sleepers, lambda: process.grow("early", 4.0))
+
+    growth = process.live(25, process.sleepers, lambda: process.grow("late", 4.0))
+
+    assert growers(growth) == {"late"}
+
+
+def test_one_that_keeps_a_part_of_what_it_touches_is_found_if_no_other_can_be_it():
+    process = Process()
+
+    growth = process.live(40, process.sleepers, lambda: process.grow("parser", 20.0, kept=0.1))
+
+    assert growers(growth) == {"parser"}
+    assert growth.growers["parser"] == pytest.approx(growth.grown_bytes)
+
+
+def test_where_two_can_be_it_nobody_is_accused():
+    process = Process()
+
+    growth = process.live(
+        40,
+        process.sleepers,
+        lambda: process.grow("one", 20.0, kept=0.1),
+        lambda: process.grow("two", 20.0, kept=0.0),
+    )
+
+    assert growth is not None
+    assert growers(growth) == set()
+
+
+def test_huge_pages_hide_what_is_touched_and_not_who_touched_anything():
+    process = Process()
+
+    def eat() -> None:
+        process.grow("eater", 40 / 512)
+        process.kept += 40
+
+    growth = process.live(40, lambda: process.grow("sleeper", 0.0), eat)
+
+    assert growers(growth) == {"eater"}
+
+
+def test_a_part_that_came_in_between_counts_from_then_on():
+    process = Process()
+    process.live(20, process.sleepers)
+
+    growth = process.live(20, process.sleepers, lambda: process.grow("new", 10.0))
+
+    assert growers(growth) == {"new"}
+
+
+def test_nothing_is_known_before_there_are_two_moments():
+    growth = MemoryGrowth()
+    assert growth.find() is None
+    nothing: Mapping[Hashable, int] = {}
+    growth.add(Moment(1.0, 5, nothing))
+    assert growth.find() is None
+    growth.clear()
+    assert growth.find() is None

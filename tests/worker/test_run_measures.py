@@ -1,0 +1,185 @@
+"""What is counted for a run: it ends up in the columns of its row."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import mmap
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from dramatiq_diag.collectors.services import Services
+from dramatiq_diag.runtime.counters import CounterReader, Counters
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.run_measures import RunMeasures
+
+PAGES = 2000
+COUNTED = ("cpu_ms", "run_queue_ms", "gc_ms", "touched_bytes", "major_faults")
+
+
+def burn(cpu_s: float) -> None:
+    ends = time.thread_time() + cpu_s
+    while time.thread_time() < ends:
+        pass
+
+
+def work() -> None:
+    with mmap.mmap(-1, PAGES * mmap.PAGESIZE) as memory:
+        for start in range(0, len(memory), mmap.PAGESIZE):
+            memory[start] = 1
+    kept = [[number] for number in range(100_000)]
+    gc.collect()
+    del kept
+    burn(0.05)
+
+
+@pytest.mark.parametrize("names", [["memory"], ["pyinstrument"], ["logs"]])
+def test_a_run_has_the_counters_of_its_thread(
+    bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any], names: list[str]
+) -> None:
+    given = settings(task_diagnostics=names)
+    with bench(given) as tasks:
+        task_id = tasks.run(work)
+
+    (run,) = stored(given).runs(task_id)
+    assert run.cpu_ms >= 50
+    assert 0 < run.gc_ms < run.cpu_ms
+    assert run.run_queue_ms >= 0
+    assert run.cpu_ms + run.run_queue_ms <= run.duration_ms * 1.01 + 10  # The clocks are read one after the other.
+    assert PAGES * mmap.PAGESIZE <= run.touched_bytes < 100 * PAGES * mmap.PAGESIZE
+    assert run.major_faults >= 0
+    assert run.queue_wait_ms >= 0
+
+
+def test_a_run_that_fails_has_them_too(
+    bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any]
+) -> None:
+    def fail() -> None:
+        burn(0.02)
+        raise ValueError("wrong")
+
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(fail)
+
+    (run,) = stored(given).runs(task_id)
+    assert (run.status, run.exception_type) == (RunStatus.FAILED, "ValueError")
+    assert run.cpu_ms >= 20
+
+
+def test_an_async_run_has_the_cpu_time_of_its_own_steps(
+    bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any]
+) -> None:
+    given = settings(task_diagnostics=["memory"])
+    with bench(given, threads=2) as tasks:
+        both = asyncio.Barrier(2)
+
+        async def steps(cpu_s: float) -> None:
+            await both.wait()
+            for _ in range(5):
+                burn(cpu_s / 5)
+                await asyncio.sleep(0)
+
+        actor = tasks.actor(steps)
+        little, much = actor.send(0.01), actor.send(0.3)
+        tasks.finish()
+
+    (little_run,), (much_run,) = (stored(given).runs(message.message_id) for message in (little, much))
+    assert 10 <= little_run.cpu_ms < 150
+    assert much_run.cpu_ms >= 300
+    for run in (little_run, much_run):
+        assert [getattr(run, name) for name in COUNTED[1:]] == [None] * 4
+
+
+def test_the_result_of_an_async_actor_is_the_same(
+    bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any]
+) -> None:
+    seen: list[Any] = []
+
+    async def fail() -> None:
+        seen.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        raise ValueError("wrong")
+
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(fail)
+        assert not tasks.diagnostics.process.services.coroutines.measured
+
+    (run,) = stored(given).runs(task_id)
+    assert (run.status, run.exception_message) == (RunStatus.FAILED, "wrong")
+    assert isinstance(seen[0], asyncio.Task)
+
+
+def test_a_run_that_is_made_in_the_middle_has_none() -> None:
+    measures = RunMeasures(services_with(CounterReader()))
+    measures.is_executing = True
+    measures.note_return()
+
+    end = measures.end(RunStatus.SUCCEEDED, None)
+    assert not set(end) & {*COUNTED, "throttled_ms"}
+
+
+def services_with(counters: CounterReader) -> Services:
+    return Services(warn_once=Mock(), ticker=Mock(), counters=counters)
+
+
+class BrokenReader(CounterReader):
+    """A reader that fails."""
+
+    def read(self) -> Any:
+        raise OSError("no counters")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_error_of_the_counters_costs_the_counters_alone(
+    bench: Callable[..., Any],
+    settings: Callable[..., Any],
+    stored: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    is_async: bool,
+) -> None:
+    done: list[str] = []
+
+    async def run_async() -> None:
+        await asyncio.sleep(0)
+        done.append("async")
+
+    def run() -> None:
+        done.append("sync")
+
+    monkeypatch.setattr(CounterReader, "read", BrokenReader.read)
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(run_async if is_async else run)
+
+    (found,) = stored(given).runs(task_id)
+    assert done == ["async" if is_async else "sync"]
+    assert found.status == RunStatus.SUCCEEDED
+    assert [getattr(found, name) for name in (*COUNTED, "throttled_ms")] == [None] * 6
+    assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
+
+
+class ForgetfulReader(CounterReader):
+    """A reader that knows the run queue the first time only."""
+
+    reads = 0
+
+    def read(self) -> Counters:
+        self.reads += 1
+        counters = super().read()
+        return counters if self.reads == 1 else counters._replace(run_queue_s=None)
+
+
+def test_a_counter_that_one_reading_lacks_is_unknown() -> None:
+    measures = RunMeasures(services_with(ForgetfulReader()))
+    measures.note_call()
+    measures.note_return()
+
+    end = measures.end(RunStatus.SUCCEEDED, None)
+    assert end["run_queue_ms"] is None
+    assert end["cpu_ms"] is not None
