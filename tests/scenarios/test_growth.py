@@ -8,8 +8,6 @@ import sys
 import tracemalloc
 from typing import Any
 
-import pytest
-
 from dramatiq_diag.runtime.memory_state import MemoryStateReader
 from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.worker.tuning import Tuning
@@ -59,7 +57,6 @@ def pass_days(simulation: Simulation, seconds: float, others: int) -> None:
     simulation.process.runs.pop(-1, None)
 
 
-@pytest.mark.timeout(400)
 def test_a_task_of_a_day_beside_a_hundred_others_stays_small(settings, stored, monkeypatch):
     given = settings(task_diagnostics=["memory", "logs"], triggers="after 48h: stacks; rss>1000GiB: stacks")
     state: Any = MemoryStateReader(

@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 
 #: Longest wait for something that happens in another thread or process, in seconds; no test waits it out.
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 RABBITMQ_URL = os.environ.get("DRAMATIQ_DIAG_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672")
 
