@@ -126,8 +126,8 @@ def trackers_can_be_entered() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
-    """Fails a test that leaves a thread, a tracker, a profile function, a switch interval or an open file of ours."""
-    switch_interval_s = sys.getswitchinterval()
+    """Fails a test that leaves a thread, a tracker, a callback, a switch interval or an open file of ours."""
+    switch_interval_s, gc_callbacks = sys.getswitchinterval(), list(gc.callbacks)
     yield
     # A test that simulates a worker is a task's thread: the messages of the next test are not sent by its run.
     set_sending_task(None)
@@ -135,6 +135,7 @@ def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     assert sys.getprofile() is None
     assert threading.getprofile() is None
     assert sys.getswitchinterval() == switch_interval_s
+    assert gc.callbacks == gc_callbacks
     assert _descriptors_under(tmp_path) == []
     assert _left_tracker() is None
 

@@ -27,21 +27,36 @@ class GcClock:
         self._callbacks = (self._phases.setdefault, partial(max, key=partial(next, store)))
         self._spent_s: dict[int, float] = {}
         self._lock = threading.Lock()
+        self._is_closed = False
 
     def start(self) -> None:
         """Notes collections from now on. For any thread, also if it was called before."""
         with self._lock:
-            if self._callbacks[-1] not in gc.callbacks:
+            if not self._is_closed and self._callbacks[-1] not in gc.callbacks:
                 gc.callbacks.extend(self._callbacks)
 
     def stop(self) -> None:
         """Notes no more collections, and forgets all. Runs on the ticker's thread."""
         with self._lock:
-            for callback in self._callbacks:
-                if callback in gc.callbacks:
-                    gc.callbacks.remove(callback)
-            for noted in (self._marks, self._phases, self._spent_s):
-                noted.clear()
+            self._remove()
+
+    def close(self) -> None:
+        """Notes nothing from now on, whoever calls `start`. Runs as the process of the worker ends its parts."""
+        with self._lock:
+            self._is_closed = True
+            self._remove()
+
+    def end_in_child(self) -> None:
+        """Notes nothing in a process that a task has forked: nobody would remove what is noted there."""
+        self._lock = threading.Lock()  # The thread that holds the other one does not exist here.
+        self.close()
+
+    def _remove(self) -> None:
+        for callback in self._callbacks:
+            if callback in gc.callbacks:
+                gc.callbacks.remove(callback)
+        for noted in (self._marks, self._phases, self._spent_s):
+            noted.clear()
 
     def seconds(self, thread_id: int) -> float:
         """Returns: The CPU time of collections on a thread since the start."""

@@ -169,6 +169,7 @@ class WorkerProcess:
         self.runs.clear()
         self._ending = threading.Lock()  # The thread that holds the other one does not exist here.
         self._heap_windows.end_in_child()
+        self.services.counters.gc_clock.end_in_child()
         self.services.switch_interval.end_in_child()
         GcPause.end_in_child()
 
@@ -188,6 +189,7 @@ class WorkerProcess:
     def _close(self) -> None:
         forget(self._end_in_child)
         self.services.ticker.stop()
+        self.services.counters.gc_clock.close()
         close_all(self.collectors)
         self.services.coroutines.close()
         self.services.rss.close()

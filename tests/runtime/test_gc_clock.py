@@ -151,3 +151,16 @@ def test_no_interrupt_is_lost_in_a_collection(clock: GcClock) -> None:
             time.sleep(0)
         assert len(arrived) > number
     assert done.wait(PATIENCE_S)
+
+
+def test_a_closed_clock_leaves_no_callback_and_takes_none_up_again() -> None:
+    callbacks = list(gc.callbacks)
+    clock = GcClock()
+    clock.start()
+    assert len(gc.callbacks) > len(callbacks)
+    clock.close()
+    clock.start()  # As a run does that begins while its process ends.
+    collect_much()
+
+    assert gc.callbacks == callbacks
+    assert clock.seconds(threading.get_ident()) == 0.0
