@@ -25,6 +25,7 @@ class KeptFile:
         self._size = ctypes.c_size_t(max_bytes)
         self._buffer = ctypes.create_string_buffer(max_bytes)
         self._offset = ctypes.c_long(0)
+        self._identity = _identity_of(descriptor)
 
     @classmethod
     def opened(cls, path: Path, max_bytes: int) -> KeptFile | None:
@@ -43,5 +44,13 @@ class KeptFile:
         return self._buffer.raw[: max(count, 0)]
 
     def __del__(self) -> None:
-        with suppress(OSError):  # As when the application has closed all descriptors.
-            os.close(self._descriptor)
+        # An application that closes all descriptors, as daemons do, may have another file under this number.
+        with suppress(OSError):
+            if _identity_of(self._descriptor) == self._identity:
+                os.close(self._descriptor)
+
+
+def _identity_of(descriptor: int) -> tuple[int, int]:
+    """Returns: The device and the inode of an open file. Raises: OSError where nothing is open."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino

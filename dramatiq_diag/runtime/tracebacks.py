@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -20,7 +21,13 @@ _MAX_EXCEPTIONS = 20
 #: In characters. A longer line is cut in its middle, as the message of an exception may have any length.
 _MAX_LINE = 16 * 1024
 
-_DRAMATIQ = os.path.dirname(dramatiq.__file__) + os.sep
+#: Where the calls above an actor's function stand. The function of an async one is called in steps by
+#: `coroutines` and `coroutine_steps`, and its result is waited for in a future.
+_CALLERS = (
+    os.path.dirname(dramatiq.__file__) + os.sep,
+    os.path.dirname(concurrent.futures.__file__) + os.sep,
+    os.path.join(os.path.dirname(__file__), "coroutine"),
+)
 
 #: Returns the lines of the traceback.
 Traceback = Callable[[], Iterable[str]]
@@ -64,9 +71,12 @@ def _alone(stack: StackSummary, name: str) -> list[str]:
 
 
 def _shown(traceback: TracebackType | None) -> TracebackType | None:
-    """Returns: The innermost part, without Dramatiq's frames: finding the lines of a deep one takes milliseconds."""
+    """Returns: The innermost part, without the frames above the actor's function.
+
+    It is bounded, as finding the lines of a deep one takes milliseconds.
+    """
     while traceback is not None and traceback.tb_next is not None:
-        if not traceback.tb_frame.f_code.co_filename.startswith(_DRAMATIQ):
+        if not traceback.tb_frame.f_code.co_filename.startswith(_CALLERS):
             break
         traceback = traceback.tb_next
     ahead = traceback

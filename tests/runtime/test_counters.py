@@ -168,3 +168,16 @@ def test_a_descriptor_that_the_application_closed_does_no_harm(tmp_path, capfd):
     assert file.read() == b""
     del file
     assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_a_number_that_the_application_has_used_again_stays_open(tmp_path):
+    """Daemons close every descriptor, and the next file gets a number of ours."""
+    path, own = tmp_path / "file", tmp_path / "own"
+    path.write_text("text")
+    file = KeptFile.opened(path, 100)
+    (number,) = (int(link.name) for link in Path("/proc/self/fd").iterdir() if exists(link) and link.readlink() == path)
+    os.close(number)
+    with own.open("w") as opened:
+        assert opened.fileno() == number
+        del file
+        assert os.path.samestat(os.fstat(number), own.stat())

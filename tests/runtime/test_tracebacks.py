@@ -68,6 +68,22 @@ def test_a_failed_run_has_its_traceback_from_the_task_on(bench, settings, stored
     assert "dramatiq/" not in run.exception_traceback.replace("dramatiq_diag", "")
 
 
+async def fail_later() -> None:
+    await asyncio.sleep(0)
+    fail()
+
+
+def test_that_of_an_async_actor_begins_with_its_function(bench, settings, stored):
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(fail_later)
+
+    (run,) = stored(given).runs(task_id)
+    lines = run.exception_traceback.splitlines()
+    assert lines[1].endswith("in fail_later")
+    assert lines[-1] == "ValueError: no such report: may"
+
+
 def test_a_run_that_succeeds_has_none(bench, settings, stored):
     given = settings(task_diagnostics=["memory"])
     with bench(given) as tasks:
