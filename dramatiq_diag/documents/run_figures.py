@@ -99,9 +99,10 @@ RUN_FIGURES = (
         show=format_size,
         heading="Touched",
         sort=Sort.TOUCHED,
-        meaning="Memory that the task's thread was the first to touch: its page faults times the size of a page. It "
-        "does not say who keeps it. Memory that the process already had is not included, nor what native threads "
-        "touch; a huge page counts as a small one. Unknown for async actors.",
+        meaning="Memory that the task's thread was the first to touch: its page faults times the size of a page. What "
+        "it gave back counts as well; the RSS is that of the whole process. Memory that the process already had is not "
+        "included, nor what other threads touch that the task starts; a huge page counts as a small one. Unknown for "
+        "async actors.",
     ),
     Figure(
         field="major_faults",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from .cpu_limit import find_cpu_limit
 from .gc_clock import GcClock
 from .kept_file import KeptFile
+from .schedstat import Schedstat
 from .thread_state import cpu_s
 
 _SCHEDSTAT_BYTES = 100
@@ -90,15 +91,9 @@ class CounterReader:
 
 
 def _run_queue_s(text: bytes) -> float | None:
-    """Returns: The second number of `schedstat`, in seconds; None where it has none, or the kernel does not count.
-
-    The third number is how often the thread got a processor. A kernel that does not count writes `0 0 0`.
-    """
-    try:
-        _, waited_ns, times = map(int, text.split()[:3])
-    except ValueError:
-        return None
-    return waited_ns / 1e9 if times else None
+    """Returns: The time on the run queue by `schedstat`, in seconds; None where it is not known."""
+    counted = Schedstat.parse(text)
+    return None if counted is None else counted.run_queue_s
 
 
 if hasattr(resource, "RUSAGE_THREAD"):

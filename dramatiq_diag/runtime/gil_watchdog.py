@@ -19,6 +19,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from .frames import Look, Place, thread_ids
+from .schedstat import Schedstat
 from .thread_report import Frame, frame_of
 from .thread_state import ThreadStateReader, cpu_s
 
@@ -193,6 +194,7 @@ def _threads(task_threads: Collection[int]) -> list[_Thread]:
 def _turns(native_id: int) -> int | None:
     try:
         with open(f"/proc/self/task/{native_id}/schedstat", "rb", buffering=0) as file:
-            return int(file.read(256).split()[2])
-    except (OSError, IndexError, ValueError):  # The thread has ended, or the kernel does not count.
+            counted = Schedstat.parse(file.read(256))
+    except OSError:  # The thread has ended.
         return None
+    return None if counted is None else counted.turns
