@@ -60,6 +60,12 @@ def test_the_module_map_of_the_architecture_is_the_tree() -> None:
     assert named == modules - inits
 
 
+def test_the_first_page_lists_all_others() -> None:
+    listed = set(re.findall(r"^\| \[[^]]+\]\(([a-z-]+\.md)\)", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
+
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documentation, built as `make docs` builds it."""
