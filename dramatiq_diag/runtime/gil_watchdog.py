@@ -114,7 +114,7 @@ class GilWatchdog:
         now, looked_at = self._clock(), self._looked_at
         stall = None
         if looked_at is not None and now - looked_at >= self._least_s:
-            stall = self._find(now - looked_at, task_threads)
+            stall = self._find(looked_at, now, task_threads)
         if stall is not None or looked_at is None or now >= self._read_at:
             self._threads = {thread.ident: thread for thread in _threads(task_threads)}
             self._read_at = now + _READ_S
@@ -122,7 +122,8 @@ class GilWatchdog:
         self._looked_at = self._clock()
         return stall
 
-    def _find(self, seconds: float, task_threads: Collection[int]) -> GilStall | None:
+    def _find(self, looked_at: float, now: float, task_threads: Collection[int]) -> GilStall | None:
+        seconds = now - looked_at
         stacks = _stacks()  # First: the next call that gives up the GIL lets the thread go on.
         if not _waited_for_gil(_own_wakes() - self._wakes, seconds):
             return None  # This thread itself was late: it waited for a disk, or the process was paused.
@@ -130,7 +131,8 @@ class GilWatchdog:
         of_tasks = {natives[ident]: stacks[ident] for ident in task_threads if ident in natives and ident in stacks}
         states = self._states.read(of_tasks, of_tasks)
         awake = {native_id for native_id, state in states.items() if state.state != "blocked"}
-        keeper = self._keeper(seconds, _threads(task_threads), awake)
+        threads = _threads(task_threads)
+        keeper = self._keeper(seconds, self._clock() - now, threads, awake)
         places = [] if keeper is None else stacks.get(keeper.ident, [])
         return GilStall(
             seconds=seconds,
@@ -140,11 +142,14 @@ class GilWatchdog:
             frames=[frame_of(*place) for place in places[:MAX_DEPTH]],
         )
 
-    def _keeper(self, seconds: float, threads: Collection[_Thread], awake: Collection[int]) -> _Thread | None:
+    def _keeper(
+        self, seconds: float, late_s: float, threads: Collection[_Thread], awake: Collection[int]
+    ) -> _Thread | None:
         """Returns: The thread that was busy; else the one with a task that neither waited for the GIL nor is blocked.
 
         Parameters:
           seconds: The length of the stall.
+          late_s: How long after its end the threads were read. The one that kept the GIL waits for it by then.
           threads: The threads now.
           awake: The native ids of those with a task that ran, or waited for the GIL, right after the stall; empty
             where that cannot be told.
@@ -153,11 +158,12 @@ class GilWatchdog:
         used = sorted(((now.cpu_s - before.cpu_s, now) for now, before in pairs), key=itemgetter(0), reverse=True)
         if used and used[0][0] >= _BUSY * seconds:
             return used[0][1] if len(used) == 1 or used[0][0] >= _CLEARLY * used[1][0] else None
+        since = late_s / sys.getswitchinterval()
         quiet = [
             now
             for now, before in pairs
             if now.turns is not None and before.turns is not None
-            if not _waited_for_gil(now.turns - before.turns, seconds) and (now.native_id in awake or not awake)
+            if not _waited_for_gil(now.turns - before.turns - since, seconds) and (now.native_id in awake or not awake)
         ]
         return quiet[0] if len(quiet) == 1 else None
 
@@ -169,7 +175,7 @@ def _stacks() -> dict[int, list[Place]]:
     return stacks
 
 
-def _waited_for_gil(wakes: int, seconds: float) -> bool:
+def _waited_for_gil(wakes: float, seconds: float) -> bool:
     return wakes >= _WAKES * seconds / max(sys.getswitchinterval(), _INTERVAL_S)
 
 

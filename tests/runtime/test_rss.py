@@ -15,6 +15,7 @@ from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import RunStatus
 from support import eventually
 from support.simulation import Simulation, simulated
+from support.tasks import rss_of_runs
 
 MEGABYTE = 1024 * 1024
 
@@ -29,7 +30,7 @@ def rows_of(text: bytes) -> list[tuple[float, float]]:
 def rss_mb(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The RSS that is read, in megabytes; its last number counts."""
     values = [100.0]
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: int(values[-1] * MEGABYTE))
+    rss_of_runs(monkeypatch, lambda: int(values[-1] * MEGABYTE))
     return values
 
 
@@ -76,11 +77,12 @@ broker.add_middleware(diagnostics)
 
 @dramatiq.actor(broker=broker, max_retries=0)
 def die():
-    time.sleep(1.1)
+    (run,) = diagnostics.process.runs.values()
+    while sum(record.get("to") == "memory_profile" for record in run.entry.records()) < 5:
+        time.sleep(0.05)
     held = bytearray(150 * 1024 * 1024)
     for start in range(0, len(held), 4096):
         held[start] = 1
-    (run,) = diagnostics.process.runs.values()
     while run.peak_rss_bytes < run.first_rss_bytes + 140 * 1024 * 1024:
         time.sleep(0.01)
     while run.elapsed_s < 1.3:
@@ -171,7 +173,7 @@ def test_a_process_that_goes_up_and_down_all_the_time_has_a_log_of_bounded_lengt
 
 def test_a_process_without_runs_is_not_looked_at(simulation, monkeypatch):
     looks: list[float] = []
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: looks.append(simulation.clock()) or MEGABYTE)
+    rss_of_runs(monkeypatch, lambda: looks.append(simulation.clock()) or MEGABYTE)
     actor = simulation.actor()
 
     simulation.pass_time(10)
@@ -190,7 +192,7 @@ def test_a_process_without_runs_is_not_looked_at(simulation, monkeypatch):
 
 def test_one_look_serves_all_runs(simulation, monkeypatch):
     looks: list[int] = []
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: looks.append(1) or MEGABYTE)
+    rss_of_runs(monkeypatch, lambda: looks.append(1) or MEGABYTE)
     actor = simulation.actor()
     runs = []
     for thread_id in (-1, -2, -3):  # As if each ran on a thread of its own.
