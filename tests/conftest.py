@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,10 @@ from support import RABBITMQ_URL, encodable, eventually, missing
 from support.object_stores import ObjectServer, azure_server, google_server, s3_server
 from support.store import Postgres, SqliteTemplate, Stored
 from support.tasks import Bench, middleware_under_test, running, running_bench
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore it. So would the processes that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
@@ -158,10 +163,15 @@ def queue_name() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path, queue_name: str) -> Callable[..., Settings]:
-    """Settings with a data dir of this test; the schedule is off unless a test asks for it."""
+    """Settings with a data dir of this test.
+
+    The schedule is off unless a test asks for it, and so is the watchdog: on a busy machine it adds an artifact to runs
+    that the machine holds up.
+    """
 
     def make(**values: Any) -> Settings:
-        return Settings(**{"data_dir": tmp_path / "data", "cleanup_interval": 0, "cleanup_queue": queue_name} | values)
+        own = {"data_dir": tmp_path / "data", "cleanup_interval": 0, "cleanup_queue": queue_name, "watchdog": False}
+        return Settings(**own | values)
 
     return make
 
