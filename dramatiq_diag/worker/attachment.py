@@ -14,6 +14,7 @@ from ..runtime.ticker import Timer
 from ..spool.directory import Spool
 from ..spool.schema import End, moment, start_record, text_records
 from ..statuses import ArtifactStatus, RunStatus
+from .hung_collectors import HungCollectors
 from .late_recordings import LateRecordings
 from .recordings import Recordings
 from .run import Run
@@ -44,7 +45,7 @@ class Attachment(RunMeasures):
     def __init__(
         self,
         spool: Spool,
-        stuck: set[Collector],
+        hung: HungCollectors,
         run: Run,
         attachment_id: uuid.UUID,
         choice: Choice,
@@ -55,7 +56,7 @@ class Attachment(RunMeasures):
         self.run = run
         self.for_s = for_s
         self.entry = spool.entry(attachment_id)
-        self.recordings = Recordings(run.services, spool, self.entry, choice, stuck)
+        self.recordings = Recordings(run.services, spool, self.entry, choice, hung)
         self.started, self.started_at_s, self.is_executing = run.started, run.started_at_s, True
         self.task_id, self.actor_name = run.task_id, run.actor_name
         self.actor: Actor[..., Any] = run.actor
