@@ -69,7 +69,7 @@ class Attachment(RunMeasures):
         self._choice = choice
         self._late = LateRecordings(self.recordings, self)
         self._on_sealed = on_sealed
-        self._timer = Timer(for_s, self._end_after_time)
+        self._timer = Timer(for_s, self.end_after_time)
         self._owner: dict[str, _Owner] = {}
         "Under `owner`: what ended it. `setdefault` lets one of the two threads have it, for good."
         self._stopping = threading.Lock()
@@ -104,7 +104,8 @@ class Attachment(RunMeasures):
         if not self._late.is_ended:
             self.services.ticker.add(self._timer)
 
-    def _end_after_time(self) -> None:
+    def end_after_time(self) -> None:
+        """Ends it, unless the run has done so."""
         self._timer.cancel()
         self._end("time")
         self.run.unfollow_rss(self.look)
