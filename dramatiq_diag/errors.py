@@ -1,6 +1,7 @@
 """Defines the errors of this package. The docstring of a class is its default message."""
 
 import inspect
+from collections.abc import Callable
 
 #: Errors of a collector that are caught. Dramatiq's interrupts are not among them: they are meant for the task.
 GUARDED = (Exception, SystemExit)
@@ -62,3 +63,8 @@ class UnavailableError(DiagnosticsError):
 
 class StepTimeoutError(DiagnosticsError):
     """A step of a collector did not return in time."""
+
+    def __init__(self, message: str, is_over: Callable[[], bool] = lambda: True) -> None:
+        super().__init__(message)
+        self.is_over = is_over
+        "Whether the step has returned since."

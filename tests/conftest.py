@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,10 +26,14 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Settings
 from dramatiq_diag.policy.propagation import set_sending_task
 from dramatiq_diag.store.store import Store
-from support import RABBITMQ_URL, encodable, eventually, missing
+from support import PATIENCE_S, RABBITMQ_URL, encodable, eventually, missing
 from support.object_stores import ObjectServer, azure_server, google_server, s3_server
 from support.store import Postgres, SqliteTemplate, Stored
 from support.tasks import Bench, middleware_under_test, running, running_bench
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore it. So would the processes that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
@@ -159,10 +164,16 @@ def queue_name() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path, queue_name: str) -> Callable[..., Settings]:
-    """Settings with a data dir of this test; the schedule is off unless a test asks for it."""
+    """Settings with a data dir of this test.
+
+    The schedule is off unless a test asks for it, and so is the watchdog: on a busy machine it adds an artifact to runs
+    that the machine holds up. There, a worker that stops may also need more than ten seconds to publish.
+    """
+    own = {"data_dir": tmp_path / "data", "cleanup_interval": 0, "cleanup_queue": queue_name}
+    own |= {"watchdog": False, "shutdown_timeout": PATIENCE_S}
 
     def make(**values: Any) -> Settings:
-        return Settings(**{"data_dir": tmp_path / "data", "cleanup_interval": 0, "cleanup_queue": queue_name} | values)
+        return Settings(**own | values)
 
     return make
 

@@ -156,7 +156,8 @@ class Recording:
     """Whether `start`, `stop` and `save` surely return at once, or have to run on the threads that call them.
 
     The steps of any other recording run on a thread of their own. A step that hangs is abandoned: the artifact is
-    `failed`, and later runs of the process do without the collector.
+    `failed`, and later runs of the process do without the collector until the step returns after all; after the third
+    such step they do without it for good.
     """
 
     step_timeout_s: ClassVar[float] = 2.0

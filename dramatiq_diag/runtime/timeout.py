@@ -49,4 +49,6 @@ def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Han
     if raised:
         raise raised[0]
     if not is_done:
-        raise StepTimeoutError(f"It did not return within {timeout_s:g} s and was abandoned.")
+        raise StepTimeoutError(
+            f"It did not return within {timeout_s:g} s and was abandoned.", is_over=lambda: not done.locked()
+        )

@@ -14,6 +14,7 @@ from ..runtime.ticker import Timer
 from ..spool.directory import Spool
 from ..spool.schema import End, moment, start_record, text_records
 from ..statuses import ArtifactStatus, RunStatus
+from .hung_collectors import HungCollectors
 from .late_recordings import LateRecordings
 from .recordings import Recordings
 from .run import Run
@@ -44,7 +45,7 @@ class Attachment(RunMeasures):
     def __init__(
         self,
         spool: Spool,
-        stuck: set[Collector],
+        hung: HungCollectors,
         run: Run,
         attachment_id: uuid.UUID,
         choice: Choice,
@@ -55,7 +56,7 @@ class Attachment(RunMeasures):
         self.run = run
         self.for_s = for_s
         self.entry = spool.entry(attachment_id)
-        self.recordings = Recordings(run.services, spool, self.entry, choice, stuck)
+        self.recordings = Recordings(run.services, spool, self.entry, choice, hung)
         self.started, self.started_at_s, self.is_executing = run.started, run.started_at_s, True
         self.task_id, self.actor_name = run.task_id, run.actor_name
         self.actor: Actor[..., Any] = run.actor
@@ -68,7 +69,7 @@ class Attachment(RunMeasures):
         self._choice = choice
         self._late = LateRecordings(self.recordings, self)
         self._on_sealed = on_sealed
-        self._timer = Timer(for_s, self._end_after_time)
+        self._timer = Timer(for_s, self.end_after_time)
         self._owner: dict[str, _Owner] = {}
         "Under `owner`: what ended it. `setdefault` lets one of the two threads have it, for good."
         self._stopping = threading.Lock()
@@ -103,7 +104,8 @@ class Attachment(RunMeasures):
         if not self._late.is_ended:
             self.services.ticker.add(self._timer)
 
-    def _end_after_time(self) -> None:
+    def end_after_time(self) -> None:
+        """Ends it, unless the run has done so."""
         self._timer.cancel()
         self._end("time")
         self.run.unfollow_rss(self.look)

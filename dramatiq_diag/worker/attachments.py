@@ -15,6 +15,7 @@ from ..policy.selection import Choice, Selection
 from ..spool.directory import Spool
 from .attachment import Attachment
 from .executions import Execution
+from .hung_collectors import HungCollectors
 from .run import Run
 from .undiagnosed_run import Registering
 
@@ -33,7 +34,7 @@ class Attachments:
     """The attachments of a process.
 
     Parameters:
-      stuck: The collectors of the process of which a step did not return.
+      hung: The collectors of the process of which a step does not return.
       unsaved: The ids of the entries that are not complete.
       submit: Hands a complete attachment to the saver.
       register: See `Registering`.
@@ -44,7 +45,7 @@ class Attachments:
         services: Services,
         spool: Spool,
         selection: Selection,
-        stuck: set[Collector],
+        hung: HungCollectors,
         unsaved: set[uuid.UUID],
         submit: Callable[[Attachment], None],
         register: Registering,
@@ -52,7 +53,7 @@ class Attachments:
         self._services = services
         self._spool = spool
         self._selection = selection
-        self._stuck = stuck
+        self._hung = hung
         self._unsaved = unsaved
         self._submit = submit
         self._register = register
@@ -86,7 +87,7 @@ class Attachments:
         if not choice.collectors:
             raise AttachRefusedError(" ".join(dict.fromkeys(choice.denied.values())) or "Nothing can be attached.")
         run = self._run_of(execution)
-        attachment = Attachment(self._spool, self._stuck, run, attachment_id, choice, for_s, self._submit)
+        attachment = Attachment(self._spool, self._hung, run, attachment_id, choice, for_s, self._submit)
         self._unsaved.add(attachment_id)
         self._open[attachment_id] = attachment
         attachment.open()

@@ -12,7 +12,6 @@ from typing import Any
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
 
-from ..collectors.base import Collector
 from ..collectors.names import expand
 from ..collectors.registry import close_all, load, open_all
 from ..collectors.services import Services
@@ -43,6 +42,7 @@ from .contact import Contact
 from .executions import Execution, Executions
 from .gil_stalls import GilStalls
 from .heap_windows import HeapWindows
+from .hung_collectors import HungCollectors
 from .late_start import LateStart
 from .process_watch import ProcessWatch
 from .publisher import Publisher
@@ -97,8 +97,8 @@ class WorkerProcess:
         "Thread id -> its diagnosed run; a worker thread processes one message at a time."
         self._inherited: dict[int, Run] = {}
         "In a forked process: the runs of the process that it was forked from."
-        self.stuck: set[Collector] = set()
-        "Collectors of which a step did not return; later runs skip them."
+        self.hung = HungCollectors()
+        "Collectors of which a step does not return; later runs skip them."
         self.unsaved: set[uuid.UUID] = set()
         "The ids of the runs whose entries are not complete."
         backlog = Backlog(self.spool, self.unsaved, max_held=tuning.max_held)
@@ -127,7 +127,7 @@ class WorkerProcess:
         "Held while the run of a thread is looked for at its end, and while one is registered in the middle of a task."
         executions = Executions(self.messages, self.runs)
         self.attachments = Attachments(
-            self.services, self.spool, self.selection, self.stuck, self.unsaved, self.saver.submit, self._register
+            self.services, self.spool, self.selection, self.hung, self.unsaved, self.saver.submit, self._register
         )
         self.contact = Contact(
             self.services,
@@ -228,7 +228,7 @@ class WorkerProcess:
             self.services,
             self.spool,
             self._keep_policy,
-            self.stuck,
+            self.hung,
             inner,
             broker.get_actor(inner.actor_name),
             choice,
@@ -259,7 +259,7 @@ class WorkerProcess:
         actor = self._hosted.find(execution.message.actor_name)
         if actor is None or self._undiagnosed.get(execution.thread_id) != execution.started_at_s:
             return None
-        run = UndiagnosedRun(self.services, self.spool, self._keep_policy, self.stuck, execution, actor)
+        run = UndiagnosedRun(self.services, self.spool, self._keep_policy, self.hung, execution, actor)
         self.unsaved.add(run.run_id)
         run.open()
         with self._ending:

@@ -14,21 +14,22 @@ from ..spool.directory import Spool
 from ..spool.entry import Entry
 from ..spool.schema import text_of
 from ..statuses import ArtifactStatus
+from .hung_collectors import HungCollectors
 
 
 class Recordings:
     """The recordings of a run, from their start to their files, and the outcome of each artifact.
 
     Parameters:
-      stuck: The collectors of the process of which a step did not return; others are added.
+      hung: The collectors of the process of which a step does not return; others are added.
     """
 
-    def __init__(self, services: Services, spool: Spool, entry: Entry, choice: Choice, stuck: set[Collector]) -> None:
+    def __init__(self, services: Services, spool: Spool, entry: Entry, choice: Choice, hung: HungCollectors) -> None:
         self._services = services
         self._spool = spool
         self._entry = entry
         self._choice = choice
-        self._stuck = stuck
+        self._hung = hung
         self.enter_error: Exception | None = None
         "The error of the last `Recording.enter`, set by Dramatiq's hook."
         self.running: list[tuple[Collector, Recording]] = []
@@ -66,7 +67,7 @@ class Recordings:
         """Makes a recording. Raises: SkippedError, or the error of the collector."""
         if self._spool.full or self._entry.is_declined:
             raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
-        if collector in self._stuck:
+        if collector in self._hung:
             raise SkippedError("It hung in another run of this process.")
         if (reason := self._choice.rejected_options.get(collector.name)) is not None:
             raise SkippedError(reason)
@@ -168,12 +169,12 @@ class Recordings:
         if recording.runs_inline:
             step()
             return
-        if collector in self._stuck:
+        if collector in self._hung:
             raise StepTimeoutError("It hung in another run of this process.")
         try:
             call_with_timeout(step, recording.step_timeout_s, self._services.ticker.call_soon)
-        except StepTimeoutError:
-            self._stuck.add(collector)
+        except StepTimeoutError as error:
+            self._hung.add(collector, error.is_over)
             raise
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:

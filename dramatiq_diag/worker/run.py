@@ -23,6 +23,7 @@ from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, moment, 
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.records import NO_SLOT
 from .extensions import Attached, LateStarts
+from .hung_collectors import HungCollectors
 from .recordings import Recordings
 from .run_measures import RunMeasures, queue_wait_ms
 
@@ -37,7 +38,7 @@ class Run(RunMeasures):
     """One attempt to execute a task.
 
     Parameters:
-      stuck: The collectors of the process of which a step did not return.
+      hung: The collectors of the process of which a step does not return.
       late: The collectors that may start in the middle of the run.
       without_capture: The names of the artifacts that the run has even if its capture has no slot for it; None where no
         capture asked for the run.
@@ -84,7 +85,7 @@ class Run(RunMeasures):
         services: Services,
         spool: Spool,
         keep_policy: KeepPolicy,
-        stuck: set[Collector],
+        hung: HungCollectors,
         message: Message[Any],
         actor: Actor[..., Any],
         choice: Choice,
@@ -96,7 +97,7 @@ class Run(RunMeasures):
         self.choice = choice
         self.actor = actor
         self.entry = spool.entry()
-        self.recordings = Recordings(services, spool, self.entry, choice, stuck)
+        self.recordings = Recordings(services, spool, self.entry, choice, hung)
         self.run_id = self.entry.run_id
         self.task_id = task_id_of(message)
         self.actor_name: str = message.actor_name

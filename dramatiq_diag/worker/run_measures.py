@@ -70,8 +70,9 @@ class RunMeasures:
         """Notes the call of the function, which comes next."""
         if self.is_async:
             self.services.coroutines.measured[threading.get_ident()] = None
-        self.at_call = self._read_counters()
         self.started_at_s, self.started = time.time(), self.clock()
+        # After the clock, and at the end before it: a wait for a processor in between is part of the duration as well.
+        self.at_call = self._read_counters()
         self.is_executing = True
 
     def note_return(self) -> None:

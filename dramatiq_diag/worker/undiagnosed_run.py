@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..collectors.base import Collector
 from ..collectors.services import Services
 from ..policy.keep_policy import KeepPolicy
 from ..policy.selection import NOTHING
 from ..spool.directory import Spool
 from ..spool.schema import moment, start_record
 from .executions import Execution
+from .hung_collectors import HungCollectors
 from .run import Run
 from .run_measures import queue_wait_ms
 
@@ -25,7 +25,7 @@ class UndiagnosedRun(Run):
     """A run without artifacts of its own, of a task whose function was called before. Made on any thread.
 
     Parameters:
-      stuck: The collectors of the process of which a step did not return.
+      hung: The collectors of the process of which a step does not return.
       execution: The task.
       actor: Its actor.
     """
@@ -37,11 +37,11 @@ class UndiagnosedRun(Run):
         services: Services,
         spool: Spool,
         keep_policy: KeepPolicy,
-        stuck: set[Collector],
+        hung: HungCollectors,
         execution: Execution,
         actor: Actor[..., Any],
     ) -> None:
-        super().__init__(services, spool, keep_policy, stuck, execution.message, actor, NOTHING)
+        super().__init__(services, spool, keep_policy, hung, execution.message, actor, NOTHING)
         self.thread_id = execution.thread_id
         thread = next((thread for thread in threading.enumerate() if thread.ident == self.thread_id), None)
         if thread is not None:

@@ -227,7 +227,7 @@ def test_runs_beside_one_in_which_a_collector_hangs_do_not_wait_for_it_either(be
         actor = tasks.actor(work)
         ids = [actor.send(number).message_id for number in range(2)]
         # When the first has been given up
-        eventually(lambda: tasks.diagnostics.process.stuck, "the collector is known to hang")
+        eventually(lambda: tasks.diagnostics.process.hung, "the collector is known to hang")
         first_ended.set()
         tasks.finish()
         for recording in recordings:

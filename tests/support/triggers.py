@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from support import PATIENCE_S
@@ -24,6 +25,12 @@ def spin_until(condition: Callable[[], Any]) -> None:
         assert time.monotonic() < give_up_at
 
 
+def has_function(run: Any, name: str) -> bool:
+    """Returns: Whether the profile of a run has a function so far."""
+    functions = [each for _, found in run.recordings.so_far() if found for each in found.get("functions", ())]
+    return any(each["function"].rpartition(".")[2] == name for each in functions)
+
+
 class Runs:
     """What the runs of a bench have, as seen from inside a task."""
 
@@ -37,6 +44,9 @@ class Runs:
         """Returns: Whether the collectors were started in this run."""
         run = self.current()
         return lambda: set(names) <= {name for name, over in dict(run.late.begun).items() if over}
+
+    def sampled(self, name: str) -> Callable[[], bool]:
+        return partial(has_function, self.current(), name)
 
     def wrote_stacks(self) -> Callable[[], bool]:
         run = self.current()

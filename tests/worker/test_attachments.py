@@ -25,10 +25,29 @@ from dramatiq_diag.store.pins import RunIsRunningError
 from dramatiq_diag.worker.attachment import Attachment
 from support import eventually
 from support.attachments import SOON, Attaching
+from support.triggers import has_function
 
 logger = logging.getLogger("attached")
 logger.propagate = False
 logger.addHandler(logging.NullHandler())
+
+
+@pytest.fixture
+def ends_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets attachments whose time is up wait until their profile has a function.
+
+    On a machine that is busy the time may be up before the task has come there, or has been sampled there.
+    """
+    end = Attachment.end_after_time
+
+    def make(name: str) -> None:
+        def end_later(attachment: Attachment) -> None:
+            eventually(lambda: has_function(attachment, name), f"{name} is in the profile")
+            end(attachment)
+
+        monkeypatch.setattr(Attachment, "end_after_time", end_later)
+
+    return make
 
 
 @pytest.fixture
@@ -87,8 +106,9 @@ def spin(work: Work, phase: str) -> None:
 
 @pytest.mark.parametrize("diagnosed", [True, False])
 def test_what_is_attached_has_that_window_and_is_there_before_the_task_ends(
-    bench, settings, stored, attaching, database_url, diagnosed
+    bench, settings, stored, attaching, ends_after, database_url, diagnosed
 ):
+    ends_after("within")
     names = ["memory", "memray", "pyinstrument", "logs", "resources"]
     given = settings(task_diagnostics=["memory"], task_diagnostics_on_request=names, database_url=database_url)
     ask = attaching(given)
@@ -174,7 +194,8 @@ def test_a_second_attachment_stands_beside_the_first(bench, settings, stored, at
     assert not stored(given).check()
 
 
-def test_an_async_actor_is_attached_to(bench, settings, stored, attaching):
+def test_an_async_actor_is_attached_to(bench, settings, stored, attaching, ends_after):
+    ends_after("naps")
     names = ["memory", "pyinstrument", "logs"]
     given = settings(task_diagnostics_on_request=names)
     ask = attaching(given)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 import uuid
 from dataclasses import replace
 
 import pytest
 
+from dramatiq_diag import Settings
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.store.captures import CaptureState
 from dramatiq_diag.store.store import Store
@@ -47,6 +47,11 @@ time.sleep(300)
 @pytest.fixture
 def given(settings, database_url):
     return settings_for_captures(settings, database_url)
+
+
+def has_text(given: Settings) -> bool:
+    """Returns: Whether an entry in the spool has a piece of a text artifact."""
+    return any(b'"to"' in path.read_bytes() for path in given.spool.rglob("*.entry"))
 
 
 def failing_once(step, calls, *, after=False):
@@ -135,7 +140,7 @@ def test_a_run_of_a_killed_worker_has_its_slot(given, store, bench, python, stor
     if is_announced:
         eventually(lambda: standing(store, capture_id).captured_runs == 1, "the run is announced")
     else:
-        time.sleep(0.3)  # Its first samples are in the spool.
+        eventually(lambda: has_text(given), "its first sample is in the spool")
     worker.send_signal(signal.SIGKILL)
     worker.wait(PATIENCE_S)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +21,7 @@ from dramatiq_diag.store.captures import CaptureRequestError, CaptureState, crea
 from dramatiq_diag.store.models import Capture
 from dramatiq_diag.store.pins import pin
 from dramatiq_diag.store.records import NO_SLOT
+from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.worker.tuning import TUNING
 from support import PATIENCE_S, eventually
 from support.captures import HOUR_S, ask, knows, run_until, running, runs_of, settings_for_captures, standing, work
@@ -257,13 +257,22 @@ def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, st
     assert standing(store, capture_id).captured_runs == 0
 
 
-def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(given, store, bench, caplog, soon):
-    capture_id = ask(store, names=("memory", "pyinstrument"))
-    with bench(replace(given, task_diagnostics_on_request=("memory",)), tuning=soon) as tasks:
+def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(
+    given, store, bench, caplog, monkeypatch, soon
+):
+    capture_id, looks = ask(store, names=("memory", "pyinstrument")), list[int]()
+
+    def look(session):
+        looks.append(1)
+        return open_captures(session)
+
+    monkeypatch.setattr("dramatiq_diag.worker.captures.open_captures", look)
+    with bench(replace(given, task_diagnostics_on_request=("memory",)), tuning=replace(soon, captures_s=0.1)) as tasks:
         tasks.actor(work).send()
         tasks.finish()
         eventually(lambda: "left to other workers" in caplog.text, "the worker says so")
-        time.sleep(0.3)  # A few looks more.
+        seen = len(looks)
+        eventually(lambda: len(looks) >= seen + 3, "it has looked a few times more")
         assert not knows(tasks)
 
     assert standing(store, capture_id).captured_runs == 0

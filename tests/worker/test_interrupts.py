@@ -24,7 +24,7 @@ from dramatiq_diag.runtime.ticker import Ticker, Timer
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.saver import RunSaver
 from dramatiq_diag.worker.tuning import Tuning
-from support import eventually
+from support import PATIENCE_S, eventually
 
 ALL_THREE = ["memory", "pyinstrument", "memray"]
 ARTIFACT_NAMES = {"memory_profile", "pyinstrument_profile", "memray_profile"}
@@ -137,6 +137,7 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
     hooks: list[BaseException | None] = []
     threads: list[int] = []
     stops: list[int] = []
+    struck: list[int] = []
     original_hook, original_stop = Diagnostics.after_process_message, _MemoryRecording.stop
 
     # Given a collector that takes longer to stop than the task may last
@@ -155,12 +156,18 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
         # Not by a short limit of the task: on a busy machine that may strike before the function is called.
         manager = next(each for each in tasks.broker.middleware if isinstance(each, TimeLimit)).manager
         manager.add_timeout(thread_id, 0)
-        eventually(lambda: manager.deadlines[thread_id] is None, "the limit strikes")
-        time.sleep(1)
+        eventually(lambda: struck, "the limit strikes")
 
+    def raise_and_note(thread_id: int, interrupt: type[Interrupt]) -> None:
+        # The manager forgets the deadline some time before it raises the interrupt.
+        raise_thread_exception(thread_id, interrupt)
+        struck.append(thread_id)
+
+    monkeypatch.setattr("dramatiq.middleware.time_limit.raise_thread_exception", raise_and_note)
     monkeypatch.setattr(Diagnostics, "after_process_message", after)
     monkeypatch.setattr(_MemoryRecording, "stop", slow_stop)
     monkeypatch.setattr(_MemoryRecording, "runs_inline", quick)
+    monkeypatch.setattr(_MemoryRecording, "step_timeout_s", PATIENCE_S)  # The limit may come late.
 
     # When a task runs under a time limit, which the command line would have armed
     with bench(given) as tasks:
@@ -171,6 +178,7 @@ def test_a_hook_that_outlasts_the_time_limit_does_not_fail_the_task(bench, setti
     assert (calls, hooks) == ([1], [None])
     (run,) = stored(given).runs(task_id)
     assert (run.status, run.exception_type) == (RunStatus.SUCCEEDED, None)
+    assert struck == threads
     assert len(stops) == 2  # The limit struck in the hook, which then went on where it was.
     assert statuses(stored(given).artifacts(task_id)) == INTERRUPTED
     eventually(lambda: "dramatiq_diag.bounded" not in {thread.name for thread in threading.enumerate()}, "its end")

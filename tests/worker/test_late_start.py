@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.worker.late_start import LateStart
 from support import eventually
 from support.tasks import rss_of_runs
-from support.triggers import LATE, NOW, Runs, spin_until
+from support.triggers import LATE, NOW, Runs, has_function, spin_until
 
 MIB = 1024 * 1024
 ARTIFACT_OF = {"memory": "memory_profile", "pyinstrument": "pyinstrument_profile", "memray": "memray_profile"}
@@ -37,9 +36,8 @@ def test_a_collector_begins_when_its_trigger_fires(bench, settings, stored, name
 
         def after_the_trigger() -> int:
             held = [bytearray(1000) for _ in range(20_000)]
-            ends = time.perf_counter() + 0.1
-            while time.perf_counter() < ends:
-                pass
+            if name == "pyinstrument":
+                spin_until(runs.sampled("after_the_trigger"))
             return len(held)
 
         task_id = tasks.run(work)
@@ -136,10 +134,11 @@ def test_an_async_actor_is_profiled_late(bench, settings, stored):
             begun = run.late.begun
             while not begun.get("pyinstrument"):
                 await asyncio.sleep(0.001)
-            await rest()
+            await rest(run)
 
-        async def rest() -> None:
-            await asyncio.sleep(0.1)
+        async def rest(run: Any) -> None:
+            while not has_function(run, "rest"):
+                await asyncio.sleep(0.01)
 
         task_id = tasks.run(work)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def test_what_could_not_be_published_at_the_end_waits_for_the_next_worker(
 
     # When the store is back and a worker starts
     obstacle.unlink()
-    with bench(given):
+    with bench(replace(given, shutdown_timeout=PATIENCE_S)):
         pass
 
     # Then the runs are there as they ended, whole

@@ -112,7 +112,7 @@ class _AccountingRecording(Recording):
                 )
             self.services.coroutines.watch(loop_thread)
         if self.is_late:
-            self.before, self.from_s = self._times(), self.services.clock()
+            self.from_s, self.before = self.services.clock(), self._times()  # So nothing is counted beyond the time.
         self.used_before = self.collector.neighbours.used()
         self.collector.sampler.add(self.account)
         self.services.ticker.add(self.timer)
