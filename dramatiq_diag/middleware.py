@@ -13,7 +13,15 @@ from dramatiq.logging import get_logger
 from dramatiq.middleware import Interrupt
 
 from .errors import DiagnosticsError
-from .policy.propagation import KEEP_IF_OPTION, OPTION, SAMPLE_RATE_OPTION, TRIGGERS_OPTION, prepare, set_sending_task
+from .policy.propagation import (
+    DUE_OPTION,
+    KEEP_IF_OPTION,
+    OPTION,
+    SAMPLE_RATE_OPTION,
+    TRIGGERS_OPTION,
+    prepare,
+    set_sending_task,
+)
 from .settings import Settings
 from .statuses import RunStatus
 
@@ -76,6 +84,10 @@ class Diagnostics(Middleware):
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         prepare(message)
+
+    def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
+        if self.process is not None:  # Dramatiq enqueues it again when it is due, without its `eta`.
+            message.options[DUE_OPTION] = message.options.get("eta")
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.process is None:

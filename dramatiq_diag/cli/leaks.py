@@ -36,8 +36,8 @@ def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
 
     Worker processes count the runs of each actor, diagnosed or not, and look at the memory that is in use when one has
     ended. This finds the actors whose runs that memory grows with. KEPT OF A RUN is what stays of each run, FROM and TO
-    are the interval that has the true figure 95 times of 100. The first quarter of the life of a process does not
-    count; see the page about leaks in the documentation for the limits.
+    are the interval that has the true figure 95 times of 100, once an actor is no longer undecided. The first quarter
+    of the life of a process does not count; see the page about leaks in the documentation for the limits.
 
     With --capture the next 3 runs of each leaking actor are recorded by memray, which then shows the line; an actor
     that had such a capture within a day is left alone.

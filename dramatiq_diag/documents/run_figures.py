@@ -91,18 +91,19 @@ RUN_FIGURES = (
         label="Container throttled",
         show=format_duration,
         meaning="The CPU limit of the container was used up, and the kernel stopped all its threads, or some of them, "
-        "while the task ran. It does not say who used it up.",
+        "while the task ran. It does not say who used it up. Each processor counts by itself, so it may be more than "
+        "the duration.",
     ),
     Figure(
         field="touched_bytes",
-        label="Memory touched, at least",
+        label="Memory touched, about",
         show=format_size,
         heading="Touched",
         sort=Sort.TOUCHED,
         meaning="Memory that the task's thread was the first to touch: its page faults times the size of a page. What "
         "it gave back counts as well; the RSS is that of the whole process. Memory that the process already had is not "
-        "included, nor what other threads touch that the task starts; a huge page counts as a small one. Unknown for "
-        "async actors.",
+        "included, nor what other threads touch that the task starts; a huge page counts as a small one, and what is "
+        "written after a fork, or after it was read first, counts once more. Unknown for async actors.",
     ),
     Figure(
         field="major_faults",

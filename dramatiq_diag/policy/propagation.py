@@ -28,6 +28,9 @@ TRIGGERS_OPTION = "diagnostics_triggers"
 #: The option of actors for the share of their tasks that is diagnosed, from 0 to 1.
 SAMPLE_RATE_OPTION = "diagnostics_sample_rate"
 
+#: The option of messages in which a worker keeps the `eta` of a delayed one, in milliseconds.
+DUE_OPTION = "diagnostics_due_ms"
+
 #: The actor that is never diagnosed itself.
 CLEANUP_ACTOR = "dramatiq_diag.cleanup_orphans"
 

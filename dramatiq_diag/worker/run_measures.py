@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..collectors.services import Services
 from ..errors import GUARDED
+from ..policy.propagation import DUE_OPTION
 from ..runtime.counters import Counters
 from ..spool.schema import Counted, End, moment, text_of
 from ..statuses import RunStatus
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: The size of a page of memory, which each minor page fault maps.
 _PAGE_BYTES = resource.getpagesize()
+
+#: A moment that is further from 1970 is none, in milliseconds; a sender may write any number.
+_MAX_DUE_MS = 1e15
 
 
 class RunMeasures:
@@ -193,9 +196,9 @@ def queue_wait_ms(message: Message[Any], now_s: float) -> float | None:
     A delayed message, which each retry is, was due at its `eta`, any other when it was sent. Where the clock of the
     sender is ahead it is 0; None where the message has no such number.
     """
-    due_ms = message.options.get("eta")
+    due_ms: Any = message.options.get(DUE_OPTION)
     if due_ms is None:
         due_ms = message.message_timestamp
-    if not isinstance(due_ms, int | float) or not math.isfinite(due_ms):
+    if not isinstance(due_ms, int | float) or not abs(due_ms) < _MAX_DUE_MS:  # False for NaN, too.
         return None
     return round(max(now_s * 1000 - due_ms, 0.0), 3)

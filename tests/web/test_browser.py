@@ -338,3 +338,27 @@ def test_nothing_hostile_runs_on_any_page(
         page.goto(path)
         page.locator(shown).first.wait_for()
         expect(page.locator("body"), path).to_contain_text("pwned()", use_inner_text=True)
+
+
+@pytest.mark.parametrize("width", [360, 800, 1024, 1280])
+def test_wide_tables_fit_their_windows(
+    site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any], width: int
+) -> None:
+    figures = {"duration_ms": 754_321.0, "queue_wait_ms": 321_987.6, "cpu_ms": 654_321.0, "run_queue_ms": 12_345.6}
+    now = datetime.now(UTC)
+    for number in range(3):
+        record = memory_artifact() if number else profile_artifact(b"")
+        site.publish(
+            f"task-{number}",
+            [record],
+            **figures,
+            actor_name=f"an_actor_{number}",
+            started_at=now - timedelta(minutes=13),
+            gc_ms=987.6,
+            touched_bytes=1023 * 1024**2,
+            peak_rss_bytes=1023 * 1024**2,
+        )
+    page = open_pages(start_server(site.settings), viewport={"width": width, "height": 800})
+    for path in ("/actors/?since=24h", "/actors/", "/leaks/", *(f"/tasks/?sort={name}" for name in ("touched", "cpu"))):
+        page.goto(path)
+        expect_width(page, width)

@@ -61,7 +61,7 @@ def test_a_killed_process_has_its_grower_and_its_victims_on_each_page(site: Site
 
     assert eater.text.count(grew) == 1
     assert "This task grew the process that was killed." in eater.text
-    assert "Memory touched, at least3.0 GiB" in eater.text
+    assert "Memory touched, about3.0 GiB" in eater.text
     assert eater.text.count("the task's thread was the first to touch") == 1
     assert eater.text.count("it looks like an OOM kill") == 1
     assert "This task is a victim: another one grew the process that was killed." in asleep.text

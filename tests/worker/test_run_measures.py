@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import mmap
 import time
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
+import dramatiq
 import pytest
+from dramatiq.brokers.stub import StubBroker
 
+from dramatiq_diag import Diagnostics
 from dramatiq_diag.collectors.services import Services
 from dramatiq_diag.runtime.counters import CounterReader, Counters
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.worker.run_measures import RunMeasures
+from dramatiq_diag.worker.run_measures import RunMeasures, queue_wait_ms
+from support import PATIENCE_S
+from support.tasks import finish
 
 PAGES = 2000
 COUNTED = ("cpu_ms", "run_queue_ms", "gc_ms", "touched_bytes", "major_faults")
@@ -210,3 +216,37 @@ def test_a_counter_that_one_reading_lacks_is_unknown() -> None:
     end = measures.end(RunStatus.SUCCEEDED, None)
     assert end["run_queue_ms"] is None
     assert end["cpu_ms"] is not None
+
+
+def test_the_wait_in_the_queue_begins_when_a_delayed_message_is_due(
+    stub_broker: StubBroker, settings: Callable[..., Any], stored: Callable[..., Any], run_worker: Callable[..., Any]
+) -> None:
+    diagnostics = Diagnostics(given := settings(task_diagnostics=["memory"]))
+    stub_broker.add_middleware(diagnostics)
+
+    @dramatiq.actor(broker=stub_broker, queue_name="tasks", max_retries=1, min_backoff=1, max_backoff=1)
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    # Given two messages that were sent an hour ago, one of them with a delay until now
+    hour_ms = 3600 * 1000
+    now_ms = int(time.time() * 1000)
+    early = fail.message().copy(message_timestamp=now_ms - hour_ms)
+    delayed = fail.message().copy(message_timestamp=now_ms - hour_ms)
+
+    # When a worker executes both and retries them
+    with run_worker(stub_broker) as worker:
+        stub_broker.enqueue(early)
+        stub_broker.enqueue(delayed, delay=1)
+        finish(stub_broker, worker, "tasks")
+        assert diagnostics.flush(PATIENCE_S)
+
+    # Then what was delayed, as a retry is, has waited since it was due
+    waits_ms = [run.queue_wait_ms for message in (early, delayed) for run in stored(given).runs(message.message_id)]
+    assert [wait_ms >= hour_ms for wait_ms in waits_ms] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("due", ["soon", [], 10**99, -(10**400), math.nan, math.inf], ids=lambda due: str(due)[:5])
+def test_a_message_without_a_usable_time_has_no_wait_in_the_queue(due: Any) -> None:
+    message = Mock(options={}, message_timestamp=due)
+    assert queue_wait_ms(message, time.time()) is None

@@ -11,7 +11,7 @@ from ...runtime.stacks import Branch, future_of
 from ...runtime.waits.coroutines import awaited_wait, executed_by_loop
 from .arithmetic import Where
 from .calls import on_of
-from .readiness import is_due
+from .readiness import can_go_on, is_due
 
 #: The most tasks that await each other and are followed.
 _MAX_TASKS = 10
@@ -94,7 +94,7 @@ class CoroutineLook:
             future = future_of(chain[-1])
         self._places = places[::-1]
         self._awaitable, self._holder = chain[-1], chain[-2] if len(chain) > 1 else None
-        if is_due(future, self._holder, is_busy=is_busy):
+        if can_go_on(links[-1], self._awaitable) or is_due(future, self._holder, is_busy=is_busy):
             self.key = _LOOP_WAIT
         else:
             self.key = tuple((id(code), line) for code, line in self._places[:_PLACES])

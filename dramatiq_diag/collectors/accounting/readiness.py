@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import inspect
 import sys
 from typing import Any
+
+from ...runtime.frames import Link
 
 #: Through `PyDLL` the thread keeps the GIL; see `runtime.kept_file`.
 _LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
 
 _POLLIN = 1
+
+#: The generator with which `asyncio.sleep(0)` lets others go first; None where it is not known.
+_BARE_YIELD = getattr(getattr(asyncio.tasks, "__sleep0", None), "__code__", None)
 
 #: The most timers of a loop that are looked through.
 _MAX_TIMERS = 2000
@@ -19,6 +25,20 @@ _MAX_TIMERS = 2000
 
 class _PollFd(ctypes.Structure):
     _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+
+
+def can_go_on(innermost: Link, awaitable: Any) -> bool:
+    """Returns: Whether a coroutine awaits nothing: it has not begun yet, or is in `asyncio.sleep(0)`.
+
+    Parameters:
+      innermost: The innermost of those that await each other.
+      awaitable: What that one awaits.
+    """
+    (code, _), _, is_running = innermost
+    if awaitable is not None or is_running:
+        return False
+    # A coroutine that has begun always awaits something. A generator may have yielded a future.
+    return bool(code.co_flags & inspect.CO_COROUTINE) or code is _BARE_YIELD
 
 
 def is_due(future: Any, holder: Any, *, is_busy: bool) -> bool:

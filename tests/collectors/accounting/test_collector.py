@@ -158,6 +158,36 @@ def test_a_coroutine_awaits_a_sleep_or_waits_for_a_loop_that_is_busy(bench, give
     assert largest(account_of(stored(given), keeping.message_id)) == ("blocked", "sleep")
 
 
+def test_a_coroutine_that_has_not_begun_or_lets_others_go_first_waits_for_the_loop(bench, given, stored):
+    yielding, keeping, sent = threading.Event(), threading.Event(), threading.Event()
+
+    async def give_way() -> None:
+        yielding.set()
+        while not keeping.is_set():
+            await asyncio.sleep(0)
+
+    async def keep_loop() -> None:
+        while not yielding.is_set():
+            await asyncio.sleep(0.001)
+        keeping.set()
+        sent.wait(PATIENCE_S)
+        time.sleep(2 * LONG_S)
+
+    async def begin_late() -> None:
+        pass
+
+    with bench(given, threads=3) as tasks:
+        tasks.actor(keep_loop).send()
+        giving = tasks.actor(give_way).send()
+        assert keeping.wait(PATIENCE_S)
+        late = tasks.actor(begin_late).send()
+        sent.set()
+        tasks.finish()
+
+    assert largest(account_of(stored(given), giving.message_id)) == ("loop_wait", None)
+    assert largest(account_of(stored(given), late.message_id)) == ("loop_wait", None)
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["thread", "coroutine"])
 def test_one_that_begins_late_is_about_the_time_from_then_on(bench, settings, stored, is_async):
     given = settings(task_diagnostics_on_request=["accounting"], triggers="after 0.2s: accounting")
