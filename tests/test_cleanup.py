@@ -13,7 +13,7 @@ from dramatiq_diag.cleanup import register_cleanup
 from dramatiq_diag.errors import DiagnosticsError
 from dramatiq_diag.policy.propagation import CLEANUP_ACTOR
 from dramatiq_diag.statuses import ArtifactStatus
-from support import eventually
+from support import PATIENCE_S, eventually
 from support.tasks import finish
 
 # Declared by hand.
@@ -37,12 +37,12 @@ def test_registering_with_options_comes_before_the_worker(settings, stub_broker,
     given = settings(task_diagnostics=["memory"], orphan_protection_time=0)
     stub_broker.add_middleware(Diagnostics(given))
 
-    actor = register_cleanup(stub_broker, queue_name="mine", time_limit=1000, priority=3)
+    actor = register_cleanup(stub_broker, queue_name="mine", time_limit=1_000_000, priority=3)
     with run_worker(stub_broker) as worker:
         actor.send()
         finish(stub_broker, worker, "mine")
 
-    assert (actor.queue_name, actor.options["time_limit"], actor.priority) == ("mine", 1000, 3)
+    assert (actor.queue_name, actor.options["time_limit"], actor.priority) == ("mine", 1_000_000, 3)
     assert stub_broker.dead_letters == []
 
 
@@ -114,7 +114,7 @@ def test_periodiq_drives_it(old_artifact, stub_broker, run_worker, stored, queue
         warnings.simplefilter("ignore")
         periodiq = pytest.importorskip("periodiq")
     given, task_id = old_artifact
-    stub_broker.add_middleware(periodiq.PeriodiqMiddleware(skip_delay=30))
+    stub_broker.add_middleware(periodiq.PeriodiqMiddleware(skip_delay=int(PATIENCE_S)))
 
     register_cleanup(stub_broker, periodic=periodiq.cron("* * * * *"))
     scheduler = periodiq.Scheduler([a for a in stub_broker.actors.values() if "periodic" in a.options])

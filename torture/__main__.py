@@ -36,8 +36,8 @@ NAMES = ("redis-sqlite", "redis-postgresql", "rabbitmq-sqlite", "rabbitmq-postgr
 _TASKS_PER_SECOND = 4.0
 _ACTORS = ("parse", "parse", "hold", "fetch", "fail", "overrun", "linger", "linger")
 
-#: Seconds in which at least one more task has to be done, once nothing befalls them any more.
-_DRAIN_S = 120.0
+#: Seconds in which the first worker has to start, and at least one more task to be done once nothing befalls them.
+_DRAIN_S = 300.0
 
 
 def main() -> None:
@@ -152,7 +152,7 @@ def torture(name: str, directory: Path, seed: int, progress: Progress) -> Accoun
             each.stop()
             account.faults |= each.counts
         drain(account, notes, sent)
-        workers.stop(120)
+        workers.stop(_DRAIN_S)
         auditor.stop()
         account.sent, account.boots = len(sent), workers.starts
         account.recovered, wrong = recover(settings, environment)
@@ -163,7 +163,7 @@ def torture(name: str, directory: Path, seed: int, progress: Progress) -> Accoun
 
 def wait_for(path: Path) -> None:
     """Waits until the first worker has made the store. Raises: TimeoutError."""
-    give_up_at = time.monotonic() + 60
+    give_up_at = time.monotonic() + _DRAIN_S
     while not path.exists():
         if time.monotonic() > give_up_at:
             raise TimeoutError(f"{path} was never made")

@@ -80,8 +80,9 @@ class Workers:
             assert process is not None
             process.terminate()
             process.wait(timeout_s)
-            self._supervisor.join(1)
-            if self._process is process:  # And was not followed by another just before.
+            while self._supervisor.is_alive() and self._process is process:
+                self._supervisor.join(0.1)  # It ends, or it was just about to start them again.
+            if self._process is process:
                 self.kill_all(Random(0))  # Workers whose main process was killed go on by themselves.
                 return
 

@@ -12,6 +12,7 @@ import falcon
 from jinja2 import Environment
 
 from ..documents.signing import Signer
+from ..documents.stacks import ANSWER_WITHIN_S
 from ..errors import StoreError
 from ..reports.comparison import MAX_FORMAT_BYTES
 from ..reports.queue import RenderQueue
@@ -30,6 +31,9 @@ class Backend:
     Parameters:
       settings: The settings.
       wait_s: How long a request waits for a report before it answers with the progress, in seconds.
+      download_wait_s: How long a download waits for its format to be rendered, in seconds; it continues meanwhile.
+      probe_wait_s: How long a probe waits for each part of the store, in seconds; it gives up after a few.
+      answer_wait_s: How long a request waits for the answer of a worker process, in seconds.
       max_compared_bytes: The largest format of an artifact that is read to compare two runs.
       make_queue: Makes the render queue.
       clock: Gives the seconds since the epoch, by which signatures expire.
@@ -40,12 +44,18 @@ class Backend:
         settings: Settings,
         *,
         wait_s: float = 2.0,
+        download_wait_s: float = 20.0,
+        probe_wait_s: float = 2.0,
+        answer_wait_s: float = ANSWER_WITHIN_S,
         max_compared_bytes: int = MAX_FORMAT_BYTES,
         make_queue: Callable[[Store], RenderQueue] = RenderQueue,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.wait_s = wait_s
+        self.download_wait_s = download_wait_s
+        self.probe_wait_s = probe_wait_s
+        self.answer_wait_s = answer_wait_s
         self.max_compared_bytes = max_compared_bytes
         self.store = Store(settings)
         "Opens only the database: without the blobs, pages and documents can still be answered."

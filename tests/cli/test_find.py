@@ -20,6 +20,7 @@ from click.testing import Result
 from dramatiq_diag.cli import main
 from dramatiq_diag.statuses import ArtifactStatus, MemoryRole, RunStatus
 from dramatiq_diag.store.store import Store
+from support import PATIENCE_S
 from support.cli import make_runner
 from support.records import NOW, artifact_record, bundle, run_record
 
@@ -133,7 +134,7 @@ def on_terminal(tmp_path: Path, *arguments: str) -> bytes:
     ours, theirs = pty.openpty()
     environment = os.environ | {"DRAMATIQ_DIAG_DATA_DIR": str(tmp_path / "data")}
     command = [sys.executable, "-c", "from dramatiq_diag.cli import main; main()", *arguments]
-    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=60)
+    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=PATIENCE_S)
     os.close(theirs)
     shown = b""
     try:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from support import PATIENCE_S
 from support.cli import SCRIPT, Command, checks_of, document
 
 
@@ -48,13 +49,13 @@ def test_recover_leaves_the_runs_of_a_living_worker_alone(
 
     def wait() -> None:
         begun.set()
-        go_on.wait(60)
+        go_on.wait(PATIENCE_S)
 
     with bench(settings(task_diagnostics=["memory"])) as tasks:
         tasks.actor(wait).send()
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE_S)
         script = subprocess.run(
-            [sys.executable, "-c", SCRIPT, "recover", "--json"], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", SCRIPT, "recover", "--json"], capture_output=True, text=True, timeout=PATIENCE_S
         )
         go_on.set()
         tasks.finish()

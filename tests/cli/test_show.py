@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from dramatiq_diag import Settings
 from dramatiq_diag.cli.compare import compare
 from dramatiq_diag.cli.figures import sparklines
 from dramatiq_diag.cli.group import Commands
@@ -26,6 +28,7 @@ from dramatiq_diag.store.records import RunRecord
 from support import PATIENCE_S, eventually
 from support.cli import make_runner
 from support.records import NOW, bundle, run_record
+from support.tasks import running_bench
 
 MEGABYTE = 1024 * 1024
 SCRIPT = "from dramatiq_diag.cli.report import report; report()"
@@ -79,39 +82,70 @@ def execute(bench: Any, settings: Any) -> Callable[..., str]:
     return run
 
 
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Runs that many tests read, by the ids of their tasks."""
+
+    data_dir: Path
+    small: str
+    large: str
+    failed: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    names = ("memory", "pyinstrument", "memray")
+    given = Settings(
+        data_dir=tmp_path_factory.mktemp("show") / "data",
+        task_diagnostics=names,
+        memory_interval=0.01,
+        pyinstrument_interval=0.001,
+        cleanup_interval=0,
+    )
+    with running_bench(given) as tasks:
+        actor = tasks.actor(work)
+        small, large = (actor.send(*arguments).message_id for arguments in ((10, 1_000_000), (40, 6_000_000)))
+        return Runs(data_dir=given.data_dir, small=small, large=large, failed=tasks.run(fail))
+
+
+@pytest.fixture
+def runs(made: Runs, command: Command, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """Those runs; `command` works on their data dir."""
+    monkeypatch.setenv("DRAMATIQ_DIAG_DATA_DIR", str(made.data_dir))
+    return made
+
+
 def part(text: str, heading: str) -> list[str]:
     """The lines of a part of what was printed."""
     [found] = [paragraph for paragraph in text.split("\n\n") if paragraph.startswith(heading)]
     return found.splitlines()[1:]
 
 
-def test_show_tells_a_run_in_words(command: Command, execute: Any) -> None:
-    task_id = execute(work, 30, 3_000_000)
-
-    result = command("show", task_id)
+def test_show_tells_a_run_in_words(command: Command, runs: Runs) -> None:
+    result = command("show", runs.large)
 
     assert result.exit_code == 0
-    assert f"Task {task_id}: work\n  attempt 1 of 1: succeeded after " in result.stdout
+    assert f"Task {runs.large}: work\n  attempt 1 of 1: succeeded after " in result.stdout
     curve, figures = part(result.stdout, "Memory")
     assert {*curve.strip()} <= {*"▁▂▃▄▅▆▇█"}
     assert all(word in figures for word in ("first", "peak", "last"))
     assert any("spin" in line and " % " in line for line in part(result.stdout, "Time: "))
-    assert "30.0 MiB  100.0 %" in part(result.stdout, "Allocations")[1]
+    assert "40.0 MiB  100.0 %" in part(result.stdout, "Allocations")[1]
     assert "hold" in part(result.stdout, "Allocations")[1]
 
 
-def test_show_as_json_has_the_same_figures(command: Command, execute: Any) -> None:
-    document = json.loads(command("show", execute(work, 30, 1_000_000), "--json").stdout)
+def test_show_as_json_has_the_same_figures(command: Command, runs: Runs) -> None:
+    document = json.loads(command("show", runs.large, "--json").stdout)
 
     assert document["run"]["status"] == "succeeded"
     assert document["memory"]["peak_bytes"] >= document["memory"]["first_bytes"] > 0
     assert document["allocations"]["functions"][0]["function"] == "hold"
-    assert document["allocations"]["functions"][0]["self"] == pytest.approx(30 * MEGABYTE, rel=0.01)
+    assert document["allocations"]["functions"][0]["self"] == pytest.approx(40 * MEGABYTE, rel=0.01)
     assert document["time"]["unit"] == "ms"
 
 
-def test_show_of_a_failure_names_it_and_steers_no_terminal(command: Command, execute: Any) -> None:
-    result = command("show", execute(fail))
+def test_show_of_a_failure_names_it_and_steers_no_terminal(command: Command, runs: Runs) -> None:
+    result = command("show", runs.failed)
 
     assert result.exit_code == 0
     assert ": failed after " in result.stdout
@@ -173,10 +207,8 @@ def test_an_unknown_task_is_a_finding(command: Command, arguments: tuple[str, ..
     assert "Nothing was ever collected for task 'no-such'" in result.stderr
 
 
-def test_compare_lists_the_largest_growth_first(command: Command, execute: Any) -> None:
-    small, large = execute(work, 10, 1_000_000), execute(work, 40, 6_000_000)
-
-    result = command("compare", small, large)
+def test_compare_lists_the_largest_growth_first(command: Command, runs: Runs) -> None:
+    result = command("compare", runs.small, runs.large)
 
     assert result.exit_code == 0
     time = part(result.stdout, "Time: ")
@@ -188,12 +220,10 @@ def test_compare_lists_the_largest_growth_first(command: Command, execute: Any) 
     assert [line[:4] for line in part(result.stdout, "Memory")[::2]] == ["  A ", "  B "]
 
 
-def test_compare_as_json_is_the_document_of_the_web(command: Command, execute: Any) -> None:
-    small, large = execute(work, 10, 1000), execute(work, 40, 1000)
+def test_compare_as_json_is_the_document_of_the_web(command: Command, runs: Runs) -> None:
+    document = json.loads(command("compare", runs.large, runs.small, "--json").stdout)
 
-    document = json.loads(command("compare", large, small, "--json").stdout)
-
-    assert (document["a"]["task_id"], document["b"]["task_id"]) == (large, small)
+    assert (document["a"]["task_id"], document["b"]["task_id"]) == (runs.large, runs.small)
     last = document["allocations"]["functions"][-1]
     assert last["function"] == "hold"
     assert last["difference"] == pytest.approx(-30 * MEGABYTE, rel=0.01)
@@ -252,10 +282,10 @@ def test_curves_are_drawn_in_blocks(curves: Any, lines: list[str]) -> None:
 
 
 def test_a_report_of_memory_is_a_table_for_a_spreadsheet_and_files_for_the_rest(
-    command: Command, execute: Any, tmp_path: Path
+    command: Command, runs: Runs, tmp_path: Path
 ) -> None:
     pytest.importorskip("vl_convert")
-    task_id = execute(work, 1, 10, names=("memory",))
+    task_id = runs.small
 
     assert command("report", task_id, "memory").stdout.startswith("seconds,rss_bytes\n0.0")
     for name, begins in (("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!doctype html>"), ("datum", b"# Seconds")):
@@ -265,12 +295,11 @@ def test_a_report_of_memory_is_a_table_for_a_spreadsheet_and_files_for_the_rest(
 
 
 @pytest.mark.parametrize(("kind", "name"), [("memory", "png"), ("allocations", "capture")])
-def test_a_binary_report_is_refused_at_a_terminal(command: Command, execute: Any, kind: str, name: str) -> None:
-    task_id = execute(work, 1, 10)
+def test_a_binary_report_is_refused_at_a_terminal(runs: Runs, kind: str, name: str) -> None:
     ours, terminal = pty.openpty()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, task_id, kind, "--format", name],
+            [sys.executable, "-c", SCRIPT, runs.small, kind, "--format", name],
             stdout=terminal,
             stderr=subprocess.PIPE,
             text=True,
@@ -284,15 +313,14 @@ def test_a_binary_report_is_refused_at_a_terminal(command: Command, execute: Any
     assert f"{name} cannot be shown in a terminal" in done.stderr
 
 
-def test_open_writes_a_private_file_and_hands_it_to_the_browser(command: Command, execute: Any, tmp_path: Path) -> None:
+def test_open_writes_a_private_file_and_hands_it_to_the_browser(runs: Runs, tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
-    task_id = execute(work, 1, 10, names=("memory",))
     seen, browser = tmp_path / "seen", tmp_path / "xdg-open"
     browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {seen}.new\nmv {seen}.new {seen}\n')
     browser.chmod(0o700)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
 
-    subprocess.run([sys.executable, "-c", SCRIPT, task_id, "memory", "--open"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", SCRIPT, runs.small, "memory", "--open"], env=environment, check=True)
 
     path = Path(eventually(lambda: seen.exists() and seen.read_text(), "the browser is started"))
     assert path.parent == tmp_path
@@ -301,8 +329,8 @@ def test_open_writes_a_private_file_and_hands_it_to_the_browser(command: Command
     assert path.read_bytes().startswith(b"<!doctype html>")
 
 
-def test_open_without_a_browser_says_where_the_file_is(command: Command, execute: Any, tmp_path: Path) -> None:
-    task_id = execute(work, 1, 10, names=("memory",))
+def test_open_without_a_browser_says_where_the_file_is(command: Command, runs: Runs, tmp_path: Path) -> None:
+    task_id = runs.small
     environment = os.environ | {"PATH": str(tmp_path / "nothing"), "TMPDIR": str(tmp_path)}
     script = "from dramatiq_diag.cli.group import Commands; from dramatiq_diag.cli.report import report; "
     script += "Commands(commands={'report': report})()"

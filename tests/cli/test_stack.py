@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dramatiq_diag import Settings
+from dramatiq_diag.documents.stacks import take_stacks
 from dramatiq_diag.worker.tuning import Tuning
-from support import eventually
+from support import PATIENCE_S, eventually
 from support.cli import Command
 from support.hanging import hanging, is_line_that_hangs
 from support.workers import is_executed
@@ -17,8 +21,9 @@ SOON = Tuning(attention_s=0.05, report_s=0.05)
 
 
 def test_a_hanging_task_shows_its_line_and_the_address(
-    command: Command, data_dir: Path, bench: Any, store_of: Any
+    command: Command, data_dir: Path, bench: Any, store_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dramatiq_diag.cli.stack.take_stacks", partial(take_stacks, timeout_s=PATIENCE_S))
     given = Settings(data_dir=data_dir, task_diagnostics_on_request=["memory"])
     store = store_of(given)
 

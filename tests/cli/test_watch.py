@@ -7,7 +7,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from dramatiq_diag import Settings
+from dramatiq_diag.store.models import Question
+from dramatiq_diag.store.questions import QuestionState
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
 from support.cli import Command
@@ -19,6 +24,18 @@ SOON = Tuning(attention_s=0.05, watched_s=0.05, report_s=0.05)
 
 def until_executed(store: Any, task_id: str) -> None:
     eventually(lambda: is_executed(store, task_id), "the worker has said that it executes the task")
+
+
+def release_once_watched(store: Store, task_id: str, release: threading.Event) -> None:
+    """Lets a task end when its worker has told of it."""
+
+    def is_told() -> bool:
+        with store.session() as session:
+            states = session.execute(select(Question.state).where(Question.task_id == task_id)).scalars().all()
+        return QuestionState.ACTIVE in states
+
+    eventually(is_told, "the worker tells of the task")
+    release.set()
 
 
 def test_a_view_shows_where_the_task_hangs_and_what_it_has_collected(
@@ -52,8 +69,10 @@ def test_it_ends_with_the_task_and_says_how(command: Command, data_dir: Path, be
     with bench(given, tuning=SOON) as tasks:
         task_id = tasks.actor(work).send().message_id
         until_executed(store, task_id)
-        threading.Timer(0.5, release.set).start()
+        watched = threading.Thread(target=release_once_watched, args=(store, task_id, release))
+        watched.start()
         followed = command("watch", task_id, "--interval", "250ms")
+        watched.join()
         tasks.finish()
         again = command("watch", task_id)
 

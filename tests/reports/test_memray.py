@@ -8,13 +8,14 @@ import json
 import logging
 import re
 import threading
-import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dramatiq_diag
+from dramatiq_diag import Settings
 from dramatiq_diag.collectors.task_logs import tap
 from dramatiq_diag.reports.allocation_stacks import is_own_code
 from dramatiq_diag.reports.cache import format_of, open_download
@@ -23,8 +24,11 @@ from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memray import VIEWS
 from dramatiq_diag.runtime import coroutines, ticker
+from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, eventually
-from support.tasks import finish
+from support.records import artifact_record, bundle, run_record
+from support.store import Stored
+from support.tasks import finish, running_bench
 
 MEGABYTE = 1024 * 1024
 
@@ -46,14 +50,16 @@ def keep(megabytes: int) -> bytes:
     return b"k" * (megabytes * MEGABYTE)
 
 
-@pytest.fixture
-def profiled(bench, settings, stored):
-    """The reader of a store, and the id of a task with an allocation profile."""
-    given = settings(task_diagnostics=["memray"])
-    with bench(given) as tasks:
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """The reader of a store, and the id of a task with an allocation profile. All tests read the same one."""
+    given = Settings(data_dir=tmp_path_factory.mktemp("profiled"), task_diagnostics=["memray"], cleanup_interval=0)
+    with running_bench(given) as tasks:
         task_id = tasks.run(hold_and_keep)
-    yield stored(given), task_id
     _kept.clear()
+    with closing(Store(given)) as store:
+        store.open()
+        yield Stored(store), task_id
 
 
 def report(reader: Any, task_id: str, name: str) -> str:
@@ -115,7 +121,6 @@ def test_a_task_among_eight_has_its_own_allocations_and_the_process_those_of_all
             def work(megabytes: int, all_hold: threading.Barrier = all_hold) -> None:
                 held = hold(megabytes)
                 all_hold.wait(PATIENCE_S)
-                time.sleep(0.05)
                 del held
 
             actor = tasks.actor(work, actor_name=f"work{chosen}")
@@ -269,15 +274,17 @@ def test_a_report_has_what_the_task_allocated_and_one_of_the_process_what_other_
 
 
 def test_a_report_is_rendered_once(profiled, monkeypatch):
-    first = report(*profiled, "tree")
+    first = report(*profiled, "tree")  # By this test, or by one before it.
     monkeypatch.setattr("dramatiq_diag.reports.process.subprocess.Popen", None)
 
     assert report(*profiled, "tree") == first
 
 
-def test_what_is_no_allocation_profile_is_a_clear_error(profiled):
-    reader, task_id = profiled
-    reader.path(task_id, "memray_profile").write_bytes(b"memray? no")
+def test_what_is_no_allocation_profile_is_a_clear_error(settings, store_of, stored):
+    given = settings()
+    data = artifact_record(b"memray? no", name="memray_profile", filename="memray.bin", media_type="x/y")
+    store_of(given).publish([bundle(run_record(task_id="task"), data)])
+    reader, task_id = stored(given), "task"
 
     with pytest.raises(ReportError, match="cannot be read"):
         report(reader, task_id, "tree")

@@ -65,11 +65,13 @@ def test_a_message_chooses_its_diagnostics_on_every_broker(broker, queue_name, s
 
 
 @pytest.mark.parametrize(
-    ("broker_kind", "options"),
+    ("database_url", "broker_kind", "options"),
     [
-        pytest.param("redis_url", [], id="redis-fork"),
-        pytest.param("rabbitmq_url", ["--use-spawn"], id="rabbitmq-spawn"),
+        pytest.param("sqlite", "redis_url", [], id="sqlite-redis-fork"),
+        pytest.param("postgresql", "redis_url", [], id="postgresql-redis-fork"),
+        pytest.param("postgresql", "rabbitmq_url", ["--use-spawn"], id="postgresql-rabbitmq-spawn"),
     ],
+    indirect=["database_url"],
 )
 def test_the_command_line_leaves_every_artifact_of_200_tasks(
     request, broker_kind, options, database_url, settings, stored, command_line

@@ -47,7 +47,7 @@ worker = dramatiq.Worker(broker, worker_threads=4, worker_timeout=100)
 worker.start()
 burn.send(0.01)  # The first run opens the store.
 broker.join(burn.queue_name)
-assert diagnostics.flush(60)
+assert diagnostics.flush(180)
 with Store(settings).session() as session:
     (first,), _ = list_runs(session, RunFilter(), 100)
 
@@ -60,7 +60,7 @@ spent_s = cpu_of_process_s() - process_s
 now_s = cpu_of_threads_s()
 others_s = sum(s - threads_s.get(thread, 0.0) for thread, s in now_s.items() if thread not in task_threads)
 
-assert diagnostics.flush(60)
+assert diagnostics.flush(180)
 with Store(settings).session() as session:
     runs, _ = list_runs(session, RunFilter(), 100)
 counted_s = sum(run.cpu_ms for run in runs if run.run_id != first.run_id) / 1000

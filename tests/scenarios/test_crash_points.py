@@ -25,8 +25,8 @@ from dramatiq_diag.statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunSta
 from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.store import Store
 
-#: What changes the disk. Reading leaves nothing half done.
-CALLS = ("open", "write", "ftruncate", "utime", "link", "fsync", "rename", "unlink", "mkdir", "rmdir")
+#: What changes the disk. A process that dies before reading, or before a sync, leaves what it leaves at the next call.
+CALLS = ("open", "write", "ftruncate", "utime", "link", "rename", "unlink", "mkdir", "rmdir")
 
 RUN_IDS = [uuid.UUID(int=number, version=4) for number in range(1, 4)]
 #: Something is attached to the first run: an entry of its own, which is complete before the run's.
@@ -45,12 +45,13 @@ class Reaper:
     def __init__(self, calls: int) -> None:
         self.left = calls
         for name in CALLS:
-            setattr(os, name, self._counted(getattr(os, name)))
+            setattr(os, name, self._counted(name, getattr(os, name)))
         event.listen(Engine, "commit", self._count)
 
-    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:
-            self._count()
+            if name != "open" or arguments[1] & (os.O_CREAT | os.O_TRUNC):
+                self._count()
             return call(*arguments, **options)
 
         return counted

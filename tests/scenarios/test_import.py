@@ -161,37 +161,32 @@ def test_a_wrong_value_fails_there_as_well(tmp_path, monkeypatch):
 
 
 _COST = """
-import resource, sys, time
+import resource, time
+began_s = time.process_time()
 import dramatiq
 def rss_bytes():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 before_bytes, before_s = rss_bytes(), time.process_time()
-if sys.argv[1] == "with":
-    import dramatiq_diag
-    dramatiq_diag.Diagnostics()
-print((time.process_time() - before_s) * 1000, rss_bytes() - before_bytes)
+import dramatiq_diag
+dramatiq_diag.Diagnostics()
+print((time.process_time() - before_s) / (before_s - began_s), rss_bytes() - before_bytes)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_importing_and_building_it_costs_little_beside_dramatiq_alone(tmp_path, monkeypatch):
-    # The budget is 3 MB and 30 ms. Pydantic alone takes five times as much, and a busy machine twice as long.
+    # The budget is 3 MB, and half of what Dramatiq takes: a slow machine needs longer for both. Usual is a quarter.
     monkeypatch.setenv("TASK_DIAGNOSTICS", "memory,pyinstrument,memray")
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    python(_COST, "with", cwd=str(tmp_path))  # Compiles.
+    python(_COST, cwd=str(tmp_path))  # Compiles.
 
-    costs = {"with": [], "without": []}
-    for _ in range(5):
-        for kind, found in costs.items():
-            found.append([float(figure) for figure in python(_COST, kind, cwd=str(tmp_path)).split()])
+    costs = [map(float, python(_COST, cwd=str(tmp_path)).split()) for _ in range(5)]
 
-    (with_ms, with_bytes), (without_ms, without_bytes) = (
-        [min(figures) for figures in zip(*costs[kind], strict=True)] for kind in ("with", "without")
-    )
-    assert with_bytes - without_bytes < 3e6
-    assert with_ms - without_ms < 100
+    share, more_bytes = map(min, zip(*costs, strict=True))
+    assert more_bytes < 3e6
+    assert share < 0.5
 
 
 def test_importing_picks_no_global_broker(tmp_path):

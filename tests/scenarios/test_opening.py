@@ -29,10 +29,13 @@ plot "memory.datum" with lines
 """
 
 
-@pytest.fixture(scope="module")
-def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def downloaded(made_once: Callable[..., Path]) -> Path:
     """The three artifacts of the demo's growing cache, as `dramatiq-diag artifacts --download` leaves them."""
-    directory = tmp_path_factory.mktemp("opening")
+    return made_once("opening", download) / "files"
+
+
+def download(directory: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if "DIAG" not in name}
     environment["DRAMATIQ_DIAG_DATA_DIR"] = str(directory / "data")
 
@@ -43,7 +46,6 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = json.loads(command("demo", "--exit"))["runs"]
     task_id = next(run["task_id"] for run in runs if run["actor_name"] == "fill_cache")
     command("artifacts", task_id, "--download", str(directory / "files"))
-    return directory / "files"
 
 
 def test_gnuplot_draws_the_memory_log_with_the_three_lines_of_its_description(downloaded: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import Any
@@ -33,22 +34,24 @@ message = dramatiq.actor(lambda: None, broker=broker, actor_name="nothing").send
 worker = dramatiq.Worker(broker)
 worker.start()
 broker.join("default")
-assert diagnostics.flush(30)
+assert diagnostics.flush(180)
 worker.stop()
 print(message.message_id)
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def wheel(made_once: Callable[..., Path]) -> Path:
     """The wheel, built from the checkout without the network."""
-    directory = tmp_path_factory.mktemp("dist")
+    (built,) = made_once("dist", build).glob("*.whl")
+    return built
+
+
+def build(directory: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(directory), str(ROOT)], check=True
     )
-    (built,) = directory.glob("*.whl")
-    return built
 
 
 class Installed:

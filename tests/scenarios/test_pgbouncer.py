@@ -19,7 +19,7 @@ from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.database import make_engine
 from dramatiq_diag.worker.tuning import Tuning
-from support import eventually, missing
+from support import PATIENCE_S, eventually, missing
 from support.captures import ask, run_until, standing, work
 from support.cli import make_runner
 from support.records import bundle, run_record
@@ -67,7 +67,7 @@ def pooled(request, postgres):
                 yield f"postgresql://anybody@127.0.0.1:{port}/{name}"
             finally:
                 server.terminate()
-                server.wait(10)
+                server.wait(PATIENCE_S)
 
 
 def answers(port: int) -> bool:

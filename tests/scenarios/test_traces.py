@@ -30,9 +30,9 @@ diagnostics = Diagnostics(settings)
 def execute(broker):
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
-    broker.join("default", timeout=60_000)
+    broker.join("default", timeout=180_000)
     worker.join()
-    assert diagnostics.flush(60)
+    assert diagnostics.flush(180)
     worker.stop()
     store = Store(settings)
     with store.session() as session:

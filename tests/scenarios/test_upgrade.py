@@ -6,7 +6,7 @@ import json
 import sqlite3
 import tarfile
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from falcon.testing import TestClient
 from sqlalchemy import create_engine, inspect, text, update
 
+from dramatiq_diag import Settings
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.store.captures import CaptureState
 from dramatiq_diag.store.migration import check_schema, migrate
@@ -22,26 +23,47 @@ from dramatiq_diag.web import create_app
 from support import eventually
 from support.captures import knows, runs_of, standing, work
 from support.early_version import make_early_tables
+from support.tasks import running_bench
 
 #: Written by tests/support/version_663677e.py.
 _ARCHIVE = Path(__file__).parents[1] / "data" / "version_663677e.tar.gz"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def given(request, settings):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request):
+    """The kind of the database."""
+    return request.param
+
+
+@contextmanager
+def left_behind(request, database, directory):
     """Settings of the data directory and the database of that version, as its workers left both."""
-    values = {"task_diagnostics": ["memory"], "task_diagnostics_on_request": ["pyinstrument", "logs"]}
-    given = settings(**values)
+    values = {
+        "data_dir": directory / "data",
+        "task_diagnostics": ["memory"],
+        "task_diagnostics_on_request": ["pyinstrument", "logs"],
+        "cleanup_interval": 0,
+    }
+    given = Settings(**values)
     given.data_dir.mkdir(mode=0o700)
     with tarfile.open(_ARCHIVE) as archive:
         archive.extractall(given.data_dir, filter="data")
-    if request.param == "sqlite":
+    if database == "sqlite":
         yield given
         return
     server = request.getfixturevalue("postgres")
     with server.database("template1") as name:
         copy_rows(given.data_dir / "diagnostics.db", server.url(name))
-        yield settings(**values, database_url=server.url(name))
+        yield Settings(**values, database_url=server.url(name))
+
+
+def upgrade(given):
+    """Migrates the store, and lets a worker of this version salvage the spool. Returns: The settings."""
+    (owner,) = (given.data_dir / "spool").iterdir()
+    migrate(given)
+    with running_bench(given):
+        eventually(lambda: not owner.exists(), "the spool is salvaged")
+    return given
 
 
 def copy_rows(path: Path, url: str) -> None:
@@ -63,29 +85,37 @@ def copy_rows(path: Path, url: str) -> None:
 
 
 @pytest.fixture
-def names(given):
-    return json.loads((given.data_dir / "names.json").read_text())
+def upgraded(request, database, tmp_path):
+    """Settings of such a store and spool after an upgrade, for a test that changes them."""
+    with left_behind(request, database, tmp_path) as given:
+        yield upgrade(given)
+
+
+@pytest.fixture(scope="module")
+def read_only(request, database, tmp_path_factory):
+    """The same for all tests that only read."""
+    with left_behind(request, database, tmp_path_factory.mktemp("upgrade")) as given:
+        yield upgrade(given)
 
 
 @pytest.fixture
-def upgraded(given, bench):
-    """Settings of a store that was migrated, and whose spool a worker of this version has salvaged."""
-    (owner,) = (given.data_dir / "spool").iterdir()
-    migrate(given)
-    with bench(given):
-        eventually(lambda: not owner.exists(), "the spool is salvaged")
-    return given
-
-
-@pytest.fixture
-def client(upgraded):
-    app = create_app(upgraded, insecure=True)
+def client(read_only):
+    app = create_app(read_only, insecure=True)
     yield TestClient(app, headers={"Host": "127.0.0.1:8321"})
     app.close()
 
 
-def test_the_schema_is_that_of_this_version(upgraded, store_of):
-    check_schema(store_of(upgraded).engine)
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What each run and capture is called -> its id."""
+    directory = tmp_path_factory.mktemp("names")
+    with tarfile.open(_ARCHIVE) as archive:
+        archive.extractall(directory, filter="data")
+    return json.loads((directory / "names.json").read_text())
+
+
+def test_the_schema_is_that_of_this_version(read_only, store_of):
+    check_schema(store_of(read_only).engine)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 from dramatiq_diag.errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
 from dramatiq_diag.store.blobs.base import BlobStore, RootId
 from dramatiq_diag.store.blobs.local import LocalBlobStore
-from dramatiq_diag.store.blobs.objects import PART_BYTES, ObjectBlobStore
+from dramatiq_diag.store.blobs.objects import PART_BYTES
+from support.object_stores import patient_blobs
 from support.store import replaced_meanwhile
 
 STORE_ID = uuid.uuid4()
@@ -25,7 +26,7 @@ STORE_ID = uuid.uuid4()
 def unclaimed(request, tmp_path) -> BlobStore:
     if request.param == "directory":
         return LocalBlobStore(tmp_path / "blobs")
-    return ObjectBlobStore(request.getfixturevalue(f"{request.param}_bucket"))
+    return patient_blobs(request.getfixturevalue(f"{request.param}_bucket"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.tuning import Tuning
-from support import eventually
+from support import PATIENCE_S, eventually
 from support.records import artifact_record, bundle, run_record
 
 
@@ -48,7 +48,7 @@ def test_threads_that_use_a_store_at_once_leave_one_connection(postgres, postgre
     def use() -> None:
         with store.session() as session:
             session.execute(text("SELECT 1"))
-            inside.wait(30)
+            inside.wait(PATIENCE_S)
 
     threads = [threading.Thread(target=use) for _ in range(6)]
     for thread in threads:

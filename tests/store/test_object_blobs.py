@@ -17,6 +17,8 @@ from dramatiq_diag import Settings
 from dramatiq_diag.errors import BlobMissingError, NotInstalledError, SettingsError, StoreUnavailableError
 from dramatiq_diag.store.blobs.headers import file_headers
 from dramatiq_diag.store.blobs.objects import ObjectBlobStore
+from support import PATIENCE_S
+from support.object_stores import patient_blobs
 
 
 @pytest.fixture(params=["s3", "azure"])
@@ -27,7 +29,7 @@ def bucket(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def blobs(bucket: str) -> ObjectBlobStore:
-    blobs = ObjectBlobStore(bucket)
+    blobs = patient_blobs(bucket)
     blobs.claim(uuid.uuid4())
     return blobs
 
@@ -57,7 +59,7 @@ def test_a_scan_sees_what_is_ours_and_nothing_else(blobs: ObjectBlobStore, bucke
 
 
 def test_more_blobs_than_a_page_are_listed_and_deleted(s3_bucket: str) -> None:
-    blobs = ObjectBlobStore(s3_bucket)
+    blobs = patient_blobs(s3_bucket)
     client = client_of(s3_bucket)
     names = sorted(f"20260101/{uuid.uuid4()}" for _ in range(1050))
     with ThreadPoolExecutor(8) as pool:
@@ -97,13 +99,13 @@ def test_a_signed_url_gives_the_blob_with_its_headers(blobs: ObjectBlobStore) ->
     url = blobs.signed_url(put(blobs, b"0 1\n", headers=headers), 60)
     assert url is not None
 
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
         assert answer.read() == b"0 1\n"
         assert {name: answer.headers[name] for name in headers} == headers
 
 
 def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
-    blobs = ObjectBlobStore(bucket.replace("/some", "-away/some"))
+    blobs = patient_blobs(bucket.replace("/some", "-away/some"))
     for step in (lambda: blobs.claim(uuid.uuid4()), lambda: put(blobs), blobs.see_root):
         with pytest.raises(StoreUnavailableError, match=r"no such bucket|is away|cannot be read"):
             step()
@@ -154,7 +156,7 @@ use(made)
 
 def test_a_process_that_was_forked_after_a_use_refuses_and_never_hangs(s3_bucket: str) -> None:
     command = [sys.executable, "-c", FORKS, s3_bucket]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ, check=True)
     assert result.stdout.split() == ["0", "0", "7", "7"]
 
 

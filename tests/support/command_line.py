@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from support import TESTS, python_path
+from support import PATIENCE_S, TESTS, python_path
 
 
 class CommandLine:
@@ -28,7 +28,7 @@ class CommandLine:
             env=self.environment,
             stdout=subprocess.PIPE,
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         return [tuple(pair) for pair in json.loads(done.stdout)]
 
@@ -37,7 +37,7 @@ class CommandLine:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
-    def stop(self, timeout_s: float = 60) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM, as a supervisor does it. Returns: The exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)

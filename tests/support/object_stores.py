@@ -23,11 +23,17 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from . import ROOT, eventually, missing
+from dramatiq_diag.store.blobs.objects import ObjectBlobStore
+
+from . import PATIENCE_S, ROOT, eventually, missing
 
 #: The account that Azurite has, which Microsoft documents.
 _ACCOUNT = "devstoreaccount1"
 _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+#: Blobs in a bucket of these servers, which may be slow to answer on a busy machine.
+patient_blobs = partial(ObjectBlobStore, timeout_s=PATIENCE_S, request_timeout_s=PATIENCE_S)
 
 
 class ObjectServer(Protocol):
@@ -157,7 +163,7 @@ class _Translator(BaseHTTPRequestHandler):
     def _ask(
         self, method: str, url: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        with closing(HTTPConnection(self._target, timeout=30)) as connection:
+        with closing(HTTPConnection(self._target, timeout=PATIENCE_S)) as connection:
             connection.request(method, url, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
@@ -221,5 +227,5 @@ def _answers(port: int) -> bool:
 
 def _put(url: str, headers: dict[str, str]) -> None:
     request = urllib.request.Request(url, method="PUT", headers={"Content-Length": "0"} | headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         assert answer.status in (200, 201)

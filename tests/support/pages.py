@@ -9,7 +9,7 @@ from typing import Any
 from falcon.testing import Result
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from support import eventually
+from support import PATIENCE_S, eventually
 from support.web import FIRST_START, Site, artifact, memory_artifact, profile_artifact
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -17,7 +17,7 @@ HOSTILE = "\"'><script>pwned()</script><img src=x onerror=pwned()>{{ 7*7 }}</tit
 
 
 #: Longest wait for something in a browser, in milliseconds; no test waits it out.
-PATIENCE_MS = 60_000
+PATIENCE_MS = PATIENCE_S * 1000
 
 
 def expect_width(page: Any, width: int) -> None:

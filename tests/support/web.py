@@ -22,6 +22,7 @@ from dramatiq_diag.store.store import Store
 from dramatiq_diag.web.app import DiagnosticsApp
 from dramatiq_diag.web.backend import Backend
 from dramatiq_diag.web.http.hosts import known_hosts
+from support import PATIENCE_S
 
 FIRST_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 #: The name that the app is asked under.
@@ -73,13 +74,14 @@ def session_of(*names: str, file: str = "/srv/app/jobs.py", target: str = "Task 
 
 
 class Site:
-    """A store with its web app; *limits* are options of the app's backend."""
+    """A store with its web app; *limits* are options of the app's backend, which by itself waits patiently."""
 
     def __init__(self, settings: Settings, limits: Mapping[str, Any]) -> None:
         self.settings = settings
         self.store = Store(settings)
         self.store.open()
-        self.backend = Backend(settings, **limits)
+        patience = dict.fromkeys(("wait_s", "download_wait_s", "probe_wait_s", "answer_wait_s"), PATIENCE_S)
+        self.backend = Backend(settings, **{**patience, **limits})
         self.app = DiagnosticsApp(self.backend, known_hosts(settings))
         self.client = TestClient(self.app, headers={"Host": HOST})
         self._published = 0

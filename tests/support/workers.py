@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from dramatiq_diag.store.clock import Clock
 from dramatiq_diag.store.models import Worker
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.workers import ExecutedTask, find_execution, note_worker
@@ -32,6 +32,6 @@ def is_executed(store: Store, task_id: str) -> bool:
 
 
 def move_report(session: Session, worker_id: uuid.UUID, seen_s_ago: float) -> None:
-    """Moves the last report of a process to a time in the past."""
-    seen_at = datetime.now(UTC) - timedelta(seconds=seen_s_ago)
+    """Moves the last report of a process to a time in the past, by the clock of the database."""
+    seen_at = Clock(session).after(-seen_s_ago)
     session.execute(update(Worker).where(Worker.worker_id == worker_id).values(seen_at=seen_at))

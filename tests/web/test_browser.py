@@ -15,6 +15,7 @@ import pytest
 
 from dramatiq_diag import Settings
 from dramatiq_diag.documents.fields import actor_href, task_href
+from dramatiq_diag.reports.charts.script import charts_script
 from dramatiq_diag.web.server import Server
 from support import missing
 from support.pages import HOSTILE, PATIENCE_MS, expect_width, publish_hostile
@@ -40,10 +41,10 @@ def see_reports(page: Any) -> None:
     page.frame_locator("iframe[name=allocations]").locator("#chart svg.d3-flame-graph").wait_for()
 
 
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def cache_dir(made_once: Callable[..., Path]) -> Path:
     """The cache of all tests here: to make the script of the charts takes seconds."""
-    return tmp_path_factory.mktemp("cache")
+    return made_once("cache", charts_script)
 
 
 @pytest.fixture
@@ -56,10 +57,14 @@ def site(make_site: Callable[..., Site], cache_dir: Path) -> Site:
     return make_site(cache_dir=cache_dir)
 
 
-@pytest.fixture(scope="module")
-def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def three_runs(made_once: Callable[..., Path]) -> Path:
     """A data dir with three real runs of one actor under all diagnostics, the last of which fails."""
-    data_dir = tmp_path_factory.mktemp("runs") / "data"
+    return made_once("three_runs", run_three) / "data"
+
+
+def run_three(directory: Path) -> None:
+    data_dir = directory / "data"
     given = Settings(data_dir=data_dir, cleanup_interval=0, task_diagnostics=["all"], memory_interval=0.05)
 
     def grow(steps: int, fails: bool = False) -> None:
@@ -80,7 +85,6 @@ def three_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for arguments in ((10,), (40,), (15, True)):
             actor.send(*arguments)
             tasks.finish()
-    return data_dir
 
 
 @pytest.fixture
@@ -208,11 +212,13 @@ def test_it_works_by_keyboard_alone(
 def test_times_are_relative_and_exact_in_the_browsers_zone_on_hover(
     site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any]
 ) -> None:
-    started_at = datetime.now(UTC) - timedelta(minutes=2, seconds=35)  # It rounds to 3 min for 55 s.
+    now = datetime.now(UTC)
+    started_at = now - timedelta(minutes=2, seconds=35)
     site.publish("t", started_at=started_at, finished_at=started_at + timedelta(seconds=4))
     path = site.publish_one(memory_artifact(), started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    site.change(path, expires_at=datetime.now(UTC) + timedelta(hours=20, minutes=10))
+    site.change(path, expires_at=now + timedelta(hours=20, minutes=10))
     page = open_pages(start_server(site.settings), timezone_id="America/New_York", locale="en-GB")
+    page.clock.set_fixed_time(now)  # However long it takes to open the pages.
 
     page.goto("/tasks/")
     times = page.locator("tbody time")

@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from dramatiq_diag.reports.cache import blob_name_of
 from dramatiq_diag.store.models import Artifact
+from support import PATIENCE_S
 from support.web import MEMORY, Site, artifact, id_in, memory_artifact, memray_artifact, profile_artifact
 
 
@@ -65,7 +66,7 @@ def test_a_download_is_redirected_with_the_headers_that_the_app_would_send(redir
     assert answer.status_code == 302
     assert answer.headers["cache-control"] == "no-store"
     request = urllib.request.Request(answer.headers["location"], headers={"Range": "bytes=0-3"})
-    with urllib.request.urlopen(request, timeout=30) as found:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as found:
         assert (found.status, found.read()) == (206, MEMORY[:4])
         for name in ("content-type", "content-disposition"):
             assert found.headers[name] == direct.headers[name]

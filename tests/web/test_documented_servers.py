@@ -18,7 +18,7 @@ import pytest
 
 from dramatiq_diag import Settings
 from dramatiq_diag.web.server import Server
-from support import eventually, missing
+from support import PATIENCE_S, eventually, missing
 from support.samples import sample_of
 from support.web import MEMORY, TOKEN, Site, memory_artifact
 
@@ -57,7 +57,7 @@ def _free_port() -> int:
 
 
 def _get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -94,13 +94,13 @@ def proxy(site: Site, port: int, start_server: Callable[..., Server], tmp_path: 
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
     assert process.poll() is None
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
     except OSError:
         return False
     return True

@@ -15,6 +15,7 @@ from falcon.testing import TestClient
 
 from dramatiq_diag import Settings
 from dramatiq_diag.web import create_app
+from dramatiq_diag.web.http.documents import Part
 from dramatiq_diag.web.resources.health import ReadyResource
 from support import PATIENCE_S, eventually
 from support.web import TOKEN, Site, assert_problem, memory_artifact, path_of, profile_artifact
@@ -131,10 +132,10 @@ def hanging() -> Iterator[Hanging]:
     )
 
 
-def probe(site: Site) -> Any:
-    """A probe of an app of its own, which waits a tenth of a second for each part."""
+def probe(site: Site, hanging: Part) -> Any:
+    """A probe of an app of its own, which waits a tenth of a second for the part that hangs, and long for the other."""
     app: falcon.App[falcon.Request, falcon.Response] = falcon.App()
-    app.add_route("/readyz", ReadyResource(site.backend, wait_s=0.1))
+    app.add_route("/readyz", ReadyResource(site.backend, {hanging: 0.1}))
     return TestClient(app)
 
 
@@ -148,7 +149,7 @@ def test_a_database_that_hangs_is_named_in_time_and_asked_once(
             yield opened
 
     monkeypatch.setattr(site.backend, "session", session)
-    client = probe(site)
+    client = probe(site, "database")
 
     for _ in range(3):
         assert client.simulate_get("/readyz").json == {"status": "unavailable", "failing": ["database"]}
@@ -169,7 +170,7 @@ def test_blobs_that_hang_are_named_in_time_and_asked_once(
         return read_id()
 
     monkeypatch.setattr(site.backend.blobs, "read_id", read_late)
-    client = probe(site)
+    client = probe(site, "blobs")
 
     for _ in range(3):
         assert client.simulate_get("/readyz").json == {"status": "unavailable", "failing": ["blobs"]}

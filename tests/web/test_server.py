@@ -19,13 +19,14 @@ from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.documents.fields import task_href
 from dramatiq_diag.errors import DiagnosticsError
 from dramatiq_diag.web.server import Server
+from support import PATIENCE_S
 from support.web import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, path_of, profile_artifact
 
 GIB = 1 << 30
 
 
 def fetch(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
     try:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
@@ -172,7 +173,7 @@ def test_closing_frees_port_and_threads_and_may_be_repeated(site: Site) -> None:
     server.close()
     server.close()
     idle.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     Server(site.settings, port=server.port).close()
 
 
@@ -197,11 +198,11 @@ def _spawn(settings: Settings) -> tuple[subprocess.Popen[str], int]:
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_serving_in_good_order(site: Site, signal_number: signal.Signals) -> None:
     process, port = _spawn(site.settings)
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
     process.send_signal(signal_number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -218,7 +219,7 @@ def test_a_gibibyte_is_sent_in_constant_memory(site: Site, headers: dict[str, st
     site.change(path, size_bytes=GIB)
     process, port = _spawn(site.settings)
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         connection.request("GET", path, headers={"Range": "bytes=0-9"})
         assert connection.getresponse().read() == b"memray\0cap"
         before = _peak_rss_bytes(process.pid)
@@ -232,7 +233,7 @@ def test_a_gibibyte_is_sent_in_constant_memory(site: Site, headers: dict[str, st
         assert _peak_rss_bytes(process.pid) - before < 32 << 20
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_a_client_that_leaves_midway_leaves_no_open_file(site: Site, start_server: Callable[..., Server]) -> None:
@@ -240,7 +241,7 @@ def test_a_client_that_leaves_midway_leaves_no_open_file(site: Site, start_serve
     os.truncate(site.blob(path), GIB)
     site.change(path, size_bytes=GIB)
     server = start_server(site.settings)
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
     connection.request("GET", path)
     assert connection.getresponse().read(100).startswith(b"memray")
     connection.sock.close()

@@ -11,7 +11,6 @@ import pytest
 
 from dramatiq_diag.store.questions import MAX_OPEN, QuestionKind, QuestionState, answer, ask, open_questions
 from dramatiq_diag.store.workers import note_worker
-from dramatiq_diag.web.resources.stacks import StacksResource
 from dramatiq_diag.worker.tuning import Tuning
 from support import eventually
 from support.hanging import hanging, is_line_that_hangs
@@ -99,16 +98,17 @@ def test_a_page_of_another_site_cannot_ask(site: Site) -> None:
     assert "another site" in assert_problem(refused, 403)
 
 
-def test_a_worker_that_does_not_answer_is_said(site: Site) -> None:
+@pytest.mark.usefixtures("stopped_clock")
+def test_a_worker_that_does_not_answer_is_said(make_site: Callable[..., Site]) -> None:
+    site = make_site({"answer_wait_s": 0.0})
     worker_id = report(site.store, executed_task())
-    site.app.add_route("/quick", Quick(site))
-    refused = assert_problem(site.client.simulate_post("/quick"), 504)
+    refused = assert_problem(site.client.simulate_post("/tasks/task/stacks/"), 504)
     assert "did not answer in time" in refused
     assert "it may only be busy; ask again" in refused
 
     with site.store.session() as session:
         move_report(session, worker_id, 17.0)
-    silent = assert_problem(site.client.simulate_post("/quick"), 504)
+    silent = assert_problem(site.client.simulate_post("/tasks/task/stacks/"), 504)
     assert "was last heard of 17 s ago" in silent
     assert "C code keeps its GIL" in silent
 
@@ -140,13 +140,3 @@ def test_too_many_questions_are_refused(site: Site) -> None:
         ask(site.store, QuestionKind.STACK, "task", {}, expires_after_s=600.0)
     refused = site.client.simulate_post("/tasks/task/stacks/")
     assert "too many" in assert_problem(refused, 429)
-
-
-class Quick:
-    """Asks about the task, and does not wait for the answer."""
-
-    def __init__(self, site: Site) -> None:
-        self._resource = StacksResource(site.backend, timeout_s=0.0)
-
-    def on_post(self, req: Any, resp: Any) -> None:
-        self._resource.on_post(req, resp, "task")

@@ -15,7 +15,7 @@ import pytest
 
 from dramatiq_diag.errors import NotInstalledError
 from dramatiq_diag.runtime.interpreter import python_executable
-from support import eventually
+from support import PATIENCE_S, eventually
 from support.web import MEMORY, TOKEN, Site, memory_artifact, path_of, profile_artifact
 
 APP = """
@@ -47,11 +47,11 @@ def port(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Iterator
         yield int(found[1])
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 def _get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}", **headers})
         answer = connection.getresponse()

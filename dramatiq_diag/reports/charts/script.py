@@ -15,12 +15,12 @@ from ...errors import NotInstalledError
 from ...runtime.interpreter import environment, python_command
 from ...runtime.private_files import make_directory, make_file, open_to_others
 from ..errors import ReportError
+from ..process import TIMEOUT_S
 
 #: The names of the files in the directory.
 FILES = "charts-*.js"
 
 _PACKAGE = "vl-convert-python"
-_TIMEOUT_S = 60.0
 
 _logger = get_logger(__name__)
 
@@ -67,10 +67,10 @@ def _make() -> bytes:
     with tempfile.TemporaryDirectory(prefix="dramatiq_diag-", ignore_cleanup_errors=True) as scratch:
         try:
             made = subprocess.run(  # noqa: S603
-                command, capture_output=True, check=False, cwd=scratch, env=environment(scratch), timeout=_TIMEOUT_S
+                command, capture_output=True, check=False, cwd=scratch, env=environment(scratch), timeout=TIMEOUT_S
             )
         except subprocess.TimeoutExpired as error:
-            raise ReportError(f"The script of the charts was given up after {_TIMEOUT_S:g} s.") from error
+            raise ReportError(f"The script of the charts was given up after {TIMEOUT_S:g} s.") from error
     if made.returncode or not made.stdout:
         raise _not_installed(made.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])
     return made.stdout

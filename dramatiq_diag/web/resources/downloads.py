@@ -13,9 +13,6 @@ from ..http.openapi import FILE, PROBLEM, operation
 from ..http.queries import DownloadQuery
 from .files import ArtifactResource
 
-#: How long a download waits for its format to be rendered, in seconds. A longer rendering continues meanwhile.
-_WAIT_S = 20.0
-
 #: How long the URL of a redirect is valid at most, in seconds: the clock of this host may be some minutes behind.
 _SIGNED_S = 900.0
 
@@ -51,7 +48,7 @@ class DownloadResource(ArtifactResource):
             wanted = format_of(artifact, req.get_param("format"))
             if self._backend.settings.download_redirect and req.method == "GET":  # A signed URL is for one method.
                 self._redirect(artifact, wanted)
-            self._answer(req, resp, artifact, wanted, wait_s=_WAIT_S)
+            self._answer(req, resp, artifact, wanted, wait_s=self._backend.download_wait_s)
         except UnknownFormatError as error:
             raise falcon.HTTPBadRequest(description=str(error)) from error
         except RenderingInProgress as progress:

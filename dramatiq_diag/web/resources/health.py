@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from http import HTTPStatus
+from typing import get_args
 
 import falcon
 from dramatiq.logging import get_logger
@@ -33,14 +34,15 @@ class ReadyResource(Resource):
 
     Parameters:
       backend: The backend.
-      wait_s: The longest wait for each part, in seconds; a probe gives up after a few.
+      wait_s: The longest wait for a part, in seconds, where it is not that of the backend.
     """
 
-    def __init__(self, backend: Backend, *, wait_s: float = 2.0) -> None:
+    def __init__(self, backend: Backend, wait_s: Mapping[Part, float] | None = None) -> None:
         super().__init__(backend)
         self._logger = get_logger(__name__, type(self))
-        self._database = _Part("database", wait_s)
-        self._blobs = _Part("blobs", wait_s)
+        waits_s = dict.fromkeys(get_args(Part), backend.probe_wait_s) | dict(wait_s or {})
+        self._database = _Part("database", waits_s["database"])
+        self._blobs = _Part("blobs", waits_s["blobs"])
 
     @operation("get", "/readyz", answers={200: ReadyDocument, 503: ReadyDocument}, open_to_all=True)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:

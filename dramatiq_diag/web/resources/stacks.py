@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import falcon
 
-from ...documents.stacks import ANSWER_WITHIN_S, NoAnswerError, StackRefusedError, StacksDocument, take_stacks
+from ...documents.stacks import NoAnswerError, StackRefusedError, StacksDocument, take_stacks
 from ...reports.paths import shorten_paths
 from ...store.questions import NotExecutedError, TooManyQuestionsError
-from ..backend import Backend
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
 from .base import Resource
 
 
 class StacksResource(Resource):
-    """The stacks of the worker process that executes a task.
-
-    Parameters:
-      backend: What the resources use.
-      timeout_s: How long a request waits for the worker process, in seconds.
-    """
-
-    def __init__(self, backend: Backend, timeout_s: float = ANSWER_WITHIN_S) -> None:
-        super().__init__(backend)
-        self._timeout_s = timeout_s
+    """The stacks of the worker process that executes a task."""
 
     @operation(
         "post",
@@ -36,7 +26,7 @@ class StacksResource(Resource):
         The worker process is asked, and answers within 3 seconds. The task need not be diagnosed.
         """
         try:
-            document = take_stacks(self._backend.store, task_id, self._timeout_s)
+            document = take_stacks(self._backend.store, task_id, self._backend.answer_wait_s)
         except NotExecutedError as error:
             raise falcon.HTTPNotFound(description=str(error)) from error
         except StackRefusedError as error:
