@@ -17,6 +17,7 @@ from dramatiq_diag.store.models import WorkerActor
 from dramatiq_diag.store.worker_actors import note_actors
 from support import eventually
 from support.captures import ask, knows, noted, standing, work
+from support.store import IN_SQLITE
 
 
 @pytest.fixture
@@ -31,8 +32,10 @@ def last_seen(store):
         return session.execute(select(WorkerActor.last_seen_at)).scalars().all()
 
 
-def test_a_worker_says_which_actors_it_has_in_the_queues_that_it_listens_to(given, store, stub_broker, run_worker):
-    diagnostics = Diagnostics(given)
+def test_a_worker_says_which_actors_it_has_in_the_queues_that_it_listens_to(
+    given, store, stub_broker, run_worker, soon
+):
+    diagnostics = Diagnostics(given, tuning=soon)
     stub_broker.add_middleware(diagnostics)
     dramatiq.actor(work, broker=stub_broker, actor_name="here", queue_name="here")
     dramatiq.actor(work, broker=stub_broker, actor_name="also-here", queue_name="here")
@@ -43,6 +46,7 @@ def test_a_worker_says_which_actors_it_has_in_the_queues_that_it_listens_to(give
         assert noted(store) == {"here": "here", "also-here": "here"}
 
 
+@IN_SQLITE
 def test_an_actor_that_is_declared_later_is_said_later(given, store, bench, soon):
     with bench(given, tuning=soon) as tasks:
         tasks.actor(work, actor_name="early")
@@ -51,6 +55,7 @@ def test_an_actor_that_is_declared_later_is_said_later(given, store, bench, soon
         eventually(lambda: set(noted(store)) == {"early", "late"}, "the worker has said it of the other too")
 
 
+@IN_SQLITE
 def test_a_worker_says_it_again_now_and_then_and_not_all_the_time(given, store, bench, monkeypatch, soon):
     calls, looks = [], []
 
@@ -100,6 +105,7 @@ def test_what_could_not_be_said_is_said_later(given, store, bench, monkeypatch, 
         eventually(lambda: noted(store), "the worker has said it")
 
 
+@IN_SQLITE
 def test_a_process_that_only_sends_says_nothing(given, store, stub_broker):
     stub_broker.add_middleware(Diagnostics(given))
     dramatiq.actor(work, broker=stub_broker).send()

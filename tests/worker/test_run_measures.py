@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import mmap
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,9 +37,19 @@ def work() -> None:
         for start in range(0, len(memory), mmap.PAGESIZE):
             memory[start] = 1
     kept = [[number] for number in range(100_000)]
-    gc.collect()
+    collect_here()
     del kept
     burn(0.05)
+
+
+def collect_here() -> None:
+    """Collects garbage on this thread. `gc.collect` does nothing while another thread is in the middle of it."""
+    own, collected = threading.get_ident(), list[int]()
+    gc.callbacks.append(note := lambda *_: collected.append(threading.get_ident()))
+    while own not in collected:
+        gc.collect()
+        time.sleep(0)
+    gc.callbacks.remove(note)
 
 
 @pytest.mark.parametrize("names", [["memory"], ["pyinstrument"], ["logs"]])
