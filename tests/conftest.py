@@ -328,7 +328,7 @@ def redis_url() -> Iterator[str]:
             yield f"unix://{socket}"
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(PATIENCE_S)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -440,6 +440,6 @@ def dump_dom(chromium: str, tmp_path: Path) -> Callable[[str], str]:
             "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
         )
         command = [chromium, *options.split(), f"--user-data-dir={tmp_path / 'chromium'}", url]
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
     return dump

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +18,7 @@ from dramatiq_diag.store.models import WorkerActor
 from dramatiq_diag.store.worker_actors import note_actors
 from support import eventually
 from support.captures import ask, knows, noted, standing, work
+from support.logs import is_rare
 from support.store import IN_SQLITE
 
 
@@ -88,12 +90,13 @@ def test_what_could_not_be_said_is_said_later(given, store, bench, monkeypatch, 
         calls.append(actors)
         raise StoreUnavailableError
 
+    began_s = time.monotonic()
     with bench(given, tuning=replace(soon, backoff_s=(0.05, 0.05))) as tasks:
         actor = tasks.actor(work)
         with monkeypatch.context() as patch:
             patch.setattr("dramatiq_diag.worker.contact.note_actors", away)
             eventually(lambda: len(calls) > 3, "the worker tried several times")
-            assert caplog.text.count("could not talk to the database") == 1
+            assert is_rare(caplog.text.count("could not talk to the database"), began_s)
 
             # Captures are looked at nevertheless, and runs are published
             capture_id = ask(store)
