@@ -88,7 +88,8 @@ class ProcessWatch:
         with self._lock:
             if self._timer is timer:
                 self._timer = None
-                self._services.counters.gc_clock.stop()
+                if not self._runs:  # One that begins from here on finds no timer, and starts the clock again.
+                    self._services.counters.gc_clock.stop()
         if self._runs:  # A run that began just now saw the timer and added none.
             self.wake()
 

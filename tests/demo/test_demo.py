@@ -26,6 +26,7 @@ from dramatiq_diag.cli import demo as command
 from dramatiq_diag.demo.actors import declare
 from dramatiq_diag.demo.run import demo_settings
 from support import PATIENCE_S, eventually, program
+from support.shared import made_once
 from support.store import Stored
 from support.tasks import finish
 
@@ -50,17 +51,21 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+def shown(turns: Path) -> Shown:
     """The document of `dramatiq-diag demo --exit`, which is executed once."""
-    data_dir = tmp_path_factory.mktemp("demo") / "data"
-    environment = clean_environment() | {"DRAMATIQ_DIAG_DATA_DIR": str(data_dir)}
+    directory = made_once(turns, "demo", execute)
+    document: Shown = json.loads((directory / "document.json").read_text())
+    assert document["data_dir"] == str(directory / "data")
+    return document
+
+
+def execute(directory: Path) -> None:
+    environment = clean_environment() | {"DRAMATIQ_DIAG_DATA_DIR": str(directory / "data")}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "demo", "--exit"], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    document: Shown = json.loads(done.stdout)
-    assert document["data_dir"] == str(data_dir)
-    return document
+    (directory / "document.json").write_text(done.stdout)
 
 
 @pytest.fixture

@@ -217,7 +217,11 @@ def assert_kept(before: dict[str, Kept], after: dict[str, Kept], max_bytes: int 
         assert stored_bytes - lost_bytes + max(size or 0 for _, size, at in lost if at == last) > max_bytes
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("database_url", "seed"),
+    [*(("sqlite", seed) for seed in range(5)), *(("postgresql", seed) for seed in range(5, 8))],
+    indirect=["database_url"],
+)
 def test_what_is_left_is_within_the_bounds_and_the_oldest_went_first(make, clock, stored, seed):
     chance = random.Random(seed)
     bounds = {
@@ -279,11 +283,13 @@ def test_a_cleanup_ends_though_a_publisher_goes_on_without_a_pause(make, clock, 
 
     thread = threading.Thread(target=work)
     thread.start()
-    wait_for(30)
-    counts = Cleanup(bounded, batch_size=5, expiry_batch_size=5).run()
-    wait_for(len(published) + 5)
-    stop.set()
-    thread.join()
+    try:
+        wait_for(30)
+        counts = Cleanup(bounded, batch_size=5, expiry_batch_size=5).run()
+        wait_for(len(published) + 5)
+    finally:
+        stop.set()
+        thread.join()
 
     assert counts.removed_runs >= 25
     assert not errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from support.store import Stored
 
@@ -20,6 +21,11 @@ class Kept(logging.Handler):
     @property
     def messages(self) -> list[str]:
         return [record.getMessage() for record in self.records]
+
+
+def is_rare(count: int, began_s: float) -> bool:
+    """Returns: Whether a warning that is logged once a minute came so often since a moment by `time.monotonic`."""
+    return 1 <= count <= 1 + (time.monotonic() - began_s) // 60
 
 
 def messages_of(log: str) -> list[str]:

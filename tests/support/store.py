@@ -32,6 +32,9 @@ from dramatiq_diag.store.models import Artifact, Counter, TaskRun, is_live
 from dramatiq_diag.store.runs import RunFilter, artifacts_of, list_runs
 from dramatiq_diag.store.store import Store
 
+#: For tests of what is the same in any database, in a module whose settings are those of both.
+IN_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 class SqliteTemplate:
     """A migrated SQLite database as statements: to execute them takes a few milliseconds, the migrations more than most

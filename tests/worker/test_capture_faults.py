@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 import uuid
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from dramatiq_diag.store.captures import CaptureState
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, eventually
 from support.captures import ask, knows, run_until, runs_of, settings_for_captures, standing, work
+from support.logs import is_rare
+from support.store import IN_SQLITE
 
 _WORKER = """
 import sys, time
@@ -21,12 +24,14 @@ import dramatiq
 from dramatiq import Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.worker.tuning import Tuning
 
 diagnostics = Diagnostics(
     Settings(
         data_dir=sys.argv[1], database_url=sys.argv[2] or None, cleanup_interval=0,
         task_diagnostics=[], task_diagnostics_on_request=["memory", "pyinstrument"],
-    )
+    ),
+    tuning=Tuning(attention_s=0.1),
 )
 broker = StubBroker(middleware=[diagnostics])
 
@@ -68,9 +73,11 @@ def failing_once(step, calls, *, after=False):
     return call
 
 
+@IN_SQLITE
 def test_while_the_database_is_away_tasks_run_on_and_captures_are_learned_of_later(
     given, store, bench, monkeypatch, caplog, soon
 ):
+    began_s = time.monotonic()
     with bench(given, tuning=replace(soon, backoff_s=(0.05, 0.05))) as tasks:
         actor, calls = tasks.actor(work), []
 
@@ -84,7 +91,7 @@ def test_while_the_database_is_away_tasks_run_on_and_captures_are_learned_of_lat
             eventually(lambda: len(calls) > 3, "the worker tried several times")
             actor.send()
             tasks.finish()
-            assert caplog.text.count("could not talk to the database") == 1  # Said once a minute.
+            assert is_rare(caplog.text.count("could not talk to the database"), began_s)
 
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
 
@@ -106,6 +113,7 @@ def test_a_run_that_could_not_be_counted_is_counted_later_and_once(given, store,
     assert len(runs_of(store, capture_id)) == 1
 
 
+@IN_SQLITE
 def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench, soon):
     capture_id = ask(store)
     with bench(given, tuning=soon) as tasks:
@@ -118,6 +126,7 @@ def test_a_complete_capture_is_ended_by_a_worker_that_stops(given, store, bench,
     assert standing(store, capture_id).capture.ended_at is not None
 
 
+@IN_SQLITE
 def test_a_run_whose_entry_was_lost_leaves_its_slot_to_the_next_one(given, store, bench, soon):
     capture_id = ask(store)
     with bench(given, tuning=soon) as tasks:
@@ -145,7 +154,7 @@ def test_a_run_of_a_killed_worker_has_its_slot(given, store, bench, python, stor
     worker.wait(PATIENCE_S)
 
     # When another one salvages its run
-    with bench(given, tuning=soon) as tasks:
+    with bench(given, tuning=replace(soon, salvage_s=0.1)) as tasks:
         actor = tasks.actor(work)
         eventually(lambda: standing(store, capture_id).state == CaptureState.COMPLETE, "the run is counted")
         eventually(lambda: [run.status for run in runs_of(store, capture_id)] == ["interrupted"], "it is salvaged")
@@ -169,7 +178,7 @@ def test_a_salvaged_run_without_a_slot_leaves_no_trace(given, store, bench, pyth
 
     # Given a worker that takes the slot before the run of a killed one is salvaged
     hidden = owner.rename(given.data_dir / "hidden")
-    with bench(given, tuning=soon) as tasks:
+    with bench(given, tuning=replace(soon, salvage_s=0.1)) as tasks:
         actor = tasks.actor(work)
         run_until(tasks, actor, lambda: standing(store, capture_id).captured_runs, "a run is captured")
         hidden.rename(owner)

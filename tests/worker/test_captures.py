@@ -25,7 +25,7 @@ from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.worker.tuning import TUNING
 from support import PATIENCE_S, eventually
 from support.captures import HOUR_S, ask, knows, run_until, running, runs_of, settings_for_captures, standing, work
-from support.store import FakeClock
+from support.store import IN_SQLITE, FakeClock
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def test_two_captures_of_one_actor_have_each_their_runs(given, store, bench, sto
         assert [set(stored(given).artifacts(run.task_id)) for run in runs] == [{name}] * 2
 
 
+@IN_SQLITE
 def test_an_idle_process_is_no_hindrance_to_one_that_has_runs(given, store, bench, run_worker, soon):
     # Given a process that knows of the capture, and has no runs
     capture_id = ask(store)
@@ -116,6 +117,7 @@ def test_an_idle_process_is_no_hindrance_to_one_that_has_runs(given, store, benc
             assert standing(store, capture_id).state == CaptureState.COMPLETE
 
 
+@IN_SQLITE
 def test_the_very_next_run_is_captured_however_long_it_took_to_come(given, store, bench, soon):
     capture_id = ask(store)
     with bench(given, tuning=soon) as tasks:
@@ -127,6 +129,7 @@ def test_the_very_next_run_is_captured_however_long_it_took_to_come(given, store
     assert standing(store, capture_id).state == CaptureState.COMPLETE
 
 
+@IN_SQLITE
 def test_a_process_begins_no_more_runs_than_there_are_slots(given, store, bench, stored, soon):
     capture_id = ask(store, runs=3)
     begun = []
@@ -144,11 +147,11 @@ def test_a_process_begins_no_more_runs_than_there_are_slots(given, store, bench,
     assert standing(store, capture_id).captured_runs == 3
 
 
-def test_a_run_that_another_process_came_before_leaves_no_trace(given, store, bench, stored, soon):
+def test_a_run_that_another_process_came_before_leaves_no_trace(given, store, bench, stored, soon, keep_knowing):
     capture_id = ask(store)
     with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(work)
-        eventually(lambda: knows(tasks), "the worker knows of it")
+        keep_knowing(tasks)
         store.announce([running(capture_id)])
         actor.send()
         tasks.finish()
@@ -159,7 +162,7 @@ def test_a_run_that_another_process_came_before_leaves_no_trace(given, store, be
 
 
 def test_a_run_without_a_slot_ends_what_only_the_capture_asked_for_and_keeps_the_rest(
-    given, store_of, bench, stored, soon
+    given, store_of, bench, stored, soon, keep_knowing
 ):
     memray = pytest.importorskip("memray")
     given = replace(given, task_diagnostics=("memory",), task_diagnostics_on_request=("memray",), pass_on_depth=1)
@@ -175,7 +178,7 @@ def test_a_run_without_a_slot_ends_what_only_the_capture_asked_for_and_keeps_the
             passed_on.append(child.send().message_id)
 
         actor = tasks.actor(wait, actor_name="work")
-        eventually(lambda: knows(tasks), "the worker knows of it")
+        keep_knowing(tasks)
         store.announce([running(capture_id)])
         task_id = actor.send().message_id
         # Given a run that memray follows, then it is told that there is no slot while the task still runs
@@ -194,13 +197,16 @@ def test_a_run_without_a_slot_ends_what_only_the_capture_asked_for_and_keeps_the
     assert not stored(given).check()
 
 
-def test_a_run_without_a_slot_is_not_sampled_any_more_and_keep_rules_are_for_it(given, store, bench, stored, soon):
+@IN_SQLITE
+def test_a_run_without_a_slot_is_not_sampled_any_more_and_keep_rules_are_for_it(
+    given, store, bench, stored, soon, keep_knowing
+):
     capture_id = ask(store, names=("pyinstrument",))
     given = replace(given, task_diagnostics=("memory",), keep_if=("failed",))
     may_end, switch_interval_s = threading.Event(), sys.getswitchinterval()
     with bench(given, tuning=soon) as tasks:
         actor = tasks.actor(lambda: may_end.wait(PATIENCE_S), actor_name="work")
-        eventually(lambda: knows(tasks), "the worker knows of it")
+        keep_knowing(tasks)
         store.announce([running(capture_id)])
         task_id = actor.send().message_id
         eventually(lambda: sys.getswitchinterval() != switch_interval_s, "the sampler is at work")
@@ -214,6 +220,7 @@ def test_a_run_without_a_slot_is_not_sampled_any_more_and_keep_rules_are_for_it(
     assert "keep rules" in artifacts["memory_profile"].reason
 
 
+@IN_SQLITE
 def test_all_is_what_the_worker_may_collect(given, store, bench, stored, soon):
     capture_id = ask(store, names=("all",))
     with bench(replace(given, task_diagnostics_on_request=("memory", "resources")), tuning=soon) as tasks:
@@ -223,6 +230,7 @@ def test_all_is_what_the_worker_may_collect(given, store, bench, stored, soon):
     assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "resources_profile"}
 
 
+@IN_SQLITE
 def test_all_has_no_options_and_the_names_that_it_stands_for_have(store):
     with pytest.raises(CaptureRequestError, match="all has no options"):
         create(store, "work", {"all": {"interval": 1.0}}, 1, HOUR_S, unknown_actor=True)
@@ -233,6 +241,7 @@ def test_all_has_no_options_and_the_names_that_it_stands_for_have(store):
     }
 
 
+@IN_SQLITE
 def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, store, bench, stored, soon):
     capture_id = ask(store, names=("pyinstrument",))
     with bench(replace(given, task_diagnostics=("memory",)), tuning=soon) as tasks:
@@ -243,6 +252,7 @@ def test_what_is_collected_anyway_is_collected_of_a_captured_run_too(given, stor
     assert set(stored(given).artifacts(run.task_id)) == {"memory_profile", "pyinstrument_profile"}
 
 
+@IN_SQLITE
 def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, stored, soon):
     capture_id = ask(store)
     with bench(given, tuning=soon) as tasks:
@@ -257,6 +267,7 @@ def test_a_message_with_a_list_of_its_own_is_not_counted(given, store, bench, st
     assert standing(store, capture_id).captured_runs == 0
 
 
+@IN_SQLITE
 def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(
     given, store, bench, caplog, monkeypatch, soon
 ):
@@ -280,6 +291,7 @@ def test_a_worker_whose_settings_lack_a_name_leaves_the_capture_to_others(
     assert "TASK_DIAGNOSTICS_ON_REQUEST of this one has ['pyinstrument']" in caplog.text
 
 
+@IN_SQLITE
 def test_a_worker_without_the_actor_or_its_queue_captures_nothing(given, store, stub_broker, run_worker, soon):
     ask(store)
     ask(store, "elsewhere")

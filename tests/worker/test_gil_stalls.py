@@ -7,14 +7,16 @@ import re
 import threading
 import time
 import uuid
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 
-from dramatiq_diag.runtime.gil_watchdog import LEAST_S
+from dramatiq_diag.runtime.gil_watchdog import LEAST_S, GilStall, GilWatchdog
 from dramatiq_diag.store.questions import NotExecutedError, QuestionKind, QuestionState, ask, find_question
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker.gil_stalls import GilStalls
 from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
 
@@ -126,14 +128,24 @@ def keep_gil_beside_another(given, store, stored, bench, often, keep_gil):
     return note, [stored(given).data(task_id, "task_logs").decode() for task_id in task_ids]
 
 
-def test_with_the_watchdog_turned_off_nothing_is_written(settings, stored, bench):
-    given = settings(task_diagnostics=["logs"], watchdog=False)
+@pytest.mark.parametrize("watchdog", [True, False])
+def test_with_the_watchdog_turned_off_nothing_is_written(settings, stored, bench, monkeypatch, watchdog):
+    given = settings(task_diagnostics=["logs"], watchdog=watchdog)
+    stall = GilStall(seconds=0.001, ended_at=datetime.now(UTC), thread_name=None, thread_id=None)
+    looks, look = list[int](), GilStalls.look
+
+    def look_and_note(stalls: GilStalls, runs: Any) -> None:
+        look(stalls, runs)
+        looks.append(1)
 
     def work() -> None:
-        ctypes.PyDLL("libc.so.6").sleep(int(STALL_S))
-        time.sleep(0.2)
+        seen = len(looks)
+        eventually(lambda: len(looks) > seen + 1, "it was looked for a stall")
 
+    # Given a process in which each look finds a stall
+    monkeypatch.setattr(GilWatchdog, "look", lambda _: stall)
+    monkeypatch.setattr(GilStalls, "look", look_and_note)
     with bench(given) as tasks:
         task_id = tasks.run(work)
 
-    assert stored(given).data(task_id, "task_logs") == b""
+    assert (stall.text.encode() in stored(given).data(task_id, "task_logs")) == watchdog

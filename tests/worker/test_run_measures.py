@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import mmap
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,9 +43,19 @@ def work() -> None:
         for start in range(0, len(memory), mmap.PAGESIZE):
             memory[start] = 1
     kept = [[number] for number in range(100_000)]
-    gc.collect()
+    collect_here()
     del kept
     burn(0.05)
+
+
+def collect_here() -> None:
+    """Collects garbage on this thread. `gc.collect` does nothing while another thread is in the middle of it."""
+    own, collected = threading.get_ident(), list[int]()
+    gc.callbacks.append(note := lambda *_: collected.append(threading.get_ident()))
+    while own not in collected:
+        gc.collect()
+        time.sleep(0)
+    gc.callbacks.remove(note)
 
 
 @pytest.mark.parametrize("names", [["memory"], ["pyinstrument"], ["logs"]])

@@ -21,6 +21,7 @@ from support import PATIENCE_S, eventually
 from support.records import bundle, run_record
 from support.simulation import Simulation, simulated
 from support.spool import dead_entry, start_record
+from support.store import IN_SQLITE
 from support.web import Site
 
 HEADING = "# What all threads did"
@@ -126,6 +127,7 @@ def test_with_auto_it_depends_on_what_the_actor_usually_takes(given, store):
         simulation.end(run)
 
 
+@IN_SQLITE
 def test_zero_turns_it_off(given, store, stored):
     with simulated(given) as simulation:
         run, runs = simulation.begin(simulation.actor()), stuck_runs(simulation, 0.0)
@@ -138,6 +140,7 @@ def test_zero_turns_it_off(given, store, stored):
     assert set(stored(given).artifacts(run.task_id)) == {"memory_profile"}
 
 
+@IN_SQLITE
 def test_stacks_are_written_again_every_ten_minutes_until_there_are_many_of_one_place(given, store, stored):
     with simulated(given) as simulation:
         run, runs = simulation.begin(simulation.actor()), stuck_runs(simulation, 60.0, max_same=3)
@@ -152,6 +155,7 @@ def test_stacks_are_written_again_every_ten_minutes_until_there_are_many_of_one_
     assert "where it was at the last look" in stored(given).data(run.task_id, "stuck_stacks").decode()
 
 
+@IN_SQLITE
 def test_a_task_that_moves_is_written_of_again(given, store, stored):
     with simulated(given) as simulation:
         run, runs = simulation.begin(simulation.actor()), stuck_runs(simulation, 60.0, max_same=2)
@@ -213,6 +217,7 @@ def test_the_stacks_of_a_killed_worker_are_salvaged(settings):
     assert late.open().read() == b"in hang\n"
 
 
+@IN_SQLITE
 def test_a_run_without_a_row_is_marked_once_it_has_one(given, store):
     with simulated(given) as simulation:
         run, runs = simulation.begin(simulation.actor()), stuck_runs(simulation, 0.1)

@@ -1,0 +1,49 @@
+"""The watch of a process ends when it is idle, but not under a run that begins just then."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq_diag.worker.gil_stalls import GilStalls
+from dramatiq_diag.worker.process_watch import _IDLE_LOOKS, ProcessWatch
+from dramatiq_diag.worker.tuning import TUNING
+from support.simulation import simulated
+
+
+class Stalls(GilStalls):
+    """Does something in the middle of a look."""
+
+    def __init__(self, services: Any, do: Callable[[], None]) -> None:
+        super().__init__(services, is_on=False)
+        self._do = do
+
+    def look(self, runs: Any) -> None:
+        self._do()
+
+
+def test_what_a_run_is_counted_does_not_begin_anew_if_it_begins_while_the_watch_ends(settings: Any) -> None:
+    with simulated(settings(task_diagnostics=["memory"])) as simulation:
+        services = simulation.process.services
+        runs, looks, counted_s = dict[int, Any](), list[int](), list[float]()
+
+        # Given a run that begins in the last look, on a thread for which collections were counted before
+        def begin() -> None:
+            looks.append(1)
+            gc.collect()
+            if len(looks) == _IDLE_LOOKS + 1:
+                runs[1] = simulation.begin(simulation.actor())
+                watch.wake()
+                counted_s.append(services.counters.read().gc_s)
+
+        watch = ProcessWatch(services, simulation.process.spool, runs, Stalls(services, begin), TUNING)
+        watch.wake()
+        for _ in range(2 * _IDLE_LOOKS):
+            simulation.pass_time(TUNING.rss_s)
+        counted_s.append(services.counters.read().gc_s)
+        simulation.end(runs.pop(1))
+
+    # Then the clock of the collections goes on
+    assert len(looks) > _IDLE_LOOKS + 1
+    assert 0 < counted_s[0] < counted_s[1]
