@@ -87,8 +87,11 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
     parts = [part for one in growth if (part := one.parts.get(name)) is not None]
     sure = [part for part in parts if _reason_against(part) is None]
     value = sum(part.value for part in sure)
+    common, most_common = _kept_by_all(growth)
     if value >= FLOOR_BYTES:
         reason = f"Each run keeps about {_bytes(value)} that nothing frees later."
+        if common >= FLOOR_BYTES:
+            reason += f" That is beside about {_bytes(common)} that each run of whichever actor keeps."
         low, high = sum(part.low for part in sure), sum(part.high for part in sure)
         return _made(name, runs, value, low, high, LeakVerdict.LEAKS, reason)
     pieces = None if free is None else free.parts.get(name)
@@ -98,7 +101,6 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
             f"is in use, about {_bytes(pieces.value)} more for each run, and the RSS grows."
         )
         return _made(name, runs, 0.0, 0.0, 0.0, LeakVerdict.FRAGMENTATION, reason)
-    common, most_common = _kept_by_all(growth)
     value, high = _most(name, runs, growth)
     if high < FLOOR_BYTES:
         reason = f"Whatever its runs keep is less than {_bytes(FLOOR_BYTES)} each."
