@@ -11,10 +11,10 @@ from ..insights.stored_leaks import read_leaks
 from ..maintenance.leak_captures import capture_leaks
 from ..settings import Settings
 from ..statuses import LeakVerdict
-from ..text import format_size, printable
+from ..text import format_size
 from .output import Columns, echo_json, echo_table, json_option
 from .parameters import moment
-from .store import opened_store
+from .store import echo_captures, opened_store
 
 _COLUMNS: Columns[ActorLeakDocument] = {
     "VERDICT": lambda actor: actor["verdict"],
@@ -59,9 +59,11 @@ def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
         echo_table(_COLUMNS, document["actors"])
     else:
         click.echo("Nothing is known yet: no run has ended on a worker whose memory was looked at for long enough.")
-    for standing in made:
-        name = printable(standing.capture.actor_name)
-        click.echo(f"Capture {standing.capture.capture_id}: the next runs of {name}.", err=True)
+    echo_captures(made)
+    if capture and not made:
+        click.echo(
+            "No capture was made: no actor leaks that may be captured and had no capture within a day.", err=True
+        )
 
 
 def _kept(size_bytes: float | None) -> str:

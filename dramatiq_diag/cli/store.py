@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -15,11 +15,13 @@ import click
 from ..errors import StoreUnavailableError
 from ..maintenance import consistency
 from ..maintenance.cleanup import Cleanup
+from ..maintenance.leak_captures import capture_leaks
 from ..settings import Settings
 from ..settings.urls import shown_url
 from ..store import migration
+from ..store.captures import CaptureStanding
 from ..store.store import Store
-from ..text import format_size
+from ..text import format_size, printable
 from .output import counter, echo_json, echo_table, json_option
 
 T = TypeVar("T")
@@ -51,6 +53,13 @@ def patiently(call: Callable[[], T], patience_s: float = 60.0, pause_s: float = 
             time.sleep(pause_s)
 
 
+def echo_captures(made: Iterable[CaptureStanding]) -> None:
+    """Prints captures of leaking actors that were just made, to standard error."""
+    for standing in made:
+        name = printable(standing.capture.actor_name)
+        click.echo(f"Capture {standing.capture.capture_id}: the next runs of {name}.", err=True)
+
+
 @click.command()
 def migrate() -> None:
     """Bring the database's schema to the version that this package needs.
@@ -77,13 +86,17 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
     Workers schedule the cleanup by themselves; run it from cron where that schedule is off. The settings are
     DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME (seconds an artifact is kept) and DRAMATIQ_DIAG_RUN_RETENTION (seconds the row
     of a run is kept). Beyond DRAMATIQ_DIAG_MAX_BYTES and DRAMATIQ_DIAG_MAX_RUNS the oldest goes, however young it is.
+    With DRAMATIQ_DIAG_LEAK_CAPTURES it then asks for allocation profiles of leaking actors.
 
     \b
     Example:
       dramatiq-diag cleanup --dry-run
     """
-    with opened_store(Settings()) as store, counter("Removed") as show:
+    settings = Settings()
+    with opened_store(settings) as store, counter("Removed") as show:
         counts = Cleanup(store, dry_run=dry_run, on_batch=lambda counts: show(counts.total)).run()
+        made = capture_leaks(store) if settings.leak_captures and not dry_run else []
+    echo_captures(made)
     document = asdict(counts)
     if as_json:
         echo_json(document)

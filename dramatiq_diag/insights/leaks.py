@@ -87,8 +87,11 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
     parts = [part for one in growth if (part := one.parts.get(name)) is not None]
     sure = [part for part in parts if _reason_against(part) is None]
     value = sum(part.value for part in sure)
+    common, most_common = _kept_by_all(growth)
     if value >= FLOOR_BYTES:
         reason = f"Each run keeps about {_bytes(value)} that nothing frees later."
+        if common >= FLOOR_BYTES:
+            reason += f" That is beside about {_bytes(common)} that each run of whichever actor keeps."
         low, high = sum(part.low for part in sure), sum(part.high for part in sure)
         return _made(name, runs, value, low, high, LeakVerdict.LEAKS, reason)
     pieces = None if free is None else free.parts.get(name)
@@ -107,6 +110,13 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
         against = _reason_against(part) or f"It keeps about {_bytes(part.value)} of each run, which may be chance."
         needed = max(runs * (_ADVANTAGE / max(part.advantage, 1.0) - 1.0), runs / 2)
         return _made(name, runs, part.value, part.low, part.high, LeakVerdict.UNDECIDED, against, needed)
+    if common >= FLOOR_BYTES:
+        reason = (
+            f"Each run of whichever actor keeps about {_bytes(common)}: code that all of them use leaks or fills a "
+            "cache, or so far the actors cannot be told apart. This one keeps at most "
+            f"{_bytes(max(high - most_common, 0.0))} more of each run."
+        )
+        return _made(name, runs, value, 0.0, high, LeakVerdict.UNDECIDED, reason)
     reason = f"Its runs keep at most {_bytes(high)} each; so far it cannot be said more exactly."
     needed = runs * ((high / FLOOR_BYTES) ** 2 - 1.0)
     return _made(name, runs, value, 0.0, high, LeakVerdict.UNDECIDED, reason, needed)
@@ -114,7 +124,7 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
 
 def _most(name: str, runs: int, growth: Sequence[Growth]) -> tuple[float, float]:
     """Returns: What a run of an actor keeps by the best guess, and at most: never more than all that was kept."""
-    value = high = 0.0
+    value, high = _kept_by_all(growth)
     for one in growth:
         all_of_it = one.grown_bytes / runs
         part = one.parts.get(name)
@@ -127,6 +137,17 @@ def _most(name: str, runs: int, growth: Sequence[Growth]) -> tuple[float, float]
     return value, high
 
 
+def _kept_by_all(growth: Sequence[Growth]) -> tuple[float, float]:
+    """Returns: What each run of any actor keeps, by the best guess and at most; where that falls, what it keeps now."""
+    value = high = 0.0
+    for one in growth:
+        part = one.parts.get(ALL)
+        if part is not None:
+            now = max(part.late_value, 0.0) if _slows_down(part) else part.value
+            value, high = value + now, high + now + max(part.high - part.value, 0.0)
+    return value, high
+
+
 def _reason_against(part: Part) -> str | None:
     """Returns: Why a part says nothing for certain of its actor; None where it does."""
     if part.advantage < _ADVANTAGE:
@@ -136,9 +157,14 @@ def _reason_against(part: Part) -> str | None:
         return f"Memory grows with its runs, but nearly as well with {rival}."
     if part.low <= 0.0:
         return "Memory grows with its runs, but only in a part of the time."
-    if part.late_value + part.late_error < part.value / 2:
+    if _slows_down(part):
         return "Memory grew with its runs, and grows more slowly now, as a cache does that fills."
     return None
+
+
+def _slows_down(part: Part) -> bool:
+    """Returns: Whether the growth has become much less in the second half of the time."""
+    return part.late_value + part.late_error < part.value / 2
 
 
 def _is_fragmented(judged: Sequence[tuple[Sequence[Window], Sequence[Window]]]) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import resource
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from dramatiq.threading import is_gevent_active
 
 from .cpu_limit import find_cpu_limit
 from .gc_clock import GcClock
@@ -49,6 +52,8 @@ class CounterReader:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.gc_clock = GcClock()
+        self.is_thread_shared = "gevent.monkey" in sys.modules and is_gevent_active()
+        "Whether all tasks of the process share one thread, as under gevent: its figures are of no single task then."
         self._root = root
         self._limit = find_cpu_limit(root)
         self._files = threading.local()

@@ -155,6 +155,8 @@ class RunMeasures:
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
             spent_s = self.coroutine_cpu_s
             return {**counted, "cpu_ms": None if spent_s is None else round(spent_s * 1000, 3)}
+        if self.services.counters.is_thread_shared:
+            return counted
         minor_faults = _difference(before.minor_faults, after.minor_faults)
         return {
             **counted,

@@ -42,9 +42,20 @@ def test_leaks_captures_the_suspects_once(command: Command) -> None:
     pytest.importorskip("memray")
     asked = {"TASK_DIAGNOSTICS_ON_REQUEST": "memray"}
     assert "the next runs of leaky" in command("leaks", "--capture", **asked).stderr
-    assert command("leaks", "--capture", **asked).stderr == ""
+    assert "No capture was made" in command("leaks", "--capture", **asked).stderr
     (capture,) = document(command("captures", "--json"))["captures"]
     assert (capture["actor_name"], capture["run_limit"]) == (ACTORS[2], 3)
+
+
+@pytest.mark.usefixtures("windows")
+def test_the_cleanup_captures_the_suspects_if_the_setting_says_so(command: Command) -> None:
+    pytest.importorskip("memray")
+    asked = {"TASK_DIAGNOSTICS_ON_REQUEST": "memray", "DRAMATIQ_DIAG_LEAK_CAPTURES": "true"}
+    assert command("cleanup", "--dry-run", **asked).stderr == ""
+    assert command("cleanup", **asked | {"DRAMATIQ_DIAG_LEAK_CAPTURES": "false"}).stderr == ""
+    assert "the next runs of leaky" in command("cleanup", **asked).stderr
+    (capture,) = document(command("captures", "--json"))["captures"]
+    assert capture["actor_name"] == ACTORS[2]
 
 
 def test_leaks_of_an_empty_store(command: Command) -> None:

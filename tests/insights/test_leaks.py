@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,27 @@ def test_actors_are_clean_after_enough_runs() -> None:
 def test_nobody_is_accused_of_what_every_run_keeps() -> None:
     for seed in SEEDS:
         assert verdicts(findings([process(seed, ACTORS, background_bytes=500.0)]), LeakVerdict.LEAKS) == []
+
+
+def test_nobody_is_clean_where_every_run_keeps_something() -> None:
+    for seed in SEEDS:
+        found = findings([process(seed, ACTORS, windows=1000, background_bytes=500.0)])
+        assert {one.verdict for one in found} == {LeakVerdict.UNDECIDED}
+        assert all(one.low <= 500 <= one.high and one.runs_needed is None for one in found)
+        assert all(one.reason.startswith("Each run of whichever actor keeps about ") for one in found)
+
+
+def test_a_leak_beside_what_every_run_keeps_is_named_without_it() -> None:
+    found = findings([process(3, ACTORS, {"actor_07": 3000.0}, windows=1000, background_bytes=500.0)])
+    assert verdicts(found, LeakVerdict.LEAKS) == ["actor_07"]
+    assert found[0].low <= 3000 <= found[0].high
+    assert re.search("beside about (49|50)[0-9] B that each run of whichever actor keeps", found[0].reason)
+
+
+def test_a_cache_of_all_actors_that_is_full_is_no_leak() -> None:
+    fills = dict.fromkeys(ACTORS, 100)
+    found = findings([process(1, ACTORS, windows=3000, noise_bytes=2000.0, fills=fills)])
+    assert len(verdicts(found, LeakVerdict.CLEAN)) >= 18
 
 
 def test_two_leaks_are_told_apart() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import mmap
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.collectors.services import Services
+from dramatiq_diag.runtime import counters
 from dramatiq_diag.runtime.counters import CounterReader, Counters
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.run_measures import RunMeasures, queue_wait_ms
@@ -73,6 +75,20 @@ def test_a_run_has_the_counters_of_its_thread(
     assert run.cpu_ms + run.run_queue_ms <= run.duration_ms + CLOCKS_MS
     assert PAGES * mmap.PAGESIZE <= run.touched_bytes < 100 * PAGES * mmap.PAGESIZE
     assert run.major_faults >= 0
+    assert run.queue_wait_ms >= 0
+
+
+def test_under_gevent_the_counters_of_the_thread_are_of_no_single_run(
+    bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gevent.monkey", Mock())
+    monkeypatch.setattr(counters, "is_gevent_active", lambda: True)
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(work)
+
+    (run,) = stored(given).runs(task_id)
+    assert {getattr(run, name) for name in COUNTED} == {None}
     assert run.queue_wait_ms >= 0
 
 

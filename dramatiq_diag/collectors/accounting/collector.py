@@ -139,7 +139,7 @@ class _AccountingRecording(Recording):
         run = self.run
         if self.is_async:
             measured = self.services.coroutines.measured.get(run.thread_id)
-            if measured is None:
+            if measured is None or run.ended is not None:  # Then it is that of the next run.
                 return Times(run.coroutine_cpu_s, steps_s=run.coroutine_steps_s)
             return Times(measured.cpu_s, steps_s=measured.steps_s)
         found = self.services.counters.read_times(run.thread_id, run.native_id)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dramatiq_diag.collectors.accounting.collector import _AccountingRecording
 from dramatiq_diag.runtime.kept_file import KeptFile
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from support import PATIENCE_S, eventually
@@ -186,6 +187,34 @@ def test_a_coroutine_that_has_not_begun_or_lets_others_go_first_waits_for_the_lo
 
     assert largest(account_of(stored(given), giving.message_id)) == ("loop_wait", None)
     assert largest(account_of(stored(given), late.message_id)) == ("loop_wait", None)
+
+
+def test_the_account_of_a_coroutine_has_nothing_of_the_next_one_on_its_thread(bench, given, stored, monkeypatch):
+    has_begun, may_end = threading.Event(), threading.Event()
+    save = _AccountingRecording.save
+
+    def save_late(recording: _AccountingRecording) -> None:
+        assert has_begun.wait(PATIENCE_S)
+        save(recording)
+        may_end.set()
+
+    monkeypatch.setattr(_AccountingRecording, "save", save_late)
+
+    async def compute() -> None:
+        spin(0.1)
+
+    async def follow() -> None:
+        has_begun.set()
+        while not may_end.is_set():
+            await asyncio.sleep(0.001)
+
+    with bench(given) as tasks:
+        computing = tasks.actor(compute).send()
+        tasks.actor(follow).send()
+        tasks.finish()
+
+    (cpu,) = (part["ms"] for part in account_of(stored(given), computing.message_id)["parts"] if part["part"] == "cpu")
+    assert cpu == pytest.approx(stored(given).runs(computing.message_id)[0].cpu_ms, abs=0.01)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["thread", "coroutine"])
