@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.profiles import Frame, Profile, Sample
+from support.sampling import Step
 from support.store import Stored
 
 KEY = "pyinstrument_profile"
@@ -43,12 +43,12 @@ def spin(seconds: float) -> None:
 # Async actors.
 
 
-async def read_page(seconds: float) -> None:
-    await asyncio.sleep(seconds)
+async def read_page(step: Step) -> None:
+    await step.last()
 
 
-async def read_row(seconds: float) -> None:
-    await asyncio.sleep(seconds)
+async def read_row(step: Step) -> None:
+    await step.last()
 
 
 def session_of_stacks(stacks: Sequence[tuple[Sequence[str], float]]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,12 +21,11 @@ from dramatiq_diag.runtime.frames import Look
 from dramatiq_diag.runtime.stacks import OTHER
 from dramatiq_diag.runtime.switch_interval import SwitchInterval
 from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.testing.harness import change_recordings
 from support import PATIENCE_S, eventually
-from support.profiles import KEY, read_page, read_row, session_dict, shares, spin
+from support.profiles import KEY, session_dict, shares, spin
+from support.sampling import Sampled
 from support.store import Stored
-
-#: Shares of time, sample by sample.
-pytestmark = pytest.mark.alone
 
 
 def hottest(reader: Stored, task_id: str) -> list[str]:
@@ -91,14 +92,19 @@ def call(number: int) -> int:
 STEPS = (index, parse, render, sort, loop, tidy)
 
 
-def varied(spent: Counter[str]) -> None:
-    """Takes its steps until each has taken clearly more time than the next, and says how much they took.
+def varied(are_enough: Callable[[], bool]) -> None:
+    """Takes its steps until each has taken clearly more time than the next, and there are samples enough.
 
     Nominally that is twice as much. But the clock goes on while other processes have the processor, and a step that
     they struck a few times more often than the others was as long as a hotter one, or longer: the engines say so too.
     """
+    spent: Counter[str] = Counter()
     rounds = 0
-    while rounds < 15 or any(spent[one.__name__] < 1.6 * spent[next_.__name__] for one, next_ in pairwise(STEPS)):
+    while (
+        rounds < 15
+        or not are_enough()
+        or any(spent[one.__name__] < 1.6 * spent[next_.__name__] for one, next_ in pairwise(STEPS))
+    ):
         rounds += 1
         for step in STEPS:
             began = time.perf_counter()
@@ -106,6 +112,7 @@ def varied(spent: Counter[str]) -> None:
             spent[step.__name__] += time.perf_counter() - began
 
 
+@pytest.mark.alone
 def test_both_engines_agree_on_the_hottest_five_functions(bench, settings, stored):
     found = {}
     for engine in ("sampler", "profiler"):
@@ -116,7 +123,9 @@ def test_both_engines_agree_on_the_hottest_five_functions(bench, settings, store
             pyinstrument_interval=0.001,
         )
         with bench(given) as tasks:
-            task_id = tasks.run(lambda: varied(Counter()), actor_name="work")
+            # The engine `profiler` looks on the thread of the task, as often as there is something to see.
+            are_enough = Sampled(tasks).more(1000) if engine == "sampler" else lambda: True
+            task_id = tasks.run(partial(varied, are_enough), actor_name="work")
         found[engine] = hottest(stored(given), task_id)
 
     assert found["sampler"] == found["profiler"] == ["index", "read", "render", "sort", "loop"]
@@ -136,36 +145,56 @@ def test_a_run_that_ends_early_is_not_profiled_and_says_so(bench, settings, stor
     assert artifact.reason == "The run ended before it had lasted 30 s."
 
 
-def first_part() -> None:
-    spin(0.1)
+def first_part(seconds: float) -> None:
+    spin(seconds)
 
 
-def second_part() -> None:
-    spin(0.4)
+def second_part(sampled: Sampled) -> None:
+    sampled.spin(20)
 
 
-def two_parts() -> None:
-    first_part()
-    second_part()
+async def second_part_async(sampled: Sampled) -> None:
+    await sampled.sleep(20)
 
 
-async def two_parts_async() -> None:
-    await read_page(0.1)
-    await read_row(0.4)
-
-
-@pytest.mark.parametrize(("task", "late"), [(two_parts, "second_part"), (two_parts_async, "read_row")])
-def test_a_run_that_goes_on_is_profiled_from_then_on(bench, settings, stored, task, late):
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_run_that_goes_on_is_profiled_from_then_on(bench, settings, stored, is_async):
     given = settings(task_diagnostics=["pyinstrument"], pyinstrument_start_after=0.2)
+    is_past_first = threading.Event()
+
+    def begin_after_first_part(recording: Any) -> None:
+        join = recording._join
+
+        def wait_and_join() -> None:
+            if threading.current_thread().name == "dramatiq_diag.ticker":
+                is_past_first.wait(PATIENCE_S)
+            join()
+
+        recording._join = wait_and_join
 
     with bench(given) as tasks:
-        task_id = tasks.run(task)
+        change_recordings(tasks.diagnostics.process.collectors["pyinstrument"], begin_after_first_part)
+        sampled = Sampled(tasks)
+
+        def two_parts() -> None:
+            first_part(0.1)
+            is_past_first.set()
+            second_part(sampled)
+
+        async def two_parts_async() -> None:
+            first_part(0.1)
+            is_past_first.set()
+            await second_part_async(sampled)
+
+        task_id = tasks.run(two_parts_async if is_async else two_parts)
 
     session = session_dict(stored(given), task_id)
-    assert shares(stored(given), task_id)[late] == pytest.approx(100)
+    found = shares(stored(given), task_id)
+    assert found["second_part_async" if is_async else "second_part"] > 0
+    assert "first_part" not in found
     assert session["duration"] < stored(given).runs(task_id)[0].duration_ms / 1000 - 0.15
     assert session["target_description"].endswith(", from 0.2 s on")
-    if task is two_parts_async:
+    if is_async:
         assert session["cpu_time"] is None
     else:
         assert 0 < session["cpu_time"] <= session["duration"] * 1.1
@@ -186,12 +215,14 @@ def _profile() -> Profile:
 def test_a_short_profile_keeps_its_order(bench, settings, stored):
     given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001)
 
-    def there_and_back() -> None:
-        second_part_of(0.05)
-        first_part_of(0.05)
-        second_part_of(0.05)
-
     with bench(given) as tasks:
+        sampled = Sampled(tasks)
+
+        def there_and_back() -> None:
+            second_part_of(sampled)
+            first_part_of(sampled)
+            second_part_of(sampled)
+
         task_id = tasks.run(there_and_back)
 
     order: list[str] = []
@@ -203,12 +234,12 @@ def test_a_short_profile_keeps_its_order(bench, settings, stored):
     assert order == ["second_part_of", "first_part_of", "second_part_of"]
 
 
-def first_part_of(seconds: float) -> None:
-    spin(seconds)
+def first_part_of(sampled: Sampled) -> None:
+    sampled.spin(5)
 
 
-def second_part_of(seconds: float) -> None:
-    spin(seconds)
+def second_part_of(sampled: Sampled) -> None:
+    sampled.spin(5)
 
 
 def test_a_long_profile_keeps_its_sums_and_drops_the_order():
