@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
+from typing import Any, ClassVar
 
 from dramatiq_diag.runtime.frames import Look, Place
 from dramatiq_diag.runtime.stacks import CoroutineStacks
@@ -29,15 +29,30 @@ _THREADS = 3
 _BOTTOM: CodeType = threading.Thread._bootstrap.__code__  # type: ignore[attr-defined]
 
 
+#: The most garbage at a time. While one thread finalises it the others leave more, and no second collection begins. On
+#: a busy machine each `time.sleep(0)` takes so long that there is more every time, and a collection never ends.
+_MAX_GARBAGE = 100
+
+
 class Garbage:
     """Leads to itself; whatever thread finalises it lets others run meanwhile."""
 
+    there: ClassVar[list[None]] = []
+    "As long as there is garbage."
+
     def __init__(self) -> None:
         self.itself = self
+        self.there.append(None)
 
     def __del__(self) -> None:
+        self.there.pop()
         time.sleep(0)
         calls(3)
+
+
+def leaves_garbage() -> None:
+    for _ in range(min(10, _MAX_GARBAGE - len(Garbage.there))):
+        Garbage()
 
 
 def calls(count: int) -> int:
@@ -111,7 +126,7 @@ _WORK: tuple[Callable[[], object], ...] = (
     lambda: list(generates(20)),
     abandoned,
     closures,
-    lambda: [Garbage() for _ in range(10)],
+    leaves_garbage,
     lambda: asyncio.run(gathers()),
     lambda: json.dumps([{str(number): [number]} for number in range(50)]),
     lambda: time.sleep(0.0003),

@@ -15,6 +15,7 @@ from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import RunStatus
 from support import eventually
 from support.simulation import Simulation, simulated
+from support.tasks import rss_of_runs
 
 MEGABYTE = 1024 * 1024
 
@@ -29,7 +30,7 @@ def rows_of(text: bytes) -> list[tuple[float, float]]:
 def rss_mb(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The RSS that is read, in megabytes; its last number counts."""
     values = [100.0]
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: int(values[-1] * MEGABYTE))
+    rss_of_runs(monkeypatch, lambda: int(values[-1] * MEGABYTE))
     return values
 
 
@@ -171,7 +172,7 @@ def test_a_process_that_goes_up_and_down_all_the_time_has_a_log_of_bounded_lengt
 
 def test_a_process_without_runs_is_not_looked_at(simulation, monkeypatch):
     looks: list[float] = []
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: looks.append(simulation.clock()) or MEGABYTE)
+    rss_of_runs(monkeypatch, lambda: looks.append(simulation.clock()) or MEGABYTE)
     actor = simulation.actor()
 
     simulation.pass_time(10)
@@ -190,7 +191,7 @@ def test_a_process_without_runs_is_not_looked_at(simulation, monkeypatch):
 
 def test_one_look_serves_all_runs(simulation, monkeypatch):
     looks: list[int] = []
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: looks.append(1) or MEGABYTE)
+    rss_of_runs(monkeypatch, lambda: looks.append(1) or MEGABYTE)
     actor = simulation.actor()
     runs = []
     for thread_id in (-1, -2, -3):  # As if each ran on a thread of its own.

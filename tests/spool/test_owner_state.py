@@ -11,7 +11,6 @@ import zlib
 import pytest
 
 from dramatiq_diag.runtime.memory_state import MemoryState
-from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
 from dramatiq_diag.spool.memory_story import MemoryStory, NotedCall, NotedRun
@@ -19,6 +18,7 @@ from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_left, re
 from dramatiq_diag.spool.reader import read_finished_run
 from support.simulation import simulated
 from support.spool import TEXT, dead_entry, start_record
+from support.tasks import rss_of_runs
 
 HOUR_S = 3600
 
@@ -189,8 +189,8 @@ def test_a_dead_owner_is_removed_with_its_state(settings):
 def test_the_entry_of_a_task_of_a_day_stays_below_4_mib(settings, monkeypatch):
     # Given a task that has run for 23 hours, and grows with each look at it
     rss_bytes = itertools.count(2**31)
-    monkeypatch.setattr(RssReader, "rss_bytes", lambda _: next(rss_bytes))
-    with simulated(settings(task_diagnostics=["memory"])) as simulation:
+    rss_of_runs(monkeypatch, lambda: next(rss_bytes))
+    with simulated(settings(task_diagnostics=["memory"], stuck_after=0)) as simulation:
         run = simulation.begin(simulation.actor())
         simulation.pass_time(23 * HOUR_S, step_s=23 * HOUR_S)
         before_bytes = run.entry.size_bytes(ENTRY_SUFFIX)
