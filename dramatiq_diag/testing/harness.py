@@ -30,7 +30,7 @@ from ..store.runs import artifacts_of
 from ..store.store import Store
 
 #: The longest wait for another thread, in seconds; a correct collector never takes that long.
-PATIENCE_S = 30.0
+PATIENCE_S = 180.0
 
 Change = Callable[[Recording], object]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,25 +24,23 @@ from support.tasks import running
 #: CPython 3.11 repeats each function entry while an interrupt waits for its thread and a profile function is set.
 STALLS = sys.version_info < (3, 12)
 
-#: Seconds of the call in which a thread cannot receive its interrupt.
-BLOCKED_S = 3.0
-
 
 def raising() -> Any:
     return dramatiq_threading.raise_thread_exception.__globals__["_raise_thread_exception_cpython"]
 
 
 class Blocked:
-    """A task in a blocking call, and an interrupt that waits for it."""
+    """A task in a blocking call in C, until another one has run, and an interrupt that waits for it meanwhile."""
 
     def __init__(self) -> None:
         self.thread_id: int | None = None
         self.order: list[str] = []
+        self._reading, self._writing = os.pipe()
 
     def block(self) -> None:
         self.thread_id = threading.get_ident()
         try:
-            time.sleep(BLOCKED_S)
+            select.select([self._reading], [], [], PATIENCE_S)
         finally:
             self.order.append("blocked")
 
@@ -47,18 +48,27 @@ class Blocked:
         eventually(lambda: self.thread_id, "the task blocks")
         dramatiq_threading.raise_thread_exception(self.thread_id, TimeLimitExceeded)
 
+    def release(self) -> None:
+        """Ends the call once another task has run."""
+        eventually(lambda: self.order, "another task has run")
+        os.write(self._writing, b"1")
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
 
 def test_beside_memray_an_interrupt_that_waits_for_a_blocking_call_holds_nothing_up(bench, settings, stored):
     given = settings(task_diagnostics_on_request=["memray"])
-    blocked = Blocked()
 
-    with bench(given, threads=2) as tasks:
+    with closing(Blocked()) as blocked, bench(given, threads=2) as tasks:
         # Given a task under memray that an interrupt was raised in, and that does not receive it yet
         first = tasks.actor(blocked.block, diagnostics=["memray"]).send().message_id
         blocked.interrupt()
         # When another task runs, and asks for memray as well
         second = tasks.actor(lambda: blocked.order.append("other"), actor_name="other", diagnostics=["memray"])
         second_id = second.send().message_id
+        blocked.release()
         tasks.finish()
         third_id = tasks.run(lambda: None, actor_name="third", diagnostics=["memray"])
 
@@ -77,7 +87,7 @@ def test_beside_memray_an_interrupt_that_waits_for_a_blocking_call_holds_nothing
 
 def test_beside_pyinstruments_profiler_such_an_interrupt_holds_nothing_up(bench, settings, stored):
     given = settings(task_diagnostics_on_request=["pyinstrument"], pyinstrument_engine="profiler")
-    blocked, runs, go_on = Blocked(), threading.Event(), threading.Event()
+    runs, go_on = threading.Event(), threading.Event()
 
     def call_functions() -> None:
         runs.set()
@@ -85,13 +95,14 @@ def test_beside_pyinstruments_profiler_such_an_interrupt_holds_nothing_up(bench,
             time.sleep(0.001)
         blocked.order.append("profiled")
 
-    with bench(given, threads=2) as tasks:
+    with closing(Blocked()) as blocked, bench(given, threads=2) as tasks:
         # Given a task that is profiled, and an interrupt that waits for another one's blocking call
         profiled_id = tasks.actor(call_functions, diagnostics=["pyinstrument"]).send().message_id
         assert runs.wait(PATIENCE_S)
         tasks.actor(blocked.block).send()
         blocked.interrupt()
         go_on.set()
+        blocked.release()
         tasks.finish()
         next_id = tasks.run(lambda: None, actor_name="next", diagnostics=["pyinstrument"])
 

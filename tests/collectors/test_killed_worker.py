@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from support import PATIENCE_S
+from support import PATIENCE_S, eventually
 from support.collectors import MEGABYTE, peak_of, rows_of
 
 # Killed.
@@ -37,6 +40,12 @@ threading.Event().wait()
 """
 
 
+def has_grown(spool: Path) -> bool:
+    """Returns: Whether the memory log of the only run has samples after its first moments, and of its pages."""
+    rows = [row for path in spool.glob("*/*.entry") for row in re.findall(r"([\d.]+)\\t([\d.]+)\\n", path.read_text())]
+    return bool(rows) and float(rows[-1][0]) >= 0.15 and float(rows[-1][1]) - float(rows[0][1]) > 25
+
+
 def test_what_a_killed_worker_left_is_published_by_another(settings, stored, python, run_worker, bench):
     given = settings(task_diagnostics=["memory"], memory_interval=0.02)
 
@@ -44,6 +53,7 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     process = python(_KILLED, str(given.data_dir))
     task_id = process.stdout.readline().strip()
     assert process.stdout.readline() == "hanging\n"
+    eventually(lambda: has_grown(given.spool), "there is a sample of the pages")
     process.kill()
     process.wait(PATIENCE_S)
 

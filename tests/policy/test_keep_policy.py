@@ -39,7 +39,7 @@ def executed(simulation: Simulation, actor: Any, took_s: float) -> str:
 # What is kept.
 
 
-def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(settings, stored):
+def test_of_three_hundred_short_tasks_and_ten_slow_ones_the_ten_are_kept(settings, stored):
     given = settings(task_diagnostics=["memory", "pyinstrument"], keep_if="duration>5s, failed")
     saved: list[str] = []
 
@@ -52,14 +52,14 @@ def test_of_a_thousand_short_tasks_and_ten_slow_ones_the_ten_are_kept(settings, 
 
         recording.save = save_and_note
 
-    # When a thousand tasks take a moment each, and every hundredth is followed by one of six seconds
+    # When three hundred tasks take a moment each, and every thirtieth is followed by one of six seconds
     with simulated(given) as simulation:
         change_recordings(simulation.process.collectors["pyinstrument"], note_save)
         actor = simulation.actor()
         ids: dict[str, float] = {}
-        for number in range(1000):
+        for number in range(300):
             ids[executed(simulation, actor, 0.001)] = 0.001
-            if number % 100 == 50:
+            if number % 30 == 15:
                 ids[executed(simulation, actor, 6.0)] = 6.0
         simulation.flush()
     slow = {task_id for task_id, took_s in ids.items() if took_s > 5}

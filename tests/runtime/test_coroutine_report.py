@@ -203,7 +203,7 @@ def blocking(loop_thread, function):
 
 def test_a_coroutine_that_another_one_starves(start, loop_thread):
     release = threading.Event()
-    reports = start(outer(asyncio.sleep(0.1)))
+    reports = start(outer(asyncio.sleep(600)))
     with blocking(loop_thread, lambda: release.wait(PATIENCE_S)):
         report, *others = reports.until(lambda report: report.wait and "Event.wait" in report.wait.detail)
         (loop,) = [other for other in others if "block" in functions(other)]

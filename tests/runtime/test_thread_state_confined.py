@@ -43,7 +43,7 @@ stuck = {
 for name, function in stuck.items():
     threading.Thread(target=function, name=name, daemon=True).start()
 reports = ThreadReports()
-deadline = time.monotonic() + 30
+deadline = time.monotonic() + 170
 while time.monotonic() < deadline:
     taken = {report.name: asdict(report) for report in reports.take(0) if report.name in stuck}
     if all((taken[name]["wait"] or {}).get("call") == name for name in stuck):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import Any
 
@@ -30,6 +31,12 @@ def spin(seconds: float) -> int:
     while time.thread_time() < until:
         count += 1
     return count
+
+
+def rows_in_spool(tasks: Any, artifact_name: str) -> int:
+    """Returns: How many pieces of an artifact the run of this thread has written so far."""
+    run = tasks.diagnostics.process.runs[threading.get_ident()]
+    return sum(record.get("to") == artifact_name for record in run.entry.records())
 
 
 # memory.

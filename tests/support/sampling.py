@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -32,26 +33,35 @@ def sampler_of(tasks: Any) -> Any:
 
 
 class Step:
-    """A step of coroutines, which lasts until the test ends it."""
+    """A step of tasks, which lasts until the test ends it."""
 
     def __init__(self) -> None:
-        self._begun: list[None] = []
+        self.begun: list[None] = []
+        "One item for each task that has come to it."
         self._over: Future[None] = Future()
+        self.lock = threading.Lock()
+        "Held until the end."
+        self.lock.acquire()
 
     async def last(self) -> None:
         """Awaits its end."""
-        self._begun.append(None)
+        self.begun.append(None)
+        await self.future()
+
+    def future(self) -> asyncio.Future[None]:
+        """Returns: What is done at its end."""
         asyncio.get_running_loop().call_later(PATIENCE_S, self.end)  # A test that failed does not end it.
-        await asyncio.wrap_future(self._over)
+        return asyncio.wrap_future(self._over)
 
     def wait_for(self, count: int = 1) -> None:
-        """Waits until so many coroutines have come to it."""
-        eventually(lambda: len(self._begun) == count, f"{count} coroutines are at this step")
+        """Waits until so many tasks have come to it."""
+        eventually(lambda: len(self.begun) == count, f"{count} tasks are at this step")
 
     def end(self) -> None:
         """Lets all of them go on."""
         if not self._over.done():
             self._over.set_result(None)
+            self.lock.release()
 
 
 class Sampled:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from dramatiq_diag.collectors.time_profile.pruning import MAX_NODES, prune
 from dramatiq_diag.reports import pyinstrument
 from dramatiq_diag.reports.calltree import functions
+from support import PATIENCE_S
 from support.profiles import render
+from support.sampling import Step, sampler_of
 
 pytest.importorskip("pyinstrument")
 
@@ -35,18 +38,22 @@ def waits() -> None:
     time.sleep(0.3)
 
 
-async def waits_async() -> None:
+# That a step has begun is noted on its line, by a call in C: no other function is seen there.
+
+
+def waits_twice(first: Step, second: Step) -> None:
+    # The first wait.
+    first.begun.append(None) or first.lock.acquire(timeout=PATIENCE_S)  # type: ignore[func-returns-value]
+    # The second wait.
+    second.begun.append(None) or second.lock.acquire(timeout=PATIENCE_S)  # type: ignore[func-returns-value]
+
+
+async def awaits_twice(first: Step, second: Step) -> None:
+    first_end, second_end = first.future(), second.future()
     # The first await.
-    await later(0.05)
+    await (first.begun.append(None) or first_end)  # type: ignore[func-returns-value]
     # The second await.
-    await later(0.3)
-
-
-def later(seconds: float) -> asyncio.Future[None]:
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    loop.call_later(seconds, future.set_result, None)
-    return future
+    await (second.begun.append(None) or second_end)  # type: ignore[func-returns-value]
 
 
 def rendered(path: Path, data: bytes, renderer: Any) -> str:
@@ -56,19 +63,32 @@ def rendered(path: Path, data: bytes, renderer: Any) -> str:
     return target.getvalue().decode()
 
 
+@pytest.mark.usefixtures("driven_sampler")
 @pytest.mark.parametrize(
-    ("task", "comment"), [(waits, "    # The second call."), (waits_async, "    # The second await.")]
+    ("task", "comment"), [(waits_twice, "    # The second wait."), (awaits_twice, "    # The second await.")]
 )
 def test_what_a_call_waits_for_is_named_by_its_line(bench, settings, stored, tmp_path, task, comment):
-    given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001)
+    given = settings(task_diagnostics=["pyinstrument"])
     line, name = line_after(comment), Path(__file__).name
+    steps = Step(), Step()
 
     with bench(given) as tasks:
-        task_id = tasks.run(task)
+        work = partial(task, *steps)
+        if task is awaits_twice:
 
-    data = stored(given).data(task_id, KEY)
+            async def work() -> None:
+                await awaits_twice(*steps)
+
+        message = tasks.actor(work, actor_name="work").send()
+        for step, seconds in zip(steps, (0.05, 0.3), strict=True):
+            step.wait_for()
+            sampler_of(tasks).take(seconds)
+            step.end()
+        tasks.finish()
+
+    data = stored(given).data(message.message_id, KEY)
     text = rendered(tmp_path / "session.json", data, pyinstrument.render_text)
-    assert re.search(rf"0\.[23]\d* line {line}  .*{re.escape(name)}:{line}\n", text), text
+    assert re.search(rf"0\.300 line {line}  .*{re.escape(name)}:{line}\n", text), text
     page = rendered(tmp_path / "session.json", data, pyinstrument.render_session)
     assert f'"line {line}\\u0000' in page
     tree = json.loads(render(tmp_path / "session.json", "calltree"))
@@ -84,7 +104,8 @@ def test_the_call_of_a_c_function_is_named_by_its_line(bench, settings, stored, 
         task_id = tasks.run(waits)
 
     text = rendered(tmp_path / "session.json", stored(given).data(task_id, KEY), pyinstrument.render_text)
-    assert re.search(rf"0\.3\d* line {line}  .*\n.*0\.3\d* sleep", text), text
+    [(at_line_s, asleep_s)] = re.findall(rf"(\d\.\d+) line {line}  .*\n.*?(\d\.\d+) sleep", text)
+    assert min(float(at_line_s), float(asleep_s)) >= 0.3
 
 
 def test_a_large_profile_keeps_the_lines_that_took_most():
@@ -115,7 +136,7 @@ def test_a_profile_of_an_async_actor_says_no_cpu_time(bench, settings, stored, t
     given = settings(task_diagnostics=["pyinstrument"])
 
     with bench(given) as tasks:
-        task_id = tasks.run(waits_async)
+        task_id = tasks.run(asyncio.sleep, 0.01, actor_name="sleep")
 
     data = stored(given).data(task_id, KEY)
     assert json.loads(data)["cpu_time"] is None
