@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -9,17 +10,20 @@ import subprocess
 import sys
 import uuid
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
-from support import PATIENCE_S
+from support import ROOT
 
 _LOOK = """
-import sys
+import json, sys
 from dramatiq_diag import Settings
 from dramatiq_diag.spool.directory import Spool
-print(sorted(owner.name for owner in Spool(Settings(data_dir=sys.argv[1])).dead_owners()))
+for line in sys.stdin:
+    spool = Spool(Settings(data_dir=json.loads(line), spool_dir=None))
+    print(json.dumps(sorted(owner.name for owner in spool.dead_owners())), flush=True)
 """
 
 
@@ -32,11 +36,23 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def dead_owners_seen_by_another_process(data_dir: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", _LOOK, str(data_dir)], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+@cache
+def _looking() -> subprocess.Popen[str]:
+    """Starts the process that looks, once for all tests: its imports take longer than its looks."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _LOOK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
-    return list(json.loads(done.stdout.replace("'", '"')))
+    atexit.register(process.communicate)  # It ends with its input.
+    return process
+
+
+def dead_owners_seen_by_another_process(data_dir: Path) -> list[str]:
+    process = _looking()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{json.dumps(str(data_dir))}\n")
+    process.stdin.flush()
+    return list(json.loads(process.stdout.readline()))
 
 
 def without_powers(*command: str) -> list[str]:
