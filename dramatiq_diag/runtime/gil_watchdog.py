@@ -30,8 +30,15 @@ _READ_S = 0.25
 
 #: A thread that waits for the GIL wakes up once in each switch interval; a machine that is busy lets it do so less
 #: often, but at least in this part of the intervals. The interval in seconds is the least that counts.
-_WAKES = 0.05
+_WAKES = 0.02
 _INTERVAL_S = 0.005
+
+#: A thread that waited less than this part of what the looking thread waited may have kept the GIL.
+_FEW = 0.5
+
+#: A thread that wakes up in less than this part of the intervals waits for a processor as well. On such a machine the
+#: threads may have passed the GIL on, each after a long wait for a processor, and the looking thread came late.
+_STARVED = 0.9
 
 #: The thread that was on a processor for this part of the time, where no other had half as much, kept the GIL. The
 #: processors may be shared with many; a thread that waits for the GIL needs a fraction of a per cent.
@@ -74,8 +81,8 @@ class _Thread(NamedTuple):
     native_id: int
     name: str
     cpu_s: float
-    turns: int | None
-    "How often it came onto a processor; None for a thread without a task, and where the kernel does not tell."
+    waits: int | None
+    "How often it has waited for something, the GIL included; None where the kernel does not tell."
 
 
 class GilWatchdog:
@@ -101,11 +108,8 @@ class GilWatchdog:
         """Makes the next look the first one: nobody looked for a while."""
         self._looked_at = None
 
-    def look(self, task_threads: Collection[int]) -> GilStall | None:
+    def look(self) -> GilStall | None:
         """Looks at the time that has passed since the last look.
-
-        Parameters:
-          task_threads: The ids of the threads that execute tasks.
 
         Returns:
           The stall that ends now; None if there is none.
@@ -113,23 +117,27 @@ class GilWatchdog:
         now, looked_at = self._clock(), self._looked_at
         stall = None
         if looked_at is not None and now - looked_at >= self._least_s:
-            stall = self._find(now - looked_at, task_threads)
+            stall = self._find(now - looked_at)
         if stall is not None or looked_at is None or now >= self._read_at:
-            self._threads = {thread.ident: thread for thread in _threads(task_threads)}
+            self._threads = {thread.ident: thread for thread in _threads()}
             self._read_at = now + _READ_S
         self._wakes = _own_wakes()
         self._looked_at = self._clock()
         return stall
 
-    def _find(self, seconds: float, task_threads: Collection[int]) -> GilStall | None:
+    def _find(self, seconds: float) -> GilStall | None:
         stacks = _stacks()  # First: the next call that gives up the GIL lets the thread go on.
-        if not _waited_for_gil(_own_wakes() - self._wakes, seconds):
+        wakes = _own_wakes() - self._wakes
+        if wakes < _WAKES * seconds / max(sys.getswitchinterval(), _INTERVAL_S):
             return None  # This thread itself was late: it waited for a disk, or the process was paused.
         natives = {thread.ident: thread.native_id for thread in self._threads.values()}
-        of_tasks = {natives[ident]: stacks[ident] for ident in task_threads if ident in natives and ident in stacks}
-        states = self._states.read(of_tasks, of_tasks)
+        places_of = {natives[ident]: places for ident, places in stacks.items() if ident in natives}
+        states = self._states.read(places_of, places_of)
         awake = {native_id for native_id, state in states.items() if state.state != "blocked"}
-        keeper = self._keeper(seconds, _threads(task_threads), awake)
+        suspects = self._suspects(seconds, wakes, awake)
+        if not suspects and wakes < _STARVED * seconds / sys.getswitchinterval():
+            return None  # All threads had to wait for the GIL, so it went from one to the other.
+        keeper = _keeper(suspects, seconds)
         places = [] if keeper is None else stacks.get(keeper.ident, [])
         return GilStall(
             seconds=seconds,
@@ -139,26 +147,39 @@ class GilWatchdog:
             frames=[frame_of(*place) for place in places[:MAX_DEPTH]],
         )
 
-    def _keeper(self, seconds: float, threads: Collection[_Thread], awake: Collection[int]) -> _Thread | None:
-        """Returns: The thread that was busy; else the one with a task that neither waited for the GIL nor is blocked.
+    def _suspects(self, seconds: float, wakes: int, awake: Collection[int]) -> list[tuple[float, _Thread]]:
+        """Returns: The threads that may have kept the GIL, each behind the CPU time that it used, the busiest first.
+
+        Such a thread ran, and seldom waited: threads that compete for the GIL wait for it about as often as this one.
+        If it is blocked by now, it was busy.
 
         Parameters:
           seconds: The length of the stall.
-          threads: The threads now.
-          awake: The native ids of those with a task that ran, or waited for the GIL, right after the stall; empty
-            where that cannot be told.
+          wakes: How often this thread waited meanwhile.
+          awake: The native ids of the threads that ran, or waited for the GIL, right after the stall; empty where that
+            cannot be told.
         """
-        pairs = [(thread, self._threads[thread.ident]) for thread in threads if thread.ident in self._threads]
-        used = sorted(((now.cpu_s - before.cpu_s, now) for now, before in pairs), key=itemgetter(0), reverse=True)
-        if used and used[0][0] >= _BUSY * seconds:
-            return used[0][1] if len(used) == 1 or used[0][0] >= _CLEARLY * used[1][0] else None
-        quiet = [
-            now
+        pairs = [(now, self._threads[now.ident]) for now in _threads() if now.ident in self._threads]
+        used = [
+            (now.cpu_s - before.cpu_s, now)
             for now, before in pairs
-            if now.turns is not None and before.turns is not None
-            if not _waited_for_gil(now.turns - before.turns, seconds) and (now.native_id in awake or not awake)
+            if now.waits is None or before.waits is None or now.waits - before.waits < _FEW * wakes
         ]
-        return quiet[0] if len(quiet) == 1 else None
+        may = [
+            (cpu_s, thread)
+            for cpu_s, thread in used
+            if cpu_s > 0 and (thread.native_id in awake or not awake or cpu_s >= _BUSY * seconds)
+        ]
+        return sorted(may, key=itemgetter(0), reverse=True)
+
+
+def _keeper(suspects: Sequence[tuple[float, _Thread]], seconds: float) -> _Thread | None:
+    """Returns: The only suspect, or the one that was clearly the busiest; None where that is not certain."""
+    if len(suspects) == 1:
+        return suspects[0][1]
+    if suspects and suspects[0][0] >= max(_BUSY * seconds, _CLEARLY * suspects[1][0]):
+        return suspects[0][1]
+    return None
 
 
 def _stacks() -> dict[int, list[Place]]:
@@ -168,10 +189,6 @@ def _stacks() -> dict[int, list[Place]]:
     return stacks
 
 
-def _waited_for_gil(wakes: int, seconds: float) -> bool:
-    return wakes >= _WAKES * seconds / max(sys.getswitchinterval(), _INTERVAL_S)
-
-
 def _own_wakes() -> int:
     """Returns: How often this thread has waited for something so far. It does not give up the GIL."""
     import resource  # Windows has none.
@@ -179,20 +196,18 @@ def _own_wakes() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
-def _threads(task_threads: Collection[int]) -> list[_Thread]:
+def _threads() -> list[_Thread]:
     own = threading.get_ident()
     return [
-        _Thread(
-            ident, native_id, thread.name, cpu_s(native_id) or 0.0, _turns(native_id) if ident in task_threads else None
-        )
+        _Thread(ident, native_id, thread.name, cpu_s(native_id) or 0.0, _waits(native_id))
         for thread in threading.enumerate()
         if (ident := thread.ident) is not None and (native_id := thread.native_id) is not None and ident != own
     ]
 
 
-def _turns(native_id: int) -> int | None:
+def _waits(native_id: int) -> int | None:
     try:
-        with open(f"/proc/self/task/{native_id}/schedstat", "rb", buffering=0) as file:
-            return int(file.read(256).split()[2])
+        with open(f"/proc/self/task/{native_id}/status", "rb", buffering=0) as file:
+            return int(file.read(8192).rpartition(b"\nvoluntary_ctxt_switches:")[2].split()[0])
     except (OSError, IndexError, ValueError):  # The thread has ended, or the kernel does not count.
         return None

@@ -67,8 +67,7 @@ class GilStalls:
         if not runs:
             self._watchdog.rest()
             return
-        loop_thread_id = self._services.coroutines.thread_id
-        stall = self._watchdog.look({*(run.thread_id for run in runs), *filter(None, (loop_thread_id,))})
+        stall = self._watchdog.look()
         if stall is None:
             return
         if stall.thread_id in {run.thread_id for run in runs} and _has_returned(stall):

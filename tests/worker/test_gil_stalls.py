@@ -7,7 +7,6 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,14 +17,13 @@ from dramatiq_diag.store.questions import NotExecutedError, QuestionKind, Questi
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
-from support.triggers import spin_until
 
 STALL_S = LEAST_S + 1
 
 
 @pytest.fixture
 def given(settings):
-    return settings(task_diagnostics=["logs"])
+    return settings(task_diagnostics=["logs"], watchdog=True)
 
 
 @pytest.fixture
@@ -45,14 +43,28 @@ def slow_subject() -> str:
     return "a" * (length + 3) + "b"
 
 
-def keep_gil_in_match(subject: str, over: Callable[[], bool]) -> None:
+class Over:
+    """Lets the tasks end. The one that keeps the GIL looks at it without a call, which would be on its stack."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.is_set = False
+
+    def set(self) -> None:
+        self.is_set = True
+        self.event.set()
+
+
+def keep_gil_in_match(subject: str, over: Over) -> None:
     re.match("(a+)+$", subject)
-    spin_until(over)
+    while not over.is_set:
+        pass
 
 
-def keep_gil_in_sleep(over: Callable[[], bool]) -> None:
+def keep_gil_in_sleep(over: Over) -> None:
     ctypes.PyDLL("libc.so.6").sleep(int(STALL_S))
-    spin_until(over)
+    while not over.is_set:
+        pass
 
 
 def note_of(store: Store, task_id: str) -> str | None:
@@ -72,43 +84,42 @@ def answer_of(store: Store, question_id: uuid.UUID) -> Any:
     return question.answer if question is not None and question.state == QuestionState.DONE else None
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("call", ["match", "sleep"])
 def test_the_thread_that_kept_the_gil_is_named_in_answers_and_in_the_logs_of_all_runs(
     given, store, stored, bench, often, call
 ):
     subject = slow_subject() if call == "match" else ""
     keep_gil = partial(keep_gil_in_match, subject) if call == "match" else keep_gil_in_sleep
-    for _ in range(3):  # On a machine that is busy it is now and then not known which thread it was.
-        note, texts = keep_gil_beside_another(given, store, stored, bench, often, keep_gil)
-        if "it is not known" not in note:
-            break
+    note, texts = keep_gil_beside_another(given, store, stored, bench, often, keep_gil)
 
     assert note.startswith("No Python code ran in this process for")
     assert f"keep_gil_in_{call} at {__file__}" in note
     for text in texts:
-        assert text.count("No Python code ran") == 1
-        assert f"keep_gil_in_{call}" in text
+        found = [line for line in text.splitlines() if "No Python code ran" in line]
+        assert any(f"keep_gil_in_{call}" in line for line in found)
+        assert len(found) == len(set(found))  # A machine that pauses may add another stall, but none is told of twice.
 
 
 def keep_gil_beside_another(given, store, stored, bench, often, keep_gil):
     """Runs two tasks, one of which keeps the GIL. Returns: The note of an answer about the other, and both logs."""
-    begin, over = threading.Event(), threading.Event()
+    begin, over = threading.Event(), Over()
 
     def work() -> None:
         begin.wait(PATIENCE_S)
         time.sleep(0.5)  # The watchdog reads what the threads have used every quarter of a second.
-        keep_gil(over.is_set)
+        keep_gil(over)
 
     def idle() -> None:
-        over.wait(PATIENCE_S)
+        over.event.wait(PATIENCE_S)
 
     with bench(given, threads=3, tuning=often) as tasks:
-        beside, message = tasks.actor(idle).send(), tasks.actor(work).send()
-        eventually(lambda: len(tasks.diagnostics.process.runs) == 2, "both run")
-        begin.set()
-        note = eventually(lambda: note_of(store, beside.message_id), "an answer tells of it")
-        over.set()
+        try:
+            beside, message = tasks.actor(idle).send(), tasks.actor(work).send()
+            eventually(lambda: len(tasks.diagnostics.process.runs) == 2, "both run")
+            begin.set()
+            note = eventually(lambda: note_of(store, beside.message_id), "an answer tells of it")
+        finally:
+            over.set()
         tasks.finish()
 
     task_ids = message.message_id, beside.message_id
