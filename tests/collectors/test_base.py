@@ -156,13 +156,24 @@ class TestContract:
 
 
 def make_slow(tasks: Any, step: str, taken: Callable[..., object], timeout_s: float = 0.1) -> list[Any]:
-    """Replaces a step of `memory`, which is no longer known to return at once. Returns: Its recordings, when made."""
+    """Replaces a step of `memory`, which is no longer known to return at once. Returns: Its recordings, when made.
+
+    The time-out is that of this step alone: on a busy machine another one may take as long.
+    """
     recordings: list[Any] = []
+    before = {"stop": "start", "save": "stop", "discard": "stop"}.get(step)
 
     def change(recording: Any) -> None:
         recordings.append(recording)
         setattr(recording, step, partial(taken, recording, getattr(recording, step)))
         recording.runs_inline, recording.step_timeout_s = False, timeout_s
+        if before is not None:
+            recording.step_timeout_s = PATIENCE_S
+            setattr(recording, before, partial(hurry_after, recording, getattr(recording, before)))
+
+    def hurry_after(recording: Any, original: Callable[[], None]) -> None:
+        original()
+        recording.step_timeout_s = timeout_s
 
     change_recordings(tasks.diagnostics.process.collectors["memory"], change)
     return recordings

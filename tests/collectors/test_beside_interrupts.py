@@ -202,7 +202,7 @@ worker.start()
 work.send()
 broker.join("default")
 worker.join()
-diagnostics.flush(60)
+diagnostics.flush(170)
 worker.stop()
 sys.stderr.flush()
 """

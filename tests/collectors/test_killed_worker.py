@@ -20,7 +20,7 @@ from dramatiq_diag import Diagnostics, Settings
 broker = StubBroker()
 broker.add_middleware(Diagnostics(Settings(
     task_diagnostics=["memory", "memray", "pyinstrument"], data_dir=sys.argv[1], memory_interval=0.02,
-    pyinstrument_interval=0.001, cleanup_interval=0)))
+    pyinstrument_interval=0.001, cleanup_interval=0, watchdog=False)))
 
 def allocate_pages(megabytes):
     return [b"x" * (1 << 20) for _ in range(megabytes)]

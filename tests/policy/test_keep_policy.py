@@ -280,7 +280,8 @@ from dramatiq_diag.worker.run import Run
 
 when = sys.argv[2]
 broker = StubBroker(middleware=[])
-given = Settings(data_dir=sys.argv[1], task_diagnostics=["memory", "pyinstrument"], keep_if="duration>1h, failed")
+given = Settings(
+    data_dir=sys.argv[1], task_diagnostics=["memory", "pyinstrument"], keep_if="duration>1h, failed", watchdog=False)
 diagnostics = Diagnostics(given)
 broker.add_middleware(diagnostics)
 
@@ -299,7 +300,7 @@ worker.start()
 task.send()
 broker.join("default")
 worker.join()
-diagnostics.flush(60)
+diagnostics.flush(170)
 die()
 """
 

@@ -21,6 +21,7 @@ from dramatiq_diag.collectors.registry import load
 from dramatiq_diag.policy.propagation import asking_for
 from dramatiq_diag.policy.selection import Selection
 from dramatiq_diag.store.models import TaskRun
+from support import PATIENCE_S
 from support.store import Stored
 from support.tasks import finish, middleware_under_test, running
 
@@ -38,7 +39,7 @@ class Chain:
     def finish(self) -> None:
         finish(self.broker, self.worker, self.queue_name)
         finish(self.broker, self.worker, self.queue_name)  # What was sent meanwhile.
-        assert self.diagnostics.flush(60)
+        assert self.diagnostics.flush(PATIENCE_S)
 
 
 @contextmanager

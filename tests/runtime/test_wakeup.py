@@ -26,7 +26,7 @@ from dramatiq_diag import Diagnostics, Settings
 
 broker = StubBroker()
 diagnostics = Diagnostics(Settings(
-    data_dir=sys.argv[1], task_diagnostics=["memory", "pyinstrument", "memray"], cleanup_interval=0))
+    data_dir=sys.argv[1], task_diagnostics=["memory", "pyinstrument", "memray"], cleanup_interval=0, watchdog=False))
 broker.add_middleware(diagnostics)
 
 @dramatiq.actor(broker=broker, max_retries=0)

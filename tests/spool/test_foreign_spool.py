@@ -52,7 +52,7 @@ for _ in range(20):
     print(actor.send().message_id)
     broker.join("default")
     worker.join()
-    assert diagnostics.flush(60)
+    assert diagnostics.flush(170)
 worker.stop()
 """
 

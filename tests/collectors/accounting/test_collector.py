@@ -34,7 +34,8 @@ def shares(account: dict[str, Any], part: str) -> dict[str | None, float]:
 
 
 def largest(account: dict[str, Any]) -> tuple[str, str | None]:
-    most = max(account["parts"], key=lambda part: part["ms"])
+    """Returns: The largest part, but for the time in which the machine had no processor for the task."""
+    most = max((part for part in account["parts"] if part["part"] != "run_queue"), key=lambda part: part["ms"])
     return most["part"], most["on"]
 
 

@@ -17,7 +17,8 @@ from dramatiq_diag.collectors.time_profile import collector
 collector.FIRST_CHECKPOINT_S = collector.CHECKPOINT_INTERVAL_S = 0.1
 broker = StubBroker()
 broker.add_middleware(Diagnostics(Settings(
-    task_diagnostics=["memory", "pyinstrument", "memray"], data_dir=sys.argv[1], cleanup_interval=0)))
+    task_diagnostics=["memory", "pyinstrument", "memray"], data_dir=sys.argv[1], cleanup_interval=0,
+    watchdog=False)))
 
 def spin():
     return sum(range(1000))
