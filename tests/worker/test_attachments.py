@@ -25,6 +25,7 @@ from dramatiq_diag.store.pins import RunIsRunningError
 from dramatiq_diag.worker.attachment import Attachment
 from support import eventually
 from support.attachments import SOON, Attaching
+from support.tasks import Bench
 from support.triggers import has_function
 
 logger = logging.getLogger("attached")
@@ -81,6 +82,15 @@ class Work:
     def go(self, phase: str) -> None:
         self.phase = phase
         eventually(lambda: phase in ("end", self.seen), f"the task is in its phase {phase}")
+
+
+def collecting(tasks: Bench, count: int) -> None:
+    """Waits until the collectors of an attachment have begun. It is active a moment before that."""
+    runs = tasks.diagnostics.process.runs
+    eventually(
+        lambda: [len(each.recordings.running) for run in tuple(runs.values()) for each in run.attachments] == [count],
+        "the collectors have begun",
+    )
 
 
 def before(work: Work) -> None:
@@ -357,7 +367,7 @@ def test_an_interrupt_while_something_is_attached_ends_both(bench, settings, sto
             work.seen = ""
             work.go("within")
             attachment_id = ask.attach(message.message_id, names)
-            ask.active(attachment_id)
+            collecting(tasks, len(names))
             raise_thread_exception(thread_ids[-1], TimeLimitExceeded)
             found = ask.done(attachment_id)
             assert {artifact.status for artifact in found.values()} <= set(DOWNLOADABLE_STATUSES)
@@ -394,7 +404,7 @@ def test_an_interrupt_at_the_end_of_an_attachment_neither_loses_it_nor_changes_t
         message = tasks.actor(work, actor_name="work").send()
         work.go("within")
         attachment_id = ask.attach(message.message_id, ["memory"])
-        ask.active(attachment_id)
+        collecting(tasks, 1)
         work.go("end")
         found = ask.done(attachment_id)
         tasks.finish()
