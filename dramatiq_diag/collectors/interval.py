@@ -46,5 +46,11 @@ class IntervalRecording(Recording):
 
     def _tick(self) -> None:
         with self._lock:
-            if not self._stopped:
+            if self._stopped:
+                return
+            try:
                 self.sample()
+            except OSError as error:  # As when a task uses up all descriptors: the next sample may succeed.
+                key = "sample", self.collector.name, type(error)
+                warning = "A sample of the collector %r could not be taken."
+                self.collector.services.warn_once(key, error, warning, self.collector.name)

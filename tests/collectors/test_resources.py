@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import logging
 import os
 import threading
 import time
@@ -11,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dramatiq_diag.collectors.resources import ResourcesCollector
 from dramatiq_diag.statuses import ArtifactStatus
 from support import PATIENCE_S, eventually
 from support.collectors import rows_in_spool
+from support.simulation import simulated
 
 COLUMNS = [
     "elapsed_seconds",
@@ -149,3 +153,23 @@ def test_a_run_that_is_going_on_has_its_rows_in_the_spool(bench, settings):
         eventually(lambda: str(list(run.entry.records())).count("resources_profile") > 4, "rows are in the spool")
         go_on.set()
         tasks.finish()
+
+
+def test_a_sample_that_cannot_be_taken_is_left_out_and_the_next_ones_are_there(settings, stored, monkeypatch, caplog):
+    given = settings(task_diagnostics=["resources"], resources_interval=1.0)
+
+    def refuse(_: ResourcesCollector) -> list[float]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with simulated(given) as simulation:
+        run = simulation.begin(simulation.actor())
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr(ResourcesCollector, "counters", refuse)
+            simulation.pass_time(2.5)
+        simulation.pass_time(3.0)
+        simulation.end(run)
+        simulation.flush()
+
+    rows = csv.DictReader(stored(given).data(run.task_id, "resources_profile").decode().splitlines())
+    assert [round(float(row["elapsed_seconds"])) for row in rows] == [0, 3, 4, 5, 6]
+    assert caplog.text.count("A sample of the collector 'resources' could not be taken.") == 1
