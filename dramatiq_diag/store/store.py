@@ -6,9 +6,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import and_, case, or_, select, update
+from sqlalchemy import Table, and_, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from ..errors import BlobMissingError, StoreMismatchError
@@ -22,6 +22,7 @@ from .blobs.headers import file_headers
 from .clock import Clock
 from .counters import count_published, live_sizes
 from .database import upserting_insert
+from .many_rows import ManyRows
 from .memory_curves import write_curve
 from .models import Artifact, StoreState, TaskRun, is_live
 from .records import ArtifactRecord, FinishedRun, RunRecord
@@ -56,6 +57,35 @@ def _identity(session: Session) -> RootId:
     return RootId(store_id=store_id, root_id=root_id)
 
 
+def _or_update_running(insert: Any) -> Any:
+    """Returns: The `insert` of a run, or the update of one that goes on."""
+    return insert.on_conflict_do_update(
+        index_elements=[TaskRun.run_id],
+        set_={name: column for name, column in insert.excluded.items() if name not in ("pinned_at", "capture_id")},
+        where=TaskRun.status == RunStatus.RUNNING,
+    )
+
+
+def _or_end(insert: Any) -> Any:
+    """Returns: The same; it returns no run that had ended before, as its row stays as it is, and it was counted."""
+    return _or_update_running(insert).returning(TaskRun.run_id, TaskRun.status)
+
+
+def _or_replace_live(insert: Any) -> Any:
+    """Returns: The `insert` of an artifact, or its update.
+
+    A second try replaces the row, as the entry may have grown meanwhile. It never replaces the row of an artifact that
+    expired or was deleted, and a try without the file, which left the spool after the first try, replaces nothing. A
+    live artifact without an expiry belongs to a pinned run, and gets none.
+    """
+    expires_at = case((Artifact.expires_at.is_not(None), insert.excluded.expires_at))
+    return insert.on_conflict_do_update(
+        index_elements=[Artifact.artifact_id],
+        set_={**insert.excluded, "expires_at": expires_at},
+        where=and_(is_live(Artifact.status), is_live(insert.excluded.status)),
+    )
+
+
 class Store(Transactions):
     """The database and the blob root of one set of settings; it opens itself when it is first used."""
 
@@ -67,26 +97,13 @@ class Store(Transactions):
         "What this host has made or fetched of the blobs. A file of it is served only while the artifact's row is live."
         self._identity: RootId | None = None
         "The ids of this store and its blob root, once the root was looked at."
-        insert = upserting_insert(settings.database.get_backend_name())
-        run, artifact = insert(TaskRun), insert(Artifact)
-        self._upsert_run = run.on_conflict_do_update(
-            index_elements=[TaskRun.run_id],
-            set_={name: column for name, column in run.excluded.items() if name not in ("pinned_at", "capture_id")},
-            where=TaskRun.status == RunStatus.RUNNING,
-        )
-        # It returns no run that had ended before: its row stays as it is, and it was counted.
-        self._upsert_ended_run = self._upsert_run.returning(TaskRun.run_id, TaskRun.status)
+        backend_name = settings.database.get_backend_name()
+        run = upserting_insert(backend_name)(TaskRun)
+        self._upsert_run = _or_update_running(run)
+        self._ended_runs = ManyRows(backend_name, cast(Table, TaskRun.__table__), _or_end)
         self._insert_run = run.on_conflict_do_nothing(index_elements=[TaskRun.run_id])
         "Of an attachment that is published before its run was announced."
-        # A second try replaces the row, as the entry may have grown meanwhile. It never replaces the row of an artifact
-        # that expired or was deleted, and a try without the file, which left the spool after the first try, replaces
-        # nothing. A live artifact without an expiry belongs to a pinned run, and gets none.
-        expires_at = case((Artifact.expires_at.is_not(None), artifact.excluded.expires_at))
-        self._upsert_artifact = artifact.on_conflict_do_update(
-            index_elements=[Artifact.artifact_id],
-            set_={**artifact.excluded, "expires_at": expires_at},
-            where=and_(is_live(Artifact.status), is_live(artifact.excluded.status)),
-        )
+        self._artifacts = ManyRows(backend_name, cast(Table, Artifact.__table__), _or_replace_live)
 
     def open(self) -> None:
         """Opens the database and claims the blob root, unless both was done before.
@@ -224,7 +241,7 @@ class Store(Transactions):
             again = {row["artifact_id"]: row for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
             before = live_sizes(session, again)
             if rows:
-                session.connection().execute(self._upsert_artifact, rows)
+                self._artifacts.execute(session.connection(), rows)
             protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
             # Artifacts that expired or were deleted before never come back.
             ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
@@ -240,7 +257,7 @@ class Store(Transactions):
         connection, just_ended = session.connection(), set[uuid.UUID]()
         ended = [_row(finished) for finished in runs if finished.attachment_id is None]
         if ended:
-            written = connection.execute(self._upsert_ended_run, ended)
+            written = self._ended_runs.execute(connection, ended)
             # An entry that someone forged may say that its run is running.
             just_ended = {run_id for run_id, status in written if status != RunStatus.RUNNING}
         attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
