@@ -140,12 +140,13 @@ def test_a_child_process_of_a_coroutine(start):
         await children[0].wait()
 
     reports = start(work())
-    # That it waits for a child process is said while the child is being made as well.
-    report, *_ = reports.until(lambda report: children and report.wait and report.wait.kind == "child")
+    # While the child is being made it is said that it waits until that has begun.
+    report, *_ = reports.until(lambda report: report.wait and "has ended" in report.wait.detail)
     children[0].kill()
     eventually(lambda: children[0].returncode is not None, "the child has ended, and was waited for")
 
-    assert (functions(report)[-1], report.wait.detail) == ("run", "waits until a child process has ended (asyncio)")
+    assert (functions(report)[-1], report.wait.kind) == ("run", "child")
+    assert report.wait.detail == "waits until a child process has ended (asyncio)"
 
 
 @pytest.mark.parametrize(
