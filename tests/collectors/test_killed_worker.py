@@ -65,7 +65,6 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.INTERRUPTED
     assert run.pid == process.pid
-    assert run.duration_ms >= 200
     assert run.peak_rss_bytes > 30 * MEGABYTE
     artifacts = stored(given).artifacts(task_id)
     assert set(artifacts) == {"memory_profile", "memray_profile", "pyinstrument_profile"}
@@ -74,6 +73,8 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     rows = rows_of(stored(given).data(task_id, "memory_profile").decode())
     assert artifacts["memory_profile"].status == ArtifactStatus.PARTIAL
     assert rows[-1][0] >= 0.15
+    # So does the duration, by the time of the entry's file, which the kernel notes every few milliseconds.
+    assert run.duration_ms >= 1000 * rows[-1][0] - 20
     assert rows[-1][1] - rows[0][1] > 25
     # The capture can be read and names the line
     assert artifacts["memray_profile"].status == ArtifactStatus.PARTIAL
