@@ -14,7 +14,6 @@ from dramatiq.threading import is_gevent_active
 from .cpu_limit import find_cpu_limit
 from .gc_clock import GcClock
 from .kept_file import KeptFile
-from .schedstat import Schedstat
 from .thread_state import cpu_s
 
 _SCHEDSTAT_BYTES = 100
@@ -96,9 +95,15 @@ class CounterReader:
 
 
 def _run_queue_s(text: bytes) -> float | None:
-    """Returns: The time on the run queue by `schedstat`, in seconds; None where it is not known."""
-    counted = Schedstat.parse(text)
-    return None if counted is None else counted.run_queue_s
+    """Returns: The second number of `schedstat`, in seconds; None where it has none, or the kernel does not count.
+
+    The third number is how often the thread got a processor. A kernel that does not count writes `0 0 0`.
+    """
+    try:
+        _, waited_ns, turns = map(int, text.split()[:3])
+    except ValueError:
+        return None
+    return waited_ns / 1e9 if turns else None
 
 
 if hasattr(resource, "RUSAGE_THREAD"):

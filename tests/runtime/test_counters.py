@@ -126,7 +126,7 @@ def test_without_proc_there_is_the_cpu_time(tmp_path):
     assert (counters.run_queue_s, counters.throttled_s, counters.gc_s) == (None, None, 0.0)
 
 
-@pytest.mark.parametrize("text", ["", "1", "one two three", "\0", "0 0 0\n"])
+@pytest.mark.parametrize("text", ["", "1", "1 2\n", "one two three", "a b c\n", "\0", "0 0 0\n"])
 def test_strange_numbers_of_the_kernel_are_unknown(tmp_path, text):
     """A kernel that does not count for how long threads wait for a processor writes `0 0 0`."""
     for name, content in {
