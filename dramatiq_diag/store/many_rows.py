@@ -11,6 +11,9 @@ from sqlalchemy.dialects import postgresql
 from .columns import CleanText
 from .database import upserting_insert
 
+#: The driver refuses an array of an enum's members and texts, or of integers and floating-point numbers.
+_KINDS: dict[type, type] = {String: str, Integer: int, Float: float}
+
 
 class ManyRows:
     """An insert of many rows into a table.
@@ -42,7 +45,9 @@ class ManyRows:
             self._built = names, statement
         if not self._takes_arrays:
             return connection.execute(statement, rows)
-        arrays = [_array(self._table.c[name], [row[name] for row in rows]) for name in names]
+        # One statement updates no row twice. Row by row the last one would stand, as an entry of a spool may ask for.
+        last = {tuple(row[column.name] for column in self._table.primary_key): row for row in rows}
+        arrays = [_array(self._table.c[name], [row[name] for row in last.values()]) for name in names]
         return connection.execute(statement, {_parameter(at): array for at, array in enumerate(arrays)})
 
     def _unfinished(self, names: Sequence[str]) -> Any:
@@ -73,10 +78,6 @@ def _kind(column: Column[Any]) -> type:
     """Returns: The type of the values, as far as they need be alike; `object` for any other."""
     kind = getattr(column.type, "impl_instance", column.type)
     return next((made for of, made in _KINDS.items() if isinstance(kind, of)), object)
-
-
-#: The driver refuses an array of an enum's members and texts, or of integers and floating-point numbers.
-_KINDS: dict[type, type] = {String: str, Integer: int, Float: float}
 
 
 def _array(column: Column[Any], values: Sequence[Any]) -> list[Any]:

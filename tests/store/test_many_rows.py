@@ -77,6 +77,17 @@ def test_what_is_done_on_a_conflict_and_what_is_returned_is_told_for_each_row(st
         assert dict(map(tuple, found)) == {running["run_id"]: 7, fresh["run_id"]: 7}
 
 
+def test_of_rows_with_the_same_key_the_last_one_stands(store):
+    def replace(insert: Any) -> Any:
+        return insert.on_conflict_do_update(index_elements=[TaskRun.run_id], set_={"pid": insert.excluded.pid})
+
+    many = ManyRows(store.settings.database.get_backend_name(), TaskRun.__table__, replace)
+    first, other = row(pid=1), row(pid=3)
+    with store.session() as session:
+        many.execute(session.connection(), [first, other, {**first, "pid": 2}])
+        assert dict(stored_rows(session, ["run_id", "pid"])) == {first["run_id"]: 2, other["run_id"]: 3}
+
+
 def test_rows_with_other_columns_have_a_statement_of_their_own(store):
     many = ManyRows(store.settings.database.get_backend_name(), TaskRun.__table__, lambda insert: insert)
     with store.session() as session:
