@@ -21,7 +21,6 @@ from .blobs.base import RootId
 from .blobs.headers import file_headers
 from .clock import Clock
 from .counters import count_published, live_sizes
-from .database import upserting_insert
 from .many_rows import ManyRows
 from .memory_curves import write_curve
 from .models import Artifact, StoreState, TaskRun, is_live
@@ -71,6 +70,11 @@ def _or_end(insert: Any) -> Any:
     return _or_update_running(insert).returning(TaskRun.run_id, TaskRun.status)
 
 
+def _or_nothing(insert: Any) -> Any:
+    """Returns: The `insert` of a run to which something was attached, if it was not announced before."""
+    return insert.on_conflict_do_nothing(index_elements=[TaskRun.run_id])
+
+
 def _or_replace_live(insert: Any) -> Any:
     """Returns: The `insert` of an artifact, or its update.
 
@@ -98,11 +102,10 @@ class Store(Transactions):
         self._identity: RootId | None = None
         "The ids of this store and its blob root, once the root was looked at."
         backend_name = settings.database.get_backend_name()
-        run = upserting_insert(backend_name)(TaskRun)
-        self._upsert_run = _or_update_running(run)
-        self._ended_runs = ManyRows(backend_name, cast(Table, TaskRun.__table__), _or_end)
-        self._insert_run = run.on_conflict_do_nothing(index_elements=[TaskRun.run_id])
-        "Of an attachment that is published before its run was announced."
+        self._running_runs, self._ended_runs, self._attached_runs = (
+            ManyRows(backend_name, cast(Table, TaskRun.__table__), finish)
+            for finish in (_or_update_running, _or_end, _or_nothing)
+        )
         self._artifacts = ManyRows(backend_name, cast(Table, Artifact.__table__), _or_replace_live)
 
     def open(self) -> None:
@@ -201,7 +204,7 @@ class Store(Transactions):
         if not runs:
             return set()
         with self.session() as session:
-            session.connection().execute(self._upsert_run, [run.row() for run in runs])
+            self._running_runs.execute(session.connection(), [run.row() for run in runs])
             return claim_slots(session, runs)
 
     def publish(self, runs: Sequence[FinishedRun]) -> None:
@@ -262,7 +265,7 @@ class Store(Transactions):
             just_ended = {run_id for run_id, status in written if status != RunStatus.RUNNING}
         attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
         if attached:
-            connection.execute(self._insert_run, attached)
+            self._attached_runs.execute(connection, attached)
         return just_ended
 
     def _each(self, function: Callable[..., _T], calls: Sequence[tuple[Any, ...]]) -> list[_T]:
