@@ -41,7 +41,7 @@ class GcClock:
             self._remove()
 
     def close(self) -> None:
-        """Notes nothing from now on, whoever calls `start`. Runs as the process of the worker ends its parts."""
+        """Ends it for good: a later `start` does nothing."""
         with self._lock:
             self._is_closed = True
             self._remove()
