@@ -7,15 +7,15 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
 from typing_extensions import TypedDict
 
-from ...errors import SkippedError, UnavailableError
+from ...errors import UnavailableError
 from ...runtime.counters import Counters
 from ...runtime.stacks import coroutine_function
 from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Recording, RunContext, checkpoint_name
+from ..event_loop import event_loop_thread
 from ..services import Services
 from .arithmetic import PartDocument, Times, divide
 from .neighbours import AllUsed, NativeIds, NeighbourDocument, Neighbours
@@ -105,12 +105,7 @@ class _AccountingRecording(Recording):
 
     def start(self) -> None:
         if self.is_async:
-            loop_thread = get_event_loop_thread()
-            if loop_thread is None:
-                raise SkippedError(
-                    "The actor is async, and there is no event loop: AsyncIO is not among the middleware."
-                )
-            self.services.coroutines.watch(loop_thread)
+            self.services.coroutines.watch(event_loop_thread())
         if self.is_late:
             self.from_s, self.before = self.services.clock(), self._times()  # So nothing is counted beyond the time.
         self.used_before = self.collector.neighbours.used()

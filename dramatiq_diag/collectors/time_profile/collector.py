@@ -6,7 +6,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
-from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import is_gevent_active
 from pydantic import Field
 
@@ -15,6 +14,7 @@ from ...runtime.interrupts import forget_interrupts, watch_interrupts
 from ...runtime.stacks import anchor_of, coroutine_function, root_of
 from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Options, Recording, RunContext, checkpoint_name, import_extra
+from ..event_loop import event_loop_thread
 from ..names import CANNOT_JOIN
 from ..services import Services
 from .profiler import ProfilerRecording, tolerant
@@ -146,9 +146,7 @@ class _SamplerRecording(SessionRecording):
                 self.collector.services.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
 
     def _follow_coroutine(self) -> None:
-        loop_thread = get_event_loop_thread()
-        if loop_thread is None:
-            raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
+        loop_thread = event_loop_thread()
         self.thread = loop_thread.name, loop_thread.ident or 0
         self.sampler.loop_thread_id = loop_thread.ident
         if self.run.is_executing:  # It has been handed over by now.
