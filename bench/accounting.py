@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import statistics
 import threading
@@ -11,16 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import dramatiq
 from dramatiq.middleware import AsyncIO
-from sqlalchemy import select
-
-from dramatiq_diag.store.models import Artifact, TaskRun
-from dramatiq_diag.store.store import Store
 
 from .accounted_work import AsyncWork, Truth, Work, answering, compute, crowd
 from .result import Result
-from .worker import worker
+from .worker import stored_documents, worker
 
 _SECONDS = float(os.environ.get("BENCH_ACCOUNTING_SECONDS", "5"))
 
@@ -136,22 +130,4 @@ def accounts(tasks: Sequence[Callable[[], object]]) -> list[dict[str, Any]]:
 
 def _stored(function: Callable[[int], Any], count: int) -> list[dict[str, Any]]:
     with worker(count, [AsyncIO()], task_diagnostics=["accounting"]) as (broker, diagnostics):
-        task = dramatiq.actor(function, actor_name="task", broker=broker)
-        messages = [task.send(number) for number in range(count)]
-        broker.join(task.queue_name)
-        assert diagnostics.flush(60)
-        store = Store(diagnostics.settings)
-        try:
-            with store.session() as session:
-                query = select(TaskRun.task_id, Artifact.blob_name).join(Artifact, Artifact.run_id == TaskRun.run_id)
-                blobs = dict(session.execute(query.where(Artifact.name == "time_accounting")).tuples().all())
-            return [_load(store, blobs[message.message_id]) for message in messages]
-        finally:
-            store.close()
-
-
-def _load(store: Store, blob_name: str | None) -> dict[str, Any]:
-    assert blob_name is not None
-    with store.blobs.open(blob_name) as file:
-        account: dict[str, Any] = json.load(file)
-    return account
+        return stored_documents(broker, diagnostics, function, count, "time_accounting")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import dramatiq
@@ -19,7 +19,7 @@ from dramatiq import Actor
 from dramatiq.brokers.stub import StubBroker
 from sqlalchemy import select
 
-from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag import Settings
 from dramatiq_diag.insights.leaks import ActorFinding
 from dramatiq_diag.insights.stored_leaks import read_leaks
 from dramatiq_diag.maintenance.leak_captures import capture_leaks
@@ -30,6 +30,7 @@ from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.tuning import Tuning
 
 from .result import Result
+from .worker import worker
 from .zoo import INNOCENTS, LEAKS, place_of
 
 #: Of a leaking actor's runs about 3,000 are in a seed: the mix is even over the whole, though not at any time.
@@ -91,20 +92,6 @@ def accused_in(data_dir: str) -> list[ActorFinding]:
         return [one for one in read_leaks(session).findings if one.verdict is LeakVerdict.LEAKS]
 
 
-@contextmanager
-def _worker(data_dir: str, names: Sequence[str]) -> Iterator[tuple[StubBroker, Diagnostics]]:
-    broker = StubBroker(middleware=[])
-    settings = Settings(data_dir=data_dir, cleanup_interval=0, task_diagnostics_on_request=[*names])
-    diagnostics = Diagnostics(settings, tuning=TUNING)
-    broker.add_middleware(diagnostics)
-    worker = dramatiq.Worker(broker, worker_threads=THREADS, worker_timeout=100)
-    worker.start()
-    try:
-        yield broker, diagnostics
-    finally:
-        worker.stop()
-
-
 def execute(seed: int, kind: str | None, runs: int, data_dir: str) -> str | None:
     """Executes tasks of twenty actors, one of which leaks. Returns: Its name, or None without one."""
     chance = random.Random(seed)  # noqa: S311
@@ -114,7 +101,7 @@ def execute(seed: int, kind: str | None, runs: int, data_dir: str) -> str | None
     if kind is not None:
         planted = chance.randrange(ACTORS)
         functions[planted] = LEAKS[kind]
-    with _worker(data_dir, ["memory"]) as (broker, _):
+    with worker(THREADS, tuning=TUNING, data_dir=data_dir, task_diagnostics_on_request=["memory"]) as (broker, _):
         actors = [_actor(broker, f"actor_{number:02}", functions[number]) for number in range(ACTORS)]
         for first in range(0, runs, BATCH):
             batch = chance.sample(actors, ACTORS_OF_BATCH)
@@ -136,7 +123,8 @@ def confirm(kind: str) -> bool:
     """Captures runs of a leaking actor. Returns: Whether the report of what was not freed names the planted line."""
     temporary = tempfile.TemporaryDirectory(prefix="dramatiq_diag_leaks_")
     with temporary as data_dir, closing(Store(Settings(data_dir=data_dir))) as store:
-        with _worker(data_dir, ["memray"]) as (broker, diagnostics):
+        settings = {"data_dir": data_dir, "task_diagnostics_on_request": ["memray"]}
+        with worker(THREADS, tuning=TUNING, **settings) as (broker, diagnostics):
             planted = _actor(broker, "planted", LEAKS[kind])
             with closing(Store(diagnostics.settings)) as asking:
                 capture_leaks(asking, ["planted"])
