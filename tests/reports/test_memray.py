@@ -209,19 +209,13 @@ class KeepingHandler(logging.Handler):
         _kept.append(keep(10))
 
 
-def test_what_dramatiq_logs_around_the_function_is_not_among_the_task_s_allocations(bench, settings, stored, caplog):
+def test_what_dramatiq_logs_around_the_function_is_not_among_the_task_s_allocations(bench, settings, stored):
     given = settings(task_diagnostics=["memray"])
     with bench(given) as tasks:
-        actor = tasks.actor(hold_and_keep)
-        handler = KeepingHandler()
-        caplog.set_level(logging.DEBUG, actor.logger.name)
-        actor.logger.addHandler(handler)
-        message = actor.send()
-        tasks.finish()
-        actor.logger.removeHandler(handler)
+        task_id = tasks.run_logged(hold_and_keep, KeepingHandler())
     _kept.clear()
 
-    tree = json.loads(report(stored(given), message.message_id, "calltree"))
+    tree = json.loads(report(stored(given), task_id, "calltree"))
     assert {call["function"] for call in tree["tree"]["children"]} == {"hold_and_keep"}
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
+from dramatiq_diag.store.questions import QuestionState, answer, open_questions
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.store.watches import watch
+from dramatiq_diag.store.workers import note_worker
 from support.pages import HOSTILE
+from support.records import executed_task, worker_report
 
 
 def hostile_answer(**changes: Any) -> dict[str, Any]:
@@ -31,3 +37,20 @@ def hostile_answer(**changes: Any) -> dict[str, Any]:
         "artifacts": [{"name": HOSTILE, "collector": HOSTILE, "so_far": {HOSTILE: HOSTILE}}],
         **changes,
     }
+
+
+def watch_hostile_task(store: Store) -> uuid.UUID:
+    """Stores a worker with a task, somebody who watches it, and the worker's answer; all texts are hostile.
+
+    Returns: The id of the question that is answered.
+    """
+    report = worker_report(tasks=[executed_task(HOSTILE, actor_name=HOSTILE)], hostname=HOSTILE)
+    with store.session() as session:
+        note_worker(session, report)
+    watch(store, HOSTILE)
+    with store.session() as session:
+        (question,) = open_questions(session, report.worker_id)
+    with store.session() as session:
+        answer(session, question.question_id, QuestionState.ACTIVE, hostile_answer())
+    question_id: uuid.UUID = question.question_id
+    return question_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,20 @@ class Bench:
         """Executes a function as a task and publishes its run. Returns: The task's id."""
         message: Message[Any] = self.actor(fn, **options).send(*args)
         self.finish()
+        return message.message_id
+
+    def run_logged(self, fn: Callable[..., Any], handler: logging.Handler) -> str:
+        """As `run`, while a handler gets the lines that Dramatiq logs around the function of the actor."""
+        actor = self.actor(fn)
+        level = actor.logger.level
+        actor.logger.setLevel(logging.DEBUG)
+        actor.logger.addHandler(handler)
+        try:
+            message: Message[Any] = actor.send()
+            self.finish()
+        finally:
+            actor.logger.removeHandler(handler)
+            actor.logger.setLevel(level)
         return message.message_id
 
 

@@ -24,7 +24,7 @@ from dramatiq_diag.testing.harness import change_recordings
 from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
 from support.hanging import hanging, is_line_that_hangs
-from support.live import hostile_answer
+from support.live import watch_hostile_task
 from support.pages import HOSTILE, page_of
 from support.records import executed_task, run_record, worker_report
 from support.web import Site, assert_problem, memory_artifact
@@ -274,15 +274,7 @@ def test_a_view_is_bounded(make_site: Callable[..., Site], bench: Any) -> None:
 
 
 def test_nothing_hostile_is_markup(site: Site) -> None:
-    task = executed_task(HOSTILE, actor_name=HOSTILE)
-    report = worker_report(tasks=[task], hostname=HOSTILE)
-    with site.store.session() as session:
-        note_worker(session, report)
-    watch(site.store, HOSTILE)
-    with site.store.session() as session:
-        (question,) = open_questions(session, report.worker_id)
-    with site.store.session() as session:
-        answer(session, question.question_id, QuestionState.ACTIVE, hostile_answer())
+    watch_hostile_task(site.store)
     for path in (task_href(HOSTILE), f"{task_href(HOSTILE)}live/"):
         page = page_of(site, path)
         assert page.text.count("pwned()") >= 16

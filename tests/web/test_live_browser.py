@@ -12,16 +12,14 @@ import pytest
 
 from dramatiq_diag import Settings
 from dramatiq_diag.documents.fields import task_href
-from dramatiq_diag.store.questions import QuestionState, answer, open_questions
+from dramatiq_diag.store.questions import QuestionState, answer
 from dramatiq_diag.store.watches import watch
-from dramatiq_diag.store.workers import note_worker
 from dramatiq_diag.web.server import Server
 from dramatiq_diag.worker.tuning import Tuning
 from support import eventually
 from support.hanging import hanging
-from support.live import hostile_answer
+from support.live import hostile_answer, watch_hostile_task
 from support.pages import HOSTILE
-from support.records import executed_task, worker_report
 from support.web import Site
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -131,19 +129,12 @@ def test_a_task_that_is_not_diagnosed_has_a_page_while_it_runs(
 def test_nothing_hostile_runs_in_the_view(
     site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any]
 ) -> None:
-    report = worker_report(tasks=[executed_task(HOSTILE, actor_name=HOSTILE)], hostname=HOSTILE)
-    with site.store.session() as session:
-        note_worker(session, report)
-    watch(site.store, HOSTILE)
-    with site.store.session() as session:
-        (question,) = open_questions(session, report.worker_id)
-    with site.store.session() as session:
-        answer(session, question.question_id, QuestionState.ACTIVE, hostile_answer())
+    question_id = watch_hostile_task(site.store)
     page = open_pages(start_server(site.settings))
     page.add_init_script("window.pwned = () => { console.error('pwned'); };")
     page.goto(task_href(HOSTILE))
     playwright.expect(page.locator("#live-log-text")).to_contain_text("pwned()")
     with site.store.session() as session:
-        answer(session, question.question_id, QuestionState.ACTIVE, hostile_answer(elapsed_s=77.0))
+        answer(session, question_id, QuestionState.ACTIVE, hostile_answer(elapsed_s=77.0))
     playwright.expect(page.locator("#live-state")).to_contain_text("77.00 s after its start")
     playwright.expect(page.locator("#live-log-text")).to_contain_text("pwned()")

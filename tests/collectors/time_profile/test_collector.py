@@ -79,24 +79,16 @@ class SlowHandler(logging.Handler):
 
 
 @pytest.mark.parametrize("engine", ["sampler", "profiler"])
-def test_the_lines_that_dramatiq_logs_around_the_function_are_not_in_the_profile(
-    bench, settings, stored, caplog, engine
-):
+def test_the_lines_that_dramatiq_logs_around_the_function_are_not_in_the_profile(bench, settings, stored, engine):
     given = settings(task_diagnostics=["pyinstrument"], pyinstrument_interval=0.001, pyinstrument_engine=engine)
 
     def work() -> None:
         spin(0.05)
 
     with bench(given) as tasks:
-        actor = tasks.actor(work)
-        handler = SlowHandler()
-        caplog.set_level(logging.DEBUG, actor.logger.name)
-        actor.logger.addHandler(handler)
-        message = actor.send()
-        tasks.finish()
-        actor.logger.removeHandler(handler)
+        task_id = tasks.run_logged(work, SlowHandler())
 
-    assert _session(stored(given), message.message_id).root_frame().function == "work"
+    assert _session(stored(given), task_id).root_frame().function == "work"
 
 
 @pytest.mark.parametrize("engine", ["sampler", "profiler"])
