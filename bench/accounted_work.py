@@ -83,10 +83,10 @@ class Work:
         self._note("blocked on sleep", seconds)
 
     def server(self, seconds: float) -> None:
-        began_s = time.perf_counter()
         self._server.sendall(struct.pack("=d", seconds))
+        began_s = time.perf_counter()  # Sending gives up the GIL: the server works while this thread waits for it.
         (answered_s,) = struct.unpack("=d", self._server.recv(8))
-        self._note("blocked on server", answered_s - began_s)
+        self._note("blocked on server", max(answered_s - began_s, 0.0))
 
     def lock(self, seconds: float) -> None:
         began_s = time.perf_counter()

@@ -21,7 +21,7 @@ class KeptFile:
     """
 
     def __init__(self, descriptor: int, max_bytes: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._size = ctypes.c_size_t(max_bytes)
         self._buffer = ctypes.create_string_buffer(max_bytes)
         self._offset = ctypes.c_long(0)
@@ -40,14 +40,14 @@ class KeptFile:
     def read(self) -> bytes:
         """Returns: Its bytes now; empty if they cannot be read."""
         assert _LIBC is not None
-        count = _LIBC.pread(self._descriptor, self._buffer, self._size, self._offset)
+        count = _LIBC.pread(self.descriptor, self._buffer, self._size, self._offset)
         return self._buffer.raw[: max(count, 0)]
 
     def __del__(self) -> None:
         # An application that closes all descriptors, as daemons do, may have another file under this number.
         with suppress(OSError):
-            if _identity_of(self._descriptor) == self._identity:
-                os.close(self._descriptor)
+            if _identity_of(self.descriptor) == self._identity:
+                os.close(self.descriptor)
 
 
 def _identity_of(descriptor: int) -> tuple[int, int]:

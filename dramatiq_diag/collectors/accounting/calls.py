@@ -16,7 +16,7 @@ from ...runtime.waits.system_calls import SystemCall, names_by_number
 from ...runtime.waits.wait import Wait
 
 #: What a thread is seen in besides calls.
-RUNNING, GIL, UNKNOWN = "running", "gil", "unknown"
+RUNNING, GIL, UNKNOWN, SLEEP, PAGE_FAULT = "running", "gil", "unknown", "sleep", "page fault"
 
 #: Calls of which the first argument is a descriptor.
 _OF_DESCRIPTOR = frozenset(
@@ -53,6 +53,7 @@ _OF_DESCRIPTOR = frozenset(
         "epoll_pwait2",
     ]
 )
+_FUTEXES = ("futex", "restart_syscall")
 _SLEEPS = ("clock_nanosleep", "nanosleep")
 _LISTS = ("poll", "ppoll", "select", "pselect6", "waitid", "wait4")
 
@@ -79,12 +80,11 @@ class Calls:
         self._gil = GilAddresses(KernelFiles(root, keeps_gil=False))
         self._links = KernelFiles(root, keeps_gil=True)
 
-    def key(self, line: bytes, thread_id: int) -> Hashable:
-        """Returns: What a line tells, so that two waits for the same have equal keys.
+    def key(self, line: bytes) -> Hashable:
+        """Returns: What a line tells without the stack of its thread: a state, or a call and the descriptor it is for.
 
         Parameters:
           line: A line of `ThreadCalls`.
-          thread_id: The thread, as `threading.get_ident` gives it.
         """
         if not line:
             return UNKNOWN
@@ -93,16 +93,30 @@ class Calls:
             return RUNNING
         number = int(words[0])
         if number < 0 or len(words) < 3:
-            return "page fault"
+            return PAGE_FAULT
         name = self._names.get(number, number)
         first = int(words[1], 16)
-        if name in ("futex", "restart_syscall"):
-            return GIL if first in self._gil else _LockKey(self._stack(thread_id)[:_PLACES])
+        if name in _FUTEXES:
+            return GIL if first in self._gil else (_FUTEXES[0], None)
         if name in _SLEEPS:
-            return "sleep"
-        if name in _OF_DESCRIPTOR:
-            return name, self._links.link(f"proc/self/fd/{first}") or first
-        return (name, _key_of(self._stack(thread_id)[:_PLACES])) if name in _LISTS else (name, first)
+            return SLEEP
+        return name, first if name in _OF_DESCRIPTOR else None
+
+    def place(self, key: Hashable, thread_id: int) -> Hashable:
+        """Returns: What tells a wait from others that have the same key: a lock, an open file.
+
+        Parameters:
+          key: The key of the line that the thread has now.
+          thread_id: The thread, as `threading.get_ident` gives it.
+        """
+        if not isinstance(key, tuple):
+            return key
+        name, descriptor = key
+        if name in _FUTEXES:
+            return _LockKey(self._stack(thread_id)[:_PLACES])
+        if descriptor is not None:
+            return name, self._links.link(f"proc/self/fd/{descriptor}") or descriptor
+        return (name, _key_of(self._stack(thread_id)[:_PLACES])) if name in _LISTS else key
 
     def _stack(self, thread_id: int) -> list[Place]:
         look = Look()
@@ -110,21 +124,19 @@ class Calls:
         look.take()
         return places
 
-    def name(self, line: bytes, key: Hashable, thread_id: int, read_again: Callable[[], bytes]) -> str | None:
+    def name(self, line: bytes, place: Hashable, thread_id: int, read_again: Callable[[], bytes]) -> str | None:
         """Returns: What a wait is for; None if it could not be told.
 
         Parameters:
           line: The line of the thread.
-          key: Its key.
+          place: Its place.
           thread_id: The thread.
           read_again: Reads the line again. Some calls have their arguments on the stack of the thread, which may go on.
         """
-        if key == "sleep":
-            return "sleep"
-        if isinstance(key, _LockKey):
-            return on_lock(key.places)
+        if isinstance(place, _LockKey):
+            return on_lock(place.places)
         words = line.split()
-        name = "page fault" if int(words[0]) < 0 else self._names.get(int(words[0]), f"system call {int(words[0])}")
+        name = PAGE_FAULT if int(words[0]) < 0 else self._names.get(int(words[0]), f"system call {int(words[0])}")
         call = SystemCall(name, tuple(int(word, 16) for word in words[1:7]))
         on = on_of(self._kernel.wait(call, self._stack(thread_id), {}))
         return on if name not in _LISTS or read_again() == line else None

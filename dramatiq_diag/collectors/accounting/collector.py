@@ -17,9 +17,10 @@ from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Recording, RunContext, checkpoint_name
 from ..event_loop import event_loop_thread
 from ..services import Services
+from .account import Account
 from .arithmetic import PartDocument, Times, divide
 from .neighbours import AllUsed, NativeIds, NeighbourDocument, Neighbours
-from .sampler import Account, AccountSampler
+from .sampler import AccountSampler
 
 #: Seconds until the first checkpoint. The intervals double from there up to the longest one.
 _FIRST_CHECKPOINT_S = 0.5

@@ -65,16 +65,21 @@ class Neighbours:
         self._cpu_of = cpu_of
         self._clocks: dict[int, float] = {}
         "Thread id -> its CPU time, with that of its coroutine, at the last look."
+        self._tasks: dict[int, _Task] = {}
+        "Thread id -> the task that it processed at the last look."
         self._used: dict[_Task, Used] = {}
 
     def look(self) -> None:
         """Charges the CPU time since the last look. Runs on one thread alone."""
         if len(self._messages) < 2:  # The task is alone.
+            self._used.update(self._now())
             self._clocks.clear()
+            self._tasks = {}
             return
         self._used.update(self._now())
         for thread_id in tuple(self._native_ids()):
             self._clocks[thread_id] = self._clock(thread_id)
+        self._tasks = {thread_id: (thread_id, since) for thread_id, (_, since) in tuple(self._messages.items())}
         if len(self._used) > _MAX_TASKS:
             self.forget()
 
@@ -119,6 +124,16 @@ class Neighbours:
             used_s = spent_s + (0.0 if earlier is None else earlier.cpu_s)
             # Not the message itself, whose arguments may be large.
             found[task] = Used(used_s, str(message.message_id), str(message.actor_name))
+        return found | self._ended()
+
+    def _ended(self) -> dict[_Task, Used]:
+        """Returns: What tasks have used that have ended since the last look, if their threads had no other one."""
+        found = {}
+        for thread_id, task in self._tasks.items():
+            if thread_id not in self._messages and (earlier := self._used.get(task)) is not None:
+                clock_s = self._clock(thread_id)
+                spent_s = max(clock_s - self._clocks.get(thread_id, clock_s), 0.0)
+                found[task] = earlier._replace(cpu_s=earlier.cpu_s + spent_s)
         return found
 
     def _clock(self, thread_id: int) -> float:

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from ...errors import GUARDED
 from ...runtime.sampling_thread import SamplingThread
 from ...runtime.switch_interval import SwitchInterval
 from ...runtime.thread_calls import ThreadCalls
 from ...runtime.thread_state import cpu_s
-from .arithmetic import OTHERS, Where
-from .calls import GIL, RUNNING, UNKNOWN, Calls
+from ...runtime.timed_calls import TimedCalls
+from .account import Account
+from .arithmetic import Where
+from .calls import GIL, RUNNING, SLEEP, UNKNOWN, Calls
 from .coroutine_waits import CoroutineLook, LoopLook
 from .neighbours import NativeIds, Neighbours
 
-#: Seconds between looks on average; longer where looks would take more than a share of the time: so much for each run,
+#: Seconds between samples on average; longer where they would take more than a share of the time: so much for each run,
 #: and at most so much for all.
-INTERVAL_S = 0.01
+INTERVAL_S = 0.005
 _LOOKS_SHARE = 0.02
 _MOST_SHARE = 0.05
 
-#: How long a thread keeps the GIL at most while it samples, in seconds. What the sampler sees is that much late.
+#: Samples that are planned ahead, and how many are taken at once. With eight threads that compete for the GIL this
+#: thread may wait for it for eight switch intervals, which are 5 ms.
+_PLANNED, _AT_ONCE = 12, 4
+
+#: Seconds until the samples of a run are no longer taken one by one, so that a short run has all of its own.
+_YOUNG_S = 0.25
+
+#: How long a thread keeps the GIL at most while this one looks by itself, in seconds. What it sees is that much late.
 _SWITCH_INTERVAL_S = 0.0005
 
-#: A look that takes more CPU time, as the first one of a run may, counts as one that takes as long as this, in seconds.
+#: A turn that takes more CPU time, as the first one of a run may, counts as one that takes as long as this, in seconds.
 _LONGEST_S = 0.001
 
 #: Seconds until it goes on after an error.
@@ -36,96 +45,29 @@ _PAUSE_S = 0.1
 #: Seconds between readings of the list of threads.
 _THREADS_S = 0.25
 
-#: The most different waits that one run is seen in, and how often it is tried to name one of them.
-_MAX_KEYS = 1000
-_MAX_TRIES = 5
-
 #: A thread that used the CPU for a smaller part of the time did not have the GIL, most likely.
 _LEAST_SHARE = 0.02
 
-#: Threads whose names begin so are this package's own.
-_OWN_PREFIX = "dramatiq_diag."
+#: What no stack tells more about.
+_PLAIN = (RUNNING, GIL, UNKNOWN, SLEEP)
 
-
-class Account:
-    """What one run was seen in.
-
-    Parameters:
-      thread_id: The thread that executes the run.
-      native_id: Its id in the kernel.
-      started: Gives the time at which the function was called, by `time.perf_counter`; earlier time is not charged.
-      coroutine: Gives the coroutine of an async actor, once there is one; None for other actors.
-    """
-
-    def __init__(
-        self,
-        thread_id: int,
-        native_id: int,
-        started: Callable[[], float],
-        coroutine: Callable[[], Coroutine[Any, Any, Any] | None] | None = None,
-    ) -> None:
-        self.thread_id = thread_id
-        self.native_id = native_id
-        self.started = started
-        self.coroutine = coroutine
-        self.last_s = 0.0
-        self.sample_count = 0
-        self._seen: dict[Hashable, float] = {}
-        "What it was seen in -> the seconds that these samples stand for."
-        self._names: dict[Hashable, Where] = {}
-        self._tries: dict[Hashable, int] = {}
-
-    def elapse(self, now_s: float) -> float:
-        """Returns: The time since the last sample, in seconds."""
-        spent_s = now_s - max(self.last_s, self.started())
-        self.last_s = now_s
-        if spent_s > 0:
-            self.sample_count += 1
-        return max(spent_s, 0.0)
-
-    def add(self, key: Hashable, spent_s: float, name: Callable[[], Where | None]) -> None:
-        """Adds seconds to what it was seen in.
-
-        Parameters:
-          key: What it was seen in.
-          spent_s: The seconds.
-          name: Names it; None if that failed. It is called once, or a few times if it fails.
-        """
-        if key not in self._seen and len(self._seen) >= _MAX_KEYS:
-            key = OTHERS
-        self._seen[key] = self._seen.get(key, 0.0) + spent_s
-        if key not in self._names and key != OTHERS and self._tries.get(key, 0) < _MAX_TRIES:
-            self._tries[key] = self._tries.get(key, 0) + 1
-            if (where := name()) is not None:
-                self._names[key] = where
-
-    def seen(self, cpu_s: float | None) -> dict[Where, float]:
-        """Returns: What the run was seen in off the CPU -> the seconds that these samples stand for.
-
-        Parameters:
-          cpu_s: The CPU time of the run meanwhile. The time of a thread on the run queue is counted, that of a
-            coroutine is not: it is what it was seen in without a wait, less its CPU time.
-        """
-        found: dict[Where, float] = {}
-        for key, seconds in self._seen.copy().items():
-            if key == RUNNING:
-                where: Where = ("run_queue" if cpu_s is not None else "unknown", None)
-                seconds = max(seconds - (cpu_s or 0.0), 0.0) if self.coroutine is not None else 0.0
-            else:
-                where = self._names.get(key, ("blocked" if self.coroutine is None else "awaiting", None))
-            found[where] = found.get(where, 0.0) + seconds
-        return found
+#: Signals that tell of a fault of the thread itself.
+_OF_THE_THREAD = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
 
 
 class AccountSampler(SamplingThread[Account]):
-    """Samples all accounts at each turn; idle without accounts.
+    """Samples all accounts; idle without accounts.
+
+    The C library reads the calls of the threads at planned moments, and this thread takes them some at a time; see
+    `TimedCalls`. Beside coroutines, and without glibc, it looks by itself.
 
     Parameters:
-      switch_interval: Kept short while it samples.
+      switch_interval: Kept short while it looks by itself.
       neighbours: Measures the tasks of the process at each turn.
       native_ids: The ids of the threads in the kernel, which it refreshes.
       loop_thread_id: Gives the thread of the event loop, once there is one.
       warn_once: Logs a warning; see `Services`.
+      open_calls: Opens the planned moments; None where the system has none.
     """
 
     def __init__(
@@ -135,6 +77,7 @@ class AccountSampler(SamplingThread[Account]):
         native_ids: NativeIds,
         loop_thread_id: Callable[[], int | None],
         warn_once: Callable[..., None],
+        open_calls: Callable[[int], TimedCalls | None] = TimedCalls.opened,
     ) -> None:
         super().__init__("accounting")
         self._warn_once = warn_once
@@ -142,7 +85,15 @@ class AccountSampler(SamplingThread[Account]):
         self._neighbours = neighbours
         self._native_ids = native_ids
         self._loop_thread_id = loop_thread_id
+        self._open_calls = open_calls
         self._calls, self._lines = Calls(), ThreadCalls()
+        self._uniform = random.Random().uniform  # noqa: S311 - no secret depends on it.
+        self._took_s = 0.0
+        "The CPU time that a sample takes here."
+        self._threads_at_s = -1.0
+        self._sampled_ids: set[int] = set()
+        "The threads whose calls are read, also between runs: what is read of a run is planned before it begins."
+        self._planned_until_s = 0.0
         self._clocks: dict[int, float] = {}
         "Native id of a thread -> its CPU time at the last look."
         self._used: dict[int, float] = {}
@@ -158,34 +109,101 @@ class AccountSampler(SamplingThread[Account]):
         return self.sampled
 
     def sample_all(self) -> None:
+        planned = None
         try:
-            self._switch_interval.want(self, _SWITCH_INTERVAL_S)
-            self._sample_all()
+            planned = self._opened()
+            self._sample_all(planned)
         except GUARDED as error:
             self._warn_once("accounting", error, "A sample of an account was lost.")
             time.sleep(_PAUSE_S)
         finally:
+            if planned is not None:
+                planned.close()
             self._switch_interval.want(self, None)
             if not self.accounts:
                 self._neighbours.forget()
 
-    def _sample_all(self) -> None:
-        """Samples until no account is left."""
-        uniform = random.Random().uniform  # noqa: S311 - no secret depends on it.
-        clock = time.perf_counter
-        threads_at, took_s = -1.0, 0.0
-        while self.is_wanted:
-            interval_s = max(INTERVAL_S, took_s / min(_LOOKS_SHARE * len(self.accounts) or 1.0, _MOST_SHARE))
-            time.sleep(interval_s * uniform(0.5, 1.5))
-            began_s, began_cpu_s = clock(), time.thread_time()
-            self._sample(began_s)
-            if began_s > threads_at + _THREADS_S:  # After the sample: it may give up the GIL.
-                threads_at = began_s
-                self._native_ids.refresh()
-                self._lines.keep_only(set(self._native_ids().values()))
-            took_s = 0.9 * took_s + 0.1 * min(time.thread_time() - began_cpu_s, _LONGEST_S)
+    def _opened(self) -> TimedCalls | None:
+        signals = signal.valid_signals() - {getattr(signal, name, None) for name in _OF_THE_THREAD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        self._planned_until_s = 0.0
+        return self._open_calls(_PLANNED)
 
-    def _sample(self, now_s: float) -> None:
+    def _sample_all(self, planned: TimedCalls | None) -> None:
+        """Samples until no account is left."""
+        while self.is_wanted:
+            is_planned = planned is not None and not any(account.coroutine for account in self.accounts)
+            self._switch_interval.want(self, None if is_planned else _SWITCH_INTERVAL_S)
+            if planned is not None and is_planned:
+                self._take(planned)
+            else:
+                self._wait_and_look()
+            if (now_s := time.perf_counter()) > self._threads_at_s + _THREADS_S:  # It may give up the GIL.
+                self._threads_at_s = now_s
+                self._native_ids.refresh()
+                present = set(self._native_ids().values())
+                self._lines.keep_only(present)
+                self._sampled_ids &= present
+
+    @property
+    def _interval_s(self) -> float:
+        return max(INTERVAL_S, self._took_s / min(_LOOKS_SHARE * len(self.accounts) or 1.0, _MOST_SHARE))
+
+    def _add_took(self, began_s: float, samples: int) -> None:
+        took_s = min((time.thread_time() - began_s) / samples, _LONGEST_S)
+        self._took_s = 0.9 * self._took_s + 0.1 * took_s
+
+    # Planned moments
+
+    def _take(self, planned: TimedCalls) -> None:
+        """Plans as many samples as there is room for, and takes some."""
+        began_s = time.thread_time()
+        self._sampled_ids |= {account.native_id for account in self.accounts}
+        self._plan(planned, time.perf_counter())
+        is_young = any(account.started() > time.perf_counter() - _YOUNG_S for account in self.accounts)
+        moments = planned.take(1 if is_young else _AT_ONCE)
+        accounts = self.accounts
+        for at_s, until_s, lines in moments:
+            for account in accounts:
+                if account.started() <= at_s and account.native_id in lines:
+                    account.add(self._calls.key(lines[account.native_id]), account.elapse(until_s))
+        for account in accounts:
+            self._note(account)
+        self._neighbours.look()
+        self._add_took(began_s, max(len(moments), 1))
+
+    def _plan(self, planned: TimedCalls, now_s: float) -> None:
+        interval_s = self._interval_s
+        for _ in range(planned.free):
+            from_s = max(self._planned_until_s, now_s)  # Late: nothing is planned for the past.
+            self._planned_until_s = from_s + interval_s
+            planned.plan(self._uniform(from_s, self._planned_until_s), self._planned_until_s, self._sampled_ids)
+
+    def _note(self, account: Account) -> None:
+        """Notes where an account's thread waits now, so that what it was seen in can be named."""
+        line = self._lines.line(account.native_id)
+        key = self._calls.key(line)
+        if key not in _PLAIN:
+            self._note_place(account, key, line, account.thread_id, account.native_id)
+
+    def _note_place(self, account: Account, key: Hashable, line: bytes, thread_id: int, native_id: int) -> None:
+        place = self._calls.place(key, thread_id)
+
+        def name() -> Where | None:
+            on = self._calls.name(line, place, thread_id, lambda: self._lines.line(native_id))
+            return None if on is None else ("blocked", on)
+
+        account.note(key, place, name)
+
+    # Looks of this thread
+
+    def _wait_and_look(self) -> None:
+        time.sleep(self._interval_s * self._uniform(1.0, 3.0))  # A look takes longer than a planned moment.
+        began_s = time.thread_time()
+        self._look(time.perf_counter())
+        self._add_took(began_s, 1)
+
+    def _look(self, now_s: float) -> None:
         native_ids = self._native_ids()
         accounts = [account for account in self.accounts if account.started() < now_s]
         lines = {account.native_id: self._lines.line(account.native_id) for account in accounts}
@@ -195,8 +213,7 @@ class AccountSampler(SamplingThread[Account]):
             lines[loop_native_id] = self._lines.line(loop_native_id)
         looks = look_at_all(accounts, loop_id or 0)
         self._look_at_clocks({*native_ids.values(), *lines})
-        threads = {account.native_id: account.thread_id for account in accounts} | {loop_native_id: loop_id or 0}
-        keys = {native_id: self._calls.key(line, threads[native_id]) for native_id, line in lines.items()}
+        keys = {native_id: self._calls.key(line) for native_id, line in lines.items()}
         waiting = self._waiting_for_gil(keys)
         for account in accounts:
             if account.coroutine is None:
@@ -206,7 +223,8 @@ class AccountSampler(SamplingThread[Account]):
             if look.is_running:
                 self._add(account, spent_s, loop_id or 0, loop_native_id, lines, keys, waiting)
             elif look.is_known:
-                account.add(look.key, spent_s, look.name)
+                account.add(look.key, spent_s)
+                account.note(look.key, look.key, look.name)
         self._neighbours.look()
 
     def _add(
@@ -221,19 +239,9 @@ class AccountSampler(SamplingThread[Account]):
     ) -> None:
         """Adds a sample of a thread to an account."""
         key = keys[native_id]
-        if key == RUNNING:
-            account.add(key, spent_s, lambda: None)
-        elif key == GIL:
-            account.add(key, spent_s * waiting[native_id], lambda: ("gil_wait", None))
-        elif key == UNKNOWN:
-            account.add(key, spent_s, lambda: ("unknown", None))
-        else:
-
-            def name() -> Where | None:
-                on = self._calls.name(lines[native_id], key, thread_id, lambda: self._lines.line(native_id))
-                return None if on is None else ("blocked", on)
-
-            account.add(key, spent_s, name)
+        account.add(key, spent_s * waiting[native_id] if key == GIL else spent_s)
+        if key not in _PLAIN:
+            self._note_place(account, key, lines[native_id], thread_id, native_id)
 
     def _look_at_clocks(self, native_ids: set[int]) -> None:
         before, self._clocks = self._clocks, {each: cpu_s(each) or 0.0 for each in native_ids}
@@ -251,7 +259,7 @@ class AccountSampler(SamplingThread[Account]):
             return {}
         least_s = _LEAST_SHARE * sum(self._used.values())
         busy = [each for each, used_s in self._used.items() if used_s > least_s and each not in keys]
-        asking += [each for each in busy if self._calls.key(self._lines.line(each), 0) == GIL]
+        asking += [each for each in busy if self._calls.key(self._lines.line(each)) == GIL]
         if len(asking) == 1:  # Either it had the GIL, or it waits for this thread; or the one that had it blocks now.
             return {asking[0]: float(self._used[asking[0]] <= least_s and bool(busy))}
         whole_s = sum(self._used.get(native_id, 0.0) for native_id in asking)

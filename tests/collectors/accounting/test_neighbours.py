@@ -64,6 +64,25 @@ def test_a_task_that_ended_meanwhile_is_listed_and_the_next_one_on_its_thread_to
     assert [used.task_id for used in process.neighbours.used().values()] == ["own"]
 
 
+def test_what_a_task_used_after_the_last_look_counts_unless_its_thread_has_another_task() -> None:
+    process = Process()
+    process.messages.update({2: (message("ends"), 1), 3: (message("is followed"), 1)})
+    process.neighbours.look()
+    before = process.neighbours.used()
+    process.cpu_s.update({102: 21.0, 103: 31.0})
+    del process.messages[2]
+    process.messages[3] = message("follows"), 2
+
+    expected = [("ends", 1000.0), ("follows", 1000.0)]
+    assert sorted(process.listed(before)) == expected
+
+    # The next look finds the run alone
+    del process.messages[3]
+    process.neighbours.look()
+    process.cpu_s[102] += 7.0
+    assert ("ends", 1000.0) in process.listed(before)
+
+
 def test_the_steps_of_a_coroutine_count_for_its_task() -> None:
     process = Process()
     process.messages[2], process.measured[2] = (message("async"), 1), SimpleNamespace(cpu_s=1.0)

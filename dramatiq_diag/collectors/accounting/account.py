@@ -1,0 +1,118 @@
+"""Keeps what one run was seen in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any
+
+from .arithmetic import OTHERS, Where
+from .calls import GIL, RUNNING, SLEEP, UNKNOWN
+
+#: The most different waits that one run is seen in, and how often it is tried to name one of them.
+_MAX_KEYS = 1000
+_MAX_TRIES = 5
+
+#: What needs no other name.
+_NAMES: dict[Hashable, Where] = {
+    GIL: ("gil_wait", None),
+    UNKNOWN: ("unknown", None),
+    SLEEP: ("blocked", "sleep"),
+}
+
+
+class Account:
+    """What one run was seen in.
+
+    Parameters:
+      thread_id: The thread that executes the run.
+      native_id: Its id in the kernel.
+      started: Gives the time at which the function was called, by `time.perf_counter`; earlier time is not charged.
+      coroutine: Gives the coroutine of an async actor, once there is one; None for other actors.
+    """
+
+    def __init__(
+        self,
+        thread_id: int,
+        native_id: int,
+        started: Callable[[], float],
+        coroutine: Callable[[], Coroutine[Any, Any, Any] | None] | None = None,
+    ) -> None:
+        self.thread_id = thread_id
+        self.native_id = native_id
+        self.started = started
+        self.coroutine = coroutine
+        self.last_s = 0.0
+        self.sample_count = 0
+        self._seen: dict[Hashable, float] = {}
+        "What it was seen in -> the seconds that these samples stand for."
+        self._places: dict[Hashable, dict[Hashable, int]] = {}
+        "What it was seen in -> the places that were seen with it, and how often."
+        self._names: dict[Hashable, Where] = {}
+        "Place -> its name."
+        self._tries: dict[Hashable, int] = {}
+
+    def elapse(self, until_s: float) -> float:
+        """Returns: The time since the last sample, in seconds."""
+        spent_s = until_s - max(self.last_s, self.started())
+        self.last_s = until_s
+        if spent_s > 0:
+            self.sample_count += 1
+        return max(spent_s, 0.0)
+
+    def add(self, key: Hashable, spent_s: float) -> None:
+        """Adds seconds to what it was seen in."""
+        if key not in self._seen and len(self._seen) >= _MAX_KEYS:
+            key = OTHERS
+        self._seen[key] = self._seen.get(key, 0.0) + spent_s
+
+    def note(self, key: Hashable, place: Hashable, name: Callable[[], Where | None]) -> None:
+        """Notes at which place it is in what it was seen in.
+
+        Parameters:
+          key: What it was seen in.
+          place: Tells one wait of that key from another.
+          name: Names the place; None if that failed. It is called once, or a few times if it fails.
+        """
+        places = self._places.get(key)
+        if places is None:
+            if len(self._places) >= _MAX_KEYS:
+                return
+            places = self._places[key] = {}
+        if place not in places and len(places) >= _MAX_KEYS:
+            return
+        places[place] = places.get(place, 0) + 1
+        if place not in self._names and self._tries.get(place, 0) < _MAX_TRIES:
+            self._tries[place] = self._tries.get(place, 0) + 1
+            if (where := name()) is not None:
+                self._names[place] = where
+
+    def seen(self, cpu_s: float | None) -> dict[Where, float]:
+        """Returns: What the run was seen in off the CPU -> the seconds that these samples stand for.
+
+        Parameters:
+          cpu_s: The CPU time of the run meanwhile. The time of a thread on the run queue is counted, that of a
+            coroutine is not: it is what it was seen in without a wait, less its CPU time.
+        """
+        found: dict[Where, float] = {}
+        for key, seconds in self._seen.copy().items():
+            if key == RUNNING:
+                where: Where = ("run_queue" if cpu_s is not None else "unknown", None)
+                seconds = max(seconds - (cpu_s or 0.0), 0.0) if self.coroutine is not None else 0.0
+                found[where] = found.get(where, 0.0) + seconds
+                continue
+            for where, share in self._shares(key).items():
+                found[where] = found.get(where, 0.0) + seconds * share
+        return found
+
+    def _shares(self, key: Hashable) -> dict[Where, float]:
+        """Returns: The names of what it was seen in -> their shares."""
+        if key in _NAMES:
+            return {_NAMES[key]: 1.0}
+        unnamed: Where = ("blocked" if self.coroutine is None else "awaiting", None)
+        places = self._places.get(key, {}).copy()
+        whole = sum(places.values())
+        shares: dict[Where, float] = {} if whole else {unnamed: 1.0}
+        for place, count in places.items():
+            where = self._names.get(place, unnamed)
+            shares[where] = shares.get(where, 0.0) + count / whole
+        return shares

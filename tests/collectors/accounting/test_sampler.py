@@ -1,0 +1,127 @@
+"""What a run is seen in, by planned moments and by looks of the sampler itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from dramatiq_diag.collectors.accounting.account import Account
+from dramatiq_diag.collectors.accounting.neighbours import NativeIds, Neighbours
+from dramatiq_diag.collectors.accounting.sampler import AccountSampler
+from dramatiq_diag.runtime.switch_interval import SwitchInterval
+from dramatiq_diag.runtime.timed_calls import TimedCalls
+from support import eventually
+
+ENOUGH = 20
+
+
+@contextmanager
+def sampled(function, *, open_calls):
+    """Yields the account of a thread that executes a function until the end of the block, and the sampler."""
+    native_ids, warnings = NativeIds(), []
+    sampler = AccountSampler(
+        SwitchInterval(),
+        Neighbours({}, {}, native_ids),
+        native_ids,
+        lambda: None,
+        lambda *args: warnings.append(args),
+        open_calls,
+    )
+    ended, begun = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (begun.set(), function(ended)))
+    sampler.start()
+    thread.start()
+    begun.wait()
+    account = Account(thread.ident, thread.native_id, lambda: 0.0)
+    sampler.add(account)
+    try:
+        yield account, sampler
+    finally:
+        ended.set()
+        thread.join()
+        sampler.remove(account)
+        sampler.stop()
+    assert warnings == []
+
+
+ways = pytest.mark.parametrize("open_calls", [TimedCalls.opened, lambda _: None], ids=["planned", "looks"])
+
+
+def largest_of(account):
+    """Returns: The name of what it was seen in most, once it was seen often enough."""
+    eventually(lambda: account.sample_count >= ENOUGH, "it was seen often")
+    seen = account.seen(0.0)
+    return max(seen, key=seen.get)
+
+
+@ways
+def test_a_sleep(open_calls):
+    def sleep(ended):
+        while not ended.is_set():
+            time.sleep(0.05)
+
+    with sampled(sleep, open_calls=open_calls) as (account, _):
+        assert largest_of(account) == ("blocked", "sleep")
+
+
+@ways
+def test_a_lock_is_named_by_its_place(open_calls):
+    lock = threading.Lock()
+    lock.acquire()
+
+    def wait_for_lock(ended):
+        while not ended.is_set():
+            lock.acquire(timeout=0.05)
+
+    with sampled(wait_for_lock, open_calls=open_calls) as (account, _):
+        part, on = largest_of(account)
+    assert part == "blocked"
+    assert on.startswith("a lock, in ")
+    assert "wait_for_lock (test_sampler.py:" in on
+
+
+@ways
+def test_a_thread_that_computes_alone_does_not_wait_for_the_gil(open_calls):
+    def compute(ended):
+        while not ended.is_set():
+            sum(range(1000))
+
+    with sampled(compute, open_calls=open_calls) as (account, _):
+        eventually(lambda: account.sample_count >= ENOUGH, "it was seen often")
+        seen = account.seen(0.0)
+    # The sampler itself has the GIL now and then.
+    assert sum(seconds for (part, _), seconds in seen.items() if part == "blocked") == 0.0
+
+
+def test_planned_moments_leave_the_switch_interval_alone():
+    with sampled(lambda ended: ended.wait(), open_calls=TimedCalls.opened) as (account, sampler):
+        eventually(lambda: account.sample_count >= ENOUGH, "it was seen often")
+        assert sampler._switch_interval._wanted == {}
+
+
+def test_a_run_that_comes_later_is_seen_beside_others():
+    with sampled(lambda ended: ended.wait(), open_calls=TimedCalls.opened) as (first, sampler):
+        eventually(lambda: first.sample_count >= ENOUGH, "it was seen often")
+        second = Account(threading.get_ident(), threading.get_native_id(), lambda: 0.0)
+        sampler.add(second)
+        eventually(lambda: second.sample_count >= ENOUGH, "it was seen often as well")
+        sampler.remove(second)
+        assert ("blocked", "sleep") in second.seen(0.0)
+
+
+def test_time_before_the_start_and_after_the_end_is_not_charged():
+    started_s = time.perf_counter() + 1e6
+    with sampled(lambda ended: ended.wait(), open_calls=TimedCalls.opened) as (first, sampler):
+        later = Account(threading.get_ident(), threading.get_native_id(), lambda: started_s)
+        sampler.add(later)
+        eventually(lambda: first.sample_count >= ENOUGH, "others are seen often")
+        assert later.seen(0.0) == {}
+        sampler.remove(later)
+        sampler.remove(first)
+        eventually(lambda: not sampler.accounts, "no account is left")
+        before = first.sample_count
+        time.sleep(0.1)
+        assert first.sample_count == before
