@@ -75,7 +75,7 @@ def _counters_row(counted: _Hooks, uncounted: _Hooks) -> Result:
 @contextmanager
 def _uncounted() -> Iterator[None]:
     """Has the counters of a run be constants."""
-    nothing = Counters(0.0, 0.0, 0.0, None, 0, 0)
+    nothing = Counters(0.0)
     with patch.object(CounterReader, "read", lambda _: nothing):
         yield
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: Through `PyDLL` the thread keeps the GIL. Python's own functions give it up, and wait for it after each read.
 _LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
+if _LIBC is not None:  # So that a call need not find out how to pass its arguments.
+    _LIBC.pread.argtypes = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long
 
 
 class KeptFile:
@@ -22,9 +24,9 @@ class KeptFile:
 
     def __init__(self, descriptor: int, max_bytes: int) -> None:
         self.descriptor = descriptor
-        self._size = ctypes.c_size_t(max_bytes)
+        self._max_bytes = max_bytes
         self._buffer = ctypes.create_string_buffer(max_bytes)
-        self._offset = ctypes.c_long(0)
+        self._address = ctypes.addressof(self._buffer)
         self._identity = _identity_of(descriptor)
 
     @classmethod
@@ -40,7 +42,7 @@ class KeptFile:
     def read(self) -> bytes:
         """Returns: Its bytes now; empty if they cannot be read."""
         assert _LIBC is not None
-        count = _LIBC.pread(self.descriptor, self._buffer, self._size, self._offset)
+        count = _LIBC.pread(self.descriptor, self._address, self._max_bytes, 0)
         return self._buffer.raw[: max(count, 0)]
 
     def __del__(self) -> None:
