@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from sqlalchemy import Table, and_, case, or_, select, update
 from sqlalchemy.orm import Session
@@ -17,7 +16,7 @@ from ..settings import Settings
 from ..statuses import RunStatus
 from .attached_rows import new_ones, protect_attached, unset_expiry_of_pinned
 from .blobs import blob_store_of, cache_of
-from .blobs.base import RootId
+from .blobs.base import NewBlob, RootId
 from .blobs.headers import file_headers
 from .clock import Clock
 from .counters import count_published, live_sizes
@@ -27,8 +26,6 @@ from .models import Artifact, StoreState, TaskRun, is_live
 from .records import ArtifactRecord, FinishedRun, RunRecord
 from .slots import claim_slots
 from .transactions import Transactions
-
-_T = TypeVar("_T")
 
 #: A time of the last cleanup that is further in the future, in seconds, was written by a wrong clock.
 _WRONG_BY_S = 300.0
@@ -224,7 +221,7 @@ class Store(Transactions):
         self.open()
         identity = self._identity or self.identity()
         self.blobs.verify(identity.store_id, identity.root_id)
-        rows = self._each(self._put, [(finished, artifact) for finished in runs for artifact in finished.artifacts])
+        rows = self._put(runs)
         names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
         if names:
             self.blobs.sync(names.values())
@@ -252,7 +249,7 @@ class Store(Transactions):
             changes.add_resized(runs, again, before, live_sizes(session, again))
             changes.write(session)
         self.blobs.delete(surplus)
-        if None in self._each(self.blobs.size_bytes, [(name,) for name in names.values()]):
+        if None in self.blobs.sizes_bytes([*names.values()]):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
 
     def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> set[uuid.UUID]:
@@ -268,22 +265,24 @@ class Store(Transactions):
             self._attached_runs.execute(connection, attached)
         return just_ended
 
-    def _each(self, function: Callable[..., _T], calls: Sequence[tuple[Any, ...]]) -> list[_T]:
-        """Makes calls that need the blobs, some at a time where these are far away. Returns: The results in order."""
-        if self.blobs.parallel == 1 or len(calls) < 2:
-            return [function(*arguments) for arguments in calls]
-        with ThreadPoolExecutor(self.blobs.parallel, "dramatiq_diag.blobs") as pool:
-            return [*pool.map(lambda arguments: function(*arguments), calls)]
-
-    def _put(self, finished: FinishedRun, artifact: ArtifactRecord) -> dict[str, Any]:
-        """Puts the blob of an artifact, if it has one. Returns: Its row, but for the times."""
-        row = artifact.row(finished.run.run_id, finished.attachment_id)
-        if artifact.opener is not None:
-            with artifact.opener() as source:
-                day = finished.run.started_at.astimezone(UTC).date()
-                blob = self.blobs.put(row["artifact_id"], source, day, _headers(artifact))
+    def _put(self, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+        """Puts the blobs of artifacts. Returns: The rows of all artifacts, but for the times."""
+        rows, blobs, with_blob = [], [], []
+        for finished in runs:
+            day = finished.run.started_at.astimezone(UTC).date()
+            for artifact in finished.artifacts:
+                row = artifact.row(finished.run.run_id, finished.attachment_id)
+                rows.append(row)
+                if artifact.opener is not None:
+                    blobs.append(
+                        NewBlob(
+                            artifact_id=row["artifact_id"], open=artifact.opener, day=day, headers=_headers(artifact)
+                        )
+                    )
+                    with_blob.append(row)
+        for row, blob in zip(with_blob, self.blobs.put_many(blobs), strict=True):
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
-        return row
+        return rows
 
     def _set_times(self, runs: Sequence[FinishedRun], rows: Sequence[dict[str, Any]], now: datetime) -> None:
         """Sets when each artifact was published and expires.

@@ -8,12 +8,13 @@ import os
 import threading
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 from typing import BinaryIO
 
 import pytest
 
 from dramatiq_diag.errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
-from dramatiq_diag.store.blobs.base import BlobStore, RootId
+from dramatiq_diag.store.blobs.base import BlobStore, NewBlob, RootId
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.blobs.objects import PART_BYTES
 from support.object_stores import patient_blobs
@@ -65,6 +66,21 @@ def test_what_was_put_comes_back(blobs, size):
     with blobs.open(blob.name) as file:
         assert file.read() == data
     assert names(blobs) == [blob.name]
+
+
+def test_several_at_once_come_back_in_order(blobs):
+    texts = [b"", b"one", b"x" * 100_000]
+    day = datetime(2026, 1, 2, tzinfo=UTC).date()
+    made = [NewBlob(artifact_id=uuid.uuid4(), open=partial(io.BytesIO, text), day=day) for text in texts]
+
+    put_blobs = blobs.put_many(made)
+
+    assert [blob.name for blob in put_blobs] == [f"20260102/{new.artifact_id}" for new in made]
+    assert blobs.sizes_bytes([*(blob.name for blob in put_blobs), f"20260102/{uuid.uuid4()}"]) == [0, 3, 100_000, None]
+    for blob, text in zip(put_blobs, texts, strict=True):
+        assert (blob.size_bytes, blob.sha256) == (len(text), hashlib.sha256(text).hexdigest())
+        assert blobs.sha256(blob.name) == blob.sha256
+    assert blobs.put_many([]) == []
 
 
 def test_putting_again_replaces(blobs):

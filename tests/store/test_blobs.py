@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from dramatiq_diag.errors import StoreUnavailableError
+from dramatiq_diag.store.blobs.base import NewBlob
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from support.store import replaced_meanwhile
 
@@ -57,6 +58,36 @@ def test_a_put_that_fails_leaves_nothing(blobs):
         blobs.put(uuid.uuid4(), Breaks(b"x" * 100))
 
     assert [path.name for path in blobs.root.rglob("*") if path.is_file()] == [".store-id"]
+
+
+def test_of_several_blobs_none_is_there_before_all_are_written(blobs):
+    first = NewBlob(artifact_id=uuid.uuid4(), open=lambda: io.BytesIO(b"first"))
+    breaks = NewBlob(artifact_id=uuid.uuid4(), open=lambda: Breaks(b"x" * 100))
+
+    with pytest.raises(StoreUnavailableError, match="Input/output error"):
+        blobs.put_many([first, breaks])
+    assert [path.name for path in blobs.root.rglob("*") if path.is_file()] == [".store-id"]
+
+    kept = put(blobs, b"kept", first.artifact_id)
+    with pytest.raises(ZeroDivisionError):
+        blobs.put_many([first, NewBlob(artifact_id=uuid.uuid4(), open=lambda: 1 / 0)])
+    assert [found.name for found in blobs.scan()] == [kept]
+    with blobs.open(kept) as file:
+        assert file.read() == b"kept"
+
+
+def test_a_blob_has_its_name_only_after_its_sync(blobs, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append([found.is_blob for found in blobs.scan()])
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    blobs.put_many([NewBlob(artifact_id=uuid.uuid4(), open=lambda: io.BytesIO(b"data")) for _ in range(2)])
+
+    assert [sorted(are_blobs) for are_blobs in synced] == [[False, False], [False, True]]
+    assert [found.is_blob for found in blobs.scan()] == [True, True]
 
 
 def test_a_reader_never_sees_half_a_blob(blobs):

@@ -6,12 +6,16 @@ import hashlib
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 from ...errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 UUID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 RENDERED_SUFFIX = ".rendered"
@@ -29,6 +33,16 @@ class Blob:
     "Relative to the root: the day it was put, and the artifact's id."
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBlob:
+    """A file that is to become a blob; see `BlobStore.put`."""
+
+    artifact_id: uuid.UUID
+    open: Callable[[], BinaryIO]
+    day: date | None = None
+    headers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +116,26 @@ class BlobStore(ABC):
           day: A part of the name, today by default. A second `put` replaces the first only with the same day.
           headers: HTTP headers that go out with it where the store itself answers; see `signed_url`.
         """
+
+    def put_many(self, blobs: Sequence[NewBlob]) -> list[Blob]:
+        """Stores files as `put` does. Returns: The blobs, in order."""
+
+        def put(blob: NewBlob) -> Blob:
+            with blob.open() as source:
+                return self.put(blob.artifact_id, source, blob.day, blob.headers)
+
+        return self._each(put, blobs)
+
+    def sizes_bytes(self, names: Sequence[str]) -> list[int | None]:
+        """Returns: What `size_bytes` gives for each name."""
+        return self._each(self.size_bytes, names)
+
+    def _each(self, function: Callable[[_T], _R], arguments: Sequence[_T]) -> list[_R]:
+        """Calls a function with each argument, `parallel` at a time. Returns: The results in order."""
+        if self.parallel == 1 or len(arguments) < 2:
+            return [function(argument) for argument in arguments]
+        with ThreadPoolExecutor(self.parallel, "dramatiq_diag.blobs") as pool:
+            return [*pool.map(function, arguments)]
 
     def sync(self, names: Iterable[str]) -> None:  # noqa: B027 - most stores have nothing to do.
         """Makes blobs that were put durable."""

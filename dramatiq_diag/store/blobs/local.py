@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...runtime import directory_scan
@@ -25,6 +25,7 @@ from .base import (
     Blob,
     BlobStore,
     Found,
+    NewBlob,
     RootId,
     blob_name,
     is_blob_name,
@@ -34,6 +35,13 @@ from .base import (
 _DAY = re.compile(r"[0-9]{8}")
 #: A blob, a directory of reports rendered from it, or a temporary file. No other name is made in a day's directory.
 _OWN_NAME = re.compile(rf"(?P<id>{UUID_PATTERN})(?P<suffix>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
+
+
+class _Staged(NamedTuple):
+    """A blob under a temporary name."""
+
+    temporary: str
+    blob: Blob
 
 
 class LocalBlobStore(BlobStore):
@@ -57,11 +65,48 @@ class LocalBlobStore(BlobStore):
         headers: Mapping[str, str] | None = None,
     ) -> Blob:
         """Puts a blob: temporary name, sync, rename. A file of our own on the same disk gets a second name instead."""
-        name = new_blob_name(artifact_id, day)
-        size_bytes, sha256 = self._link(name, source) or self._write(name, source)
-        return Blob(name=name, size_bytes=size_bytes, sha256=sha256)
+        with self._staging() as staged:
+            staged.append(self._stage(artifact_id, source, day))
+        return staged[0].blob
 
-    def _link(self, name: str, source: BinaryIO) -> tuple[int, str] | None:
+    def put_many(self, blobs: Sequence[NewBlob]) -> list[Blob]:
+        """Puts blobs as `put` does, with all writes begun before the first sync.
+
+        So most syncs find their file written, and the change of the file system committed with that of another one.
+        """
+        with self._staging() as staged:
+            for blob in blobs:
+                with blob.open() as source:
+                    staged.append(self._stage(blob.artifact_id, source, blob.day))
+        return [each.blob for each in staged]
+
+    @contextmanager
+    def _staging(self) -> Iterator[list[_Staged]]:
+        """Gives the staged blobs their names at the end, or removes them."""
+        staged: list[_Staged] = []
+        try:
+            yield staged
+            with self._unavailable("written"):
+                for temporary, blob in staged:
+                    _sync(temporary)
+                    os.rename(temporary, f"{self.root}/{blob.name}")
+        except BaseException:
+            for temporary, _ in staged:
+                _remove(temporary)
+            raise
+
+    def _stage(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None) -> _Staged:
+        name = new_blob_name(artifact_id, day)
+        temporary = f"{self.root}/{name}.{uuid.uuid4().hex}.tmp"  # Blobs come by the hundred: pathlib is too slow.
+        with self._unavailable("written"):
+            try:
+                size_bytes, sha256 = self._link(temporary, source) or self._write(temporary, source)
+            except BaseException:
+                _remove(temporary)
+                raise
+        return _Staged(temporary, Blob(name=name, size_bytes=size_bytes, sha256=sha256))
+
+    def _link(self, temporary: str, source: BinaryIO) -> tuple[int, str] | None:
         """Returns: Size and SHA-256, or None for a file that has to be copied."""
         try:
             descriptor = source.fileno()
@@ -70,7 +115,6 @@ class LocalBlobStore(BlobStore):
         status = os.fstat(descriptor)
         if status.st_nlink != 1 or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o600:
             return None
-        temporary = self._temporary(name)
         try:
             os.utime(descriptor)  # Its age as a blob begins now.
             # By its descriptor, so that the file which was opened and found to be a regular one is linked. Python makes
@@ -78,36 +122,19 @@ class LocalBlobStore(BlobStore):
             os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
         except OSError:  # Another disk, a file system without links, the day's first blob, no /proc.
             return None
-        with self._replacing(temporary, name):
-            sha256 = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
-            os.fsync(descriptor)
+        sha256 = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+        _begin_writing(descriptor)
         return source.tell(), sha256
 
-    def _write(self, name: str, source: BinaryIO) -> tuple[int, str]:
-        temporary = self._temporary(name)
+    def _write(self, temporary: str, source: BinaryIO) -> tuple[int, str]:
         digest, size_bytes = hashlib.sha256(), 0
-        with self._replacing(temporary, name), open(self._create(temporary), "wb") as file:
+        with open(self._create(temporary), "wb") as file:
             while chunk := source.read(PIECE_BYTES):
                 size_bytes += file.write(chunk)
                 digest.update(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            _begin_writing(file.fileno())
         return size_bytes, digest.hexdigest()
-
-    def _temporary(self, name: str) -> str:
-        return f"{self.root}/{name}.{uuid.uuid4().hex}.tmp"  # Blobs come by the hundred, which pathlib is too slow for.
-
-    @contextmanager
-    def _replacing(self, temporary: str, name: str) -> Iterator[None]:
-        """Renames the temporary file at the end, or removes it."""
-        with self._unavailable("written"):
-            try:
-                yield
-                os.rename(temporary, f"{self.root}/{name}")
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
 
     @contextmanager
     def _unavailable(self, use: str) -> Iterator[None]:
@@ -250,3 +277,24 @@ class LocalBlobStore(BlobStore):
                 pass
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _begin_writing(descriptor: int) -> None:
+    """Has the kernel begin to write a file to the disk, where it has a call for that."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # It is a hint.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _sync(path: str) -> None:
+    """Waits until a file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
