@@ -32,7 +32,8 @@ class SamplingThread(Generic[T]):
         "What is sampled now."
         self._lock = threading.Lock()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._is_idle = False
+        self.is_idle = False
+        "Whether it waits for something to sample."
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name=f"dramatiq_diag.{name}", daemon=True)
 
@@ -50,7 +51,7 @@ class SamplingThread(Generic[T]):
         sampled.last_s = time.perf_counter()
         with self._lock:
             self.sampled |= {sampled}
-        if self._is_idle:
+        if self.is_idle:
             self._wakes.put(None)
 
     def remove(self, sampled: T) -> None:
@@ -76,8 +77,8 @@ class SamplingThread(Generic[T]):
 
     def _wait(self) -> bool:
         """Returns: True when there is something to sample; False at the end."""
-        self._is_idle = True
+        self.is_idle = True
         while not self.sampled and not self._stopped:  # `add` sees from here on that it is idle.
             self._wakes.get()
-        self._is_idle = False
+        self.is_idle = False
         return not self._stopped

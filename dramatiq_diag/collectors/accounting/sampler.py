@@ -86,6 +86,8 @@ class AccountSampler(SamplingThread[Account]):
         self._native_ids = native_ids
         self._loop_thread_id = loop_thread_id
         self._open_calls = open_calls
+        self._is_open = False
+        self._planned: TimedCalls | None = None
         self._calls, self._lines = Calls(), ThreadCalls()
         self._uniform = random.Random().uniform  # noqa: S311 - no secret depends on it.
         self._took_s = 0.0
@@ -109,25 +111,29 @@ class AccountSampler(SamplingThread[Account]):
         return self.sampled
 
     def sample_all(self) -> None:
-        planned = None
         try:
-            planned = self._opened()
-            self._sample_all(planned)
+            self._sample_all(self._opened())
         except GUARDED as error:
             self._warn_once("accounting", error, "A sample of an account was lost.")
             time.sleep(_PAUSE_S)
         finally:
-            if planned is not None:
-                planned.close()
             self._switch_interval.want(self, None)
             if not self.accounts:
                 self._neighbours.forget()
 
+    def stop(self) -> None:
+        super().stop()
+        if self._planned is not None:
+            self._planned.close()
+
     def _opened(self) -> TimedCalls | None:
-        signals = signal.valid_signals() - {getattr(signal, name, None) for name in _OF_THE_THREAD}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        self._planned_until_s = 0.0
-        return self._open_calls(_PLANNED)
+        """Returns: The planned moments, which stay open for later runs; None where the system has none."""
+        if not self._is_open:
+            self._is_open = True
+            signals = signal.valid_signals() - {getattr(signal, name, None) for name in _OF_THE_THREAD}
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+            self._planned = self._open_calls(_PLANNED)
+        return self._planned
 
     def _sample_all(self, planned: TimedCalls | None) -> None:
         """Samples until no account is left."""

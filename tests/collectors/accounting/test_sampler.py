@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -97,9 +100,9 @@ def test_a_thread_that_computes_alone_does_not_wait_for_the_gil(open_calls):
 
 
 def test_planned_moments_leave_the_switch_interval_alone():
-    with sampled(lambda ended: ended.wait(), open_calls=TimedCalls.opened) as (account, sampler):
+    with sampled(lambda ended: ended.wait(), open_calls=TimedCalls.opened) as (account, _):
         eventually(lambda: account.sample_count >= ENOUGH, "it was seen often")
-        assert sampler._switch_interval._wanted == {}
+        assert sys.getswitchinterval() == pytest.approx(0.005)
 
 
 def test_a_run_that_comes_later_is_seen_beside_others():
@@ -110,6 +113,30 @@ def test_a_run_that_comes_later_is_seen_beside_others():
         eventually(lambda: second.sample_count >= ENOUGH, "it was seen often as well")
         sampler.remove(second)
         assert ("blocked", "sleep") in second.seen(0.0)
+
+
+def test_the_moments_stay_open_between_runs_and_no_descriptor_after_the_end():
+    opened = []
+
+    def open_calls(places):
+        opened.append(TimedCalls.opened(places))
+        return opened[-1]
+
+    def sample_again_and_again():
+        with sampled(lambda ended: ended.wait(), open_calls=open_calls) as (account, sampler):
+            for _ in range(3):
+                eventually(lambda: account.sample_count >= ENOUGH, "it was seen often")
+                sampler.remove(account)
+                eventually(lambda: sampler.is_idle, "it is idle")
+                account.sample_count = 0
+                sampler.add(account)
+
+    before = len(os.listdir("/proc/self/fd"))
+    sample_again_and_again()
+    (calls,) = opened
+    assert (calls.planned, calls.free) == (0, 0)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_time_before_the_start_and_after_the_end_is_not_charged():
