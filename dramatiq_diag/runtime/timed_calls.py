@@ -169,8 +169,8 @@ class TimedCalls:
 
     def take(self, count: int) -> list[Moment]:
         """Waits for the first planned moments. Returns: These, and the further ones that have passed."""
-        for place in self._planned[:count]:
-            place.wait()
+        if self._planned:
+            self._planned[min(count, len(self._planned)) - 1].wait()
         found = []
         while self._planned and self._planned[0].is_done():
             found.append(self._planned[0].moment())
@@ -235,7 +235,9 @@ class _Place:
         return any(request.error != errno.EINPROGRESS for request in self._requests)
 
     def wait(self) -> None:
-        for request, at in zip(self._requests, self._pointers, strict=True):
+        for request, at in zip(
+            reversed(self._requests), reversed(self._pointers), strict=True
+        ):  # The last one is last.
             while request.error == errno.EINPROGRESS:
                 self._patient.aio_suspend(ctypes.byref(ctypes.c_void_p(at)), 1, None)  # A signal may end it early.
 

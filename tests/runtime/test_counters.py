@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import resource
@@ -142,13 +141,14 @@ def test_strange_numbers_of_the_kernel_are_unknown(tmp_path, text):
     assert (counters.run_queue_s, counters.throttled_s) == (None, None)
 
 
-def test_with_all_descriptors_used_up_the_rest_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
+def test_with_all_descriptors_used_up_the_rest_is_read() -> None:
     reader = CounterReader()
-    monkeypatch.setattr(os, "open", refuse)
-    counters = on_a_thread(reader.read)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        counters = on_a_thread(reader.read)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     assert counters.run_queue_s is None
     assert counters.throttled_s is None

@@ -26,9 +26,16 @@ INTERVAL_S = 0.005
 _LOOKS_SHARE = 0.02
 _MOST_SHARE = 0.05
 
-#: Samples that are planned ahead, and how many are taken at once. With eight threads that compete for the GIL this
-#: thread may wait for it for eight switch intervals, which are 5 ms.
+#: Samples that are planned ahead, and how many are taken at once.
 _PLANNED, _AT_ONCE = 12, 4
+
+#: By how much the interval grows when all planned samples had passed before this thread had the GIL again, and what is
+#: left of that after each turn. Where eight threads compete for the GIL it waits for eight switch intervals of 5 ms.
+#: Samples that always began with its turn would see the same threads wait, and the same ones compute, each time.
+_GROWS, _SHRINKS = 1.5, 0.99
+
+#: A sample stands for so many seconds at most. Longer gaps, as on a machine that is much too busy, are nobody's.
+_MOST_S = 0.1
 
 #: Seconds until the samples of a run are no longer taken one by one, so that a short run has all of its own.
 _YOUNG_S = 0.25
@@ -96,6 +103,8 @@ class AccountSampler(SamplingThread[Account]):
         self._sampled_ids: set[int] = set()
         "The threads whose calls are read, also between runs: what is read of a run is planned before it begins."
         self._planned_until_s = 0.0
+        self._stretch = 1.0
+        "By how much the interval of planned samples is longer than it has to be."
         self._clocks: dict[int, float] = {}
         "Native id of a thread -> its CPU time at the last look."
         self._used: dict[int, float] = {}
@@ -172,16 +181,19 @@ class AccountSampler(SamplingThread[Account]):
         for at_s, until_s, lines in moments:
             for account in accounts:
                 if account.started() <= at_s and account.native_id in lines:
-                    account.add(self._calls.key(lines[account.native_id]), account.elapse(until_s))
+                    key = self._calls.key(lines[account.native_id])
+                    account.add(key, min(account.elapse(until_s), _MOST_S))
         for account in accounts:
             self._note(account)
         self._neighbours.look()
         self._add_took(began_s, max(len(moments), 1))
 
     def _plan(self, planned: TimedCalls, now_s: float) -> None:
-        interval_s = self._interval_s
+        ran_dry = 0.0 < self._planned_until_s < now_s
+        self._stretch = self._stretch * _GROWS if ran_dry else max(self._stretch * _SHRINKS, 1.0)
+        interval_s = self._interval_s * self._stretch
         for _ in range(planned.free):
-            from_s = max(self._planned_until_s, now_s)  # Late: nothing is planned for the past.
+            from_s = max(self._planned_until_s, now_s)  # Nothing is planned for the past.
             self._planned_until_s = from_s + interval_s
             planned.plan(self._uniform(from_s, self._planned_until_s), self._planned_until_s, self._sampled_ids)
 

@@ -131,6 +131,7 @@ def test_the_moments_stay_open_between_runs_and_no_descriptor_after_the_end():
                 account.sample_count = 0
                 sampler.add(account)
 
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     sample_again_and_again()
     (calls,) = opened
