@@ -31,7 +31,8 @@ _COLUMNS: Columns[ActorLeakDocument] = {
 @click.option("--since", type=moment, help="Only memory looked at then or later: a time, or an age such as 24h.")
 @click.option("--capture", "capture", is_flag=True, help="Ask for allocation profiles of the leaking actors.")
 @json_option("the document of GET /leaks/")
-def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
+@click.pass_context
+def leaks(context: click.Context, *, since: datetime | None, capture: bool, as_json: bool) -> None:
     """Find out whose runs keep memory that nothing frees later.
 
     Worker processes count the runs of each actor, diagnosed or not, and look at the memory that is in use when one has
@@ -40,7 +41,7 @@ def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
     of the life of a process does not count; see the page about leaks in the documentation for the limits.
 
     With --capture the next 3 runs of each leaking actor are recorded by memray, which then shows the line; an actor
-    that had such a capture within a day is left alone.
+    that had such a capture within a day is left alone. The exit status is 1 where a capture is not allowed.
 
     \b
     Examples:
@@ -52,7 +53,7 @@ def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
         with store.session() as session:
             document = leaks_document(read_leaks(session, since).findings)
         leaking = [actor["actor_name"] for actor in document["actors"] if actor["verdict"] == LeakVerdict.LEAKS]
-        made = capture_leaks(store, leaking) if capture else []
+        made, refused = capture_leaks(store, leaking) if capture else ([], {})
     if as_json:
         echo_json(document)
     elif document["actors"]:
@@ -60,10 +61,9 @@ def leaks(*, since: datetime | None, capture: bool, as_json: bool) -> None:
     else:
         click.echo("Nothing is known yet: no run has ended on a worker whose memory was looked at for long enough.")
     echo_captures(made)
-    if capture and not made:
-        click.echo(
-            "No capture was made: no actor leaks that may be captured and had no capture within a day.", err=True
-        )
+    if capture and not made and not refused:
+        click.echo("No capture was made: no actor leaks that had no capture within a day.", err=True)
+    context.exit(1 if refused else 0)
 
 
 def _kept(size_bytes: float | None) -> str:

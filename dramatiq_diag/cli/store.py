@@ -95,7 +95,7 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
     settings = Settings()
     with opened_store(settings) as store, counter("Removed") as show:
         counts = Cleanup(store, dry_run=dry_run, on_batch=lambda counts: show(counts.total)).run()
-        made = capture_leaks(store) if settings.leak_captures and not dry_run else []
+        made = capture_leaks(store).made if settings.leak_captures and not dry_run else []
     echo_captures(made)
     document = asdict(counts)
     if as_json:

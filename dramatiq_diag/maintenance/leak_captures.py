@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -16,7 +17,15 @@ from ..store.clock import Clock
 from ..store.store import Store
 
 
-def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> list[captures.CaptureStanding]:
+class LeakCaptures(NamedTuple):
+    """What became of the captures of leaking actors."""
+
+    made: list[captures.CaptureStanding]
+    refused: dict[str, str]
+    "Actor -> why no capture of it can be made."
+
+
+def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> LeakCaptures:
     """Creates a capture for each leaking actor that had none within a day.
 
     Parameters:
@@ -24,7 +33,7 @@ def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> lis
       actor_names: The leaking actors; without them they are found.
 
     Returns:
-      The new captures. Where one is not allowed, that is logged.
+      The new captures, and those that are not allowed, which are logged as well.
     """
     logger = get_logger(__name__)
     with store.session() as session:
@@ -32,13 +41,15 @@ def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> lis
             found = read_leaks(session).findings
             actor_names = [one.actor_name for one in found if one.verdict is LeakVerdict.LEAKS]
         wanted = [name for name in actor_names if not _was_captured(session, name)]
-    made = []
+    results = LeakCaptures([], {})
     for name in wanted:
         try:
-            made.append(captures.create(store, name, LEAK_OPTIONS, LEAK_RUNS, LEAK_DURATION_S, unknown_actor=True))
+            made = captures.create(store, name, LEAK_OPTIONS, LEAK_RUNS, LEAK_DURATION_S, unknown_actor=True)
+            results.made.append(made)
         except (captures.CaptureRequestError, captures.TooManyCapturesError) as error:
             logger.warning("The actor %s leaks, and no allocation profile of it can be asked for: %s", name, error)
-    return made
+            results.refused[name] = str(error)
+    return results
 
 
 def _was_captured(session: Session, actor_name: str) -> bool:

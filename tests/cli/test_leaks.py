@@ -48,6 +48,15 @@ def test_leaks_captures_the_suspects_once(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("windows")
+def test_leaks_fails_where_a_capture_is_not_allowed(command: Command) -> None:
+    refused = command("leaks", "--capture")
+    assert refused.exit_code == 1
+    assert refused.stdout.startswith("VERDICT")
+    assert "no allocation profile of it can be asked for" in refused.stderr
+    assert document(command("captures", "--json"))["captures"] == []
+
+
+@pytest.mark.usefixtures("windows")
 def test_the_cleanup_captures_the_suspects_if_the_setting_says_so(command: Command) -> None:
     pytest.importorskip("memray")
     asked = {"TASK_DIAGNOSTICS_ON_REQUEST": "memray", "DRAMATIQ_DIAG_LEAK_CAPTURES": "true"}

@@ -72,7 +72,7 @@ def test_the_allocation_profile_of_the_suspect_names_the_planted_line(
         assert eventually(leaking, "the leaking actor is found") == ["leak"]
 
         # And the next runs of it are captured
-        (made,) = capture_leaks(store)
+        (made,) = capture_leaks(store).made
 
         def captured() -> Any:
             send_more()
