@@ -8,7 +8,7 @@ import click
 
 from ..documents.leaks import ActorLeakDocument, leaks_document
 from ..insights.stored_leaks import read_leaks
-from ..maintenance.leak_captures import capture_leaks
+from ..maintenance.leak_captures import LeakCaptures, capture_leaks
 from ..settings import Settings
 from ..statuses import LeakVerdict
 from ..text import format_size
@@ -53,17 +53,17 @@ def leaks(context: click.Context, *, since: datetime | None, capture: bool, as_j
         with store.session() as session:
             document = leaks_document(read_leaks(session, since).findings)
         leaking = [actor["actor_name"] for actor in document["actors"] if actor["verdict"] == LeakVerdict.LEAKS]
-        made, refused = capture_leaks(store, leaking) if capture else ([], {})
+        captures = capture_leaks(store, leaking) if capture else LeakCaptures([], {})
     if as_json:
         echo_json(document)
     elif document["actors"]:
         echo_table(_COLUMNS, document["actors"])
     else:
         click.echo("Nothing is known yet: no run has ended on a worker whose memory was looked at for long enough.")
-    echo_captures(made)
-    if capture and not made and not refused:
+    echo_captures(captures)
+    if capture and not any(captures):
         click.echo("No capture was made: no actor leaks that had no capture within a day.", err=True)
-    context.exit(1 if refused else 0)
+    context.exit(1 if captures.refused else 0)
 
 
 def _kept(size_bytes: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -15,11 +15,10 @@ import click
 from ..errors import StoreUnavailableError
 from ..maintenance import consistency
 from ..maintenance.cleanup import Cleanup
-from ..maintenance.leak_captures import capture_leaks
+from ..maintenance.leak_captures import LeakCaptures, capture_leaks, refusals
 from ..settings import Settings
 from ..settings.urls import shown_url
 from ..store import migration
-from ..store.captures import CaptureStanding
 from ..store.store import Store
 from ..text import format_size, printable
 from .output import counter, echo_json, echo_table, json_option
@@ -53,9 +52,11 @@ def patiently(call: Callable[[], T], patience_s: float = 60.0, pause_s: float = 
             time.sleep(pause_s)
 
 
-def echo_captures(made: Iterable[CaptureStanding]) -> None:
-    """Prints captures of leaking actors that were just made, to standard error."""
-    for standing in made:
+def echo_captures(results: LeakCaptures) -> None:
+    """Prints captures of leaking actors that were just made, and those that are not allowed, to standard error."""
+    for text in refusals(results):
+        click.echo(text, err=True)
+    for standing in results.made:
         name = printable(standing.capture.actor_name)
         click.echo(f"Capture {standing.capture.capture_id}: the next runs of {name}.", err=True)
 
@@ -95,8 +96,8 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
     settings = Settings()
     with opened_store(settings) as store, counter("Removed") as show:
         counts = Cleanup(store, dry_run=dry_run, on_batch=lambda counts: show(counts.total)).run()
-        made = capture_leaks(store).made if settings.leak_captures and not dry_run else []
-    echo_captures(made)
+        captures = capture_leaks(store) if settings.leak_captures and not dry_run else LeakCaptures([], {})
+    echo_captures(captures)
     document = asdict(counts)
     if as_json:
         echo_json(document)

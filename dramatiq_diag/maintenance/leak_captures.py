@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from ..insights.stored_leaks import read_leaks
 from ..policy.leak_captures import LEAK_DURATION_S, LEAK_OPTIONS, LEAK_RUNS
-from ..runtime.loggers import get_logger
 from ..statuses import LeakVerdict
 from ..store import captures
 from ..store.clock import Clock
 from ..store.store import Store
+from ..text import printable
 
 
 class LeakCaptures(NamedTuple):
@@ -25,6 +25,14 @@ class LeakCaptures(NamedTuple):
     "Actor -> why no capture of it can be made."
 
 
+def refusals(captures_of_leaks: LeakCaptures) -> list[str]:
+    """Returns: A sentence for each capture that is not allowed."""
+    return [
+        f"The actor {printable(name)} leaks, and no allocation profile of it can be asked for: {reason}"
+        for name, reason in captures_of_leaks.refused.items()
+    ]
+
+
 def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> LeakCaptures:
     """Creates a capture for each leaking actor that had none within a day.
 
@@ -33,9 +41,8 @@ def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> Lea
       actor_names: The leaking actors; without them they are found.
 
     Returns:
-      The new captures, and those that are not allowed, which are logged as well.
+      The new captures, and those that are not allowed.
     """
-    logger = get_logger(__name__)
     with store.session() as session:
         if actor_names is None:
             found = read_leaks(session).findings
@@ -47,7 +54,6 @@ def capture_leaks(store: Store, actor_names: Iterable[str] | None = None) -> Lea
             made = captures.create(store, name, LEAK_OPTIONS, LEAK_RUNS, LEAK_DURATION_S, unknown_actor=True)
             results.made.append(made)
         except (captures.CaptureRequestError, captures.TooManyCapturesError) as error:
-            logger.warning("The actor %s leaks, and no allocation profile of it can be asked for: %s", name, error)
             results.refused[name] = str(error)
     return results
 

@@ -53,13 +53,14 @@ def declare_cleanup(broker: Broker, settings: Settings, **actor_options: Any) ->
 def run_cleanup(settings: Settings, on_batch: Callable[[Any], None] | None = None) -> None:
     """Does one cleanup. An error of *on_batch* ends it after a batch, and keeps the work done so far."""
     from ..maintenance.cleanup import Cleanup  # Not needed, nor SQLAlchemy, in a process that only enqueues cleanups.
-    from ..maintenance.leak_captures import capture_leaks
+    from ..maintenance.leak_captures import capture_leaks, refusals
     from ..store.store import Store
 
     with closing(Store(settings)) as store:
         Cleanup(store, on_batch=on_batch).run()
         if settings.leak_captures:
-            capture_leaks(store)
+            for text in refusals(capture_leaks(store)):
+                get_logger(__name__).warning("%s", text)
 
 
 class Schedule:

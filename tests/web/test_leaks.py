@@ -113,10 +113,15 @@ def test_the_cleanup_captures_suspects_if_the_setting_says_so(make_site: Callabl
         assert len(list_captures(session)) == is_on
 
 
-def test_where_memray_may_not_be_asked_for_nothing_is_captured(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_memray_may_not_be_asked_for_nothing_is_captured(
+    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = make_site(leak_captures=True)
     store_windows(site.store, leaking())
     made, refused = capture_leaks(site.store)
     assert (made, [*refused]) == ([], ["actor_03"])
+    assert caplog.text == ""
+    run_cleanup(site.settings)
     assert refused["actor_03"] in caplog.text
 
 
