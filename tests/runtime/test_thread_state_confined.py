@@ -24,6 +24,7 @@ _SCRIPT = """
 import json, os, socket, subprocess, sys, threading, time
 from dataclasses import asdict
 from dramatiq_diag.runtime.thread_report import ThreadReports
+from dramatiq_diag.runtime.timed_calls import TimedCalls
 
 server = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(server.getsockname())
@@ -49,6 +50,10 @@ while time.monotonic() < deadline:
     if all((taken[name]["wait"] or {}).get("call") == name for name in stuck):
         break
     time.sleep(0.02)
+reader = next(thread.native_id for thread in threading.enumerate() if thread.name == "read")
+calls = TimedCalls.opened(2)
+calls.plan(time.perf_counter() + 0.01, 0.0, {reader})
+line = calls.take(1)[0].lines[reader]
 child.kill()
 with open("/proc/self/status") as file:
     status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
@@ -59,7 +64,7 @@ except OSError:
     is_read_only = True
 print(json.dumps({
     "reports": taken, "missing": reports.missing, "address": "%s:%s" % server.getsockname(), "child": child.pid,
-    "status": status, "is_read_only": is_read_only,
+    "status": status, "is_read_only": is_read_only, "planned_descriptor": int(line.split()[1], 16) - reading,
 }), flush=True)
 os._exit(0)
 """
@@ -109,6 +114,7 @@ def test_no_rights_are_needed():
     assert waits["clock_nanosleep"]["detail"].startswith("sleeps for ")
     assert waits["read"]["kind"] == "pipe"
     assert waits["futex"]["kind"] == "lock"
+    assert found["planned_descriptor"] == 0
 
 
 def test_the_filter_refuses_to_look_at_a_process():
