@@ -27,22 +27,25 @@ class LoopLook:
 
     Parameters:
       loop_thread_id: The thread of the event loop.
+      is_awake: Whether that thread does not wait in the kernel: it may have left its selector, and wait for the GIL or
+        for a processor.
     """
 
-    def __init__(self, loop_thread_id: int) -> None:
+    def __init__(self, loop_thread_id: int, *, is_awake: bool) -> None:
+        self._is_awake = is_awake
         self.look = Look()
         self._places = self.look.thread(loop_thread_id)
         self._ids = self.look.thread_frame_ids(loop_thread_id)
         self.frame_ids: set[int] = set()
         "The ids of the frames of the loop's thread."
         self.is_busy = False
-        "Whether the loop executes something."
+        "Whether the loop executes something, or is about to."
 
     def take(self) -> None:
         """Takes the look."""
         self.look.take()
         self.frame_ids = set(self._ids)
-        self.is_busy = bool(executed_by_loop(self._places))
+        self.is_busy = self._is_awake or bool(executed_by_loop(self._places))
 
 
 class CoroutineLook:

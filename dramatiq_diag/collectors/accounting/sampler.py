@@ -20,9 +20,10 @@ from .calls import GIL, RUNNING, SLEEP, UNKNOWN, Calls
 from .coroutine_waits import CoroutineLook, LoopLook
 from .neighbours import NativeIds, Neighbours
 
-#: Seconds between samples on average; longer where they would take more than a share of the time: so much for each run,
-#: and at most so much for all.
+#: Seconds between samples on average, and between looks of the thread itself; longer where they would take more than a
+#: share of the time: so much for each run, and at most so much for all.
 INTERVAL_S = 0.005
+_LOOK_INTERVAL_S = 0.01
 _LOOKS_SHARE = 0.02
 _MOST_SHARE = 0.05
 
@@ -216,7 +217,7 @@ class AccountSampler(SamplingThread[Account]):
     # Looks of this thread
 
     def _wait_and_look(self) -> None:
-        time.sleep(self._interval_s * self._uniform(1.0, 3.0))  # A look takes longer than a planned moment.
+        time.sleep(max(self._interval_s, _LOOK_INTERVAL_S) * self._uniform(0.5, 1.5))
         began_s = time.thread_time()
         self._look(time.perf_counter())
         self._add_took(began_s, 1)
@@ -229,9 +230,9 @@ class AccountSampler(SamplingThread[Account]):
         loop_native_id = native_ids.get(loop_id or 0, 0)
         if loop_id is not None:
             lines[loop_native_id] = self._lines.line(loop_native_id)
-        looks = look_at_all(accounts, loop_id or 0)
-        self._look_at_clocks({*native_ids.values(), *lines})
         keys = {native_id: self._calls.key(line) for native_id, line in lines.items()}
+        looks = look_at_all(accounts, loop_id or 0, is_loop_awake=keys.get(loop_native_id) in (RUNNING, GIL))
+        self._look_at_clocks({*native_ids.values(), *lines})
         waiting = self._waiting_for_gil(keys)
         for account in accounts:
             if account.coroutine is None:
@@ -284,12 +285,14 @@ class AccountSampler(SamplingThread[Account]):
         return {each: 1.0 - self._used.get(each, 0.0) / whole_s if whole_s > 0 else 1.0 for each in asking}
 
 
-def look_at_all(accounts: Iterable[Account], loop_thread_id: int) -> list[tuple[Account, CoroutineLook]]:
+def look_at_all(
+    accounts: Iterable[Account], loop_thread_id: int, *, is_loop_awake: bool
+) -> list[tuple[Account, CoroutineLook]]:
     """Returns: The accounts of coroutines, each with what one look has seen."""
     pairs = [(account, account.coroutine()) for account in accounts if account.coroutine is not None]
     if not pairs:
         return []
-    look = LoopLook(loop_thread_id)
+    look = LoopLook(loop_thread_id, is_awake=is_loop_awake)
     asked = [(account, CoroutineLook(coroutine, look)) for account, coroutine in pairs if coroutine is not None]
     look.take()
     for _, found in asked:
