@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .arithmetic import OTHERS, Where
 from .calls import GIL, RUNNING, SLEEP, UNKNOWN
@@ -18,6 +18,14 @@ _NAMES: dict[Hashable, Where] = {
     UNKNOWN: ("unknown", None),
     SLEEP: ("blocked", "sleep"),
 }
+
+
+class Name(NamedTuple):
+    """The name of a place."""
+
+    where: Where
+    is_whole: bool = True
+    "False where a later look may tell more, such as the address of a peer."
 
 
 class Account:
@@ -47,8 +55,7 @@ class Account:
         "What it was seen in -> the seconds that these samples stand for."
         self._places: dict[Hashable, dict[Hashable, int]] = {}
         "What it was seen in -> the places that were seen with it, and how often."
-        self._names: dict[Hashable, Where] = {}
-        "Place -> its name."
+        self._names: dict[Hashable, Name] = {}
         self._tries: dict[Hashable, int] = {}
 
     def elapse(self, until_s: float) -> float:
@@ -65,13 +72,13 @@ class Account:
             key = OTHERS
         self._seen[key] = self._seen.get(key, 0.0) + spent_s
 
-    def note(self, key: Hashable, place: Hashable, name: Callable[[], Where | None]) -> None:
+    def note(self, key: Hashable, place: Hashable, name: Callable[[], Name | None]) -> None:
         """Notes at which place it is in what it was seen in.
 
         Parameters:
           key: What it was seen in.
           place: Tells one wait of that key from another.
-          name: Names the place; None if that failed. It is called once, or a few times if it fails.
+          name: Names the place; None if that failed. It is called once, or a few times until the name is whole.
         """
         places = self._places.get(key)
         if places is None:
@@ -81,10 +88,11 @@ class Account:
         if place not in places and len(places) >= _MAX_KEYS:
             return
         places[place] = places.get(place, 0) + 1
-        if place not in self._names and self._tries.get(place, 0) < _MAX_TRIES:
+        known = self._names.get(place)
+        if (known is None or not known.is_whole) and self._tries.get(place, 0) < _MAX_TRIES:
             self._tries[place] = self._tries.get(place, 0) + 1
-            if (where := name()) is not None:
-                self._names[place] = where
+            if (found := name()) is not None:
+                self._names[place] = found
 
     def seen(self, cpu_s: float | None) -> dict[Where, float]:
         """Returns: What the run was seen in off the CPU -> the seconds that these samples stand for.
@@ -113,6 +121,6 @@ class Account:
         whole = sum(places.values())
         shares: dict[Where, float] = {} if whole else {unnamed: 1.0}
         for place, count in places.items():
-            where = self._names.get(place, unnamed)
+            where = self._names[place].where if place in self._names else unnamed
             shares[where] = shares.get(where, 0.0) + count / whole
         return shares

@@ -9,6 +9,7 @@ from typing import Any
 from ...runtime.frames import Look, Place, has_frame
 from ...runtime.stacks import Branch, future_of
 from ...runtime.waits.coroutines import awaited_wait, executed_by_loop
+from .account import Name
 from .arithmetic import Where
 from .calls import on_of
 from .readiness import can_go_on, is_due
@@ -102,9 +103,10 @@ class CoroutineLook:
         else:
             self.key = tuple((id(code), line) for code, line in self._places[:_PLACES])
 
-    def name(self) -> Where | None:
+    def name(self) -> Name:
         """Returns: What it awaits."""
         if self.key == _LOOP_WAIT:
-            return _LOOP_WAIT
-        branch = Branch((), self._awaitable, self._holder)
-        return "awaiting", on_of(awaited_wait(branch, self._places, None))
+            return Name(_LOOP_WAIT)
+        wait = awaited_wait(Branch((), self._awaitable, self._holder), self._places, None)
+        # It may be done by now, or its connection be about to be closed.
+        return Name(("awaiting", on_of(wait)), is_whole=wait.kind not in ("socket", "loop") or wait.peer is not None)

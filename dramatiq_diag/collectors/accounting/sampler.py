@@ -14,8 +14,7 @@ from ...runtime.switch_interval import SwitchInterval
 from ...runtime.thread_calls import ThreadCalls
 from ...runtime.thread_state import cpu_s
 from ...runtime.timed_calls import TimedCalls
-from .account import Account
-from .arithmetic import Where
+from .account import Account, Name
 from .calls import GIL, RUNNING, SLEEP, UNKNOWN, Calls
 from .coroutine_waits import CoroutineLook, LoopLook
 from .neighbours import NativeIds, Neighbours
@@ -208,9 +207,9 @@ class AccountSampler(SamplingThread[Account]):
     def _note_place(self, account: Account, key: Hashable, line: bytes, thread_id: int, native_id: int) -> None:
         place = self._calls.place(key, thread_id)
 
-        def name() -> Where | None:
+        def name() -> Name | None:
             on = self._calls.name(line, place, thread_id, lambda: self._lines.line(native_id))
-            return None if on is None else ("blocked", on)
+            return None if on is None else Name(("blocked", on))
 
         account.note(key, place, name)
 

@@ -31,4 +31,4 @@ def test_a_loop_that_waits_for_a_processor_keeps_a_coroutine_waiting(is_awake, p
         name = look.name()
         loop.run_until_complete(task)
 
-    assert name[0] == part
+    assert name.where[0] == part

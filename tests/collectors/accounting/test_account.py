@@ -1,0 +1,59 @@
+"""What one run was seen in, by samples that the test gives."""
+
+from __future__ import annotations
+
+from dramatiq_diag.collectors.accounting.account import Account, Name
+
+
+def account():
+    return Account(1, 2, lambda: 0.0)
+
+
+def test_the_time_of_a_call_is_shared_by_the_places_that_were_seen_with_it():
+    seen = account()
+    for _ in range(4):
+        seen.add("read", 1.0)
+    for place in ("a", "b", "b", "b"):
+        seen.note("read", place, lambda place=place: Name(("blocked", place)))
+
+    assert seen.seen(0.0) == {("blocked", "a"): 1.0, ("blocked", "b"): 3.0}
+
+
+def test_a_call_whose_place_was_never_seen_is_blocked_on_nothing_that_is_known():
+    seen = account()
+    seen.add("read", 1.0)
+    seen.note("write", "a", lambda: Name(("blocked", "a")))
+    assert seen.seen(0.0) == {("blocked", None): 1.0}
+
+    seen.note("read", "b", lambda: None)
+    assert seen.seen(0.0) == {("blocked", None): 1.0}
+
+
+def test_a_name_that_is_not_whole_is_asked_for_again_and_kept_if_there_is_no_better_one():
+    seen, names = account(), iter([None, "an answer", "an answer", "127.0.0.1:5432", "not asked for"])
+
+    def name():
+        on = next(names)
+        return None if on is None else Name(("awaiting", on), is_whole=on != "an answer")
+
+    found = []
+    seen.add("recv", 1.0)
+    for _ in range(6):
+        seen.note("recv", "place", name)
+        found += [on for _, on in seen.seen(0.0)]
+    assert found == [None, "an answer", "an answer", "127.0.0.1:5432", "127.0.0.1:5432", "127.0.0.1:5432"]
+    assert next(names) == "not asked for"
+
+
+def test_a_name_that_never_gets_whole_is_asked_for_a_few_times():
+    seen, asked = account(), []
+
+    def name():
+        asked.append(None)
+        return Name(("awaiting", "an answer"), is_whole=False)
+
+    seen.add("recv", 1.0)
+    for _ in range(100):
+        seen.note("recv", "place", name)
+    assert len(asked) == 5
+    assert seen.seen(0.0) == {("awaiting", "an answer"): 1.0}
