@@ -66,6 +66,8 @@ class Moment:
     rss_bytes: int
     touched: Mapping[Hashable, int]
     "Part -> the bytes that it has touched so far."
+    is_partial: bool = False
+    "Whether what other parts had touched by then is not known."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +220,10 @@ def _trend(moments: Sequence[Moment]) -> Growth | None:
 def _only_possible(moments: Sequence[Moment], grown: float) -> Growth:
     """Returns: A growth, of the one part that has touched enough for it; of none where several have, or none has."""
     touched = _touched_in(moments)
-    parts = [part for part, size in touched.items() if size >= _ENOUGH * grown]
-    if sum(touched.values()) < _ENOUGH * grown:  # The kernel gives huge pages.
+    is_partial = any(moment.is_partial for moment in moments)
+    enough = 1.0 - _ENOUGH if is_partial else _ENOUGH  # A part that is not known would have touched the rest.
+    parts = [part for part, size in touched.items() if size >= enough * grown]
+    if not is_partial and sum(touched.values()) < _ENOUGH * grown:  # The kernel gives huge pages.
         parts = [part for part, size in touched.items() if size * _HUGE >= _ENOUGH * grown]
     growers = {parts[0]: min(touched[parts[0]], grown)} if len(parts) == 1 else {}
     return Growth(seconds=moments[-1].at_s - moments[0].at_s, grown_bytes=grown, growers=growers)

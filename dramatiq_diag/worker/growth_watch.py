@@ -80,12 +80,28 @@ class GrowthWatch:
         """Takes a note if the process is near a limit and grows, or grows so fast that it soon will be."""
         for run in runs:
             if run.run_id not in self._touched and run.elapsed_s >= _MET_S and self._is_alone(run):
-                self._touched.meet(run.run_id, run.native_id)
+                self._touched.meet(run.run_id, run.native_id, run.touched_at_call_bytes)
         state, grown_bytes, self._rss_bytes = self._state, rss_bytes - self._rss_bytes, rss_bytes
         if state is None:
-            self.note(runs, self._memory.read())
+            self._note_first(runs)
         elif self._is_due(state, rss_bytes - state.rss_bytes, grown_bytes):
             self._note(runs, self._memory.read_again(state), closely=True)
+
+    def _note_first(self, runs: Sequence[Run]) -> None:
+        """Takes the first note; a task that fills the memory in its first moments may not live to see another one."""
+        began = [run for run in runs if run.first_rss_bytes is not None and run.run_id in self._touched]
+        state = self._memory.read()
+        if not began:
+            self.note(runs, state)
+            return
+        first = min(began, key=lambda run: run.started)
+        before_bytes = first.first_rss_bytes or 0
+        touched = dict.fromkeys((*(run.run_id for run in began), *Part), 0)
+        self._growth.add(Moment(first.started, before_bytes, touched, is_partial=True))
+        grown_bytes = state.rss_bytes - before_bytes
+        if grown_bytes >= _CHANGE_BYTES and grown_bytes * _LOOKS_LEFT > state.room_bytes():
+            self._alert_until = self._services.clock() + _ALERT_S
+        self.note(runs, state)
 
     def _is_due(self, state: MemoryState, since_bytes: int, grown_bytes: int) -> bool:
         """Returns: Whether a note is to be taken.

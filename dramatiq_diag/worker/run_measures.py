@@ -99,6 +99,12 @@ class RunMeasures:
         return None if self.at_return is None else self.at_return.cpu_s
 
     @property
+    def touched_at_call_bytes(self) -> int | None:
+        """What the task's thread had touched when the function was called; None where it is not known."""
+        faults = None if self.at_call is None else self.at_call.minor_faults
+        return None if faults is None else faults * _PAGE_BYTES
+
+    @property
     def started_at(self) -> datetime:
         """When the function was called."""
         return datetime.fromtimestamp(self.started_at_s, UTC)

@@ -27,7 +27,7 @@ class _Thread(NamedTuple):
 
 
 class TouchedMemory:
-    """Counts for each run from the first look at it. All is called on one thread, and keeps the GIL.
+    """Counts for each run, from its start where that is known. All is called on one thread, and keeps the GIL.
 
     Parameters:
       faults: Reads the faults of threads.
@@ -46,11 +46,17 @@ class TouchedMemory:
         self._shared: set[Hashable] = set()
         "The runs that shared their thread at some look."
 
-    def meet(self, run_id: uuid.UUID, native_id: int) -> None:
-        """Begins to count for a run that has its thread for itself."""
+    def meet(self, run_id: uuid.UUID, native_id: int, at_start_bytes: int | None = None) -> None:
+        """Begins to count for a run that has its thread for itself.
+
+        Parameters:
+          run_id: The run.
+          native_id: Its thread.
+          at_start_bytes: What the thread had touched when the run began; None where that is not known.
+        """
         now = self._faults.thread_bytes(native_id)
         if run_id not in self._touched and now is not None:
-            self._touched[run_id] = 0
+            self._touched[run_id] = 0 if at_start_bytes is None else max(now - at_start_bytes, 0)
             self._threads[native_id] = _Thread(frozenset((run_id,)), now)
 
     def __contains__(self, run_id: uuid.UUID) -> bool:

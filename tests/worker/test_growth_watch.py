@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -175,9 +177,41 @@ def test_growth_on_other_threads_is_nobodys(watched):
 def test_after_a_rest_it_begins_anew(watched):
     watched.look(400)
     watched.watch.rest()
+    watched.runs[0].at_call = watched.runs[0].first_rss_bytes = None  # As of one that begins late.
 
     (run,) = watched.look(420).runs
     assert (run.touched_bytes, run.bytes_per_s) == (0, None)
+
+
+def test_a_task_that_fills_the_memory_at_once_is_named_by_the_first_look(watched):
+    watched.watch.rest()
+    (run,) = watched.runs
+    run.first_rss_bytes = 100 * MIB
+    run.at_call = run.at_call._replace(
+        usage=SimpleNamespace(ru_minflt=100 * MIB // resource.getpagesize(), ru_majflt=0)
+    )
+    watched.simulation.clock.now_s += 0.05
+
+    story = watched.look(700)
+
+    (noted,) = story.runs
+    assert (noted.touched_bytes, noted.task_id) == (600 * MIB, run.task_id)
+    assert noted.bytes_per_s == pytest.approx(600 * MIB / run.elapsed_s, rel=0.01)
+    assert noted.calls != []
+
+
+@pytest.mark.parametrize("touched_mib", [10, 300])
+def test_a_run_that_touched_less_than_others_may_have_is_not_named_by_the_first_look(watched, touched_mib):
+    watched.watch.rest()
+    (run,) = watched.runs
+    run.first_rss_bytes = 100 * MIB
+    before = (700 - touched_mib) * MIB // resource.getpagesize()
+    run.at_call = run.at_call._replace(usage=SimpleNamespace(ru_minflt=before, ru_majflt=0))
+    watched.simulation.clock.now_s += 0.05
+
+    (noted,) = watched.look(700).runs
+
+    assert (noted.touched_bytes, noted.bytes_per_s) == (touched_mib * MIB, None)
 
 
 def test_of_two_coroutines_the_one_that_the_loop_executes_is_found(settings):
