@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _MIB = 1024 * 1024
@@ -169,9 +169,9 @@ def _touched_in(moments: Sequence[Moment]) -> dict[Hashable, int]:
     return {part: now - _first(moments, part) for part, now in moments[-1].touched.items()}
 
 
-def _first(moments: Iterable[Moment], part: Hashable) -> int:
-    """Returns: What a part had touched when it was first seen."""
-    return next(moment.touched[part] for moment in moments if part in moment.touched)
+def _first(moments: Sequence[Moment], part: Hashable) -> int:
+    """Returns: What a part had touched at the first moment; nothing if it began later."""
+    return moments[0].touched.get(part, 0)
 
 
 def _without(rests: Sequence[float], moments: Sequence[Moment], part: Hashable) -> list[float]:

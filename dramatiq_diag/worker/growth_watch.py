@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import CodeType
 
 from ..collectors.services import Services
@@ -78,14 +78,17 @@ class GrowthWatch:
 
     def look(self, runs: Sequence[Run], rss_bytes: int) -> None:
         """Takes a note if the process is near a limit and grows, or grows so fast that it soon will be."""
-        for run in runs:
-            if run.run_id not in self._touched and run.elapsed_s >= _MET_S and self._is_alone(run):
-                self._touched.meet(run.run_id, run.native_id, run.touched_at_call_bytes)
+        self._meet(run for run in runs if run.elapsed_s >= _MET_S)
         state, grown_bytes, self._rss_bytes = self._state, rss_bytes - self._rss_bytes, rss_bytes
         if state is None:
             self._note_first(runs)
         elif self._is_due(state, rss_bytes - state.rss_bytes, grown_bytes):
             self._note(runs, self._memory.read_again(state), closely=True)
+
+    def _meet(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            if run.run_id not in self._touched and self._is_alone(run):
+                self._touched.meet(run.run_id, run.native_id, run.touched_at_call_bytes)
 
     def _note_first(self, runs: Sequence[Run]) -> None:
         """Takes the first note; a task that fills the memory in its first moments may not live to see another one."""
@@ -129,6 +132,7 @@ class GrowthWatch:
         where = {run.run_id: Where(run.thread_id, on_loop.get(run.thread_id), anchor_of(run.actor)) for run in runs}
         calls = take_calls(where, self._services.coroutines.thread_id) if closely else {}
         executed = [run_id for run_id, found in calls.items() if found.is_current]
+        self._meet(run for run in runs if run.is_executing)  # What they have touched is not that of other threads.
         touched = self._touched.look(self._threads(runs), executed)
         self._growth.add(Moment(self._noted_at, state.rss_bytes, touched))
         growth = self._growth.find() if closely else None

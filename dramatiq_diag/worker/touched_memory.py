@@ -40,6 +40,8 @@ class TouchedMemory:
     def clear(self) -> None:
         """Forgets all runs."""
         self._process_bytes: int | None = None
+        self._met_bytes = 0
+        "What runs had touched when they were met, since the last look; before that, they did not exist."
         self._threads: dict[int, _Thread] = {}
         "Native id -> what was read at the last look."
         self._touched: dict[Hashable, int] = {Part.SHARED: 0, Part.OTHER: 0}
@@ -57,6 +59,7 @@ class TouchedMemory:
         now = self._faults.thread_bytes(native_id)
         if run_id not in self._touched and now is not None:
             self._touched[run_id] = 0 if at_start_bytes is None else max(now - at_start_bytes, 0)
+            self._met_bytes += self._touched[run_id]
             self._threads[native_id] = _Thread(frozenset((run_id,)), now)
 
     def __contains__(self, run_id: uuid.UUID) -> bool:
@@ -81,7 +84,7 @@ class TouchedMemory:
         """
         known = dict(self._read(threads))
         process_bytes = self._faults.process_bytes()
-        charged = 0
+        charged, self._met_bytes = self._met_bytes, 0
         for native_id, thread in known.items():
             before = self._threads.get(native_id)
             if before is not None and not before.runs.isdisjoint(thread.runs):
