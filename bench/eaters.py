@@ -21,6 +21,9 @@ from dramatiq_diag import Diagnostics, Settings
 MIB = 1024 * 1024
 THREADS = 8
 
+#: Seconds from the start of the worker to that of the eater.
+AFTER_S = float(os.environ.get("BENCH_EATER_AFTER_SECONDS", "2"))
+
 #: The kinds of eaters, and of neighbours.
 EATERS = ("bytearrays", "objects", "large bytes", "one buffer", "slow")
 NEIGHBOURS = ("sleep", "churn")
@@ -82,9 +85,10 @@ def main(data_dir: str, cgroup: str, eater: str, neighbours: str) -> None:
     eating, innocent = (dramatiq.actor(function, broker=broker, max_retries=0) for function in functions)
     for number in range(THREADS - 1):
         innocent.send(os.getpid() + number)
+    dramatiq.Worker(broker, worker_threads=THREADS).start()
+    time.sleep(AFTER_S)
     sys.stdout.write(f"{eating.send().message_id}\n")
     sys.stdout.flush()
-    dramatiq.Worker(broker, worker_threads=THREADS).start()
     threading.Event().wait()
 
 
