@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _MIB = 1024 * 1024
@@ -30,6 +30,9 @@ _FEW_MOMENTS = 8
 #: Each of those that grow it together makes at least this part of what the RSS moves by.
 _LEAST_SHARE = 0.3
 _MOST_TOGETHER = 3
+
+#: In the place of a part that grows the process, any other part leaves so many times as much of what the RSS moves by.
+_WORSE = 1.75
 
 #: The last moments, of which the mean is within so many standard deviations of the RSS that a growth explains.
 _LAST = 3
@@ -159,9 +162,27 @@ def _explaining(moments: Sequence[Moment]) -> dict[Hashable, float]:
         if best is None or spreads[best] > min(limit * left, left - _LEAST_SHARE * whole):
             break
         found[best], rests, left = touched[best], without[best], spreads[best]
-    if not found or _is_growing_otherwise(rests):
+    if not found or _is_growing_otherwise(rests) or _has_rival(moments, touched, found, left):
         return {}
     return {part: size for part, size in found.items() if _still_grows(moments, part)}
+
+
+def _has_rival(
+    moments: Sequence[Moment], touched: Mapping[Hashable, int], found: Collection[Hashable], left: float
+) -> bool:
+    """Returns: Whether another part explains the RSS nearly as well in the place of one that was found.
+
+    Parts that fill and free buffers touch as steadily as a growing process grows, for a few seconds.
+    """
+    rivals = [part for part, size in touched.items() if size >= _LEAST_BYTES and part not in found]
+    for part in found:
+        rests = [float(moment.rss_bytes) for moment in moments]
+        for other in found:
+            if other != part:
+                rests = _without(rests, moments, other)
+        if any(_spread(_without(rests, moments, rival)) < _WORSE * left for rival in rivals):
+            return True
+    return False
 
 
 def _touched_in(moments: Sequence[Moment]) -> dict[Hashable, int]:

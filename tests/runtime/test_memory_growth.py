@@ -170,3 +170,44 @@ def test_nothing_is_known_before_there_are_two_moments():
     assert growth.find() is None
     growth.clear()
     assert growth.find() is None
+
+
+#: The last seconds of a worker on a quiet machine, in MiB: seven tasks fill buffers and free them from its start. One
+#: that begins after 2 s allocates until the kernel kills it.
+RECORDED = """
+        s        RSS  churner-1  churner-2      eater  churner-3  churner-4  churner-5  churner-6  churner-7      other
+      0.0         65          0          0          -          -          -          0          0          0          0
+     0.26        168         40         30          -          -          -         28         58         27          0
+     0.45        287         59         58          -         51         62         28         89         27          0
+     0.55        221         59         58          -         51         62         28         89         27          7
+     0.65        264         60         58          -         51        101         28         89         27         10
+     0.75        233         60         58          -         51        101         28         89         35         11
+     0.85        245         60         58          -         57        107         28         89         35         12
+     0.99        284         60         95          -         89        113         28         89         35         12
+      1.0        284         60         95          -         89        113         28         89         35         12
+      1.1        254         60         95          -         89        115         29         89         35         12
+     1.24        269         60         95          -         89        126         31         89         74         13
+      1.4        350         61        128          -         96        126         31         89        113         13
+     1.65        278         61        128          -         96        126         31         89        113         14
+      1.7        311         61        128          -        129        126         31         89        113         14
+     1.77        344         61        161          -        129        126         31         89        113         14
+      1.9        279         61        161          -        129        126         31         89        113         14
+     2.01        315         61        194          -        129        126         31         90        115         14
+     2.02        315         61        194          -        129        126         31         90        115         14
+     2.15        281         61        194          -        129        126         31         90        115         14
+      2.2        321         61        233          -        129        126         31         90        116         14
+      2.8        608         95        301        282        129        170         98        129        116         14
+"""
+
+
+def test_parts_that_fill_and_free_are_not_named_beside_one_that_has_just_begun_to_grow():
+    """For a few seconds they touch as steadily as the process has grown since its start."""
+    names, *rows = [line.split() for line in RECORDED.strip().splitlines()]
+    growth = MemoryGrowth()
+    for row in rows:
+        touched = {part: int(size) * MIB for part, size in zip(names[2:], row[2:], strict=True) if size != "-"}
+        growth.add(Moment(float(row[0]), int(row[1]) * MIB, touched, is_partial=row is rows[0]))
+
+    found = growth.find()
+    assert found is not None
+    assert set(found.growers) == {"eater"}
