@@ -95,8 +95,8 @@ def test_a_thread_that_computes_alone_does_not_wait_for_the_gil(open_calls):
     with sampled(compute, open_calls=open_calls) as (account, _):
         eventually(lambda: account.sample_count >= ENOUGH, "it was seen often")
         seen = account.seen(0.0)
-    # The sampler itself has the GIL now and then.
-    assert sum(seconds for (part, _), seconds in seen.items() if part == "blocked") == 0.0
+    # The sampler itself has the GIL now and then, and a page may have to be read.
+    assert not [on for part, on in seen if part == "blocked" and on and ("lock" in on or "sleep" in on)]
 
 
 def test_planned_moments_leave_the_switch_interval_alone():
