@@ -82,7 +82,7 @@ def test_the_figures_are_those_of_the_work(bench, settings, stored, tmp_path):
             file.flush()
             os.fsync(file.fileno())
         held.extend((tmp_path / f"open{number}").open("w") for number in range(50))
-        for _ in range(5):
+        for _ in range(15):
             thread = threading.Thread(target=go_on.wait)
             thread.start()
             held.append(thread)
@@ -100,7 +100,7 @@ def test_the_figures_are_those_of_the_work(bench, settings, stored, tmp_path):
     assert last["voluntary_context_switches"] >= 20
     assert last["involuntary_context_switches"] >= 0
     assert last["open_files"] - first["open_files"] > 30  # Our own threads open and close some meanwhile.
-    assert last["threads"] - first["threads"] >= 5
+    assert last["threads"] - first["threads"] >= 10  # Those of other tests may end meanwhile.
     if Path("/proc/self/io").exists() and first["written_bytes"] is not None:
         assert last["written_bytes"] >= 0
 
