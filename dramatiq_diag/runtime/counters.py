@@ -28,7 +28,7 @@ class Counters(NamedTuple):
     """
 
     cpu_s: float
-    gc_s: float | None = 0.0
+    gc_s: float = 0.0
     "The CPU time of Python's garbage collector on it, since that is counted."
     schedstat: bytes = b""
     cpu_stat: bytes = b""

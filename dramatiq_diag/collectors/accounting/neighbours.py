@@ -69,13 +69,13 @@ class Neighbours:
         "Thread id -> the task that it processed at the last look."
         self._used: dict[_Task, Used] = {}
 
+    def begin(self) -> None:
+        """Charges nothing that was used up to now. Runs on the thread that looks, before its first look."""
+        self._tasks = {}
+        self._clocks = {thread_id: self._clock(thread_id) for thread_id in tuple(self._native_ids())}
+
     def look(self) -> None:
         """Charges the CPU time since the last look. Runs on one thread alone."""
-        if len(self._messages) < 2:  # The task is alone.
-            self._used.update(self._now())
-            self._clocks.clear()
-            self._tasks = {}
-            return
         self._used.update(self._now())
         for thread_id in tuple(self._native_ids()):
             self._clocks[thread_id] = self._clock(thread_id)

@@ -121,6 +121,8 @@ class AccountSampler(SamplingThread[Account]):
 
     def sample_all(self) -> None:
         try:
+            self._native_ids.refresh()  # Threads of workers begin after this one.
+            self._neighbours.begin()
             self._sample_all(self._opened())
         except GUARDED as error:
             self._warn_once("accounting", error, "A sample of an account was lost.")
