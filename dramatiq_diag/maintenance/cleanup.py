@@ -161,12 +161,12 @@ class Cleanup:
             # With the conditions once more: a run may just have been pinned.
             .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*conditions))
             .values(status=ArtifactStatus.EXPIRED, reason=reason)
-            .returning(Artifact.run_id, Artifact.name, Artifact.size_bytes, Artifact.blob_name)
+            .returning(Artifact.artifact_id, Artifact.blob_name, Artifact.size_bytes)
             .execution_options(synchronize_session=False)
         )
         with self._expiry.timed(), self.store.session() as session:
             expired = session.execute(expire).all()
-            count_removed(session, expired, ArtifactStatus.EXPIRED)
+            count_removed(session, [row.artifact_id for row in expired], ArtifactStatus.EXPIRED)
             sizes = {row.blob_name: row.size_bytes or 0 for row in expired if row.blob_name is not None}
         self.store.blobs.delete([*sizes])  # After the commit: a row never points at what is gone.
         self._count(expired_artifacts=len(sizes), removed_blobs=len(sizes), freed_bytes=sum(sizes.values()))

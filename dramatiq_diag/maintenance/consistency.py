@@ -130,7 +130,7 @@ def _give_up(store: Store, artifact: Artifact) -> None:
         if damage is None:
             return
         reason = f"Its file was found {damage} by a check at {Clock(session).read():%Y-%m-%d %H:%M:%S} UTC."
-        given_up = session.execute(
+        give_up = (
             update(Artifact)
             .where(
                 Artifact.artifact_id == artifact.artifact_id,
@@ -138,10 +138,10 @@ def _give_up(store: Store, artifact: Artifact) -> None:
                 is_live(Artifact.status),
             )
             .values(status=ArtifactStatus.FAILED, reason=reason)
-            .returning(Artifact.run_id, Artifact.name, Artifact.size_bytes)
+            .returning(Artifact.artifact_id)
             .execution_options(synchronize_session=False)
-        ).all()
-        count_removed(session, given_up, ArtifactStatus.FAILED)
+        )
+        count_removed(session, session.execute(give_up).scalars().all(), ArtifactStatus.FAILED)
         if artifact.blob_name is not None:
             store.blobs.delete([artifact.blob_name])
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Select, case, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from ..statuses import DOWNLOADABLE_STATUSES, FAILED_STATUSES, ArtifactStatus
@@ -226,24 +226,23 @@ def live_sizes(session: Session, artifact_ids: Collection[uuid.UUID]) -> dict[uu
     return {artifact_id: size_bytes or 0 for artifact_id, size_bytes in found}
 
 
-def count_removed(session: Session, removed: Sequence[Row[*tuple[Any, ...]]], status: ArtifactStatus) -> None:
+def count_removed(session: Session, artifact_ids: Collection[uuid.UUID], status: ArtifactStatus) -> None:
     """Counts artifacts that lost their blobs, as the last statement of a transaction.
 
     Parameters:
       session: The transaction, which has changed the rows.
-      removed: Rows with the `run_id`, the `name` and the `size_bytes` of each artifact.
+      artifact_ids: Their ids.
       status: The status that they have now.
     """
-    if not removed:
+    if not artifact_ids:
         return
-    query = select(TaskRun.run_id, TaskRun.actor_name, TaskRun.queue_name)
-    query = query.where(TaskRun.run_id.in_({row.run_id for row in removed}))
-    names = {run_id: (actor_name, queue_name) for run_id, actor_name, queue_name in session.execute(query)}
+    names = TaskRun.actor_name, TaskRun.queue_name, Artifact.name
+    query = select(*names, func.count(), func.sum(Artifact.size_bytes))
+    query = query.join(TaskRun, TaskRun.run_id == Artifact.run_id).where(Artifact.artifact_id.in_(artifact_ids))
     changes = Changes()
-    for row in removed:
-        actor_name, queue_name = names[row.run_id]
-        changes.add(actor_name, queue_name, Series.ARTIFACTS, status)
-        changes.add_blobs(actor_name, row.name, -1, -(row.size_bytes or 0))
+    for actor_name, queue_name, name, count, size_bytes in session.execute(query.group_by(*names)):
+        changes.add(actor_name, queue_name, Series.ARTIFACTS, status, count)
+        changes.add_blobs(actor_name, name, -count, -int(size_bytes or 0))
     changes.write(session)
 
 

@@ -91,13 +91,14 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
     with store.session() as session:
         if _change(session, run_id, TaskRun.pinned_at) is not None:
             raise RunIsPinnedError
-        gone = session.execute(
+        remove = (
             update(Artifact)
             .where(*_live(run_id))
             .values(status=ArtifactStatus.DELETED, reason=reason)
-            .returning(Artifact.run_id, Artifact.artifact_id, Artifact.name, Artifact.size_bytes)
+            .returning(Artifact.artifact_id)
             .execution_options(synchronize_session=False)
-        ).all()
+        )
+        gone = set(session.execute(remove).scalars())
         # With the names of an earlier try, whose process may have died before the files were gone.
         deleted = Artifact.run_id == run_id, Artifact.status == ArtifactStatus.DELETED
         session.execute(update(TaskRun).where(TaskRun.run_id == run_id).values(memory_curve=None))
@@ -105,8 +106,7 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
         count_removed(session, gone, ArtifactStatus.DELETED)
     freed_bytes = sum(store.blobs.size_bytes(name) or 0 for name in names)
     store.blobs.delete(names)
-    ids = {row.artifact_id for row in gone}
-    store.cache.remove(entry.name for entry in store.cache.entries() if entry.source_id in ids)
+    store.cache.remove(entry.name for entry in store.cache.entries() if entry.source_id in gone)
     return Deletion(run_id=run_id, artifact_count=len(gone), freed_bytes=freed_bytes)
 
 

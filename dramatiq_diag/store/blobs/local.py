@@ -183,8 +183,10 @@ class LocalBlobStore(BlobStore):
                 return None
 
     def delete(self, names: Sequence[str]) -> None:
-        for name in filter(is_blob_name, names):
-            self._unlink(name)
+        with self._unavailable("written"):
+            for name in filter(is_blob_name, names):
+                with suppress(FileNotFoundError):  # Another cleanup was faster.
+                    os.unlink(f"{self.root}/{name}")
 
     def delete_found(self, found: Sequence[Found]) -> int:
         return sum((self._remove_rendered if file.is_rendered else self._unlink)(file.name) for file in found)
