@@ -19,7 +19,7 @@ _MAX_LINK_BYTES = 500
 
 
 class KeptFile:
-    """A file that is closed with this object. Each thread needs one of its own; see `KeptFile.opened`.
+    """A file that is closed with this object; any thread may read it. See `KeptFile.opened`.
 
     Parameters:
       descriptor: Its descriptor.
@@ -29,8 +29,7 @@ class KeptFile:
     def __init__(self, descriptor: int, max_bytes: int) -> None:
         self.descriptor = descriptor
         self._max_bytes = max_bytes
-        self._buffer = ctypes.create_string_buffer(max_bytes)
-        self._address = ctypes.addressof(self._buffer)
+        self._buffer = ctypes.c_char * max_bytes
         self._link = _link_of(descriptor)
 
     @classmethod
@@ -44,8 +43,9 @@ class KeptFile:
     def read(self) -> bytes:
         """Returns: Its bytes now; empty if they cannot be read."""
         assert _LIBC is not None
-        count = _LIBC.pread(self.descriptor, self._address, self._max_bytes, 0)
-        return self._buffer.raw[: max(count, 0)]
+        buffer = self._buffer()  # Two threads may read at once.
+        count = _LIBC.pread(self.descriptor, buffer, self._max_bytes, 0)
+        return buffer.raw[: max(count, 0)]
 
     def __del__(self) -> None:
         # An application that closes all descriptors, as daemons do, may have another file under this number.

@@ -7,6 +7,7 @@ RSS moves much less. Where no part keeps all that it touches, one is found only 
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -31,8 +32,10 @@ _FEW_MOMENTS = 8
 _LEAST_SHARE = 0.3
 _MOST_TOGETHER = 3
 
-#: In the place of a part that grows the process, any other part leaves so many times as much of what the RSS moves by.
+#: In the place of a part that grows the process, any other part leaves so many times as much of what the RSS moves by,
+#: and makes the sizes that were seen so many times less likely.
 _WORSE = 1.75
+_LESS_LIKELY = 150.0
 
 #: The last moments, of which the mean is within so many standard deviations of the RSS that a growth explains.
 _LAST = 3
@@ -162,25 +165,27 @@ def _explaining(moments: Sequence[Moment]) -> dict[Hashable, float]:
         if best is None or spreads[best] > min(limit * left, left - _LEAST_SHARE * whole):
             break
         found[best], rests, left = touched[best], without[best], spreads[best]
-    if not found or _is_growing_otherwise(rests) or _has_rival(moments, touched, found, left):
+    if not found or _is_growing_otherwise(rests) or _has_rival(moments, touched, found, rests):
         return {}
     return {part: size for part, size in found.items() if _still_grows(moments, part)}
 
 
 def _has_rival(
-    moments: Sequence[Moment], touched: Mapping[Hashable, int], found: Collection[Hashable], left: float
+    moments: Sequence[Moment], touched: Mapping[Hashable, int], found: Collection[Hashable], rests: Sequence[float]
 ) -> bool:
     """Returns: Whether another part explains the RSS nearly as well in the place of one that was found.
 
     Parts that fill and free buffers touch as steadily as a growing process grows, for a few seconds.
     """
+    # The likelihood of a normal distribution falls by the ratio of the deviations, once for each independent value.
+    least = _spread(rests) * max(_WORSE, _LESS_LIKELY ** (1 / _independent(rests)))
     rivals = [part for part, size in touched.items() if size >= _LEAST_BYTES and part not in found]
     for part in found:
-        rests = [float(moment.rss_bytes) for moment in moments]
+        others = [float(moment.rss_bytes) for moment in moments]
         for other in found:
             if other != part:
-                rests = _without(rests, moments, other)
-        if any(_spread(_without(rests, moments, rival)) < _WORSE * left for rival in rivals):
+                others = _without(others, moments, other)
+        if any(_spread(_without(others, moments, rival)) < least for rival in rivals):
             return True
     return False
 
@@ -214,6 +219,16 @@ def _spread(values: Sequence[float]) -> float:
     """Returns: The standard deviation; `statistics.pstdev` computes with fractions, and takes 50 times as long."""
     middle = statistics.fmean(values)
     return math.sqrt(sum((value - middle) ** 2 for value in values) / len(values))
+
+
+def _independent(values: Sequence[float]) -> float:
+    """Returns: As how many independent values these count, each of which may be close to the one before."""
+    middle = statistics.fmean(values)
+    offsets = [value - middle for value in values]
+    square = sum(offset**2 for offset in offsets)
+    product = sum(before * after for before, after in itertools.pairwise(offsets))
+    likeness = min(max(product / square, 0.0), 1.0) if square else 0.0
+    return max(len(values) * (1 - likeness) / (1 + likeness), 1.0)
 
 
 def _still_grows(moments: Sequence[Moment], part: Hashable) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -116,9 +115,7 @@ class MemoryStateReader:
         Parameters:
           last: A state of a moment ago, which has the files.
         """
-        pages = self._files.text("proc/self/statm", 100).split()
-        rss_bytes = int(pages[1]) * os.sysconf("SC_PAGESIZE") if len(pages) > 1 else self._rss.rss_bytes()
-        return self._read(rss_bytes, last.cgroup_file_bytes)
+        return self._read(self._rss.rss_bytes(), last.cgroup_file_bytes)
 
     def _read(self, rss_bytes: int, file_bytes: int | None) -> MemoryState:
         total_bytes, available_bytes = self._machine()

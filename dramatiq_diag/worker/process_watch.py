@@ -65,21 +65,24 @@ class ProcessWatch:
     # The rest runs on the ticker's thread.
 
     def _look(self, timer: Timer) -> None:
-        runs = tuple(self._runs.values())
         # First: a thread that kept the GIL goes on when this one waits for something.
-        self._guarded(self._stalls.look, runs, "It is not known whether C code kept the GIL.")
-        if runs:
+        self._guarded(lambda: self._stalls.look(self._now()), "It is not known whether C code kept the GIL.")
+        if is_busy := bool(self._runs):
             self._services.counters.gc_clock.tidy()
         with self._lock:
             is_ours = timer is self._timer
-        self._idle_looks = 0 if runs else self._idle_looks + 1
+        self._idle_looks = 0 if is_busy else self._idle_looks + 1
         if not is_ours or self._idle_looks > _IDLE_LOOKS:
             self._end(timer)
-        elif runs:
+        elif is_busy:
             if (now := self._services.clock()) >= self._note_state_at:
                 self._note_state_at = now + self._tuning.state_s
-                self._guarded(self._note_state, runs, "The state of the process could not be noted.")
-            self._guarded(self._look_at_rss, runs, "The RSS could not be looked at.")
+                self._guarded(self._note_state, "The state of the process could not be noted.")
+            self._guarded(self._look_at_rss, "The RSS could not be looked at.")
+
+    def _now(self) -> tuple[Run, ...]:
+        """Returns: The runs of this moment; more may have begun while this thread waited for the GIL."""
+        return tuple(self._runs.values())
 
     def _end(self, timer: Timer) -> None:
         timer.cancel()
@@ -93,23 +96,25 @@ class ProcessWatch:
         if self._runs:  # A run that began just now saw the timer and added none.
             self.wake()
 
-    def _guarded(self, step: Callable[[tuple[Run, ...]], None], runs: tuple[Run, ...], warning: str) -> None:
+    def _guarded(self, step: Callable[[], None], warning: str) -> None:
         try:
-            step(runs)
+            step()
         except GUARDED as error:  # As when a task uses up all descriptors: the next look may succeed.
             self._services.warn_once((warning, type(error)), error, warning)
 
-    def _note_state(self, runs: tuple[Run, ...]) -> None:
+    def _note_state(self) -> None:
         """Writes the memory state of the process, so that a sudden death can be explained."""
         state = self._memory.read()
-        self._guarded(lambda runs: self._growth.note(runs, state), runs, _NOT_NOTED)
+        runs = self._now()
+        self._guarded(lambda: self._growth.note(runs, state), _NOT_NOTED)
         for run in runs:
             run.note_memory_state(state)
         self._spool.write_state(time.time(), state)
 
-    def _look_at_rss(self, runs: tuple[Run, ...]) -> None:
+    def _look_at_rss(self) -> None:
         rss_bytes = self._services.rss.rss_bytes()
-        self._guarded(lambda runs: self._growth.look(runs, rss_bytes), runs, _NOT_NOTED)
+        runs = self._now()
+        self._guarded(lambda: self._growth.look(runs, rss_bytes), _NOT_NOTED)
         for run in runs:
             run.look(rss_bytes)
         for run in runs:

@@ -1,15 +1,20 @@
-"""The watch of a process ends when it is idle, but not under a run that begins just then."""
+"""The watch of a process: it ends when it is idle, and misses no run that begins while it looks."""
 
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from dramatiq_diag.spool.owner_state import read_left
 from dramatiq_diag.worker.gil_stalls import GilStalls
 from dramatiq_diag.worker.process_watch import _IDLE_LOOKS, ProcessWatch
 from dramatiq_diag.worker.tuning import TUNING
 from support.simulation import simulated
+from support.tasks import rss_of_runs
 
 
 class Stalls(GilStalls):
@@ -47,3 +52,29 @@ def test_what_a_run_is_counted_does_not_begin_anew_if_it_begins_while_the_watch_
     # Then the clock of the collections goes on
     assert len(looks) > _IDLE_LOOKS + 1
     assert 0 < counted_s[0] < counted_s[1]
+
+
+def test_a_run_that_begins_while_the_memory_is_read_is_in_the_note(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with simulated(settings(task_diagnostics=["memory"])) as simulation:
+        runs = [simulation.begin(simulation.actor())]
+
+        # Given a thread of a task that gets the GIL while the ticker's thread reads the RSS
+        def read() -> int:
+            if len(runs) == 1 and threading.current_thread() is threading.main_thread():
+                late = threading.Thread(target=lambda: runs.append(simulation.begin(simulation.actor("late"))))
+                late.start()
+                late.join()
+            return 100_000_000
+
+        rss_of_runs(monkeypatch, read)
+
+        simulation.pass_time(TUNING.rss_s)
+        story = read_left(simulation.process.spool.owner).story
+        for run in runs:
+            simulation.end(run)
+
+    # Then what it touches is not taken for that of threads without a run
+    assert story is not None
+    assert {run.run_id for run in story.runs} == {run.run_id for run in runs}
