@@ -8,7 +8,11 @@ from ..errors import SkippedError
 
 
 def event_loop_thread() -> EventLoopThread:
-    """Returns: The thread that runs coroutines. Raises: SkippedError where there is none."""
+    """Returns: The thread that runs coroutines.
+
+    Raises:
+      SkippedError: When the broker has no event loop.
+    """
     thread = get_event_loop_thread()
     if thread is None:
         raise SkippedError("The actor is async, and there is no event loop: AsyncIO is not among the middleware.")
