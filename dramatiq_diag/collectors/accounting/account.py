@@ -12,8 +12,12 @@ from .calls import GIL, RUNNING, SLEEP, UNKNOWN
 _MAX_KEYS = 1000
 _MAX_TRIES = 5
 
+#: What a coroutine is seen in that could go on.
+LOOP_WAIT = "loop wait"
+
 #: What needs no other name.
 _NAMES: dict[Hashable, Where] = {
+    LOOP_WAIT: ("loop_wait", None),
     GIL: ("gil_wait", None),
     UNKNOWN: ("unknown", None),
     SLEEP: ("blocked", "sleep"),
@@ -72,6 +76,11 @@ class Account:
             key = OTHERS
         self._seen[key] = self._seen.get(key, 0.0) + spent_s
 
+    def is_named(self, place: Hashable) -> bool:
+        """Returns: Whether a place has its whole name."""
+        known = self._names.get(place)
+        return known is not None and known.is_whole
+
     def note(self, key: Hashable, place: Hashable, name: Callable[[], Name | None]) -> None:
         """Notes at which place it is in what it was seen in.
 
@@ -88,8 +97,7 @@ class Account:
         if place not in places and len(places) >= _MAX_KEYS:
             return
         places[place] = places.get(place, 0) + 1
-        known = self._names.get(place)
-        if (known is None or not known.is_whole) and self._tries.get(place, 0) < _MAX_TRIES:
+        if not self.is_named(place) and self._tries.get(place, 0) < _MAX_TRIES:
             self._tries[place] = self._tries.get(place, 0) + 1
             if (found := name()) is not None:
                 self._names[place] = found
