@@ -166,7 +166,7 @@ class _AccountingRecording(Recording):
 
     def _document(self) -> AccountingDocument:
         wall_s, spent = self._spent()
-        parts = divide(wall_s, spent, self.account.seen(spent.cpu_s))
+        parts = divide(wall_s, spent, self.account.seen(spent.cpu_s, spent.steps_s))
         neighbours = self.collector.neighbours
         after = neighbours.used() if self.used_after is None else self.used_after
         return {

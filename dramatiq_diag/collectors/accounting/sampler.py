@@ -251,7 +251,9 @@ class AccountSampler(SamplingThread[Account]):
         for account in threads:
             self._add(account, account.elapse(now_s), account.thread_id, account.native_id, lines, keys, waiting)
         for account in running:
-            self._add(account, account.elapse(now_s), loop_id, loop_native_id, lines, keys, waiting)
+            spent_s = account.elapse(now_s)
+            account.in_steps_s += spent_s
+            self._add(account, spent_s, loop_id, loop_native_id, lines, keys, waiting)
 
     def _add(
         self,
@@ -265,7 +267,9 @@ class AccountSampler(SamplingThread[Account]):
     ) -> None:
         """Adds a sample of a thread to an account."""
         key = keys[native_id]
-        account.add(key, spent_s * waiting[native_id] if key == GIL else spent_s)
+        chance = waiting[native_id] if key == GIL else 1.0
+        account.add(key, spent_s * chance)
+        account.add(RUNNING, spent_s * (1.0 - chance))
         if key not in _PLAIN:
             self._note_place(account, key, lines[native_id], thread_id, native_id)
 
