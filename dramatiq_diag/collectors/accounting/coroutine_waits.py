@@ -12,7 +12,7 @@ from ...runtime.stacks import Branch, future_of
 from ...runtime.waits.coroutines import awaited_wait, executed_by_loop
 from .account import LOOP_WAIT, Account, Name
 from .calls import on_of
-from .readiness import Readiness, can_go_on
+from .readiness import Readiness, can_go_on, have_bytes
 
 #: The most tasks that await each other and are followed.
 _MAX_TASKS = 10
@@ -30,6 +30,13 @@ class CoroutineWaits:
 
     def __init__(self) -> None:
         self._waits: dict[Account, CoroutineWait] = {}
+        self._descriptors: dict[Account, int] = {}
+        "The connection that each coroutine has awaited last."
+        self._has_bytes: dict[int, bool] = {}
+
+    def begin(self) -> None:
+        """Asks for answers that have come; the rest of a look takes long enough for others to come."""
+        self._has_bytes = have_bytes({*self._descriptors.values()})
 
     def look(
         self, coroutines: Mapping[Account, Coroutine[Any, Any, Any]], now_s: float, *, is_busy: bool
@@ -38,20 +45,20 @@ class CoroutineWaits:
 
         Parameters:
           coroutines: The account of each coroutine.
-          now_s: The time, by `time.perf_counter`.
+          now_s: When the look began, by `time.perf_counter`.
           is_busy: Whether their event loop executes something at this moment, or is about to.
 
         Returns: The accounts of those whose steps run: the thread of the event loop is their own then.
         """
         known, self._waits = self._waits, {}
+        self._descriptors = {account: each for account, each in self._descriptors.items() if account in coroutines}
         others: list[Account] = []
         for account in coroutines:
             wait = known.get(account)
             if wait is None or wait.is_over():
                 others.append(account)
-            else:  # First of all, as an answer may come any moment.
-                self._waits[account] = wait
-                wait.add(account, account.elapse(now_s), now_s, is_busy=is_busy)
+            else:
+                self._add(account, wait, now_s, is_busy=is_busy)
         running: list[Account] = []
         for account in others:
             if account in known:
@@ -60,9 +67,14 @@ class CoroutineWaits:
             if wait.is_running:
                 running.append(account)
             elif wait.is_known:
-                self._waits[account] = wait
-                wait.add(account, account.elapse(now_s), now_s, is_busy=is_busy)
+                self._add(account, wait, now_s, is_busy=is_busy)
         return running
+
+    def _add(self, account: Account, wait: CoroutineWait, now_s: float, *, is_busy: bool) -> None:
+        self._waits[account] = wait
+        if wait.descriptor is not None:
+            self._descriptors[account] = wait.descriptor
+        wait.add(account, account.elapse(now_s), now_s, self._has_bytes, is_busy=is_busy)
 
 
 class CoroutineWait:
@@ -111,16 +123,24 @@ class CoroutineWait:
         measured: Any = self._measured
         return measured is None or measured.steps_s != self._steps_s or measured.coroutine.cr_running
 
-    def add(self, account: Account, spent_s: float, now_s: float, *, is_busy: bool) -> None:
+    @property
+    def descriptor(self) -> int | None:
+        """The connection that it awaits."""
+        return self._readiness.descriptor
+
+    def add(
+        self, account: Account, spent_s: float, now_s: float, has_bytes: Mapping[int, bool], *, is_busy: bool
+    ) -> None:
         """Adds seconds to its account: to waits for the event loop, or to what it awaits.
 
         Parameters:
           account: The account.
           spent_s: What this sample stands for.
           now_s: The time of the sample.
+          has_bytes: Descriptor -> whether there were bytes to read at that time.
           is_busy: Whether the event loop executes something at this moment, or is about to.
         """
-        is_late = self._can_go_on or self._readiness.has_come(now_s, is_busy=is_busy)
+        is_late = self._can_go_on or self._readiness.has_come(now_s, has_bytes, is_busy=is_busy)
         account.add(LOOP_WAIT if is_late else self._key, spent_s)
         self._seen_s += spent_s
         self._seen_late_s += spent_s if is_late else 0.0

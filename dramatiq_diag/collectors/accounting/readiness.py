@@ -9,6 +9,7 @@ import inspect
 import sys
 import time
 import weakref
+from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any
 
@@ -48,11 +49,12 @@ class Readiness:
       holder: The coroutine that awaits it.
     """
 
-    __slots__ = ("_descriptor", "_future", "due_s")
+    __slots__ = ("_future", "descriptor", "due_s")
 
     def __init__(self, future: Any, holder: Any) -> None:
         self._future = weakref.ref(future) if isinstance(future, asyncio.Future) else None
-        self._descriptor: int | None = None
+        self.descriptor: int | None = None
+        "That of a stream which the holder reads."
         self.due_s: float | None = None
         "When a timer of the holder completes the future, as in `asyncio.sleep`, by `time.perf_counter`."
         for value in () if self._future is None else gc.get_referents(holder):
@@ -60,7 +62,7 @@ class Readiness:
                 # The timer is known also after it has completed the future.
                 self.due_s = time.perf_counter() + value.when() - future.get_loop().time()
             elif type(value) is asyncio.StreamReader:
-                self._descriptor = _descriptor_of(value)
+                self.descriptor = _descriptor_of(value)
 
     @property
     def is_done(self) -> bool:
@@ -68,11 +70,12 @@ class Readiness:
         future = None if self._future is None else self._future()
         return future is not None and asyncio.Future.done(future)
 
-    def has_come(self, now_s: float, *, is_busy: bool) -> bool:
+    def has_come(self, now_s: float, has_bytes: Mapping[int, bool], *, is_busy: bool) -> bool:
         """Returns: Whether it has come.
 
         Parameters:
           now_s: The time, by `time.perf_counter`.
+          has_bytes: Descriptor -> whether there were bytes to read at that time. Others are asked now.
           is_busy: Whether the event loop executes something at this moment. If it does not, it waits for the system,
             and nothing has come.
         """
@@ -82,7 +85,20 @@ class Readiness:
             return False
         if self.due_s is not None:
             return self.due_s <= now_s
-        return self._descriptor is not None and _can_be_read(self._descriptor)
+        if self.descriptor is None:
+            return False
+        if self.descriptor in has_bytes:
+            return has_bytes[self.descriptor]
+        return have_bytes([self.descriptor])[self.descriptor]
+
+
+def have_bytes(descriptors: Iterable[int]) -> dict[int, bool]:
+    """Returns: Descriptor -> whether there are bytes to read."""
+    asked = [_PollFd(descriptor, _POLLIN, 0) for descriptor in descriptors]
+    if _LIBC is not None and asked:
+        _LIBC.poll(polled := (_PollFd * len(asked))(*asked), len(asked), 0)
+        asked = list(polled)
+    return {each.fd: bool(each.revents & _POLLIN) for each in asked}
 
 
 def _descriptor_of(stream: asyncio.StreamReader) -> int | None:
@@ -90,8 +106,3 @@ def _descriptor_of(stream: asyncio.StreamReader) -> int | None:
     transport = getattr(stream, "_transport", None)
     sock = None if transport is None else transport.get_extra_info("socket")
     return sock.fileno() if sock is not None and sock.fileno() >= 0 else None
-
-
-def _can_be_read(descriptor: int) -> bool:
-    asked = _PollFd(descriptor, _POLLIN, 0)
-    return _LIBC is not None and bool(_LIBC.poll(ctypes.byref(asked), 1, 0) > 0)

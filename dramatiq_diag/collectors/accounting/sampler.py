@@ -232,6 +232,7 @@ class AccountSampler(SamplingThread[Account]):
         self._add_took(began_s, 1)
 
     def _look(self, now_s: float) -> None:
+        self._waits.begin()
         accounts = self.accounts
         threads = [account for account in accounts if account.coroutine is None and account.started() < now_s]
         coroutines = _coroutines_of(accounts)

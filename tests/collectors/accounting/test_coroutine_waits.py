@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -53,22 +53,27 @@ class Looks:
         self.running: list[Account] = []
         self._waits = CoroutineWaits()
 
-    def look(self, *, is_busy: bool = False, later_s: float = 0.0) -> dict[Where, float]:
+    def look(
+        self, *, is_busy: bool = False, later_s: float = 0.0, meanwhile: Callable[[], object] = bool
+    ) -> dict[Where, float]:
         """Returns: What a look that stands for a second has added to the account; it may correct what others added.
 
         Parameters:
           is_busy: Whether the loop executes something.
           later_s: How much later than now the look is taken.
+          meanwhile: What happens after the look has begun.
         """
         before, now_s = self.account.seen(0.0), time.perf_counter() + later_s
         self.account.last_s = now_s - 1.0
+        self._waits.begin()
+        meanwhile()
         self.running = self._waits.look({self.account: self._coroutine}, now_s, is_busy=is_busy)
         after = self.account.seen(0.0)
         return {where: after[where] - before.get(where, 0.0) for where in after if after[where] != before.get(where)}
 
-    def seen(self, *, is_busy: bool, later_s: float = 0.0) -> Where:
+    def seen(self, **how: Any) -> Where:
         """Returns: What it is seen in at this moment."""
-        ((where, _),) = self.look(is_busy=is_busy, later_s=later_s).items()
+        ((where, _),) = self.look(**how).items()
         return where
 
 
@@ -168,7 +173,7 @@ def test_an_answer_that_has_come_waits_for_a_loop_that_is_busy(loop):
         looks = Looks(coroutine)
         step(loop)
         assert looks.seen(is_busy=True) == ("awaiting", "an answer")
-        peer.send(b"1")
+        assert looks.seen(is_busy=True, meanwhile=lambda: peer.send(b"1")) == ("awaiting", "an answer")
         assert looks.seen(is_busy=False) == ("awaiting", "an answer")
         assert looks.seen(is_busy=True) == LOOP_WAIT
         step(loop)
