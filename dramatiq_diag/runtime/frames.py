@@ -41,7 +41,8 @@ _SUSPENDED: dict[type, Callable[[Any], Any]] = {
 #: Gives for any object: it awaits nothing, has no frame, and does not run.
 _nothing: Any = partial(next, repeat((None, None, False)))
 
-#: Type -> a getter of the awaited object, the code, the line, and whether it runs; it fails if that has ended.
+#: Type -> a getter of the awaited object, the code, the line, and whether it runs; it fails if that has ended. It keeps
+#: no frame: the line is read within the same call of a C function.
 _LINKS: dict[type, Callable[[Any], Any]] = {
     CoroutineType: attrgetter("cr_await", "cr_code", "cr_frame.f_lineno", "cr_running"),
     GeneratorType: attrgetter("gi_yieldfrom", "gi_code", "gi_frame.f_lineno", "gi_running"),
@@ -122,6 +123,10 @@ def awaited_by(coroutine: Any) -> tuple[list[Place], list[Any], bool]:
 
     Returns: The places of the coroutine, of the one it awaits, and so on; all of them as objects, and the awaitable of
     the last one; and whether the last one runs. No places if it has ended, or one of them ended meanwhile.
+
+    Note:
+      Another thread may get the GIL in between, also by a collection. What is read stays alive with the coroutines,
+      which the list holds; that is not so for `frame.f_back`.
     """
     places: list[Place] = []
     chain, is_running = [coroutine], False
