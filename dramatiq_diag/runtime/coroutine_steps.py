@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Coroutine, Generator
+from time import perf_counter, thread_time
 from typing import Any
 
 
@@ -31,25 +31,25 @@ class MeasuredCoroutine(Coroutine[Any, Any, Any]):
         "When the first one began after this was set to None."
 
     def send(self, value: Any) -> Any:
-        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+        began_s, began_cpu_s = perf_counter(), thread_time()
         if self.waits_until_s is None:
             self.waits_until_s = began_s
         try:
             return self.coroutine.send(value)
         finally:
-            self.cpu_s += time.thread_time() - began_cpu_s
-            self.waits_since_s = ended_s = time.perf_counter()
+            self.cpu_s += thread_time() - began_cpu_s
+            self.waits_since_s = ended_s = perf_counter()
             self.steps_s += ended_s - began_s
 
     def throw(self, *exception: Any) -> Any:
-        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+        began_s, began_cpu_s = perf_counter(), thread_time()
         if self.waits_until_s is None:
             self.waits_until_s = began_s
         try:
             return self.coroutine.throw(*exception)
         finally:
-            self.cpu_s += time.thread_time() - began_cpu_s
-            self.waits_since_s = ended_s = time.perf_counter()
+            self.cpu_s += thread_time() - began_cpu_s
+            self.waits_since_s = ended_s = perf_counter()
             self.steps_s += ended_s - began_s
 
     def close(self) -> None:
