@@ -18,6 +18,9 @@ from .worker import stored_documents, worker
 
 _SECONDS = float(os.environ.get("BENCH_ACCOUNTING_SECONDS", "5"))
 
+#: Only these columns of the table are measured, such as `ten coroutines`; without a name, all.
+_ONLY = os.environ.get("BENCH_ACCOUNTING_ONLY", "")
+
 MIXES: dict[str, tuple[str, ...]] = {
     "CPU": ("compute",),
     "CPU, sleep": ("compute", "sleep"),
@@ -43,9 +46,11 @@ def run() -> Iterator[Result]:
             for mix, kinds in MIXES.items():
                 for threads in (1, 4, 8):
                     how = f"{threads} thread{'s' if threads > 1 else ''}"
-                    yield _row(mix, how, busy, budget, _threads(kinds, threads, port, busy, mix))
+                    if _ONLY in ("", how):
+                        yield _row(mix, how, busy, budget, _threads(kinds, threads, port, busy, mix))
             for mix, kinds in ASYNC_MIXES.items():
-                yield _row(mix, "ten coroutines", busy, budget, _coroutines(kinds, port, busy))
+                if _ONLY in ("", "ten coroutines"):
+                    yield _row(mix, "ten coroutines", busy, budget, _coroutines(kinds, port, busy))
 
 
 #: For each task its truth, and its account.

@@ -41,6 +41,14 @@ _SUSPENDED: dict[type, Callable[[Any], Any]] = {
 #: Gives for any object: it awaits nothing, has no frame, and does not run.
 _nothing: Any = partial(next, repeat((None, None, False)))
 
+#: Type -> a getter of the awaited object, the code, the line, and whether it runs; it fails if that has ended. It keeps
+#: no frame: the line is read within the same call of a C function.
+_LINKS: dict[type, Callable[[Any], Any]] = {
+    CoroutineType: attrgetter("cr_await", "cr_code", "cr_frame.f_lineno", "cr_running"),
+    GeneratorType: attrgetter("gi_yieldfrom", "gi_code", "gi_frame.f_lineno", "gi_running"),
+    AsyncGeneratorType: attrgetter("ag_await", "ag_code", "ag_frame.f_lineno", "ag_running"),
+}
+
 
 class Look:
     """Reads the stacks of threads and coroutines at one moment.
@@ -108,6 +116,28 @@ class Look:
 
     def _thread_frames(self, thread_id: int) -> Iterator[FrameType]:
         return _outward(map(self._innermost.get, (thread_id,)))
+
+
+def awaited_by(coroutine: Any) -> tuple[list[Place], list[Any], bool]:
+    """Reads a coroutine in a tenth of the time of a `Look`; it is for one that does not go on meanwhile.
+
+    Returns: The places of the coroutine, of the one it awaits, and so on; all of them as objects, and the awaitable of
+    the last one; and whether the last one runs. No places if it has ended, or one of them ended meanwhile.
+
+    Note:
+      Another thread may get the GIL in between, also by a collection. What is read stays alive with the coroutines,
+      which the list holds; that is not so for `frame.f_back`.
+    """
+    places: list[Place] = []
+    chain, is_running = [coroutine], False
+    while (getter := _LINKS.get(type(chain[-1]))) is not None and len(places) < MAX_AWAITING:
+        try:
+            awaited, code, line, is_running = getter(chain[-1])
+        except AttributeError:
+            return [], [], False
+        places.append((code, line))
+        chain.append(awaited)
+    return places, chain, is_running
 
 
 def has_frame(awaitable: Any) -> bool:

@@ -7,18 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
-from dramatiq_diag.runtime.frames import Look, thread_ids
+from dramatiq_diag.runtime.frames import Look, awaited_by, thread_ids
 from support import PATIENCE_S, ROOT
 
 # The collector runs as soon as so many objects are made, and each frame is one of them.
 _SCRIPT = """
 import gc, os, threading, time
-from dramatiq_diag.runtime.frames import Look, thread_ids
+from dramatiq_diag.runtime.frames import Look, awaited_by, thread_ids
 
 class Page:
     def __del__(self):
@@ -148,3 +150,48 @@ def test_stacks_of_busy_threads_are_whole():
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(" 0 of them torn\n")
+
+
+@types.coroutine
+def give_way():
+    yield
+
+
+async def innermost(*, runs: list[bool]):
+    runs.append(awaited_by(chained[0])[2])
+    await give_way()
+
+
+async def numbers(runs):
+    await innermost(runs=runs)
+    yield 1
+
+
+async def outermost(runs):
+    async for _ in numbers(runs):
+        pass
+    await innermost(runs=runs)
+
+
+chained: list[Any] = []
+
+
+def test_a_coroutine_is_read_as_by_a_look_until_it_has_ended():
+    runs: list[bool] = []
+    chained[:] = [outermost(runs)]
+    seen = []
+    with suppress(StopIteration):
+        while True:
+            look = Look()
+            links, objects = look.coroutine(chained[0])
+            look.take()
+            places, chain, is_running = awaited_by(chained[0])
+            assert places == [place for place, _, _ in links]
+            assert [*map(id, chain)] == [*map(id, objects)]
+            assert not is_running
+            seen.append([code.co_name for code, _ in places])
+            chained[0].send(None)
+
+    assert seen == [["outermost"], ["outermost"], ["outermost", "innermost", "give_way"]]
+    assert runs == [True, True]
+    assert awaited_by(chained.pop()) == ([], [], False)

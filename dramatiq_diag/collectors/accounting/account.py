@@ -12,8 +12,12 @@ from .calls import GIL, RUNNING, SLEEP, UNKNOWN
 _MAX_KEYS = 1000
 _MAX_TRIES = 5
 
+#: What a coroutine is seen in that could go on.
+LOOP_WAIT = "loop wait"
+
 #: What needs no other name.
 _NAMES: dict[Hashable, Where] = {
+    LOOP_WAIT: ("loop_wait", None),
     GIL: ("gil_wait", None),
     UNKNOWN: ("unknown", None),
     SLEEP: ("blocked", "sleep"),
@@ -51,6 +55,8 @@ class Account:
         self.coroutine = coroutine
         self.last_s = 0.0
         self.sample_count = 0
+        self.in_steps_s = 0.0
+        "The seconds that those samples stand for that have seen a coroutine in its own steps."
         self._seen: dict[Hashable, float] = {}
         "What it was seen in -> the seconds that these samples stand for."
         self._places: dict[Hashable, dict[Hashable, int]] = {}
@@ -72,6 +78,11 @@ class Account:
             key = OTHERS
         self._seen[key] = self._seen.get(key, 0.0) + spent_s
 
+    def is_named(self, place: Hashable) -> bool:
+        """Returns: Whether a place has its whole name."""
+        known = self._names.get(place)
+        return known is not None and known.is_whole
+
     def note(self, key: Hashable, place: Hashable, name: Callable[[], Name | None]) -> None:
         """Notes at which place it is in what it was seen in.
 
@@ -88,24 +99,25 @@ class Account:
         if place not in places and len(places) >= _MAX_KEYS:
             return
         places[place] = places.get(place, 0) + 1
-        known = self._names.get(place)
-        if (known is None or not known.is_whole) and self._tries.get(place, 0) < _MAX_TRIES:
+        if not self.is_named(place) and self._tries.get(place, 0) < _MAX_TRIES:
             self._tries[place] = self._tries.get(place, 0) + 1
             if (found := name()) is not None:
                 self._names[place] = found
 
-    def seen(self, cpu_s: float | None) -> dict[Where, float]:
+    def seen(self, cpu_s: float | None, steps_s: float | None = None) -> dict[Where, float]:
         """Returns: What the run was seen in off the CPU -> the seconds that these samples stand for.
 
         Parameters:
           cpu_s: The CPU time of the run meanwhile. The time of a thread on the run queue is counted, that of a
             coroutine is not: it is what it was seen in without a wait, less its CPU time.
+          steps_s: How long the steps of a coroutine took, which tells how many samples its CPU time stands for.
         """
         found: dict[Where, float] = {}
+        on_cpu_s = (cpu_s or 0.0) * (self.in_steps_s / steps_s if steps_s else 1.0)
         for key, seconds in self._seen.copy().items():
             if key == RUNNING:
                 where: Where = ("run_queue" if cpu_s is not None else "unknown", None)
-                seconds = max(seconds - (cpu_s or 0.0), 0.0) if self.coroutine is not None else 0.0
+                seconds = max(seconds - on_cpu_s, 0.0) if self.coroutine is not None else 0.0
                 found[where] = found.get(where, 0.0) + seconds
                 continue
             for where, share in self._shares(key).items():

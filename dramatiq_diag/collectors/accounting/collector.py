@@ -102,7 +102,8 @@ class _AccountingRecording(Recording):
         return self.run.started if self.run.is_executing else float("inf")
 
     def _coroutine(self) -> Coroutine[Any, Any, Any] | None:
-        return self.services.coroutines.running.get(self.run.thread_id)
+        coroutines = self.services.coroutines
+        return coroutines.measured.get(self.run.thread_id) or coroutines.running.get(self.run.thread_id)
 
     def start(self) -> None:
         if self.is_async:
@@ -165,7 +166,7 @@ class _AccountingRecording(Recording):
 
     def _document(self) -> AccountingDocument:
         wall_s, spent = self._spent()
-        parts = divide(wall_s, spent, self.account.seen(spent.cpu_s))
+        parts = divide(wall_s, spent, self.account.seen(spent.cpu_s, spent.steps_s))
         neighbours = self.collector.neighbours
         after = neighbours.used() if self.used_after is None else self.used_after
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from typing_extensions import TypedDict
@@ -76,9 +77,10 @@ class Neighbours:
 
     def look(self) -> None:
         """Charges the CPU time since the last look. Runs on one thread alone."""
-        self._used.update(self._now())
+        clock = cache(self._clock)
+        self._used.update(self._now(clock))
         for thread_id in tuple(self._native_ids()):
-            self._clocks[thread_id] = self._clock(thread_id)
+            self._clocks[thread_id] = clock(thread_id)
         self._tasks = {thread_id: (thread_id, since) for thread_id, (_, since) in tuple(self._messages.items())}
         if len(self._used) > _MAX_TASKS:
             self.forget()
@@ -91,7 +93,7 @@ class Neighbours:
 
     def used(self) -> AllUsed:
         """Returns: What each task has used up to now. Any thread may ask."""
-        return self._used.copy() | self._now()
+        return self._used.copy() | self._now(self._clock)
 
     @staticmethod
     def listed(before: AllUsed, after: AllUsed, own: int) -> list[NeighbourDocument]:
@@ -114,24 +116,24 @@ class Neighbours:
             for task in most[:MAX_LISTED]
         ]
 
-    def _now(self) -> dict[_Task, Used]:
+    def _now(self, clock: Callable[[int], float]) -> dict[_Task, Used]:
         found = {}
         for thread_id, (message, since) in tuple(self._messages.items()):
-            task, clock_s = (thread_id, since), self._clock(thread_id)
+            task, clock_s = (thread_id, since), clock(thread_id)
             # Less than before: the coroutine is not measured any more.
             spent_s = max(clock_s - self._clocks.get(thread_id, clock_s), 0.0)
             earlier = self._used.get(task)
             used_s = spent_s + (0.0 if earlier is None else earlier.cpu_s)
             # Not the message itself, whose arguments may be large.
             found[task] = Used(used_s, str(message.message_id), str(message.actor_name))
-        return found | self._ended()
+        return found | self._ended(clock)
 
-    def _ended(self) -> dict[_Task, Used]:
+    def _ended(self, clock: Callable[[int], float]) -> dict[_Task, Used]:
         """Returns: What tasks have used that have ended since the last look, if their threads had no other one."""
         found = {}
         for thread_id, task in self._tasks.items():
             if thread_id not in self._messages and (earlier := self._used.get(task)) is not None:
-                clock_s = self._clock(thread_id)
+                clock_s = clock(thread_id)
                 spent_s = max(clock_s - self._clocks.get(thread_id, clock_s), 0.0)
                 found[task] = earlier._replace(cpu_s=earlier.cpu_s + spent_s)
         return found

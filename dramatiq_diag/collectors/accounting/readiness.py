@@ -7,9 +7,11 @@ import ctypes
 import gc
 import inspect
 import sys
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from types import CodeType
 from typing import Any
-
-from ...runtime.frames import Link
 
 #: Through `PyDLL` the thread keeps the GIL; see `runtime.kept_file`.
 _LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
@@ -19,64 +21,88 @@ _POLLIN = 1
 #: The generator with which `asyncio.sleep(0)` lets others go first; None where it is not known.
 _BARE_YIELD = getattr(getattr(asyncio.tasks, "__sleep0", None), "__code__", None)
 
-#: The most timers of a loop that are looked through.
-_MAX_TIMERS = 2000
-
 
 class _PollFd(ctypes.Structure):
     _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
 
 
-def can_go_on(innermost: Link, awaitable: Any) -> bool:
+def can_go_on(code: CodeType, awaitable: Any) -> bool:
     """Returns: Whether a coroutine awaits nothing: it has not begun yet, or is in `asyncio.sleep(0)`.
 
     Parameters:
-      innermost: The innermost of those that await each other.
+      code: That of the innermost of those that await each other, which does not run.
       awaitable: What that one awaits.
     """
-    (code, _), _, is_running = innermost
-    if awaitable is not None or is_running:
+    if awaitable is not None:
         return False
     # A coroutine that has begun always awaits something. A generator may have yielded a future.
     return bool(code.co_flags & inspect.CO_COROUTINE) or code is _BARE_YIELD
 
 
-def is_due(future: Any, holder: Any, *, is_busy: bool) -> bool:
-    """Returns: Whether what is awaited has come: a result, the end of a sleep, or bytes of a connection.
+class Readiness:
+    """Whether what is awaited has come: a result, the end of a sleep, or bytes of a connection.
 
-    While the loop executes nothing, it waits for the system, and nothing has come.
+    It can be asked until the next step of the coroutine, and keeps nothing of the application alive.
 
     Parameters:
       future: The future that is awaited; None if it is not known.
       holder: The coroutine that awaits it.
-      is_busy: Whether the event loop executes something at this moment.
     """
-    if not isinstance(future, asyncio.Future):
-        return False
-    if asyncio.Future.done(future):
-        return True
-    if not is_busy:
-        return False
-    loop = future.get_loop()
-    due_s = _timer_of(loop, future)
-    return (due_s is not None and due_s <= loop.time()) or _has_bytes(holder)
+
+    __slots__ = ("_future", "descriptor", "due_s")
+
+    def __init__(self, future: Any, holder: Any) -> None:
+        self._future = weakref.ref(future) if isinstance(future, asyncio.Future) else None
+        self.descriptor: int | None = None
+        "That of a stream which the holder reads."
+        self.due_s: float | None = None
+        "When a timer of the holder completes the future, as in `asyncio.sleep`, by `time.perf_counter`."
+        for value in () if self._future is None else gc.get_referents(holder):
+            if type(value) is asyncio.TimerHandle and any(argument is future for argument in value._args or ()):
+                # The timer is known also after it has completed the future.
+                self.due_s = time.perf_counter() + value.when() - future.get_loop().time()
+            elif type(value) is asyncio.StreamReader:
+                self.descriptor = _descriptor_of(value)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the event loop knows that it has come."""
+        future = None if self._future is None else self._future()
+        return future is not None and asyncio.Future.done(future)
+
+    def has_come(self, now_s: float, has_bytes: Mapping[int, bool], *, is_busy: bool) -> bool:
+        """Returns: Whether it has come.
+
+        Parameters:
+          now_s: The time, by `time.perf_counter`.
+          has_bytes: Descriptor -> whether there were bytes to read at that time. Others are asked now.
+          is_busy: Whether the event loop executes something at this moment. If it does not, it waits for the system,
+            and nothing has come.
+        """
+        if self.is_done:
+            return True
+        if not is_busy:
+            return False
+        if self.due_s is not None:
+            return self.due_s <= now_s
+        if self.descriptor is None:
+            return False
+        if self.descriptor in has_bytes:
+            return has_bytes[self.descriptor]
+        return have_bytes([self.descriptor])[self.descriptor]
 
 
-def _timer_of(loop: Any, future: Any) -> float | None:
-    """Returns: When a timer of the loop completes the future, as with `asyncio.sleep`; None if none does."""
-    for handle in getattr(loop, "_scheduled", ())[:_MAX_TIMERS]:
-        if any(argument is future for argument in getattr(handle, "_args", None) or ()):
-            return float(handle.when())
-    return None
+def have_bytes(descriptors: Iterable[int]) -> dict[int, bool]:
+    """Returns: Descriptor -> whether there are bytes to read."""
+    asked = [_PollFd(descriptor, _POLLIN, 0) for descriptor in descriptors]
+    if _LIBC is not None and asked:
+        _LIBC.poll(polled := (_PollFd * len(asked))(*asked), len(asked), 0)
+        asked = list(polled)
+    return {each.fd: bool(each.revents & _POLLIN) for each in asked}
 
 
-def _has_bytes(holder: Any) -> bool:
-    """Returns: Whether the stream that a suspended coroutine has could be read now."""
-    for value in gc.get_referents(holder):
-        if type(value) is asyncio.StreamReader and _LIBC is not None:
-            transport = getattr(value, "_transport", None)
-            sock = None if transport is None else transport.get_extra_info("socket")
-            if sock is not None and sock.fileno() >= 0:
-                asked = _PollFd(sock.fileno(), _POLLIN, 0)
-                return bool(_LIBC.poll(ctypes.byref(asked), 1, 0) > 0)
-    return False
+def _descriptor_of(stream: asyncio.StreamReader) -> int | None:
+    """Returns: The descriptor of a stream, which is closed only after what awaits it; None if it has none."""
+    transport = getattr(stream, "_transport", None)
+    sock = None if transport is None else transport.get_extra_info("socket")
+    return sock.fileno() if sock is not None and sock.fileno() >= 0 else None

@@ -6,7 +6,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from typing import Any
 
 from ...errors import GUARDED
 from ...runtime.sampling_thread import SamplingThread
@@ -16,7 +17,7 @@ from ...runtime.thread_state import cpu_s
 from ...runtime.timed_calls import TimedCalls
 from .account import Account, Name
 from .calls import GIL, RUNNING, SLEEP, UNKNOWN, Calls
-from .coroutine_waits import CoroutineLook, LoopLook
+from .coroutine_waits import CoroutineWaits, is_loop_busy
 from .neighbours import NativeIds, Neighbours
 
 #: Seconds between samples on average, and between looks of the thread itself; longer where they would take more than a
@@ -48,6 +49,9 @@ _LONGEST_S = 0.001
 
 #: Seconds until it goes on after an error.
 _PAUSE_S = 0.1
+
+#: Seconds between readings of the CPU times of all threads, while this thread looks by itself.
+_CLOCKS_S = 0.05
 
 #: Seconds between readings of the list of threads.
 _THREADS_S = 0.25
@@ -96,10 +100,11 @@ class AccountSampler(SamplingThread[Account]):
         self._is_open = False
         self._planned: TimedCalls | None = None
         self._calls, self._lines = Calls(), ThreadCalls()
+        self._waits = CoroutineWaits()
         self._uniform = random.Random().uniform  # noqa: S311 - no secret depends on it.
         self._took_s = 0.0
         "The CPU time that a sample takes here."
-        self._threads_at_s = -1.0
+        self._threads_at_s = self._clocks_at_s = -1.0
         self._sampled_ids: set[int] = set()
         "The threads whose calls are read, also between runs: what is read of a run is planned before it begins."
         self._planned_until_s = 0.0
@@ -130,6 +135,7 @@ class AccountSampler(SamplingThread[Account]):
         finally:
             self._switch_interval.want(self, None)
             if not self.accounts:
+                self._waits = CoroutineWaits()
                 self._neighbours.forget()
 
     def stop(self) -> None:
@@ -218,34 +224,37 @@ class AccountSampler(SamplingThread[Account]):
     # Looks of this thread
 
     def _wait_and_look(self) -> None:
-        time.sleep(max(self._interval_s, _LOOK_INTERVAL_S) * self._uniform(0.5, 1.5))
+        threads = any(account.coroutine is None for account in self.accounts)
+        interval_s = max(self._interval_s, _LOOK_INTERVAL_S if threads else INTERVAL_S)
+        time.sleep(interval_s * self._uniform(0.5, 1.5))
         began_s = time.thread_time()
         self._look(time.perf_counter())
         self._add_took(began_s, 1)
 
     def _look(self, now_s: float) -> None:
-        native_ids = self._native_ids()
-        accounts = [account for account in self.accounts if account.started() < now_s]
-        lines = {account.native_id: self._lines.line(account.native_id) for account in accounts}
-        loop_id = self._loop_thread_id() if any(account.coroutine for account in accounts) else None
-        loop_native_id = native_ids.get(loop_id or 0, 0)
-        if loop_id is not None:
-            lines[loop_native_id] = self._lines.line(loop_native_id)
+        self._waits.begin()
+        accounts = self.accounts
+        threads = [account for account in accounts if account.coroutine is None and account.started() < now_s]
+        coroutines = _coroutines_of(accounts)
+        loop_id = (self._loop_thread_id() or 0) if coroutines else 0
+        loop_native_id = self._native_ids().get(loop_id, 0)
+        own = [account.native_id for account in threads] + [loop_native_id] * bool(coroutines)
+        lines = {native_id: self._lines.line(native_id) for native_id in own}
         keys = {native_id: self._calls.key(line) for native_id, line in lines.items()}
-        looks = look_at_all(accounts, loop_id or 0, is_loop_awake=keys.get(loop_native_id) in (RUNNING, GIL))
-        self._look_at_clocks({*native_ids.values(), *lines})
-        waiting = self._waiting_for_gil(keys)
-        for account in accounts:
-            if account.coroutine is None:
-                self._add(account, account.elapse(now_s), account.thread_id, account.native_id, lines, keys, waiting)
-        for account, look in looks:
+        # A loop that waits for a processor or the GIL has left its selector, though its stack still says it selects.
+        is_busy = bool(coroutines) and (keys[loop_native_id] in (RUNNING, GIL) or is_loop_busy(loop_id))
+        running = self._waits.look(coroutines, now_s, is_busy=is_busy)
+        if now_s > self._clocks_at_s + _CLOCKS_S:
+            self._clocks_at_s = now_s
+            self._look_at_clocks({*self._native_ids().values(), *lines})
+            self._neighbours.look()
+        waiting = self._waiting_for_gil(keys) if threads or running else {}
+        for account in threads:
+            self._add(account, account.elapse(now_s), account.thread_id, account.native_id, lines, keys, waiting)
+        for account in running:
             spent_s = account.elapse(now_s)
-            if look.is_running:
-                self._add(account, spent_s, loop_id or 0, loop_native_id, lines, keys, waiting)
-            elif look.is_known:
-                account.add(look.key, spent_s)
-                account.note(look.key, look.key, look.name)
-        self._neighbours.look()
+            account.in_steps_s += spent_s
+            self._add(account, spent_s, loop_id, loop_native_id, lines, keys, waiting)
 
     def _add(
         self,
@@ -259,7 +268,9 @@ class AccountSampler(SamplingThread[Account]):
     ) -> None:
         """Adds a sample of a thread to an account."""
         key = keys[native_id]
-        account.add(key, spent_s * waiting[native_id] if key == GIL else spent_s)
+        chance = waiting[native_id] if key == GIL else 1.0
+        account.add(key, spent_s * chance)
+        account.add(RUNNING, spent_s * (1.0 - chance))
         if key not in _PLAIN:
             self._note_place(account, key, lines[native_id], thread_id, native_id)
 
@@ -286,16 +297,6 @@ class AccountSampler(SamplingThread[Account]):
         return {each: 1.0 - self._used.get(each, 0.0) / whole_s if whole_s > 0 else 1.0 for each in asking}
 
 
-def look_at_all(
-    accounts: Iterable[Account], loop_thread_id: int, *, is_loop_awake: bool
-) -> list[tuple[Account, CoroutineLook]]:
-    """Returns: The accounts of coroutines, each with what one look has seen."""
-    pairs = [(account, account.coroutine()) for account in accounts if account.coroutine is not None]
-    if not pairs:
-        return []
-    look = LoopLook(loop_thread_id, is_awake=is_loop_awake)
-    asked = [(account, CoroutineLook(coroutine, look)) for account, coroutine in pairs if coroutine is not None]
-    look.take()
-    for _, found in asked:
-        found.read()
-    return asked
+def _coroutines_of(accounts: Iterable[Account]) -> dict[Account, Coroutine[Any, Any, Any]]:
+    found = ((account, account.coroutine()) for account in accounts if account.coroutine is not None)
+    return {account: coroutine for account, coroutine in found if coroutine is not None}

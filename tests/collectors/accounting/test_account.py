@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dramatiq_diag.collectors.accounting.account import Account, Name
+from dramatiq_diag.collectors.accounting.calls import RUNNING, SLEEP
 
 
 def account():
@@ -57,3 +60,16 @@ def test_a_name_that_never_gets_whole_is_asked_for_a_few_times():
         seen.note("recv", "place", name)
     assert len(asked) == 5
     assert seen.seen(0.0) == {("awaiting", "an answer"): 1.0}
+
+
+def test_what_a_coroutine_had_of_its_steps_beside_cpu_time_and_waits_was_on_the_run_queue():
+    seen = Account(1, 2, lambda: 0.0, lambda: None)
+    seen.add(RUNNING, 9.0)
+    seen.add(SLEEP, 1.0)
+    seen.in_steps_s = 10.0
+
+    # Samples stand for twice the time: of 5 s a tenth was a sleep, and 3 s were CPU time
+    assert seen.seen(3.0, 5.0) == {("run_queue", None): pytest.approx(3.0), ("blocked", "sleep"): 1.0}
+    # It slept more than a sample more or less can tell
+    assert seen.seen(4.9, 5.0) == {("run_queue", None): 0.0, ("blocked", "sleep"): 1.0}
+    assert seen.seen(None, 5.0) == {("unknown", None): 9.0, ("blocked", "sleep"): 1.0}

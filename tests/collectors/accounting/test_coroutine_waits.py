@@ -1,34 +1,250 @@
-"""What a look at a coroutine tells while its event loop executes nothing."""
+"""What looks at a coroutine tell while its event loop, which the test itself is, executes nothing or is busy."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import socket
 import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
-from dramatiq_diag.collectors.accounting.coroutine_waits import CoroutineLook, LoopLook
+from dramatiq_diag.collectors.accounting.account import Account
+from dramatiq_diag.collectors.accounting.arithmetic import Where
+from dramatiq_diag.collectors.accounting.coroutine_waits import CoroutineWaits
+from dramatiq_diag.runtime.coroutine_steps import MeasuredCoroutine
+
+SLEEP, LOOP_WAIT = ("awaiting", "sleep"), ("loop_wait", None)
 
 
-@pytest.mark.parametrize(("is_awake", "part"), [(True, "loop_wait"), (False, "awaiting")])
-def test_a_loop_that_waits_for_a_processor_keeps_a_coroutine_waiting(is_awake, part):
-    """It has left its selector then, though its stack still says that it selects."""
+class Loop(asyncio.SelectorEventLoop):
+    """A loop with a clock that the test moves."""
 
-    async def sleep() -> None:
-        await asyncio.sleep(0.001)
+    now_s = 0.0
 
-    with closing(asyncio.new_event_loop()) as loop:
-        coroutine = sleep()
-        task = loop.create_task(coroutine)
+    def time(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with closing(Loop()) as loop:
+        yield loop
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        step(loop)
+
+
+def step(loop: asyncio.AbstractEventLoop, turns: int = 3) -> None:
+    """Lets each coroutine that can go on do so."""
+    for _ in range(turns):
         loop.run_until_complete(asyncio.sleep(0))
-        time.sleep(0.01)  # The sleep is over, and the loop has not come to it.
-        loop_look = LoopLook(threading.get_ident(), is_awake=is_awake)
-        look = CoroutineLook(coroutine, loop_look)
-        loop_look.take()
-        look.read()
-        name = look.name()
+
+
+class Looks:
+    """Looks at one coroutine, time after time."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.account = Account(1, 2, lambda: 0.0, lambda: coroutine)
+        self._coroutine = coroutine
+        self.running: list[Account] = []
+        self._waits = CoroutineWaits()
+
+    def look(
+        self, *, is_busy: bool = False, later_s: float = 0.0, meanwhile: Callable[[], object] = bool
+    ) -> dict[Where, float]:
+        """Returns: What a look that stands for a second has added to the account; it may correct what others added.
+
+        Parameters:
+          is_busy: Whether the loop executes something.
+          later_s: How much later than now the look is taken.
+          meanwhile: What happens after the look has begun.
+        """
+        before, now_s = self.account.seen(0.0), time.perf_counter() + later_s
+        self.account.last_s = now_s - 1.0
+        self._waits.begin()
+        meanwhile()
+        self.running = self._waits.look({self.account: self._coroutine}, now_s, is_busy=is_busy)
+        after = self.account.seen(0.0)
+        return {where: after[where] - before.get(where, 0.0) for where in after if after[where] != before.get(where)}
+
+    def seen(self, **how: Any) -> Where:
+        """Returns: What it is seen in at this moment."""
+        ((where, _),) = self.look(**how).items()
+        return where
+
+
+def plain(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    return coroutine
+
+
+measured_or_not = pytest.mark.parametrize("given", [MeasuredCoroutine, plain])
+
+
+@measured_or_not
+def test_a_sleep_that_is_over_waits_for_a_loop_that_is_busy(loop, given):
+    async def sleep() -> None:
+        await asyncio.sleep(10)
+
+    coroutine = given(sleep())
+    task = loop.create_task(coroutine)
+    looks = Looks(coroutine)
+    assert looks.seen(is_busy=True) == LOOP_WAIT  # It has not begun.
+    step(loop, 1)
+    assert looks.seen(is_busy=False) == SLEEP
+    # The loop has not come to it. It is in its selector, or has just left it.
+    assert looks.seen(is_busy=False, later_s=11) == SLEEP
+    assert looks.seen(is_busy=True, later_s=11) == LOOP_WAIT
+    loop.now_s += 11
+    loop.run_until_complete(task)
+    assert sum(looks.look().values()) == pytest.approx(0.0)
+
+
+@measured_or_not
+def test_after_a_step_it_awaits_something_else(loop, given):
+    event = asyncio.Event()
+
+    async def work() -> None:
+        await event.wait()
+        await asyncio.sleep(60)
+
+    coroutine = given(work())
+    loop.create_task(coroutine)
+    looks = Looks(coroutine)
+    step(loop)
+    assert looks.seen(is_busy=True) == ("awaiting", "an event that nobody has set (asyncio.Event)")
+    event.set()
+    assert looks.seen(is_busy=False) == LOOP_WAIT
+    step(loop)
+    assert looks.seen(is_busy=True) == SLEEP
+
+
+def test_a_task_that_it_awaits_is_followed_from_step_to_step(loop):
+    event = asyncio.Event()
+
+    async def inner() -> None:
+        await event.wait()
+        await asyncio.sleep(60)
+
+    async def outer() -> None:
+        await asyncio.create_task(inner())
+
+    coroutine = MeasuredCoroutine(outer())
+    loop.create_task(coroutine)
+    looks = Looks(coroutine)
+    step(loop)
+    assert looks.seen(is_busy=True) == ("awaiting", "an event that nobody has set (asyncio.Event)")
+    event.set()
+    step(loop)
+    assert looks.seen(is_busy=True) == SLEEP
+
+
+@measured_or_not
+def test_its_own_step_runs(loop, given):
+    seen = []
+
+    async def work() -> None:
+        seen.append((looks.look(), looks.running))
+        await asyncio.sleep(0)
+        seen.append((looks.look(), looks.running))
+
+    coroutine = given(work())
+    looks = Looks(coroutine)
+    task = loop.create_task(coroutine)
+    loop.run_until_complete(task)
+    assert seen == [({}, [looks.account])] * 2
+
+
+def test_an_answer_that_has_come_waits_for_a_loop_that_is_busy(loop):
+    own, peer = socket.socketpair()
+
+    async def ask() -> None:
+        reader, writer = await asyncio.open_connection(sock=own)
+        await reader.readexactly(1)
+        await reader.readexactly(1)
+        writer.close()
+
+    with peer:
+        coroutine = MeasuredCoroutine(ask())
+        task = loop.create_task(coroutine)
+        looks = Looks(coroutine)
+        step(loop)
+        assert looks.seen(is_busy=True) == ("awaiting", "an answer")
+        assert looks.seen(is_busy=True, meanwhile=lambda: peer.send(b"1")) == ("awaiting", "an answer")
+        assert looks.seen(is_busy=False) == ("awaiting", "an answer")
+        assert looks.seen(is_busy=True) == LOOP_WAIT
+        step(loop)
+        assert looks.seen(is_busy=True) == ("awaiting", "an answer")
+        peer.send(b"2")
         loop.run_until_complete(task)
 
-    assert name.where[0] == part
+
+def test_nothing_that_is_awaited_is_kept_alive_between_looks(loop):
+    futures: list[Any] = []
+
+    async def work() -> None:
+        future = loop.create_future()
+        futures.append(weakref.ref(future))
+        await future
+        del future
+        await asyncio.sleep(60)
+
+    coroutine = MeasuredCoroutine(work())
+    loop.create_task(coroutine)
+    looks = Looks(coroutine)
+    step(loop, 1)
+    assert looks.seen(is_busy=True) == ("awaiting", "a future that nobody has completed yet")
+    futures[0]().set_result(None)
+    step(loop)
+    assert futures[0]() is None
+    assert looks.seen(is_busy=True) == SLEEP
+
+
+@pytest.mark.parametrize("is_seen_late", [False, True])
+def test_a_sleep_that_is_over_is_divided_by_its_end_and_the_next_step(loop, is_seen_late):
+    async def work() -> None:
+        await asyncio.sleep(10)
+        await asyncio.sleep(60)
+
+    coroutine = MeasuredCoroutine(work())
+    loop.create_task(coroutine)
+    looks = Looks(coroutine)
+    step(loop, 1)
+    loop.now_s += 10
+    since_s, from_s = coroutine.waits_since_s, time.perf_counter()
+    assert looks.seen(is_busy=is_seen_late, later_s=5) == (LOOP_WAIT if is_seen_late else SLEEP)
+    to_s = time.perf_counter()
+    time.sleep(0.02)
+    loop.now_s += 1
+    step(loop)
+    until_s = coroutine.waits_until_s
+    looks.look()
+
+    seen, wait_s = looks.account.seen(0.0), until_s - since_s
+    assert sum(seen.values()) == pytest.approx(2.0)
+    assert (until_s - to_s) / wait_s <= seen[LOOP_WAIT] <= (until_s - from_s) / wait_s
+    assert len(seen) == 2
+
+
+def test_a_sleep_that_is_over_before_it_was_looked_at_is_divided_too(loop):
+    async def work() -> None:
+        await asyncio.sleep(10)
+        looks.look()
+        await asyncio.sleep(60)
+
+    coroutine = MeasuredCoroutine(work())
+    task = loop.create_task(coroutine)
+    looks = Looks(coroutine)
+    step(loop, 1)
+    time.sleep(0.02)
+    loop.now_s += 10.01
+    loop.call_soon(lambda: loop.call_soon(lambda: seen.append(looks.seen(is_busy=False))))
+    seen: list[Where] = []
+    step(loop)
+    assert seen == [LOOP_WAIT]
+    assert not task.done()
+    assert sum(looks.account.seen(0.0).values()) == pytest.approx(1.0)
+    assert 0.0 < looks.account.seen(0.0)[LOOP_WAIT] < 1.0
