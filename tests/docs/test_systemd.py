@@ -110,6 +110,11 @@ def test_the_signal_to_stop_reaches_the_processes_of_the_workers_once() -> None:
     assert service("dramatiq-worker.service")["KillMode"] == "mixed"
 
 
+def test_tasks_end_where_the_kernel_has_killed_another_process_of_the_workers_for_its_memory() -> None:
+    # By default systemd stops the unit; if it stops already, systemd kills all its processes.
+    assert service("dramatiq-worker.service")["OOMPolicy"] == "continue"
+
+
 def test_the_cleanup_exists_with_its_options() -> None:
     program, *arguments = command("dramatiq-diag-cleanup.service")
     assert program == "dramatiq-diag"

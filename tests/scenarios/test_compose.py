@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from dramatiq.cli import make_argument_parser
 
 from dramatiq_diag import Settings
+from dramatiq_diag.text import parse_duration_ms
 from support import ROOT
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -59,6 +61,15 @@ def test_the_worker_is_healthy_as_long_as_it_runs_whatever_the_database_does(ser
         worker.communicate()
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_worker_may_end_its_tasks_and_publish_before_it_is_killed(services: dict[str, Any]) -> None:
+    python, _, module, *arguments = services["worker"]["command"]
+    assert (python, module) == ("python", "dramatiq")
+    options = make_argument_parser().parse_args(arguments)
+
+    needed_s = options.worker_shutdown_timeout / 1000 + Settings().shutdown_timeout
+    assert parse_duration_ms(services["worker"]["stop_grace_period"]) / 1000 > needed_s
 
 
 def test_no_health_check_asks_the_database(services: dict[str, Any]) -> None:
