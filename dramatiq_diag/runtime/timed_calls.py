@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .kept_file import KeptFile
 
@@ -109,6 +109,9 @@ class TimedCalls:
     #: The process whose glibc has the thread. In a child of it glibc would still count on it, and execute nothing.
     _pid: int | None = None
 
+    #: The places whose requests have not ended. glibc writes into their buffers, also if they were not closed.
+    _under_way: ClassVar[set[_Place]] = set()
+
     def __init__(self, prompt: Any, patient: Any, places: int) -> None:
         self._free = [_Place(prompt, patient) for _ in range(places)]
         self._planned: list[_Place] = []
@@ -166,7 +169,9 @@ class TimedCalls:
         Raises:
           OSError: The C library takes no more requests.
         """
-        self._free[0].submit(at_s, until_s, frozenset(native_ids))
+        place = self._free[0]
+        self._under_way.add(place)
+        place.submit(at_s, until_s, frozenset(native_ids))
         self._planned.append(self._free.pop(0))
 
     def take(self, count: int) -> list[Moment]:
@@ -175,13 +180,17 @@ class TimedCalls:
             self._planned[min(count, len(self._planned)) - 1].wait()
         found = []
         while self._planned and self._planned[0].is_done():
-            found.append(self._planned[0].moment())
-            self._free.append(self._planned.pop(0))
+            place = self._planned.pop(0)
+            found.append(place.moment())
+            self._free.append(place)
+            self._under_way.discard(place)
         return found
 
     def close(self) -> None:
         """Waits for all that is planned, and closes the descriptors."""
         self.take(self.planned)
+        for place in self._free:
+            place.forget()
         self._free.clear()
 
 
@@ -203,6 +212,8 @@ class _Place:
         self._at_s = self._until_s = 0.0
 
     def submit(self, at_s: float, until_s: float, native_ids: frozenset[int]) -> None:
+        # glibc looks at a request once more after it has ended, before it releases the lock that `lio_listio` takes.
+        ended = self._requests, self._pointers, self._buffers
         if native_ids != self._files.keys() or not self._requests:
             self._prepare(native_ids)
         self._at_s, self._until_s = at_s, until_s
@@ -214,6 +225,14 @@ class _Place:
             error = ctypes.get_errno()
             self.wait()  # Some requests may have been taken.
             raise OSError(error, "lio_listio")
+        del ended
+
+    def forget(self) -> None:
+        """Forgets the requests, which have ended."""
+        self._prompt.aio_cancel(
+            self._timer.descriptor, None
+        )  # It cancels nothing, and takes glibc's lock; see `submit`.
+        self._requests, self._pointers, self._buffers = (), None, []
 
     def _prepare(self, native_ids: frozenset[int]) -> None:
         for native_id in self._files.keys() - native_ids:
