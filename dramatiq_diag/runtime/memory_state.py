@@ -24,6 +24,9 @@ NEAR = 0.8
 
 _KIB = 1024
 
+#: A process without a limit looks for one again after so many states, which are read about once a second.
+READS_BETWEEN_SEARCHES = 30
+
 
 class MemoryState(BaseModel):
     """The memory of a process, of its machine, and of its cgroup, at one moment."""
@@ -103,10 +106,14 @@ class MemoryStateReader:
         self._files = KernelFiles(root, keeps_gil=True)  # To get the GIL again takes long while many threads compute.
         self._patient_files = KernelFiles(root, keeps_gil=False)
         self._cgroup = _limited_cgroup(root)
+        self._reads = 0
         self._boot_id = _boot_id(root)
 
     def read(self) -> MemoryState:
         """Returns: The state now."""
+        self._reads += 1
+        if self._cgroup is None and self._reads % READS_BETWEEN_SEARCHES == 0:
+            self._cgroup = _limited_cgroup(self._root)
         return self._read(self._rss.rss_bytes(), self._cgroup_file_bytes())
 
     def read_again(self, last: MemoryState) -> MemoryState:

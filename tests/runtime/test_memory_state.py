@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dramatiq_diag.runtime.memory_state import MemoryState, MemoryStateReader
+from dramatiq_diag.runtime.memory_state import READS_BETWEEN_SEARCHES, MemoryState, MemoryStateReader
 from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
@@ -184,3 +184,15 @@ def test_the_innermost_limit_counts(tmp_path, membership, files, expected):
 
     assert (found.cgroup_bytes, found.cgroup_limit_bytes) == expected
     assert found.rss_bytes == pytest.approx(psutil.Process(os.getpid()).memory_info().rss, rel=0.2)
+
+
+def test_a_limit_that_comes_later_is_found(tmp_path):
+    write_files(tmp_path, {"proc/self/cgroup": "0::/worker"})
+    with closing(RssReader()) as rss:
+        reader = MemoryStateReader(rss, tmp_path)
+        before = reader.read()
+
+        write_files(tmp_path, {f"sys/fs/cgroup/worker/memory.{name}": "500" for name in ("current", "max")})
+        after = [reader.read() for _ in range(READS_BETWEEN_SEARCHES)][-1]
+
+    assert (before.cgroup_limit_bytes, after.cgroup_limit_bytes) == (None, 500)
