@@ -38,8 +38,8 @@ def memory(used_mib: int, **changes: Any) -> MemoryState:
 
 
 def story(used_mib: int = 980, at: float = 1000.0, **changes: Any) -> MemoryStory:
-    given = {"seconds": 0.4, "bytes_per_s": 210.0 * MIB, "runs": [EATING, RESTING]}
-    return MemoryStory(number=1, at=at, state=memory(used_mib), **given | changes)
+    given = {"state": memory(used_mib), "seconds": 0.4, "bytes_per_s": 210.0 * MIB, "runs": [EATING, RESTING]}
+    return MemoryStory(number=1, at=at, **given | changes)
 
 
 def left(found: MemoryStory | None, used_mib: int = 950, at: float = 999.5, **changes: Any) -> Left:
@@ -104,6 +104,27 @@ def test_near_a_limit_it_is_said_whether_the_kernel_has_killed(tmp_path, kills_n
 
     assert death.role is None
     assert death.reason == f"Its process died; at the last look 85% of the memory{expected}"
+
+
+def killed_since(root: Path) -> dict[str, Any]:
+    """Has the kernel kill a process after the last look. Returns: What the look had of it."""
+    (root / "proc/sys/kernel/random").mkdir(parents=True)
+    (root / "proc/sys/kernel/random/boot_id").write_text("this")
+    (root / "proc/vmstat").write_text("oom_kill 8\n")
+    return {"oom_kills": 7, "boot_id": "this"}
+
+
+@pytest.mark.parametrize(("used_mib", "role"), [(480, MemoryRole.GROWER), (470, None)])
+def test_one_whose_growth_would_have_lasted_for_more_looks_did_not_fill_the_memory(tmp_path, used_mib, role):
+    found = story(state=memory(used_mib, **killed_since(tmp_path)))
+
+    death = death_of(EATER, 900.0, left(found, used_mib), tmp_path)
+
+    assert death.role == role
+    if role is None:
+        assert death.reason.endswith(
+            "At the last look it was growing by 210.0 MiB/s, and had 530.0 MiB left: what filled these was not seen."
+        )
 
 
 def test_files_that_nobody_uses_do_not_count_as_used(tmp_path):
