@@ -189,7 +189,9 @@ class TimedCalls:
     def close(self) -> None:
         """Waits for all that is planned, and closes the descriptors."""
         self.take(self.planned)
-        for place in self._free:
+        for place in (
+            self._free if TimedCalls._pid == os.getpid() else ()
+        ):  # In a child glibc's lock may be held for ever.
             place.forget()
         self._free.clear()
 
@@ -229,9 +231,8 @@ class _Place:
 
     def forget(self) -> None:
         """Forgets the requests, which have ended."""
-        self._prompt.aio_cancel(
-            self._timer.descriptor, None
-        )  # It cancels nothing, and takes glibc's lock; see `submit`.
+        # There is nothing to cancel: the call waits for glibc's lock; see `submit`.
+        self._prompt.aio_cancel(self._timer.descriptor, None)
         self._requests, self._pointers, self._buffers = (), None, []
 
     def _prepare(self, native_ids: frozenset[int]) -> None:

@@ -73,12 +73,12 @@ def _without_lack(memory: MemoryState, root: Path) -> str:
 
 def _part_in(story: MemoryStory, note: NotedRun | None) -> tuple[MemoryRole | None, str]:
     """Returns: The role of a run in the death for lack of memory, and sentences; nothing where it is not known."""
-    growers = [each for each in story.runs if each.bytes_per_s is not None]
-    room_bytes = max(story.state.room_bytes(), 0.0)
+    room_bytes = story.state.room_bytes()
     if story.bytes_per_s is not None and room_bytes > _LONGEST_S * story.bytes_per_s:
         room = format_size(round(room_bytes))
         text = f"At the last look it was growing{_by(story)}, and had {room} left: what filled these was not seen."
         return None, text
+    growers = [each for each in story.runs if each.bytes_per_s is not None]
     if note is not None and note in growers:
         others = [each for each in growers if each is not note]
         return MemoryRole.GROWER, _of_grower(story, note, others)

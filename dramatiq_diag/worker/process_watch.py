@@ -66,7 +66,7 @@ class ProcessWatch:
 
     def _look(self, timer: Timer) -> None:
         # First: a thread that kept the GIL goes on when this one waits for something.
-        self._guarded(lambda: self._stalls.look(self._now()), "It is not known whether C code kept the GIL.")
+        self._guarded(lambda: self._stalls.look(self._current_runs()), "It is not known whether C code kept the GIL.")
         if is_busy := bool(self._runs):
             self._services.counters.gc_clock.tidy()
         with self._lock:
@@ -80,7 +80,7 @@ class ProcessWatch:
                 self._guarded(self._note_state, "The state of the process could not be noted.")
             self._guarded(self._look_at_rss, "The RSS could not be looked at.")
 
-    def _now(self) -> tuple[Run, ...]:
+    def _current_runs(self) -> tuple[Run, ...]:
         """Returns: The runs of this moment; more may have begun while this thread waited for the GIL."""
         return tuple(self._runs.values())
 
@@ -105,7 +105,7 @@ class ProcessWatch:
     def _note_state(self) -> None:
         """Writes the memory state of the process, so that a sudden death can be explained."""
         state = self._memory.read()
-        runs = self._now()
+        runs = self._current_runs()
         self._guarded(lambda: self._growth.note(runs, state), _NOT_NOTED)
         for run in runs:
             run.note_memory_state(state)
@@ -113,7 +113,7 @@ class ProcessWatch:
 
     def _look_at_rss(self) -> None:
         rss_bytes = self._services.rss.rss_bytes()
-        runs = self._now()
+        runs = self._current_runs()
         self._guarded(lambda: self._growth.look(runs, rss_bytes), _NOT_NOTED)
         for run in runs:
             run.look(rss_bytes)
