@@ -36,10 +36,11 @@ class NotedCall:
 
     Parameters:
       function: The function.
+      following: Functions that are called right after it, if it has returned.
     """
 
-    def __init__(self, function: Callable[[], object]) -> None:
-        functions: tuple[Callable[[], object], ...] = (int, function)
+    def __init__(self, function: Callable[[], object], *following: Callable[[], object]) -> None:
+        functions: tuple[Callable[[], object], ...] = (int, function, *following)
         self._notes: list[object] = []
         self.make: Callable[[], None] = partial(self._notes.extend, map(call, functions))
         "Makes the call, once. It adds no Python frame to the stack."

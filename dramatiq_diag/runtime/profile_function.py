@@ -1,9 +1,15 @@
-"""Looks at and removes the profile function of a thread where `sys.getprofile` and `sys.setprofile` cannot."""
+"""Looks at, sets and removes the profile function of a thread where `sys.getprofile` and `sys.setprofile` cannot."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import accumulate, chain, repeat, takewhile
+from typing import Any
 
 #: The profile function is within these first bytes of CPython's `PyThreadState`, which is longer.
 _LOOKED_AT_BYTES = 192
@@ -57,3 +63,46 @@ class ThreadProfileFunction:
     def remove(self) -> None:
         """Removes it; the thread must not have ended."""
         _python._PyEval_SetProfile(self._thread, None, None)
+
+
+def setting_on_all_threads(function: Callable[[Any, str, Any], object]) -> Callable[[], object]:
+    """Makes a call that sets a profile function, which is written in Python, on all threads there are; use it once.
+
+    All of the call is C code, which gives up the GIL nowhere: no thread begins, ends or runs Python code meanwhile.
+    """
+    if sys.version_info >= (3, 12):
+        return partial(sys._setprofileallthreads, function)
+    first = map(_first_thread, [_python.PyInterpreterState_Get()])
+    threads = takewhile(bool, accumulate(chain(first, repeat(None)), _next_thread))
+    return partial(deque, map(_set_profile, threads, repeat(_trampoline()), repeat(function)), 0)
+
+
+# For CPython 3.11. `accumulate` passes a second argument, which the C function does not look at.
+_address = ctypes.c_void_p
+_python.PyInterpreterState_Get.restype = _address
+_first_thread = ctypes.PYFUNCTYPE(_address, _address)(("PyInterpreterState_ThreadHead", _python))
+_next_thread = ctypes.PYFUNCTYPE(_address, _address, _address)(("PyThreadState_Next", _python))
+_set_profile = ctypes.PYFUNCTYPE(ctypes.c_int, _address, _address, ctypes.py_object)(("_PyEval_SetProfile", _python))
+
+
+@cache
+def _trampoline() -> int:
+    """Returns: The address of the function of CPython 3.11 that calls a profile function which is written in Python."""
+    found: list[int] = []
+
+    def look() -> None:
+        sys.setprofile(None)  # `threading.setprofile` may have set one.
+        before = _words()
+        sys.setprofile(nothing)
+        after = _words()
+        sys.setprofile(None)
+        found.extend(now for was, now in zip(before, after, strict=True) if now and not was and now != id(nothing))
+
+    def nothing(*_: object) -> None:
+        pass
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    (address,) = found
+    return address
