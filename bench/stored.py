@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from dramatiq_diag.maintenance.recount import wrong_counters
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact, TaskRun
-from dramatiq_diag.store.records import RunRecord, artifact_id
+from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.values import task_key
 from dramatiq_diag.web import create_app
@@ -35,8 +37,7 @@ from .result import Result, percentile
 _RUNS = int(os.environ.get("BENCH_RUNS", "1_000_000"))
 _BATCH = 10_000
 _ANSWERS = int(os.environ.get("BENCH_ANSWERS", "2000"))
-_WRITE_INTERVAL_S = 0.05
-#: How long the other writer writes without a cleanup, to tell what the machine adds.
+#: For how many seconds the other writer writes without a cleanup, to tell what the machine adds.
 _ALONE_S = 20.0
 _LOG = b"# s\tMB\n"
 
@@ -185,58 +186,52 @@ def _answer(database: str, settings: Settings) -> Result:
 
 
 def _cleanup(database: str, store: Store) -> Iterator[Result]:
-    with _writing(store.settings) as alone_ms:
+    with _writing(store.settings) as alone:
         time.sleep(_ALONE_S)
     before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    started = time.perf_counter()
-    with _writing(store.settings) as waits_ms:
+    with _writing(store.settings) as beside:
+        started = time.perf_counter()
         counts = Cleanup(store).run()
         spent_s = time.perf_counter() - started
     grown_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mib
-    assert counts.expired_artifacts == _RUNS
+    assert counts.expired_artifacts >= _RUNS
     what = f"cleanup of {_RUNS:,} expired artifacts in {database}"
     yield Result(what=what, budget="180 s", measured=f"{spent_s:.0f} s", met=_verdict(spent_s <= 180))
     yield Result(what="its memory", budget="flat", measured=f"{grown_mib:+.0f} MB", met=_verdict(grown_mib < 32))
-    yield Result(
-        what="another writer meanwhile",
-        budget="100 ms",
-        measured=_longest(waits_ms),
-        reference=f"{_longest(alone_ms)} without a cleanup",
-        met=_verdict(max(waits_ms) <= 100),
+    for what, name in (
+        ("a writer of another process meanwhile, its longest statement, which waits for locks", "statement_ms"),
+        ("its commits, which wait for the disk", "commit_ms"),
+        ("its whole writes", "write_ms"),
+    ):
+        yield Result(
+            what=what,
+            budget="100 ms",
+            measured=_longest(beside[name]),
+            reference=f"{_longest(alone[name])} without a cleanup",
+            met=_verdict(max(beside[name]) <= 100),
+        )
+
+
+def _longest(figures_ms: list[float]) -> str:
+    count = sum(figure_ms > 100 for figure_ms in figures_ms)
+    return (
+        f"{len(figures_ms):,} of them, p99 {percentile(figures_ms, 99):.0f} ms, longest {max(figures_ms):.0f} ms, "
+        f"{count} above 100 ms"
     )
 
 
-def _longest(waits_ms: list[float]) -> str:
-    return f"p99 {percentile(waits_ms, 99):.0f} ms, longest {max(waits_ms):.0f} ms"
-
-
 @contextmanager
-def _writing(settings: Settings) -> Iterator[list[float]]:
-    """Writes on another thread. Yields the milliseconds of each write so far."""
-    waits_ms: list[float] = []
-    ended = threading.Event()
-    writer = threading.Thread(target=_write, args=(settings, ended, waits_ms))
-    writer.start()
-    yield waits_ms
-    ended.set()
-    writer.join()
-
-
-def _write(settings: Settings, ended: threading.Event, waits_ms: list[float]) -> None:
-    """Announces a run every now and then, as a publisher does, and takes down how long that took."""
-    store = Store(settings)
-    while not ended.wait(_WRITE_INTERVAL_S):
-        run = RunRecord(
-            run_id=uuid.uuid4(),
-            task_id="writer",
-            actor_name="writer",
-            queue_name="default",
-            status=RunStatus.RUNNING,
-            started_at=datetime.now(UTC),
-            hostname="host",
-            pid=1,
-        )
-        started = time.perf_counter()
-        store.announce([run])
-        waits_ms.append((time.perf_counter() - started) * 1000)
-    store.close()
+def _writing(settings: Settings) -> Iterator[dict[str, list[float]]]:
+    """Writes in another process. Yields its figures, which are there afterwards."""
+    figures: dict[str, list[float]] = {}
+    options = {"data_dir": str(settings.data_dir), "orphan_protection_time": 3600}
+    if not settings.migrates_itself:
+        options["database_url"] = settings.database.render_as_string(hide_password=False)
+    command = [sys.executable, "-m", f"{__package__}.stored_writer", json.dumps(options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield figures
+        process.stdin.close()
+        figures |= json.loads(process.stdout.readline())
