@@ -19,8 +19,9 @@ _LEAST = 50
 #: A batch is at most so many times as large as the one before: a single quick transaction says little.
 _GROWTH = 1.25
 
-#: A waiting SQLite writer tries again at least this often, in seconds, in the first 0.1 s of its wait.
-_LOOK_INTERVAL_S = 0.025
+#: Seconds between two transactions at least. In the first 0.1 s a waiting SQLite writer tries again every 25 ms or
+#: sooner, so it has its turn after the first transaction that it meets.
+_PAUSE_S = 0.03
 
 _T = TypeVar("_T")
 
@@ -45,7 +46,6 @@ class Pace:
         self.size = self._least = max(min(most, _LEAST), most // _LEAST_PART)
         self._clock = clock
         self._sleep = sleep
-        self._took_s = 0.0
         self._ended_s = 0.0
 
     def batched(self, items: Iterable[_T]) -> Iterator[list[_T]]:
@@ -60,10 +60,9 @@ class Pace:
         started_s = self._clock()
         yield
         self._ended_s = self._clock()
-        self._took_s = self._ended_s - started_s
-        fitting = self.size * _TARGET_S / max(self._took_s, 1e-6)
+        fitting = self.size * _TARGET_S / max(self._ended_s - started_s, 1e-6)
         self.size = round(max(self._least, min(fitting, self.size * _GROWTH, self._most)))
 
     def let_others_write(self) -> None:
-        """Waits as long as the last transaction took, and at least until other writers have tried again."""
-        self._sleep(max(0.0, self._ended_s + max(self._took_s, _LOOK_INTERVAL_S) - self._clock()))
+        """Waits until other writers have tried again since the last transaction."""
+        self._sleep(max(0.0, self._ended_s + _PAUSE_S - self._clock()))
