@@ -1,4 +1,4 @@
-"""Starts and ends memray's recordings beside threads that allocate without the GIL: no file may be damaged.
+"""Starts and ends memray's recordings beside threads that allocate without the GIL, begin and end: no file may be damaged.
 
     python -m torture.trackers [--seconds 300] [--bare]
 
@@ -23,8 +23,12 @@ from dramatiq_diag.collectors.memray import MemrayCollector
 from dramatiq_diag.runtime.interrupts import NotedCall
 from dramatiq_diag.runtime.profile_function import setting_on_all_threads
 
-#: Threads that use SQLite, which allocates without the GIL.
-_THREADS = 3
+#: Threads that use SQLite, which allocates without the GIL, and threads that begin and end other threads.
+_SQLITE_THREADS = 3
+_PARENT_THREADS = 1
+
+#: Threads that one thread begins at a time.
+_CHILDREN = 3
 
 #: Seconds that each Tracker records.
 _RECORDED_S = 0.002
@@ -37,7 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
     faulthandler.enable()
     ended = threading.Event()
-    threads = [threading.Thread(target=_use_sqlite, args=(ended,)) for _ in range(_THREADS)]
+    functions = [_use_sqlite] * _SQLITE_THREADS + [_begin_threads] * _PARENT_THREADS
+    threads = [threading.Thread(target=function, args=(ended,)) for function in functions]
     for thread in threads:
         thread.start()
     try:
@@ -75,6 +80,15 @@ def _use_sqlite(ended: threading.Event) -> None:
         connection.executemany("INSERT INTO numbers VALUES (?)", [(number,) for number in range(200)])
         assert len(connection.execute("SELECT * FROM numbers").fetchall()) == 200
         connection.close()
+
+
+def _begin_threads(ended: threading.Event) -> None:
+    while not ended.is_set():
+        children = [threading.Thread(target=bytearray, args=(1000,)) for _ in range(_CHILDREN)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, delete, select, tuple_, update
+from sqlalchemy.orm import Session
 
 from ..runtime.loggers import get_logger
 from ..settings import Settings
@@ -128,7 +130,7 @@ class Cleanup:
         self._remove_cached_files()
         self._remove_spool_entries()
         if not self.dry_run:
-            self._remove_captures_and_worker_actors()
+            self._remove_small_tables_rows()
             give_back(self.store.engine)
         self.logger.info("Cleanup%s: %s", " (dry run)" if self.dry_run else "", self.counts)
         return self.counts
@@ -273,15 +275,21 @@ class Cleanup:
                 return
             self._count()
 
-    def _remove_captures_and_worker_actors(self) -> None:
+    def _remove_small_tables_rows(self) -> None:
+        """Removes old captures, actors that no worker has any more, reports of workers, and questions."""
         retention_s = self.store.settings.run_retention
-        with self.store.session() as session:
-            captures = delete_captures(session, retention_s)
-            actors = delete_worker_actors(session, max(retention_s, _ACTORS_KEPT_S))
-            workers = delete_old_workers(session)
-            questions = delete_questions(session)
-        text = "Removed %d captures, %d actors that no worker has any more, %d reports of workers, %d questions"
-        self.logger.debug(text, captures, actors, workers, questions)
+        # A transaction each: a statement takes longest when it is executed for the first time, as SQLAlchemy builds it
+        # then, and nobody else writes into SQLite between a transaction's first change and its end.
+        removals: dict[str, Callable[[Session], int]] = {
+            "captures": partial(delete_captures, kept_s=retention_s),
+            "actors of workers": partial(delete_worker_actors, kept_s=max(retention_s, _ACTORS_KEPT_S)),
+            "reports of workers": delete_old_workers,
+            "questions": delete_questions,
+        }
+        for what, remove in removals.items():
+            with self.store.session() as session:
+                removed = remove(session)
+            self.logger.debug("Removed %d %s", removed, what)
 
     def _remove_spool_entries(self) -> None:
         # The spool is on this host's own disk: the times of its files are by this host's clock.
