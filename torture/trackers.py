@@ -1,8 +1,9 @@
-"""Starts and ends memray's recordings beside threads that allocate without the GIL, begin and end: no file may be damaged.
+"""Starts and ends memray's recordings beside threads that allocate without the GIL, and threads that begin and end.
 
     python -m torture.trackers [--seconds 300] [--bare]
 
-With `--bare` the Trackers are started as memray does it by itself; memray 1.20 then ends the process by a signal.
+No file may be damaged. With `--bare` the Trackers are started as memray does it by itself; memray 1.20 then ends the
+process by a signal.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from pathlib import Path
 
 import memray
 
-from dramatiq_diag import Settings
-from dramatiq_diag.collectors.memray import MemrayCollector
+from dramatiq_diag.collectors.memray import first_function
 from dramatiq_diag.runtime.interrupts import NotedCall
-from dramatiq_diag.runtime.profile_function import setting_on_all_threads
 
 #: Threads that use SQLite, which allocates without the GIL, and threads that begin and end other threads.
 _SQLITE_THREADS = 3
@@ -56,13 +55,13 @@ def main() -> None:
 
 def _start_and_end(until: float, *, bare: bool) -> tuple[int, int]:
     """Returns: The number of recordings, and that of the allocations in them."""
-    collector = MemrayCollector(Settings())
+    function = first_function()
     count = records = 0
     with tempfile.TemporaryDirectory(prefix="dramatiq_diag_torture_") as directory:
         while time.monotonic() < until:
             path = Path(directory, f"{count}.bin")
             tracker = memray.Tracker(destination=memray.FileDestination(path, compress_on_exit=False))
-            following = () if bare else (setting_on_all_threads(collector.begin_thread),)
+            following = () if bare else (function.setting(),)
             NotedCall(tracker.__enter__, *following).make()
             time.sleep(_RECORDED_S)
             NotedCall(partial(tracker.__exit__, None, None, None)).make()

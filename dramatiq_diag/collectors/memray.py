@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -17,7 +17,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from ..errors import SkippedError
 from ..runtime.gc_pause import GcPause
 from ..runtime.interrupts import NotedCall, forget_interrupts, watch_interrupts
-from ..runtime.profile_function import ProfileFunctionLook, setting_on_all_threads
+from ..runtime.profile_function import EveryThreadsProfileFunction, ProfileFunctionLook
 from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
 from ..runtime.stacks import coroutine_function
 from ..runtime.ticker import Timer
@@ -64,12 +64,12 @@ class MemrayCollector(Collector):
         super().__init__(settings)
         self._memray = import_extra("memray")
         self.profile_function: ProfileFunctionLook | None = None
-        self.begin_thread = _beginning(import_module("memray._memray").start_thread_trace)
-        "The first profile function of each thread while a Tracker records."
+        self.first_function: EveryThreadsProfileFunction | None = None
 
     def open(self, services: Services) -> None:
         super().open(services)
         watch_interrupts(services.profile_hook)
+        self.first_function = first_function()
         self._start_and_stop()
 
     def close(self) -> None:
@@ -152,7 +152,8 @@ class _MemrayRecording(Recording):
             self.settled = True
             self._forget()
             raise
-        self.entry_call = NotedCall(self.tracker.__enter__, setting_on_all_threads(self.collector.begin_thread))
+        assert self.collector.first_function is not None
+        self.entry_call = NotedCall(self.tracker.__enter__, self.collector.first_function.setting())
         self.enter = self.entry_call.make
         self.pause.begin()  # Right before `enter`.
 
@@ -253,20 +254,22 @@ def _name_thread(name: str, thread_id: int | None) -> None:
     threading.Thread(name=name)._ident = thread_id  # type: ignore[attr-defined]
 
 
-def _beginning(start_thread_trace: Callable[..., object]) -> Callable[..., object]:
-    """Returns: A profile function that lets a Tracker record the thread as if the thread had begun just then.
+def first_function() -> EveryThreadsProfileFunction:
+    """Makes the profile function that each thread gets first when a Tracker has started.
 
-    When a Tracker starts, memray 1.20 notes the stacks of all threads. At its first call or return such a thread writes
-    into the file without memray's lock if it has allocated with the noted stack. Meanwhile other threads may allocate
-    without the GIL, as in SQLite, and write with the lock. Two writers damage the file, or end the process by SIGSEGV
-    or SIGBUS: once in some 1,000 Trackers beside three threads that used SQLite.
+    With it a Tracker records the thread as if the thread had begun just then. By itself memray 1.20 notes the stacks of
+    all threads when a Tracker starts. If such a thread has allocated with the noted stack, its first call or return
+    writes into the file without memray's lock. Meanwhile other threads may allocate without the GIL, as in SQLite, and
+    write with the lock. Two writers damage the file, or end the process by SIGSEGV or SIGBUS: once in some 1,000
+    Trackers beside three threads that used SQLite.
 
     With any other profile function than memray's, an allocation makes memray drop the noted stack, with the lock. Then
     memray's function for new threads notes the stack anew, and sets memray's own profile function.
     """
+    start_thread_trace = import_module("memray._memray").start_thread_trace
 
     def begin(*_: object) -> None:
         bytearray(_RECORDED_BYTES)  # Drops the noted stack.
         sys.setprofile(start_thread_trace)  # Not called from here: the frame of this function would be noted too.
 
-    return begin
+    return EveryThreadsProfileFunction(begin)

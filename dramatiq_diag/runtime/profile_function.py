@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from itertools import accumulate, chain, repeat, takewhile
 from typing import Any
 
@@ -65,16 +65,27 @@ class ThreadProfileFunction:
         _python._PyEval_SetProfile(self._thread, None, None)
 
 
-def setting_on_all_threads(function: Callable[[Any, str, Any], object]) -> Callable[[], object]:
-    """Makes a call that sets a profile function, which is written in Python, on all threads there are; use it once.
+class EveryThreadsProfileFunction:
+    """Sets a profile function on all threads there are; make it where a thread may be begun.
 
-    All of the call is C code, which gives up the GIL nowhere: no thread begins, ends or runs Python code meanwhile.
+    Parameters:
+      function: The profile function, written in Python.
     """
-    if sys.version_info >= (3, 12):
-        return partial(sys._setprofileallthreads, function)
-    first = map(_first_thread, [_python.PyInterpreterState_Get()])
-    threads = takewhile(bool, accumulate(chain(first, repeat(None)), _next_thread))
-    return partial(deque, map(_set_profile, threads, repeat(_trampoline()), repeat(function)), 0)
+
+    def __init__(self, function: Callable[[Any, str, Any], object]) -> None:
+        self._function = function
+        self._trampoline = 0 if sys.version_info >= (3, 12) else _trampoline()
+
+    def setting(self) -> Callable[[], object]:
+        """Makes a call that sets it; use the call once.
+
+        All of the call is C code, which gives up the GIL nowhere: no thread begins, ends or runs Python code meanwhile.
+        """
+        if sys.version_info >= (3, 12):
+            return partial(sys._setprofileallthreads, self._function)
+        first = map(_first_thread, [_python.PyInterpreterState_Get()])
+        threads = takewhile(bool, accumulate(chain(first, repeat(None)), _next_thread))
+        return partial(deque, map(_set_profile, threads, repeat(self._trampoline), repeat(self._function)), 0)
 
 
 # For CPython 3.11. `accumulate` passes a second argument, which the C function does not look at.
@@ -85,7 +96,6 @@ _next_thread = ctypes.PYFUNCTYPE(_address, _address, _address)(("PyThreadState_N
 _set_profile = ctypes.PYFUNCTYPE(ctypes.c_int, _address, _address, ctypes.py_object)(("_PyEval_SetProfile", _python))
 
 
-@cache
 def _trampoline() -> int:
     """Returns: The address of the function of CPython 3.11 that calls a profile function which is written in Python."""
     found: list[int] = []

@@ -13,7 +13,7 @@ from typing import Any
 import memray
 import pytest
 
-from dramatiq_diag.runtime.profile_function import setting_on_all_threads
+from dramatiq_diag.runtime.profile_function import EveryThreadsProfileFunction
 from support import PATIENCE_S
 from support.collectors import MEGABYTE
 
@@ -107,8 +107,7 @@ def test_a_profile_function_is_set_on_threads_that_wait(has_own):
 
     with running(wait) as first, running(wait) as second:
         ready.wait(PATIENCE_S)
-        set_on_all = setting_on_all_threads(function)
-        set_on_all()
+        EveryThreadsProfileFunction(function).setting()()
         sys.setprofile(None)
         go.set()
         waiting = {first.ident, second.ident}
