@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +272,9 @@ def first_function() -> EveryThreadsProfileFunction:
 
     def begin(*_: object) -> None:
         bytearray(_RECORDED_BYTES)  # Drops the noted stack.
-        sys.setprofile(start_thread_trace)  # Not called from here: the frame of this function would be noted too.
+        # memray's function is not called from here, as the frame of this one would be noted too. The end of the Tracker
+        # takes this function away; all of the look and the change is C code, so that does not happen in between.
+        deque(map(sys.setprofile, map(following.get, map(call, (sys.getprofile,)))), 0)
 
+    following: Any = {begin: start_thread_trace}
     return EveryThreadsProfileFunction(begin)

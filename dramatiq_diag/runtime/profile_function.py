@@ -73,7 +73,7 @@ class EveryThreadsProfileFunction:
     """
 
     def __init__(self, function: Callable[[Any, str, Any], object]) -> None:
-        self._function = function
+        self.function = function
         self._trampoline = 0 if sys.version_info >= (3, 12) else _trampoline()
 
     def setting(self) -> Callable[[], object]:
@@ -82,10 +82,10 @@ class EveryThreadsProfileFunction:
         All of the call is C code, which gives up the GIL nowhere: no thread begins, ends or runs Python code meanwhile.
         """
         if sys.version_info >= (3, 12):
-            return partial(sys._setprofileallthreads, self._function)
+            return partial(sys._setprofileallthreads, self.function)
         first = map(_first_thread, [_python.PyInterpreterState_Get()])
         threads = takewhile(bool, accumulate(chain(first, repeat(None)), _next_thread))
-        return partial(deque, map(_set_profile, threads, repeat(self._trampoline), repeat(self._function)), 0)
+        return partial(deque, map(_set_profile, threads, repeat(self._trampoline), repeat(self.function)), 0)
 
 
 # For CPython 3.11. `accumulate` passes a second argument, which the C function does not look at.

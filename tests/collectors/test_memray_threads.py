@@ -13,6 +13,7 @@ from typing import Any
 import memray
 import pytest
 
+from dramatiq_diag.collectors.memray import first_function
 from dramatiq_diag.runtime.profile_function import EveryThreadsProfileFunction
 from support import PATIENCE_S
 from support.collectors import MEGABYTE
@@ -83,6 +84,12 @@ def test_within_a_call_from_before_it_has_none(bench, settings, stored):
     stacks = stacks_of(stored(given).path(task_id, "memray_profile"), 8 * _ITEMS)
     assert [] in stacks, stacks
     assert not any("take" in stack for stack in stacks)
+
+
+def test_a_thread_whose_first_event_comes_when_the_recording_ends_keeps_no_profile_function():
+    first_function().function(None, "call", None)  # The end has taken it away from this thread.
+
+    assert sys.getprofile() is None
 
 
 @pytest.mark.parametrize("has_own", [False, True], ids=["without", "with its own"])
