@@ -1,4 +1,4 @@
-"""Keeps the garbage collector from running by itself while memray starts or stops.
+"""Keeps the garbage collector from running by itself while memray starts or stops, or others wait for a transaction.
 
 memray goes through the threads of the interpreter and makes objects on the way, so the collector may run. Finalisers
 that it calls (a file is closed, a thread is started) let another thread run. If that thread ends meanwhile, or needs

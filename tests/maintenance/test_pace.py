@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from dramatiq_diag.maintenance.pace import Pace
@@ -74,6 +76,22 @@ def test_between_two_transactions_others_have_30_ms(clock, since_s, waits_s):
     pace.let_others_write()
 
     assert clock.slept_s == [pytest.approx(waits_s)]
+
+
+def test_no_garbage_is_collected_within_a_transaction(clock):
+    pace = Pace(500, clock=clock, sleep=clock.sleep)
+
+    with pace.timed():
+        assert not gc.isenabled()
+
+    assert gc.isenabled()
+
+
+def test_a_transaction_that_fails_leaves_the_collector_running(clock):
+    with pytest.raises(ValueError, match="failed"), Pace(500, clock=clock, sleep=clock.sleep).timed():
+        raise ValueError("failed")
+
+    assert gc.isenabled()
 
 
 def test_the_last_batch_has_what_is_left(clock):
