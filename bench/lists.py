@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import os
 import random
 import statistics
@@ -19,13 +18,14 @@ from sqlalchemy import insert
 
 from dramatiq_diag import Settings
 from dramatiq_diag.documents.fields import task_href
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord
+from dramatiq_diag.store.records import FinishedRun, RunRecord
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.values import task_key
 
 from .publisher import postgresql
+from .records import memory_log
 from .result import Result, percentile
 from .serving import TYPES, answers_ms, served
 
@@ -120,14 +120,7 @@ def _publish_newest(settings: Settings) -> str:
     store = Store(settings)
     store.open()
     now = datetime.now(UTC)
-    log = ArtifactRecord(
-        name="memory_profile",
-        filename="memory.datum",
-        media_type="text/plain",
-        stored_as=None,
-        status=ArtifactStatus.STORED,
-        open=lambda: io.BytesIO(_LOG.encode()),
-    )
+    log = memory_log(_LOG.encode())
     for number in range(_NEWEST):
         run = RunRecord(
             run_id=uuid.uuid4(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -15,9 +14,11 @@ from datetime import UTC, datetime
 from sqlalchemy import event
 
 from dramatiq_diag import Settings
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store.records import FinishedRun, RunRecord
 from dramatiq_diag.store.store import Store
+
+from .records import memory_log
 
 _INTERVAL_S = 0.05
 _LOG = b"# s\tMB\n"
@@ -91,14 +92,7 @@ def _started() -> RunRecord:
 
 
 def _ended(run: RunRecord) -> FinishedRun:
-    log = ArtifactRecord(
-        name="memory_profile",
-        filename="memory.datum",
-        media_type="text/plain",
-        stored_as=None,
-        status=ArtifactStatus.STORED,
-        open=lambda: io.BytesIO(_LOG),
-    )
+    log = memory_log(_LOG)
     run = replace(run, status=RunStatus.SUCCEEDED, finished_at=datetime.now(UTC), duration_ms=1.0)
     return FinishedRun(run=run, artifacts=[log])
 

@@ -130,7 +130,7 @@ class Cleanup:
         self._remove_cached_files()
         self._remove_spool_entries()
         if not self.dry_run:
-            self._remove_small_tables_rows()
+            self._remove_from_small_tables()
             give_back(self.store.engine)
         self.logger.info("Cleanup%s: %s", " (dry run)" if self.dry_run else "", self.counts)
         return self.counts
@@ -275,7 +275,7 @@ class Cleanup:
                 return
             self._count()
 
-    def _remove_small_tables_rows(self) -> None:
+    def _remove_from_small_tables(self) -> None:
         """Removes old captures, actors that no worker has any more, reports of workers, and questions."""
         retention_s = self.store.settings.run_retention
         # A transaction each: a statement takes longest when it is executed for the first time, as SQLAlchemy builds it

@@ -23,6 +23,12 @@ def _words() -> memoryview:
     return memoryview(ctypes.string_at(_python.PyThreadState_Get(), _LOOKED_AT_BYTES)).cast("P")
 
 
+def _words_since(before: memoryview) -> list[tuple[int, int]]:
+    """Returns: The place and the value of each word of this thread's state that was 0 before, and is not now."""
+    pairs = enumerate(zip(before, _words(), strict=True))
+    return [(place, now) for place, (was, now) in pairs if now and not was]
+
+
 class ProfileFunctionLook:
     """Finds out whether this thread still has a profile function that is written in C.
 
@@ -36,8 +42,7 @@ class ProfileFunctionLook:
 
     def during(self) -> None:
         """Call it once while the function is set on this thread."""
-        pairs = enumerate(zip(self._before, _words(), strict=True))
-        self._found = [(place, now) for place, (before, now) in pairs if now and not before]
+        self._found = _words_since(self._before)
 
     def after(self) -> None:
         """Call it once after the function was removed."""
@@ -104,9 +109,9 @@ def _trampoline() -> int:
         sys.setprofile(None)  # `threading.setprofile` may have set one.
         before = _words()
         sys.setprofile(nothing)
-        after = _words()
+        since = _words_since(before)
         sys.setprofile(None)
-        found.extend(now for was, now in zip(before, after, strict=True) if now and not was and now != id(nothing))
+        found.extend(word for _, word in since if word != id(nothing))
 
     def nothing(*_: object) -> None:
         pass

@@ -189,10 +189,9 @@ class TimedCalls:
     def close(self) -> None:
         """Waits for all that is planned, and closes the descriptors."""
         self.take(self.planned)
-        for place in (
-            self._free if TimedCalls._pid == os.getpid() else ()
-        ):  # In a child glibc's lock may be held for ever.
-            place.forget()
+        if TimedCalls._pid == os.getpid():  # In a child glibc's lock may be held for ever.
+            for place in self._free:
+                place.forget()
         self._free.clear()
 
 
