@@ -32,9 +32,9 @@ def running(function: Callable[[], object]) -> Iterator[threading.Thread]:
 
 
 def stacks_of(path: Any, least_bytes: int) -> list[list[str]]:
-    """Returns: The functions of each allocation of so many bytes or more that was held at the peak, the inner first."""
+    """Returns: The functions of each allocation of so many bytes or more, the inner first."""
     with memray.FileReader(path) as reader:
-        records = [one for one in reader.get_high_watermark_allocation_records() if one.size >= least_bytes]
+        records = [one for one in reader.get_allocation_records() if one.size >= least_bytes]
         return [[function for function, _, _ in record.stack_trace()] for record in records]
 
 
