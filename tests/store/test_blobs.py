@@ -187,6 +187,35 @@ def test_a_damaged_id_is_said(unclaimed):
         unclaimed.store_id()
 
 
+def test_of_many_files_the_one_that_cannot_be_removed_is_told_of(blobs):
+    day = time.strftime("%Y%m%d", time.gmtime())
+    (blobs.root / day).mkdir()
+    names = [f"{day}/{uuid.uuid4()}" for _ in range(200)]
+    for name in names:
+        (blobs.root / name).write_bytes(b"data")
+    (blobs.root / names[100]).unlink()
+    (blobs.root / names[100]).mkdir()
+
+    with pytest.raises(StoreUnavailableError, match="cannot be written"):
+        blobs.delete(names)
+    (blobs.root / names[100]).rmdir()
+    blobs.delete([*names, "../outside"])
+
+    assert list(blobs.scan()) == []
+
+
+def test_the_bytes_of_many_files_are_counted_once(blobs):
+    day = time.strftime("%Y%m%d", time.gmtime())
+    (blobs.root / day).mkdir()
+    for _ in range(200):
+        (blobs.root / day / str(uuid.uuid4())).write_bytes(b"data")
+    found = list(blobs.scan())
+
+    assert blobs.delete_found(found) == 800
+    assert blobs.delete_found(found) == 0
+    assert list(blobs.scan()) == []
+
+
 def test_empty_days_before_yesterday_go(blobs):
     name = put(blobs)
     for day in ("20200101", "20200102"):

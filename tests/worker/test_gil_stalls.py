@@ -22,6 +22,11 @@ from support import PATIENCE_S, eventually
 
 STALL_S = LEAST_S + 1
 
+#: A thread that waits for a processor all the time looks like one that keeps the GIL. On a machine that is so busy none
+#: of the two is named; it is not so busy each of so many times.
+NOT_KNOWN = "it is not known which thread it was"
+TRIALS = 3
+
 
 @pytest.fixture
 def given(settings):
@@ -92,7 +97,10 @@ def test_the_thread_that_kept_the_gil_is_named_in_answers_and_in_the_logs_of_all
 ):
     subject = slow_subject() if call == "match" else ""
     keep_gil = partial(keep_gil_in_match, subject) if call == "match" else keep_gil_in_sleep
-    note, texts = keep_gil_beside_another(given, store, stored, bench, often, keep_gil)
+    for _ in range(TRIALS):
+        note, texts = keep_gil_beside_another(given, store, stored, bench, often, keep_gil)
+        if NOT_KNOWN not in note:
+            break
 
     assert note.startswith("No Python code ran in this process for")
     assert f"keep_gil_in_{call} at {__file__}" in note
