@@ -278,8 +278,8 @@ class Cleanup:
     def _remove_from_small_tables(self) -> None:
         """Removes old captures, actors that no worker has any more, reports of workers, and questions."""
         retention_s = self.store.settings.run_retention
-        # A transaction each: a statement takes longest when it is executed for the first time, as SQLAlchemy builds it
-        # then, and nobody else writes into SQLite between a transaction's first change and its end.
+        # A transaction each, and a pause after it: a statement takes longest when it is executed for the first time, as
+        # SQLAlchemy builds it then. Nobody else writes into SQLite between a transaction's first change and its end.
         removals: dict[str, Callable[[Session], int]] = {
             "captures": partial(delete_captures, kept_s=retention_s),
             "actors of workers": partial(delete_worker_actors, kept_s=max(retention_s, _ACTORS_KEPT_S)),
@@ -287,9 +287,10 @@ class Cleanup:
             "questions": delete_questions,
         }
         for what, remove in removals.items():
-            with self.store.session() as session:
+            with self._removal.timed(), self.store.session() as session:
                 removed = remove(session)
             self.logger.debug("Removed %d %s", removed, what)
+            self._removal.let_others_write()
 
     def _remove_spool_entries(self) -> None:
         # The spool is on this host's own disk: the times of its files are by this host's clock.

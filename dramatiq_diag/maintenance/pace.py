@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TypeVar
 
 from ..runtime.gc_pause import GcPause
+from ..store.database import WRITERS_TURN_S
 
 #: How long a transaction is to take, in seconds. A writer waits for one, and in SQLite until it looks again.
 _TARGET_S = 0.03
@@ -20,10 +21,6 @@ _LEAST = 50
 
 #: A batch is at most so many times as large as the one before: a single quick transaction says little.
 _GROWTH = 1.25
-
-#: Seconds between two transactions at least. In the first 0.1 s a waiting SQLite writer tries again every 25 ms or
-#: sooner, so it has its turn after the first transaction that it meets.
-_PAUSE_S = 0.03
 
 _T = TypeVar("_T")
 
@@ -71,4 +68,4 @@ class Pace:
 
     def let_others_write(self) -> None:
         """Waits until other writers have tried again since the last transaction."""
-        self._sleep(max(0.0, self._ended_s + _PAUSE_S - self._clock()))
+        self._sleep(max(0.0, self._ended_s + WRITERS_TURN_S - self._clock()))

@@ -33,6 +33,10 @@ _LIMITS_EXCEEDED = "54"
 #: Seconds that a statement waits for another writer or a dead server before it gives up.
 _TIMEOUT_S = 10
 
+#: Seconds between two of many transactions at least. In the first 0.1 s a waiting SQLite writer tries again every 25 ms
+#: or sooner, so it has its turn after the first transaction that it meets.
+WRITERS_TURN_S = 0.03
+
 #: What psycopg is told of a server that is out of reach: seconds that connecting may take, milliseconds that the server
 #: may leave data unacknowledged, and when a connection that only waits is probed. By itself Linux gives up after 15
 #: minutes or two hours, and the time-out of a statement is the server's, which may be gone.

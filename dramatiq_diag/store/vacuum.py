@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from ..errors import StoreUnavailableError
 from ..runtime.loggers import get_logger
+from .database import WRITERS_TURN_S
 
 #: Pages that are given back at a time, while other writers wait.
 _PAGES = 256
@@ -39,7 +40,7 @@ def enable(engine: Engine) -> None:
 
 
 def give_back(engine: Engine, *, sleep: Callable[[float], object] = time.sleep) -> None:
-    """Gives free pages back to the disk in steps. After each step other writers have as much time as it took.
+    """Gives free pages back to the disk in steps. After each, other writers have their turn, for as long as it took.
 
     Raises:
       StoreUnavailableError: When the file cannot be written.
@@ -54,7 +55,7 @@ def give_back(engine: Engine, *, sleep: Callable[[float], object] = time.sleep) 
             while _read_pragma(file, "freelist_count") > _KEPT_PAGES:
                 started_s = time.perf_counter()
                 file.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # `execute` would stop after one page.
-                sleep(time.perf_counter() - started_s)
+                sleep(max(time.perf_counter() - started_s, WRITERS_TURN_S))
             file.execute("PRAGMA wal_checkpoint(PASSIVE)").close()  # The file itself becomes shorter with this.
         except sqlite3.OperationalError as error:
             raise StoreUnavailableError(f"The database cannot be used: {error}") from error

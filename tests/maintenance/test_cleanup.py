@@ -7,13 +7,15 @@ import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from dramatiq_diag.errors import StoreMismatchError
 from dramatiq_diag.maintenance.cleanup import Cleanup, Counts
+from dramatiq_diag.maintenance.pace import Pace
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import Artifact, StoreState, TaskRun
 from dramatiq_diag.store.records import FinishedRun
@@ -82,6 +84,36 @@ def test_what_was_attached_expires_like_the_rest_also_while_its_run_goes_on(stor
     assert set(statuses().values()) == {ArtifactStatus.EXPIRED}
     assert files(store) == []
     assert not stored(given).check()
+
+
+def test_other_writers_have_their_turn_after_each_transaction_that_writes(store, clock, monkeypatch):
+    publish(store)
+    clock.ahead = 3 * HOUR
+    seen: list[str] = []
+    let_others_write = Pace.let_others_write
+
+    def turn(pace: Pace) -> None:
+        seen.append("turn")
+        let_others_write(pace)
+
+    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().startswith(("INSERT", "UPDATE", "DELETE", "WITH")):
+            seen.append("write")
+
+    def commit(_connection: Any) -> None:
+        if seen and seen[-1] == "write":
+            seen.append("commit")
+
+    monkeypatch.setattr(Pace, "let_others_write", turn)
+    event.listen(store.engine, "before_cursor_execute", execute)
+    event.listen(store.engine, "commit", commit)
+
+    counts = Cleanup(store).run()
+
+    assert (counts.expired_artifacts, counts.removed_runs) == (1, 1)
+    steps = [step for step in seen if step != "write"]
+    assert steps.count("commit") > 5
+    assert [before for before, after in pairwise(steps) if after == "commit" == before] == []
 
 
 def test_an_artifact_expires_after_its_protection_time_and_its_row_stays(store, given, stored, clock):

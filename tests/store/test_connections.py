@@ -13,7 +13,7 @@ from sqlalchemy import text, update
 
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.store import vacuum
-from dramatiq_diag.store.database import make_engine
+from dramatiq_diag.store.database import WRITERS_TURN_S, make_engine
 from dramatiq_diag.store.migration import migrate
 from dramatiq_diag.store.models import Artifact
 from dramatiq_diag.store.store import Store
@@ -100,13 +100,14 @@ def test_other_writers_write_while_the_file_shrinks(settings, store_of):
         session.execute(text("DELETE FROM dramatiq_diag_task_runs"))
     pauses: list[float] = []
 
-    def write_then(_seconds: float) -> None:
-        pauses.append(0.0)
+    def write_then(seconds: float) -> None:
+        pauses.append(seconds)
         writer.announce([run_record(finished_at=None, duration_ms=None, status="running")])
 
     vacuum.give_back(store.engine, sleep=write_then)
 
     assert len(pauses) > 3
+    assert min(pauses) >= WRITERS_TURN_S
     with writer.session() as session:
         assert session.execute(text("SELECT count(*) FROM dramatiq_diag_task_runs")).scalar() == len(pauses)
 

@@ -38,8 +38,9 @@ _DAY = re.compile(r"[0-9]{8}")
 _OWN_NAME = re.compile(rf"(?P<id>{UUID_PATTERN})(?P<suffix>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
 
 #: Threads that remove files at the same time, and the files that are worth more than one. To remove a file is mostly to
-#: wait for the disk: on ext4 one thread took 92 us for each of 40,000 files, four took 36 us.
-_REMOVERS = 4
+#: wait for the disk: on ext4 one thread took 92 us for each of 40,000 files, two took 60 us. Four took 36 us; others
+#: wait for the same disk.
+_REMOVERS = 2
 _MANY = 50
 
 _T = TypeVar("_T")
