@@ -127,12 +127,18 @@ def test_a_run_that_failed_is_kept_and_one_without_fault_keeps_its_traceback_row
 @pytest.mark.parametrize("names", [["memory"], ["pyinstrument"]])
 def test_rss_rules_go_by_the_samples_or_by_a_look_at_both_ends(bench, settings, stored, monkeypatch, names):
     given = settings(task_diagnostics=names, keep_if="rss_growth>100MiB, peak_rss>1GiB")
-    readings = iter([200 * MIB, 250 * MIB, 200 * MIB, 301 * MIB, 1025 * MIB, 1025 * MIB])
-    rss_of_runs(monkeypatch, lambda: next(readings))
+    size_bytes = [0]
+    rss_of_runs(monkeypatch, lambda: size_bytes[0])
+
+    def become(mib: int) -> None:
+        size_bytes[0] = mib * MIB
 
     # When a task grows by little, one by much, and one is large from the start
+    ids = []
     with bench(given) as tasks:
-        ids = [tasks.run(sum, [1], actor_name=name) for name in ("little", "much", "large")]
+        for name, before_mib, after_mib in (("little", 200, 250), ("much", 200, 301), ("large", 1025, 1025)):
+            become(before_mib)
+            ids.append(tasks.run(become, after_mib, actor_name=name))
 
     statuses = [next(iter(stored(given).artifacts(task_id).values())).status for task_id in ids]
     dropped, kept = ArtifactStatus.DROPPED, ArtifactStatus.STORED
