@@ -16,11 +16,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple
 
 from .frames import Look, Place, thread_ids
 from .thread_report import Frame, frame_of
 from .thread_state import ThreadStateReader, cpu_s
+from .waits.kernel_files import KernelFiles
 
 #: A look that comes so late, in seconds, means that no Python code ran.
 LEAST_S = 2.0
@@ -44,6 +46,9 @@ _STARVED = 0.9
 #: processors may be shared with many; a thread that waits for the GIL needs a fraction of a per cent.
 _BUSY = 0.05
 _CLEARLY = 2.0
+
+#: A `/proc/self/task/<id>/status` is shorter.
+_STATUS_BYTES = 8192
 
 #: The most frames of the thread.
 MAX_DEPTH = 50
@@ -96,6 +101,8 @@ class GilWatchdog:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, least_s: float = LEAST_S) -> None:
         self._clock = clock
         self._states = ThreadStateReader(measured_s=0.0)
+        # To get the GIL again after each file takes long beside threads that compute, and wakes this one up many times.
+        self._files = KernelFiles(Path("/"), keeps_gil=True)
         self._least_s = least_s
         self._looked_at: float | None = None
         self._wakes = 0
@@ -119,7 +126,7 @@ class GilWatchdog:
         if looked_at is not None and now - looked_at >= self._least_s:
             stall = self._find(looked_at, now)
         if stall is not None or looked_at is None or now >= self._read_at:
-            self._threads = {thread.ident: thread for thread in _threads()}
+            self._threads = {thread.ident: thread for thread in self._read()}
             self._read_at = now + _READ_S
         self._wakes = _own_wakes()
         self._looked_at = self._clock()
@@ -164,7 +171,7 @@ class GilWatchdog:
             cannot be told.
         """
         few = _FEW * wakes + late_s / sys.getswitchinterval()
-        pairs = [(now, self._threads[now.ident]) for now in _threads() if now.ident in self._threads]
+        pairs = [(now, self._threads[now.ident]) for now in self._read() if now.ident in self._threads]
         used = [
             (now.cpu_s - before.cpu_s, now)
             for now, before in pairs
@@ -176,6 +183,21 @@ class GilWatchdog:
             if cpu_s > 0 and (thread.native_id in awake or not awake or cpu_s >= _BUSY * seconds)
         ]
         return sorted(may, key=itemgetter(0), reverse=True)
+
+    def _read(self) -> list[_Thread]:
+        """Reads what the other threads have used so far. It does not give up the GIL."""
+        own = threading.get_ident()
+        return [
+            _Thread(ident, native_id, thread.name, cpu_s(native_id) or 0.0, self._waits(native_id))
+            for thread in threading.enumerate()
+            if (ident := thread.ident) is not None and (native_id := thread.native_id) is not None and ident != own
+        ]
+
+    def _waits(self, native_id: int) -> int | None:
+        """Returns: See `_Thread`; None also for a thread that has ended."""
+        status = self._files.read(f"proc/self/task/{native_id}/status", _STATUS_BYTES)
+        _, found, rest = status.rpartition(b"\nvoluntary_ctxt_switches:")
+        return int(rest.split()[0]) if found else None
 
 
 def _keeper(suspects: Sequence[tuple[float, _Thread]], seconds: float) -> _Thread | None:
@@ -199,20 +221,3 @@ def _own_wakes() -> int:
     import resource  # Windows has none.
 
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-
-
-def _threads() -> list[_Thread]:
-    own = threading.get_ident()
-    return [
-        _Thread(ident, native_id, thread.name, cpu_s(native_id) or 0.0, _waits(native_id))
-        for thread in threading.enumerate()
-        if (ident := thread.ident) is not None and (native_id := thread.native_id) is not None and ident != own
-    ]
-
-
-def _waits(native_id: int) -> int | None:
-    try:
-        with open(f"/proc/self/task/{native_id}/status", "rb", buffering=0) as file:
-            return int(file.read(8192).rpartition(b"\nvoluntary_ctxt_switches:")[2].split()[0])
-    except (OSError, IndexError, ValueError):  # The thread has ended, or the kernel does not count.
-        return None
