@@ -111,6 +111,11 @@ class MemoryGrowth:
         """Forgets all moments."""
         self._moments.clear()
 
+    @property
+    def highest_bytes(self) -> int | None:
+        """The largest RSS; None where there is no moment."""
+        return max((moment.rss_bytes for moment in self._moments), default=None)
+
     def find(self) -> Growth | None:
         """Returns: The growth that ends now; None where there is none."""
         windows = self._windows()

@@ -60,6 +60,8 @@ class MemoryStory(BaseModel):
     "The time over which the process was growing until then; None where it was not seen to grow."
     bytes_per_s: _Rate | None = None
     "By how much it was growing as a whole."
+    highest_rss_bytes: _Count | None = None
+    "The largest RSS that was seen in the last minute; None in a note of a version that did not say it."
     shared_grows: bool = False
     "Whether it was growing on a thread that several runs share."
     other_grows: bool = False

@@ -78,6 +78,22 @@ def test_threads_that_pass_the_gil_on_are_no_stall():
     assert stall is None
 
 
+def test_a_look_does_not_give_up_the_gil(monkeypatch):
+    """Python's own functions give it up for each file; beside threads that compute, a look then took 0.3 s."""
+
+    def refuse(name: Any, *_: Any, **__: Any) -> Any:
+        raise AssertionError(f"{name} was opened by a function that gives up the GIL")
+
+    watchdog = GilWatchdog()
+    other = threading.Thread(target=time.sleep, args=(0.1,))
+    other.start()
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", refuse)
+        patched.setattr("os.open", refuse)
+        watchdog.look()
+    other.join()
+
+
 def keep_gil_of_all(seconds: float) -> None:
     """A call in C that keeps the GIL."""
     ctypes.PyDLL("libc.so.6").usleep(int(seconds * 1e6))

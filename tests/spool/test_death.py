@@ -114,9 +114,22 @@ def killed_since(root: Path) -> dict[str, Any]:
     return {"oom_kills": 7, "boot_id": "this"}
 
 
-@pytest.mark.parametrize(("used_mib", "role"), [(480, MemoryRole.GROWER), (470, None)])
-def test_one_whose_growth_would_have_lasted_for_more_looks_did_not_fill_the_memory(tmp_path, used_mib, role):
-    found = story(state=memory(used_mib, **killed_since(tmp_path)))
+@pytest.mark.parametrize(
+    ("used_mib", "more_before_mib", "role"),
+    [
+        (480, None, MemoryRole.GROWER),
+        (470, None, None),
+        (470, 0, None),
+        (470, 10, MemoryRole.GROWER),  # Its neighbours fill and free that much at any moment.
+        (470, -10, None),
+    ],
+)
+def test_one_whose_growth_would_have_lasted_for_more_looks_did_not_fill_the_memory(
+    tmp_path, used_mib, more_before_mib, role
+):
+    state = memory(used_mib, **killed_since(tmp_path))
+    highest_bytes = None if more_before_mib is None else state.rss_bytes + more_before_mib * MIB
+    found = story(state=state, highest_rss_bytes=highest_bytes)
 
     death = death_of(EATER, 900.0, left(found, used_mib), tmp_path)
 

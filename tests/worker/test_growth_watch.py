@@ -143,6 +143,15 @@ def test_a_jump_toward_the_limit_is_noted_at_once(watched):
     assert run.touched_bytes == 300 * MIB
 
 
+def test_a_note_has_the_largest_size_of_the_last_minute(watched):
+    for mib in (850, 900, 820):
+        watched.simulation.clock.now_s += 2
+        story = watched.look(mib)
+
+    assert story.state.rss_bytes == 820 * MIB
+    assert story.highest_rss_bytes == 900 * MIB
+
+
 def test_a_note_says_where_the_run_is(watched):
     watched.look(400)
     (run,) = watched.look(700).runs
