@@ -111,10 +111,15 @@ class MemoryGrowth:
         """Forgets all moments."""
         self._moments.clear()
 
-    @property
-    def highest_bytes(self) -> int | None:
-        """The largest RSS; None where there is no moment."""
-        return max((moment.rss_bytes for moment in self._moments), default=None)
+    def highest_bytes(self, growers: Collection[Hashable]) -> int | None:
+        """Returns: The RSS if all but the growers had again what they had at some moment; None without a moment."""
+        if not self._moments:
+            return None
+        now = self._moments[-1].touched
+        return max(
+            moment.rss_bytes + sum(now.get(part, 0) - moment.touched.get(part, 0) for part in growers)
+            for moment in self._moments
+        )
 
     def find(self) -> Growth | None:
         """Returns: The growth that ends now; None where there is none."""

@@ -74,7 +74,7 @@ def _without_lack(memory: MemoryState, root: Path) -> str:
 def _part_in(story: MemoryStory, note: NotedRun | None) -> tuple[MemoryRole | None, str]:
     """Returns: The role of a run in the death for lack of memory, and sentences; nothing where it is not known."""
     room_bytes = story.state.room_bytes()
-    # Tasks that fill and free buffers may come back to the most that they had together, at any moment.
+    # Tasks that fill and free buffers may have again the most that they had together, at any moment.
     swing_bytes = max((story.highest_rss_bytes or 0) - story.state.rss_bytes, 0)
     if story.bytes_per_s is not None and room_bytes - swing_bytes > _LONGEST_S * story.bytes_per_s:
         room = format_size(round(room_bytes))

@@ -61,7 +61,7 @@ class MemoryStory(BaseModel):
     bytes_per_s: _Rate | None = None
     "By how much it was growing as a whole."
     highest_rss_bytes: _Count | None = None
-    "The largest RSS that was seen in the last minute; None in a note of a version that did not say it."
+    "The RSS if the runs that do not grow it had as much again as at some moment of the last minute; None if unknown."
     shared_grows: bool = False
     "Whether it was growing on a thread that several runs share."
     other_grows: bool = False

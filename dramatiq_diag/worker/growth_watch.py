@@ -169,7 +169,7 @@ class GrowthWatch:
             state=state,
             seconds=None if growth is None else growth.seconds,
             bytes_per_s=None if growth is None else growth.grown_bytes / growth.seconds,
-            highest_rss_bytes=self._growth.highest_bytes,
+            highest_rss_bytes=self._growth.highest_bytes(growers),
             shared_grows=Part.SHARED in growers,
             other_grows=Part.OTHER in growers,
             runs=noted[:MAX_RUNS],

@@ -266,3 +266,13 @@ def test_parts_that_fill_and_free_are_not_named_beside_one_that_has_just_begun_t
     found = growth.find()
     assert found is not None
     assert set(found.growers) == named
+
+
+def test_what_neighbours_may_have_again_is_added_to_what_grew_meanwhile():
+    growth = MemoryGrowth()
+    assert growth.highest_bytes(["eater"]) is None
+    for at_s, rss_bytes, touched in ((0.0, 500, {}), (1.0, 560, {"eater": 20}), (2.0, 520, {"eater": 40})):
+        growth.add(Moment(at_s, rss_bytes, touched))
+
+    assert growth.highest_bytes(["eater"]) == 580
+    assert growth.highest_bytes([]) == 560

@@ -143,7 +143,7 @@ def test_a_jump_toward_the_limit_is_noted_at_once(watched):
     assert run.touched_bytes == 300 * MIB
 
 
-def test_a_note_has_the_largest_size_of_the_last_minute(watched):
+def test_a_note_has_the_size_that_its_neighbours_may_give_it_again(watched):
     for mib in (850, 900, 820):
         watched.simulation.clock.now_s += 2
         story = watched.look(mib)
