@@ -130,11 +130,12 @@ class BlobStore(ABC):
         """Returns: What `size_bytes` gives for each name."""
         return self._each(self.size_bytes, names)
 
-    def _each(self, function: Callable[[_T], _R], arguments: Sequence[_T]) -> list[_R]:
-        """Calls a function with each argument, `parallel` at a time. Returns: The results in order."""
-        if self.parallel == 1 or len(arguments) < 2:
+    def _each(self, function: Callable[[_T], _R], arguments: Sequence[_T], parallel: int | None = None) -> list[_R]:
+        """Calls a function with each argument, by default `self.parallel` at a time. Returns: The results in order."""
+        threads = parallel or self.parallel
+        if threads == 1 or len(arguments) < 2:
             return [function(argument) for argument in arguments]
-        with ThreadPoolExecutor(self.parallel, "dramatiq_diag.blobs") as pool:
+        with ThreadPoolExecutor(threads, "dramatiq_diag.blobs") as pool:
             return [*pool.map(function, arguments)]
 
     def sync(self, names: Iterable[str]) -> None:  # noqa: B027 - most stores have nothing to do.

@@ -9,7 +9,6 @@ import re
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -192,7 +191,7 @@ class LocalBlobStore(BlobStore):
                 return None
 
     def delete(self, names: Sequence[str]) -> None:
-        _by_several_threads(self._delete, [*filter(is_blob_name, names)])
+        self._each_part(self._delete, [*filter(is_blob_name, names)])
 
     def _delete(self, names: Sequence[str]) -> None:
         with self._unavailable("written"):
@@ -201,7 +200,12 @@ class LocalBlobStore(BlobStore):
                     os.unlink(f"{self.root}/{name}")
 
     def delete_found(self, found: Sequence[Found]) -> int:
-        return sum(_by_several_threads(self._delete_found, found))
+        return sum(self._each_part(self._delete_found, found))
+
+    def _each_part(self, remove: Callable[[Sequence[Any]], _T], items: Sequence[Any]) -> list[_T]:
+        """Has several threads remove a part of many items each. Returns: What it gives for each part."""
+        parts = _REMOVERS if len(items) >= _MANY else 1
+        return self._each(remove, [items[number::parts] for number in range(parts)], parts)
 
     def _delete_found(self, found: Sequence[Found]) -> int:
         return sum((self._remove_rendered if file.is_rendered else self._unlink)(file.name) for file in found)
@@ -315,11 +319,3 @@ def _sync(path: str) -> None:
 def _remove(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _by_several_threads(remove: Callable[[Sequence[Any]], _T], items: Sequence[Any]) -> list[_T]:
-    """Has several threads remove a part of many items each. Returns: What it gives for each part."""
-    if len(items) < _MANY:
-        return [remove(items)]
-    with ThreadPoolExecutor(_REMOVERS, "dramatiq_diag.blobs") as threads:
-        return [*threads.map(remove, [items[number::_REMOVERS] for number in range(_REMOVERS)])]
