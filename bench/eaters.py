@@ -1,6 +1,7 @@
-"""A worker whose one task eats memory beside seven innocent ones: `python -m bench.eaters DIR CGROUP EATER NEIGHBOURS`.
+"""A worker of which one task eats memory: `python -m bench.eaters DIR CGROUP EATER NEIGHBOURS SECONDS`.
 
-It prints the id of the eater's task, and lives until the kernel kills it.
+The task begins after these seconds, beside seven innocent ones. The worker prints its id, and lives until the kernel
+kills it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ from dramatiq_diag import Diagnostics, Settings
 
 MIB = 1024 * 1024
 THREADS = 8
-
-#: Seconds from the start of the worker to that of the eater.
-AFTER_S = float(os.environ.get("BENCH_EATER_AFTER_SECONDS", "2"))
 
 #: The kinds of eaters, and of neighbours.
 EATERS = ("bytearrays", "objects", "large bytes", "one buffer", "slow")
@@ -75,7 +73,7 @@ def churn(seed: int) -> None:
         time.sleep(chance.uniform(0.0, 0.1))
 
 
-def main(data_dir: str, cgroup: str, eater: str, neighbours: str) -> None:
+def main(data_dir: str, cgroup: str, eater: str, neighbours: str, after_s: str) -> None:
     Path(cgroup, "cgroup.procs").write_text(str(os.getpid()))
     broker = StubBroker()
     broker.add_middleware(Diagnostics(Settings(data_dir=data_dir, task_diagnostics=["memory"], cleanup_interval=0)))
@@ -86,7 +84,7 @@ def main(data_dir: str, cgroup: str, eater: str, neighbours: str) -> None:
     for number in range(THREADS - 1):
         innocent.send(os.getpid() + number)
     dramatiq.Worker(broker, worker_threads=THREADS).start()
-    time.sleep(AFTER_S)
+    time.sleep(float(after_s))
     sys.stdout.write(f"{eating.send().message_id}\n")
     sys.stdout.flush()
     threading.Event().wait()

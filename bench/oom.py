@@ -26,6 +26,9 @@ from dramatiq_diag.store.store import Store
 from .eaters import EATERS, MIB, NEIGHBOURS
 from .result import Result
 
+#: Seconds from the start of a worker to that of its eater; they take turns.
+_AFTER_S = 2, 15
+
 #: Kills of each of the ten pairs of an eater and its neighbours.
 _KILLS = int(os.environ.get("DRAMATIQ_DIAG_BENCH_KILLS", "10"))
 
@@ -39,8 +42,8 @@ def run() -> Iterator[Result]:
     total: Counter[str] = Counter()
     for eater, neighbours in product(EATERS, NEIGHBOURS):
         counts: Counter[str] = Counter()
-        for _ in range(_KILLS):
-            counts.update(_kill(eater, neighbours))
+        for number in range(_KILLS):
+            counts.update(_kill(eater, neighbours, _AFTER_S[number % len(_AFTER_S)]))
         total.update(counts)
         yield _result(f"eater `{eater}`, seven neighbours `{neighbours}`", counts)
     yield _result("all eaters", total)
@@ -57,11 +60,11 @@ def _result(what: str, counts: Counter[str]) -> Result:
     )
 
 
-def _kill(eater: str, neighbours: str) -> Counter[str]:
+def _kill(eater: str, neighbours: str, after_s: float) -> Counter[str]:
     """Has the kernel kill a worker. Returns: What was right about it."""
     with tempfile.TemporaryDirectory(prefix="dramatiq_diag_bench_oom_") as data_dir:
         settings = Settings(data_dir=data_dir)
-        task_id = _die(data_dir, eater, neighbours)
+        task_id = _die(data_dir, eater, neighbours, after_s)
         with closing(Store(settings)) as store:
             store.open()
             Delivery(Spool(settings), store).salvage()
@@ -76,10 +79,10 @@ def _kill(eater: str, neighbours: str) -> Counter[str]:
     return right
 
 
-def _die(data_dir: str, eater: str, neighbours: str) -> str:
+def _die(data_dir: str, eater: str, neighbours: str, after_s: float) -> str:
     """Starts a worker that is killed. Returns: The id of the eater's task."""
     with _memory_cgroup() as cgroup:
-        command = [sys.executable, "-m", "bench.eaters", data_dir, str(cgroup), eater, neighbours]
+        command = [sys.executable, "-m", "bench.eaters", data_dir, str(cgroup), eater, neighbours, str(after_s)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
             assert process.stdout is not None
             try:

@@ -53,6 +53,9 @@ _DEVIATIONS = 3.0
 _RECENT_S = 2.0
 _STILL = 0.1
 
+#: The growth counts from the last moment at which its parts had touched this part of what they touched, or less.
+_BEGUN = 0.1
+
 #: Less growth than this is none, in bytes.
 _LEAST_BYTES = 4 * _MIB
 
@@ -66,6 +69,10 @@ _ENOUGH = 0.4
 #: The growth between the last two moments alone, in bytes; and the most seconds between them.
 _SUDDEN_BYTES = 16 * _MIB
 _SUDDEN_S = 1.5
+#: It need not be more than the process usually grows if a part has touched so many times what any part did before in
+#: as many steps, and the RSS has grown by this part of it.
+_UNUSUAL = 1.5
+_KEPT = 0.6
 
 #: A huge page has so many pages.
 _HUGE = 512
@@ -129,9 +136,11 @@ class MemoryGrowth:
             parts = _explaining(moments, freeing)
             if parts and self._is_higher_since(moments[0], sum(parts.values())):
                 seconds, grown = moments[-1].at_s - moments[0].at_s, moments[-1].rss_bytes - moments[0].rss_bytes
-                return Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts)
-        trends = [growth for moments in windows if (growth := _trend(moments)) is not None]
-        return next((growth for growth in trends if growth.growers), trends[0] if trends else self._sudden())
+                return _since_begun(moments, Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts))
+        found = [_since_begun(moments, growth) for moments in windows if (growth := _trend(moments)) is not None]
+        if (sudden := self._sudden()) is not None:
+            found.append(sudden)
+        return next((growth for growth in found if growth.growers), found[0] if found else None)
 
     def _is_higher_since(self, first: Moment, touched: float) -> bool:
         """Returns: Whether the RSS has come beyond all that it was before, by a good part of what was touched since."""
@@ -172,9 +181,23 @@ class MemoryGrowth:
         sizes = [float(moment.rss_bytes) for moment in before]
         rise = last[-1].rss_bytes - max(sizes)  # A buffer that comes and goes hardly makes a new height.
         usual = _DEVIATIONS * _spread(sizes) if len(sizes) >= _MIN_MOMENTS else 0.0
-        if rise < max(_SUDDEN_BYTES, usual):
+        if rise >= max(_SUDDEN_BYTES, usual):
+            return _only_possible(last, last[-1].rss_bytes - last[0].rss_bytes)
+        return next(filter(None, map(self._unusual, range(1, _LAST + 1))), None)
+
+    def _unusual(self, steps: int) -> Growth | None:
+        """Returns: The growth in the last steps, if a part has touched far more than any part did in as many before."""
+        moments = self._moments
+        if len(moments) <= _FEW_MOMENTS + steps or moments[-1].at_s - moments[-1 - steps].at_s > _SUDDEN_S:
             return None
-        return _only_possible(last, last[-1].rss_bytes - last[0].rss_bytes)
+        before, last = moments[:-steps], [moments[-1 - steps], moments[-1]]
+        most, grown = max(_touched_in(last).values(), default=0), last[-1].rss_bytes - last[0].rss_bytes
+        is_highest = last[-1].rss_bytes >= max(moment.rss_bytes for moment in before)
+        if not is_highest or grown < max(_KEPT * most, _SUDDEN_BYTES):
+            return None
+        usual = (_touched_in([first, end]) for first, end in zip(before, before[steps:], strict=False))
+        largest = max((size for touched in usual for size in touched.values()), default=0)
+        return _only_possible(last, grown) if 0 < _UNUSUAL * largest <= most else None
 
 
 def _explaining(moments: Sequence[Moment], freeing: Collection[Hashable]) -> dict[Hashable, float]:
@@ -269,6 +292,25 @@ def _independent(values: Sequence[float]) -> float:
     product = sum(before * after for before, after in itertools.pairwise(offsets))
     likeness = min(max(product / square, 0.0), 1.0) if square else 0.0
     return max(len(values) * (1 - likeness) / (1 + likeness), 1.0)
+
+
+def _since_begun(moments: Sequence[Moment], growth: Growth) -> Growth:
+    """Returns: The growth since its parts began, as far as they began later than the moments do.
+
+    Over all of the time a task that has just begun to fill the memory would seem slow.
+    """
+    touched = [sum(moment.touched.get(part, 0) for part in growth.growers) for moment in moments]
+    first = sum(_first(moments, part) for part in growth.growers)
+    until = first + _BEGUN * (touched[-1] - first)
+    begun = max(number for number, size in enumerate(touched) if not number or size <= until)
+    if not begun or begun == len(moments) - 1:
+        return growth
+    share = (touched[-1] - touched[begun]) / (touched[-1] - first)
+    return Growth(
+        seconds=moments[-1].at_s - moments[begun].at_s,
+        grown_bytes=max(moments[-1].rss_bytes - moments[begun].rss_bytes, 0),
+        growers={part: size * share for part, size in growth.growers.items()},
+    )
 
 
 def _still_grows(moments: Sequence[Moment], part: Hashable) -> bool:

@@ -87,6 +87,32 @@ def test_beside_tasks_that_free_what_they_fill_the_eater_is_found(seed, mib_per_
     assert growers(growth) == {"eater"}
 
 
+@pytest.mark.parametrize("before", [50, 300])
+@pytest.mark.parametrize("neighbours", ["sleepers", "churners"])
+def test_the_growth_is_that_since_the_eater_began(neighbours: str, before: int) -> None:
+    """Over all the time that the process has lived an eater that has just begun would be slow."""
+    process = Process()
+    process.live(before, getattr(process, neighbours))
+
+    growth = process.live(10, getattr(process, neighbours), lambda: process.grow("eater", 40.0))
+
+    assert growers(growth) == {"eater"}
+    assert growth is not None
+    assert growth.growers["eater"] / growth.seconds == pytest.approx(400 * MIB, rel=0.1)
+    assert growth.seconds < 1.5
+
+
+def test_beside_tasks_that_free_what_they_fill_one_look_at_a_fast_eater_mostly_suffices() -> None:
+    found = []
+    for seed in range(100):
+        process = Process(seed)
+        process.live(40, process.churners)
+        found.append(growers(process.live(1, process.churners, lambda process=process: process.grow("eater", 150.0))))
+
+    assert found.count({"eater"}) >= 90
+    assert found.count(set()) == 100 - found.count({"eater"})
+
+
 @pytest.mark.parametrize("seed", [1, 2, 4, 5, 7, 12])
 def test_tasks_that_freed_what_they_filled_before_are_hardly_taken_for_the_eater(seed):
     """Within these 0.8 s one of them touches as steadily as the process grows."""
