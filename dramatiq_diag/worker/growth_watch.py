@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import CodeType
 
 from ..collectors.services import Services
+from ..runtime.growth_moments import Growth, Moment
 from ..runtime.innermost import Calls, Where, take_calls
-from ..runtime.memory_growth import Growth, MemoryGrowth, Moment
+from ..runtime.memory_growth import MemoryGrowth
 from ..runtime.memory_state import NEAR, MemoryState, MemoryStateReader
 from ..runtime.stacks import anchor_of
 from ..spool.directory import Spool

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from dramatiq_diag.runtime.memory_growth import Growth, MemoryGrowth, Moment
+from dramatiq_diag.runtime.growth_moments import Growth, Moment
+from dramatiq_diag.runtime.memory_growth import MemoryGrowth
 
 MIB = 1024 * 1024
 STEP_S = 0.1
