@@ -44,8 +44,8 @@ SLEEP_S = 0.001, 0.01
 
 SEEDS = 20
 
-#: A worker has as many windows in some hours as these have in a minute.
-TUNING = Tuning(heap_window_s=0.5, attention_s=0.1)
+#: A worker has as many windows in some hours as these have in a minute; each has more looks there.
+TUNING = Tuning(heap_window_s=0.5, heap_look_s=0.02, heap_share=0.01, attention_s=0.1)
 
 
 def run(seeds: int = SEEDS, runs: int = RUNS) -> Iterator[Result]:

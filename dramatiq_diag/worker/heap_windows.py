@@ -21,9 +21,6 @@ from .tuning import TUNING, Tuning
 #: The most windows that wait for the database.
 _MAX_WAITING = 1000
 
-#: Looks take at most this part of the time.
-_SHARE = 0.01
-
 #: A process is no longer looked at when a look takes longer than this, in seconds: no task can run meanwhile.
 _MAX_LOOK_S = 0.05
 
@@ -115,7 +112,7 @@ class HeapWindows:
         if took_s > _MAX_LOOK_S:
             self._next_look = math.inf
         else:
-            self._next_look = now + max(took_s / _SHARE, self._tuning.heap_look_s)
+            self._next_look = now + max(took_s / self._tuning.heap_share, self._tuning.heap_look_s)
         if heap is not None:
             self._note(heap, now)
 

@@ -35,8 +35,10 @@ class Tuning:
     "Seconds between the reports of the process about itself."
     schedule_s: float = 30.0
     "Seconds between looks at whether a cleanup is due."
-    heap_look_s: float = 0.02
-    "The least seconds between looks at the live heap, each after the end of a run. A look costs about 25 us."
+    heap_look_s: float = 0.2
+    "The least seconds between looks at the live heap, each after the end of a run."
+    heap_share: float = 0.001
+    "The part of the time that looks at the live heap may take. One takes 25 us in a small process, and often 300 us."
     heap_window_s: float = 30.0
     "The least seconds of a window of the live heap."
     heap_window_runs: int = 30

@@ -21,7 +21,7 @@ from support import eventually, missing
 
 pytest.importorskip("memray")
 
-SOON = Tuning(attention_s=0.1, heap_window_s=0.0, heap_look_s=0.0, heap_window_runs=5)
+SOON = Tuning(attention_s=0.1, heap_window_s=0.0, heap_look_s=0.0, heap_share=1.0, heap_window_runs=5)
 
 _kept: list[list[float]] = []
 

@@ -20,7 +20,7 @@ from dramatiq_diag.worker.heap_windows import HeapWindows
 from dramatiq_diag.worker.tuning import Tuning
 from support import eventually, missing
 
-AT_ONCE = Tuning(heap_window_s=0.0, heap_look_s=0.0, heap_window_runs=10)
+AT_ONCE = Tuning(heap_window_s=0.0, heap_look_s=0.0, heap_share=1.0, heap_window_runs=10)
 
 
 class Clock:
@@ -131,6 +131,22 @@ def test_the_memory_is_looked_at_no_more_often_than_allowed(
     windows = make()
     end(windows, clock, *("a" for _ in range(100)), seconds=0.05)
     assert 3 <= memory.looks <= 6
+
+
+def test_looks_take_a_thousandth_of_the_time(services: Services, clock: Clock) -> None:
+    looks = []
+
+    def read() -> None:
+        looks.append(clock.now_s)
+        ends = time.thread_time() + 0.002
+        while time.thread_time() < ends:
+            pass
+
+    windows = HeapWindows(services, read=read, clock=clock)
+    end(windows, clock, *"aaaaaaaa", seconds=0.2)
+    assert len(looks) == 1
+    end(windows, clock, "a", seconds=50.0)
+    assert len(looks) == 2
 
 
 def test_runs_of_many_threads_are_all_counted(make: Callable[..., HeapWindows], clock: Clock, memory: Memory) -> None:
