@@ -63,16 +63,18 @@ class GcClock:
         if not self._marks:  # `tidy` adds to the sums before it removes what it has added up.
             return self._spent_s.get(thread_id, 0.0)
         with self._lock:
-            return self._spent_s.get(thread_id, 0.0) + sum(
-                spent_s for ident, spent_s in self._ended() if ident == thread_id
-            )
+            spent_s = self._spent_s.get(thread_id, 0.0)
+            for (ident, start_s), (_, end_s) in self._ended():
+                if ident == thread_id:
+                    spent_s += end_s - start_s
+            return spent_s
 
     def tidy(self) -> None:
         """Adds up the collections that have ended. Runs on the ticker's thread, now and then."""
         with self._lock:
             ended = self._ended()
-            for thread_id, spent_s in ended:
-                self._spent_s[thread_id] = self._spent_s.get(thread_id, 0.0) + spent_s
+            for (thread_id, start_s), (_, end_s) in ended:
+                self._spent_s[thread_id] = self._spent_s.get(thread_id, 0.0) + end_s - start_s
             if ended:  # No interrupt strikes on this thread.
                 for mark in list(self._marks)[: self._skipped() + 4 * len(ended)]:
                     del self._marks[mark]
@@ -83,10 +85,8 @@ class GcClock:
         """Returns: The number of moments of a collection whose start was not seen."""
         return 2 if next(iter(self._phases), "start") == "stop" else 0
 
-    def _ended(self) -> list[tuple[int, float]]:
-        """Returns: The thread and the CPU time of each collection whose moments are there, in seconds."""
-        marks = list(self._marks)[self._skipped() :]
-        starts, ends = marks[1::4], marks[2::4]
+    def _ended(self) -> list[tuple[tuple[int, float], tuple[int, float]]]:
+        """Returns: The start and the end of each collection whose moments are there: its thread, and its CPU time."""
+        marks = list(self._marks.values())[self._skipped() :]
         # Both end with the last collection that has ended: of one that runs there are only two moments.
-        pairs = [(self._marks[start], self._marks[end]) for start, end in zip(starts, ends, strict=False)]
-        return [(thread_id, end_s - start_s) for (thread_id, start_s), (_, end_s) in pairs]
+        return list(zip(marks[1::4], marks[2::4], strict=False))

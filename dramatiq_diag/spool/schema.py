@@ -192,7 +192,9 @@ def start_record(
 
 def text_records(name: str, text: str) -> list[Record]:
     """Returns: The records of a piece of an artifact that is text: an entry is read line by line."""
-    places = range(0, max(len(text), 1), _MAX_TEXT_LENGTH)
+    if len(text) <= _MAX_TEXT_LENGTH:
+        return [{"to": name, "text": text}]
+    places = range(0, len(text), _MAX_TEXT_LENGTH)
     return [{"to": name, "text": text[place : place + _MAX_TEXT_LENGTH]} for place in places]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +17,6 @@ from ..statuses import RunStatus
 
 if TYPE_CHECKING:
     from dramatiq import Message
-
-
-#: The size of a page of memory, which each minor page fault maps.
-_PAGE_BYTES = resource.getpagesize()
 
 #: A moment that is further from 1970 is none, in milliseconds; a sender may write any number.
 _MAX_DUE_MS = 1e15
@@ -101,8 +96,7 @@ class RunMeasures:
     @property
     def touched_at_call_bytes(self) -> int | None:
         """What the task's thread had touched when the function was called; None where it is not known."""
-        faults = None if self.at_call is None else self.at_call.minor_faults
-        return None if faults is None else faults * _PAGE_BYTES
+        return None if self.at_call is None else self.at_call.touched_bytes
 
     @property
     def started_at(self) -> datetime:
@@ -157,21 +151,11 @@ class RunMeasures:
         before, after = self.at_call, self.at_return
         if before is None or after is None:  # It is the run of a task that was called before.
             return {}
-        counted: Counted = {"throttled_ms": _spent_ms(before.throttled_s, after.throttled_s)}
+        counted: Counted = {"throttled_ms": _throttled_ms(before, after)}
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
             spent_s = self.coroutine_cpu_s
             return {**counted, "cpu_ms": None if spent_s is None else round(spent_s * 1000, 3)}
-        if self.services.counters.is_thread_shared:
-            return counted
-        minor_faults = _difference(before.minor_faults, after.minor_faults)
-        return {
-            **counted,
-            "cpu_ms": _spent_ms(before.cpu_s, after.cpu_s),
-            "run_queue_ms": _spent_ms(before.run_queue_s, after.run_queue_s),
-            "gc_ms": _spent_ms(before.gc_s, after.gc_s),
-            "touched_bytes": None if minor_faults is None else minor_faults * _PAGE_BYTES,
-            "major_faults": _difference(before.major_faults, after.major_faults),
-        }
+        return counted if self.services.counters.is_thread_shared else {**counted, **after.since(before)}
 
     def follow_rss(self, look: Callable[[int], None]) -> None:
         """Calls *look* with the RSS many times a second while the function runs, on the ticker's thread."""
@@ -189,13 +173,12 @@ class RunMeasures:
                 look(rss_bytes)
 
 
-def _spent_ms(before_s: float | None, after_s: float | None) -> float | None:
-    """Returns: The difference in milliseconds; None where one of them is not known."""
+def _throttled_ms(before: Counters, after: Counters) -> float | None:
+    """Returns: For how long the control group was throttled meanwhile; None where no group has a limit."""
+    if after.limit is None:
+        return None
+    before_s, after_s = before.throttled_s, after.throttled_s
     return None if before_s is None or after_s is None else round(max(after_s - before_s, 0.0) * 1000, 3)
-
-
-def _difference(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else after - before
 
 
 def queue_wait_ms(message: Message[Any], now_s: float) -> float | None:
