@@ -20,6 +20,7 @@ NAMES = (
     "profile",
     "truth",
     "accounting",
+    "cpu",
     "long",
     "stored",
     "lists",
