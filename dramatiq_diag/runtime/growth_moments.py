@@ -23,8 +23,9 @@ LEAST_BYTES = 4 * MIB
 #: A part that touched less than this part of the growth has not made it.
 ENOUGH = 0.4
 
-#: The growth counts from the last moment at which its parts had touched this part of what they touched, or less.
-_BEGUN = 0.1
+#: The growth counts from the last moment at which its parts had touched this part of what they touched, or less: a part
+#: that grew slowly before, or rested, has the rate of its end.
+_BEGUN = 0.5
 
 #: A huge page has so many pages.
 _HUGE = 512
@@ -69,10 +70,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def since_begun(moments: Sequence[Moment], growth: Growth) -> Growth:
-    """Returns: The growth since its parts began, as far as they began later than the moments do.
-
-    Over all of the time a task that has just begun to fill the memory would seem slow.
-    """
+    """Returns: The last half of a growth, or a little more: over all of the time a late one would seem slow."""
     touched = [sum(moment.touched.get(part, 0) for part in growth.growers) for moment in moments]
     first = sum(first_touched(moments, part) for part in growth.growers)
     until = first + _BEGUN * (touched[-1] - first)
@@ -80,10 +78,11 @@ def since_begun(moments: Sequence[Moment], growth: Growth) -> Growth:
     if not begun or begun == len(moments) - 1:
         return growth
     share = (touched[-1] - touched[begun]) / (touched[-1] - first)
+    growers = {part: size * share for part, size in growth.growers.items()}
     return Growth(
         seconds=moments[-1].at_s - moments[begun].at_s,
-        grown_bytes=max(moments[-1].rss_bytes - moments[begun].rss_bytes, 0),
-        growers={part: size * share for part, size in growth.growers.items()},
+        grown_bytes=max(moments[-1].rss_bytes - moments[begun].rss_bytes, sum(growers.values())),
+        growers=growers,
     )
 
 

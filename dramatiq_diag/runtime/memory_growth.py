@@ -55,6 +55,7 @@ _SUDDEN_S = 1.5
 #: It need not be more than the process usually grows if a part has touched so many times what any part did before in
 #: as many steps, and the RSS has grown by this part of it.
 _UNUSUAL = 1.5
+_SLACK_S = 0.1
 _KEPT = 0.6
 
 
@@ -95,10 +96,27 @@ class MemoryGrowth:
             if parts and self._is_higher_since(moments[0], sum(parts.values())):
                 seconds, grown = moments[-1].at_s - moments[0].at_s, moments[-1].rss_bytes - moments[0].rss_bytes
                 return since_begun(moments, Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts))
-        found = [since_begun(moments, growth) for moments in windows if (growth := _trend(moments)) is not None]
+        found = [(moments, growth) for moments in windows if (growth := _trend(moments)) is not None]
         if (sudden := self._sudden()) is not None:
-            found.append(sudden)
-        return next((growth for growth in found if growth.growers), found[0] if found else None)
+            found.append((self._moments[-2:], sudden))
+        named = (each for each in found if each[1].growers and not self._is_as_usual(*each))
+        if (best := next(named, None)) is not None:
+            return since_begun(*best)
+        return Growth(seconds=found[0][1].seconds, grown_bytes=found[0][1].grown_bytes) if found else None
+
+    def _is_as_usual(self, moments: Sequence[Moment], growth: Growth) -> bool:
+        """Returns: Whether a part that frees what it fills has touched no more than it did in as much time before."""
+        touched = touched_in(moments)
+        before = [moment for moment in self._moments if moment.at_s <= moments[0].at_s]
+        most_s = moments[-1].at_s - moments[0].at_s + _SLACK_S
+        for part in self._freeing_before(moments[0]) & growth.growers.keys():
+            first = 0
+            for last in before:
+                while last.at_s - before[first].at_s > most_s:
+                    first += 1
+                if touched[part] < _UNUSUAL * (last.touched.get(part, 0) - before[first].touched.get(part, 0)):
+                    return True
+        return False
 
     def _is_higher_since(self, first: Moment, touched: float) -> bool:
         """Returns: Whether the RSS has come beyond all that it was before, by a good part of what was touched since."""

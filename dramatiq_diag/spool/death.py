@@ -23,6 +23,9 @@ _FRESH_S = 2.0
 #: another look, which comes at least once a second. Something else came after the last one.
 _LONGEST_S = 2.5
 
+#: A run that touched this part of what the growing one has touched may have had a part in it.
+_MUCH = 0.25
+
 #: The most calls in a reason.
 _MAX_CALLS = 3
 
@@ -51,16 +54,17 @@ def death_of(run_id: uuid.UUID, started_at_s: float, left: Left, root: Path = _R
     if story is not None and left.state is not None and story.at < left.state.at - _FRESH_S:
         story = None
     states = left._replace(story=story).states()
-    if not states or states[-1][0] < started_at_s:
+    if not states:
         return Death(reason="Its process died before there was a look at its memory.")
-    memory = states[-1][1]
+    at, memory = states[-1]
     note = None if story is None else next((each for each in story.runs if each.run_id == run_id), None)
     touched_bytes = None if note is None else note.touched_bytes
+    late = " This task began after that look." if at < started_at_s else ""
     if not memory.looks_like_oom_kill(root):
-        return Death(reason=_without_lack(memory, root), touched_bytes=touched_bytes)
-    role, text = (None, "") if story is None else _part_in(story, note)
-    text = text or "It is not known which task grew it: no look saw one that did."
-    return Death(reason=f"{_FOR_LACK} {text}", role=role, touched_bytes=touched_bytes)
+        return Death(reason=_without_lack(memory, root) + late, touched_bytes=touched_bytes)
+    role, text = (None, "") if story is None else _part_in(story, note, is_late=bool(late))
+    text = text or "It is not known which task grew the process: no look saw a task that did."
+    return Death(reason=f"{_FOR_LACK} {text}{late}", role=role, touched_bytes=touched_bytes)
 
 
 def _without_lack(memory: MemoryState, root: Path) -> str:
@@ -71,36 +75,57 @@ def _without_lack(memory: MemoryState, root: Path) -> str:
     return f"Its process died; at the last look {memory.used_share:.0%} of the memory was used{known}."
 
 
-def _part_in(story: MemoryStory, note: NotedRun | None) -> tuple[MemoryRole | None, str]:
-    """Returns: The role of a run in the death for lack of memory, and sentences; nothing where it is not known."""
+def _part_in(story: MemoryStory, note: NotedRun | None, *, is_late: bool) -> tuple[MemoryRole | None, str]:
+    """Returns: The role of a run in the death for lack of memory, and sentences; nothing where it is not known.
+
+    Parameters:
+      note: What the last look saw of the run; None if it did not see it.
+      is_late: Whether the run began after that look. It may have filled the rest.
+    """
     room_bytes = story.state.room_bytes()
     # Tasks that fill and free buffers may have again the most that they had together, at any moment.
     swing_bytes = max((story.highest_rss_bytes or 0) - story.state.rss_bytes, 0)
     if story.bytes_per_s is not None and room_bytes - swing_bytes > _LONGEST_S * story.bytes_per_s:
         room = format_size(round(room_bytes))
-        text = f"At the last look it was growing{_by(story)}, and had {room} left: what filled these was not seen."
-        return None, text
+        text = f"At the last look the process was growing{_by(story)}, and had {room} left"
+        return None, f"{text}: what filled these was not seen."
     growers = [each for each in story.runs if each.bytes_per_s is not None]
     if note is not None and note in growers:
         others = [each for each in growers if each is not note]
         return MemoryRole.GROWER, _of_grower(story, note, others)
     if growers:
         tasks = "; ".join(f"{_task(each)} was growing by {_rate(each)}{_place(each)}" for each in growers)
-        return MemoryRole.VICTIM, f"At the last look {tasks}. This task was a victim."
+        return _beside(growers, note, f"At the last look {tasks}.", is_late=is_late)
     if story.shared_grows:
-        text = f"At the last look the event loop's thread was growing it{_by(story)}"
+        text = f"At the last look the event loop's thread was growing the process{_by(story)}"
         if note is None or note.shares_thread:
             return None, f"{text}; which of the async tasks on it did cannot be told."
-        return MemoryRole.VICTIM, f"{text}. This task was a victim."
+        return _beside((), note, f"{text}.", is_late=is_late)
     if story.other_grows:
-        return None, f"At the last look threads that execute no diagnosed task were growing it{_by(story)}."
+        text = f"At the last look threads that executed no diagnosed task were growing the process{_by(story)}"
+        return None, f"{text}: other threads of the application, or those of many short tasks that had ended."
     if story.bytes_per_s is not None:
-        return None, f"At the last look it was growing{_by(story)}; which of its tasks did cannot be told."
+        return None, f"At the last look the process was growing{_by(story)}; which of its tasks did cannot be told."
     return None, ""
 
 
+def _beside(
+    growers: Sequence[NotedRun], note: NotedRun | None, text: str, *, is_late: bool
+) -> tuple[MemoryRole | None, str]:
+    """Returns: The role of a run beside those that grew the process, and sentences that begin with *text*."""
+    if is_late:
+        return None, text
+    touched = note.touched_bytes or 0 if note is not None else 0
+    most = max((each.touched_bytes or 0 for each in growers), default=0)
+    if most and touched >= _MUCH * most:
+        size = format_size(touched)
+        return None, f"{text} This task had touched {size} itself; how much of it was kept is not known."
+    return MemoryRole.VICTIM, f"{text} This task was a victim."
+
+
 def _of_grower(story: MemoryStory, note: NotedRun, others: Sequence[NotedRun]) -> str:
-    over = "" if story.seconds is None else f", seen over {story.seconds:.1f} s"
+    seconds = story.seconds if note.seconds is None else note.seconds
+    over = "" if seconds is None else f" on average of the last {seconds:.1f} s"
     text = f"At the last look this task was growing by {_rate(note)}{over}"
     if note.touched_bytes is not None:
         text += f", and had touched {format_size(note.touched_bytes)}"

@@ -42,6 +42,8 @@ class NotedRun(BaseModel):
     "Whether it shares its thread with others, as the coroutines of an event loop do."
     bytes_per_s: _Rate | None = None
     "By how much it was growing the process; None for a run that was not, or of which it cannot be told."
+    seconds: _Seconds | None = None
+    "The time over which it was."
     task_id: _Name = ""
     actor_name: _Name = ""
     calls: Annotated[list[NotedCall], Field(max_length=MAX_CALLS)] = []

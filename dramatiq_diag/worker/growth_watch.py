@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import CodeType
 
 from ..collectors.services import Services
@@ -159,6 +160,8 @@ class GrowthWatch:
         self, runs: Sequence[Run], state: MemoryState, growth: Growth | None, calls: Mapping[uuid.UUID, Calls]
     ) -> MemoryStory:
         growers: Mapping[Hashable, float] = {} if growth is None else growth.growers
+        if growth is not None:
+            growth = _while_they_ran(runs, growth)
         noted = sorted(
             (self._noted(run, growth, calls) for run in runs),
             key=lambda note: (note.bytes_per_s or 0.0, note.touched_bytes or 0),
@@ -185,13 +188,24 @@ class GrowthWatch:
         if growth is None or run.run_id not in growth.growers:
             return known
         places = calls[run.run_id].places if run.run_id in calls else ()
+        seconds = min(growth.seconds, run.elapsed_s) or growth.seconds
         changes = {
-            "bytes_per_s": growth.growers[run.run_id] / growth.seconds,
+            "bytes_per_s": growth.growers[run.run_id] / seconds,
+            "seconds": seconds,
             "task_id": clean_text(run.task_id, MAX_NAME),
             "actor_name": clean_text(run.actor_name, MAX_NAME),
             "calls": [_noted_call(*place) for place in places[:MAX_CALLS]],
         }
         return known.model_copy(update=changes)
+
+
+def _while_they_ran(runs: Sequence[Run], growth: Growth) -> Growth:
+    """Returns: A growth over no more time than its runs have lasted: the moment before them may be a second earlier."""
+    elapsed_s = {run.run_id: run.elapsed_s for run in runs}
+    if not growth.growers or not growth.growers.keys() <= elapsed_s.keys():
+        return growth
+    longest_s = max(elapsed_s[run_id] for run_id in elapsed_s.keys() & growth.growers.keys())
+    return replace(growth, seconds=min(growth.seconds, longest_s) or growth.seconds)
 
 
 def _noted_call(code: CodeType, line: int | None) -> NotedCall:

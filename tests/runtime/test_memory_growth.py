@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Mapping
 from random import Random
 
@@ -146,6 +147,25 @@ def test_a_process_that_rests_does_not_grow():
     process = Process()
 
     assert process.live(50, process.sleepers) is None
+
+
+@pytest.mark.parametrize("mib_per_look", [1.0, 4.0])
+def test_a_task_that_fills_as_much_as_it_always_does_is_not_taken_for_the_eater(mib_per_look: float) -> None:
+    """Each time it comes to a new height with the process, which another task grows."""
+    process, looks = Process(), itertools.count()
+
+    def pulse() -> None:
+        now = next(looks) % 23
+        if now == 0:
+            process.touched["pulse"] = process.touched.get("pulse", 0.0) + process.chance.uniform(57.0, 63.0)
+            process.held["pulse"] = 60.0
+        elif now == 5:
+            del process.held["pulse"]
+
+    process.live(280, process.sleepers, pulse)
+
+    found = [process.live(1, process.sleepers, pulse, lambda: process.grow("eater", mib_per_look)) for _ in range(120)]
+    assert {part for growth in found for part in growers(growth)} == {"eater"}
 
 
 def test_two_tasks_grow_it_together():

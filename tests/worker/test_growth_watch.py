@@ -209,6 +209,30 @@ def test_a_task_that_fills_the_memory_at_once_is_named_by_the_first_look(watched
     assert noted.calls != []
 
 
+def test_a_rate_is_that_of_the_time_for_which_the_run_has_lasted(watched):
+    """The look before it began may be a second older than the run."""
+    for _ in range(4):
+        watched.simulation.clock.now_s += 1
+        watched.look(100)
+        watched.watch.note(watched.runs, watched.memory.read())
+    (first,) = watched.runs
+    watched.simulation.end(first)
+    watched.simulation.clock.now_s += 0.85
+    late = watched.simulation.begin(watched.simulation.actor("late"))
+    late.at_call = late.at_call._replace(
+        usage=SimpleNamespace(ru_minflt=100 * MIB // resource.getpagesize(), ru_majflt=0)
+    )
+    watched.runs[:] = [late]
+    watched.simulation.clock.now_s += 0.05
+    story = watched.look(500)
+
+    (run,) = story.runs
+    assert (run.actor_name, run.touched_bytes) == ("late", 400 * MIB)
+    assert run.seconds == pytest.approx(0.1)
+    assert run.bytes_per_s == pytest.approx(4000 * MIB)
+    assert story.bytes_per_s == pytest.approx(4000 * MIB)
+
+
 @pytest.mark.parametrize("touched_mib", [10, 300])
 def test_a_run_that_touched_less_than_others_may_have_is_not_named_by_the_first_look(watched, touched_mib):
     watched.watch.rest()
