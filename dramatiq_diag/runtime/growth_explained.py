@@ -12,6 +12,7 @@ from .growth_moments import (
     LAST,
     LEAST_BYTES,
     MIN_MOMENTS,
+    RECENT_S,
     Moment,
     first_touched,
     spread,
@@ -32,9 +33,7 @@ _MOST_TOGETHER = 3
 _WORSE = 1.75
 _LESS_LIKELY = 150.0
 
-#: A part that touched in the last seconds less than this part of what it touched in the same time before has ended
-#: to grow.
-_RECENT_S = 2.0
+#: A part that touched recently less than this part of what it touched in the same time before has ended to grow.
 _STILL = 0.1
 
 
@@ -118,6 +117,6 @@ def _independent(values: Sequence[float]) -> float:
 
 def _still_grows(moments: Sequence[Moment], part: Hashable) -> bool:
     last_s = moments[-1].at_s
-    recent = [moment for moment in moments if last_s - moment.at_s <= _RECENT_S]
+    recent = [moment for moment in moments if last_s - moment.at_s <= RECENT_S]
     share = (last_s - recent[0].at_s) / (last_s - moments[0].at_s)
     return touched_in(recent)[part] >= _STILL * share * touched_in(moments)[part]

@@ -23,9 +23,9 @@ LEAST_BYTES = 4 * MIB
 #: A part that touched less than this part of the growth has not made it.
 ENOUGH = 0.4
 
-#: The growth counts from the last moment at which its parts had touched this part of what they touched, or less: a part
-#: that grew slowly before, or rested, has the rate of its end.
-_BEGUN = 0.5
+#: What parts do in the last so many seconds counts as recent; so many times as fast as before is much faster.
+RECENT_S = 2.0
+_MUCH_FASTER = 2.0
 
 #: A huge page has so many pages.
 _HUGE = 512
@@ -69,14 +69,22 @@ def spread(values: Sequence[float]) -> float:
     return math.sqrt(sum((value - middle) ** 2 for value in values) / len(values))
 
 
-def since_begun(moments: Sequence[Moment], growth: Growth) -> Growth:
-    """Returns: The last half of a growth, or a little more: over all of the time a late one would seem slow."""
+def at_its_end(moments: Sequence[Moment], growth: Growth) -> Growth:
+    """Returns: The last half of a growth, or what it was in the last seconds if that is much faster.
+
+    Over all of the time, a part that has just begun to grow would seem slow.
+    """
     touched = [sum(moment.touched.get(part, 0) for part in growth.growers) for moment in moments]
-    first = sum(first_touched(moments, part) for part in growth.growers)
-    until = first + _BEGUN * (touched[-1] - first)
-    begun = max(number for number, size in enumerate(touched) if not number or size <= until)
-    if not begun or begun == len(moments) - 1:
+    first, last = sum(first_touched(moments, part) for part in growth.growers), len(moments) - 1
+    if touched[last] <= first:
         return growth
+
+    def bytes_per_s(begun: int) -> float:
+        return (touched[last] - touched[begun]) / (moments[last].at_s - moments[begun].at_s)
+
+    half = max(number for number, size in enumerate(touched) if not number or size <= (first + touched[last]) / 2)
+    recent = next((number for number in range(last) if moments[last].at_s - moments[number].at_s <= RECENT_S), half)
+    begun = recent if bytes_per_s(recent) >= _MUCH_FASTER * bytes_per_s(half) else half
     share = (touched[-1] - touched[begun]) / (touched[-1] - first)
     growers = {part: size * share for part, size in growth.growers.items()}
     return Growth(

@@ -23,8 +23,8 @@ from .growth_moments import (
     MIN_MOMENTS,
     Growth,
     Moment,
+    at_its_end,
     only_possible,
-    since_begun,
     spread,
     touched_in,
 )
@@ -95,13 +95,13 @@ class MemoryGrowth:
             parts = explaining(moments, freeing)
             if parts and self._is_higher_since(moments[0], sum(parts.values())):
                 seconds, grown = moments[-1].at_s - moments[0].at_s, moments[-1].rss_bytes - moments[0].rss_bytes
-                return since_begun(moments, Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts))
+                return at_its_end(moments, Growth(seconds=seconds, grown_bytes=max(grown, 0), growers=parts))
         found = [(moments, growth) for moments in windows if (growth := _trend(moments)) is not None]
         if (sudden := self._sudden()) is not None:
             found.append((self._moments[-2:], sudden))
         named = (each for each in found if each[1].growers and not self._is_as_usual(*each))
         if (best := next(named, None)) is not None:
-            return since_begun(*best)
+            return at_its_end(*best)
         return Growth(seconds=found[0][1].seconds, grown_bytes=found[0][1].grown_bytes) if found else None
 
     def _is_as_usual(self, moments: Sequence[Moment], growth: Growth) -> bool:

@@ -24,7 +24,7 @@ _FRESH_S = 2.0
 _LONGEST_S = 2.5
 
 #: A run that touched this part of what the growing one has touched may have had a part in it.
-_MUCH = 0.25
+_MUCH = 0.2
 
 #: The most calls in a reason.
 _MAX_CALLS = 3
@@ -125,7 +125,7 @@ def _beside(
 
 def _of_grower(story: MemoryStory, note: NotedRun, others: Sequence[NotedRun]) -> str:
     seconds = story.seconds if note.seconds is None else note.seconds
-    over = "" if seconds is None else f" on average of the last {seconds:.1f} s"
+    over = "" if seconds is None else f", averaged over the last {seconds:.1f} s"
     text = f"At the last look this task was growing by {_rate(note)}{over}"
     if note.touched_bytes is not None:
         text += f", and had touched {format_size(note.touched_bytes)}"

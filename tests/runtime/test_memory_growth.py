@@ -104,6 +104,19 @@ def test_the_growth_is_that_since_the_eater_began(neighbours: str, before: int) 
     assert growth.seconds < 1.5
 
 
+def test_the_rate_of_a_task_that_rested_is_that_of_its_end() -> None:
+    process = Process()
+    process.live(10, process.sleepers)
+    process.live(10, process.sleepers, lambda: process.grow("eater", 18.0))
+    process.live(250, process.sleepers)
+
+    growth = process.live(15, process.sleepers, lambda: process.grow("eater", 6.0))
+
+    assert growers(growth) == {"eater"}
+    assert growth is not None
+    assert growth.growers["eater"] / growth.seconds == pytest.approx(60 * MIB, rel=0.3)
+
+
 def test_beside_tasks_that_free_what_they_fill_one_look_at_a_fast_eater_mostly_suffices() -> None:
     found = []
     for seed in range(100):

@@ -53,8 +53,8 @@ def test_the_run_that_grew_the_process_is_told_how_and_where(tmp_path):
     assert death.touched_bytes == 3100 * MIB
     assert death.reason == (
         "Its process was killed, as it seems for lack of memory. At the last look this task was growing by "
-        "210.0 MiB/s on average of the last 0.4 s, and had touched 3.0 GiB; it was at eat (/app/work.py:12), called by "
-        "run (/app/m.py:3)."
+        "210.0 MiB/s, averaged over the last 0.4 s, and had touched 3.0 GiB; it was at eat (/app/work.py:12), called "
+        "by run (/app/m.py:3)."
     )
 
 
