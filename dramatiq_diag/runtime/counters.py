@@ -75,8 +75,8 @@ class Counters(NamedTuple):
         usage, usage_before = self.usage, before.usage
         is_known = usage is not None and usage_before is not None
         return {
-            "cpu_ms": round((self.cpu_s - before.cpu_s) * 1000, 3),
-            "run_queue_ms": None if queued_ms is None else round(queued_ms, 3),
+            "cpu_ms": round(max(self.cpu_s - before.cpu_s, 0.0) * 1000, 3),
+            "run_queue_ms": None if queued_ms is None else round(max(queued_ms, 0.0), 3),
             "gc_ms": round(max(self.gc_s - before.gc_s, 0.0) * 1000, 3),
             "touched_bytes": (usage.ru_minflt - usage_before.ru_minflt) * _PAGE_BYTES if is_known else None,
             "major_faults": usage.ru_majflt - usage_before.ru_majflt if is_known else None,

@@ -85,11 +85,11 @@ def at_its_end(moments: Sequence[Moment], growth: Growth) -> Growth:
     half = max(number for number, size in enumerate(touched) if not number or size <= (first + touched[last]) / 2)
     recent = next((number for number in range(last) if moments[last].at_s - moments[number].at_s <= RECENT_S), half)
     begun = recent if bytes_per_s(recent) >= _MUCH_FASTER * bytes_per_s(half) else half
-    share = (touched[-1] - touched[begun]) / (touched[-1] - first)
+    share = (touched[last] - touched[begun]) / (touched[last] - first)
     growers = {part: size * share for part, size in growth.growers.items()}
     return Growth(
-        seconds=moments[-1].at_s - moments[begun].at_s,
-        grown_bytes=max(moments[-1].rss_bytes - moments[begun].rss_bytes, sum(growers.values())),
+        seconds=moments[last].at_s - moments[begun].at_s,
+        grown_bytes=max(moments[last].rss_bytes - moments[begun].rss_bytes, sum(growers.values())),
         growers=growers,
     )
 

@@ -41,7 +41,7 @@ class KeptFile:
         return None if descriptor < 0 else cls(descriptor, max_bytes)
 
     def read(self) -> bytes:
-        """Returns: Its bytes now, without null bytes at their end; empty if they cannot be read."""
+        """Returns: Its bytes now, up to the first null byte; empty if they cannot be read."""
         assert _LIBC is not None
         buffer = self._buffer()  # Two threads may read at once. All of it is zero.
         _LIBC.pread(self.descriptor, buffer, self._max_bytes, 0)

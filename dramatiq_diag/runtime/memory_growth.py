@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import replace
 
 from .growth_explained import explaining
 from .growth_moments import (
@@ -55,8 +56,10 @@ _SUDDEN_S = 1.5
 #: It need not be more than the process usually grows if a part has touched so many times what any part did before in
 #: as many steps, and the RSS has grown by this part of it.
 _UNUSUAL = 1.5
-_SLACK_S = 0.1
 _KEPT = 0.6
+
+#: Looks are not exactly as far apart as others: what a part usually touches is that of so much more time, in seconds.
+_SLACK_S = 0.1
 
 
 class MemoryGrowth:
@@ -102,7 +105,7 @@ class MemoryGrowth:
         named = (each for each in found if each[1].growers and not self._is_as_usual(*each))
         if (best := next(named, None)) is not None:
             return at_its_end(*best)
-        return Growth(seconds=found[0][1].seconds, grown_bytes=found[0][1].grown_bytes) if found else None
+        return replace(found[0][1], growers={}) if found else None
 
     def _is_as_usual(self, moments: Sequence[Moment], growth: Growth) -> bool:
         """Returns: Whether a part that frees what it fills has touched no more than it did in as much time before."""

@@ -59,10 +59,11 @@ def death_of(run_id: uuid.UUID, started_at_s: float, left: Left, root: Path = _R
     at, memory = states[-1]
     note = None if story is None else next((each for each in story.runs if each.run_id == run_id), None)
     touched_bytes = None if note is None else note.touched_bytes
-    late = " This task began after that look." if at < started_at_s else ""
+    is_late = at < started_at_s
+    late = " This task began after that look." if is_late else ""
     if not memory.looks_like_oom_kill(root):
         return Death(reason=_without_lack(memory, root) + late, touched_bytes=touched_bytes)
-    role, text = (None, "") if story is None else _part_in(story, note, is_late=bool(late))
+    role, text = (None, "") if story is None else _part_in(story, note, is_late=is_late)
     text = text or "It is not known which task grew the process: no look saw a task that did."
     return Death(reason=f"{_FOR_LACK} {text}{late}", role=role, touched_bytes=touched_bytes)
 

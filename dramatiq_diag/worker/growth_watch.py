@@ -159,9 +159,8 @@ class GrowthWatch:
     def _story(
         self, runs: Sequence[Run], state: MemoryState, growth: Growth | None, calls: Mapping[uuid.UUID, Calls]
     ) -> MemoryStory:
+        growth = None if growth is None else _while_they_ran(runs, growth)
         growers: Mapping[Hashable, float] = {} if growth is None else growth.growers
-        if growth is not None:
-            growth = _while_they_ran(runs, growth)
         noted = sorted(
             (self._noted(run, growth, calls) for run in runs),
             key=lambda note: (note.bytes_per_s or 0.0, note.touched_bytes or 0),
@@ -188,7 +187,7 @@ class GrowthWatch:
         if growth is None or run.run_id not in growth.growers:
             return known
         places = calls[run.run_id].places if run.run_id in calls else ()
-        seconds = min(growth.seconds, run.elapsed_s) or growth.seconds
+        seconds = _at_most(growth.seconds, run.elapsed_s)
         changes = {
             "bytes_per_s": growth.growers[run.run_id] / seconds,
             "seconds": seconds,
@@ -201,11 +200,15 @@ class GrowthWatch:
 
 def _while_they_ran(runs: Sequence[Run], growth: Growth) -> Growth:
     """Returns: A growth over no more time than its runs have lasted: the moment before them may be a second earlier."""
-    elapsed_s = {run.run_id: run.elapsed_s for run in runs}
+    elapsed_s: dict[Hashable, float] = {run.run_id: run.elapsed_s for run in runs}
     if not growth.growers or not growth.growers.keys() <= elapsed_s.keys():
         return growth
-    longest_s = max(elapsed_s[run_id] for run_id in elapsed_s.keys() & growth.growers.keys())
-    return replace(growth, seconds=min(growth.seconds, longest_s) or growth.seconds)
+    return replace(growth, seconds=_at_most(growth.seconds, max(elapsed_s[run_id] for run_id in growth.growers)))
+
+
+def _at_most(growth_s: float, elapsed_s: float) -> float:
+    """Returns: The seconds of a growth, no more than a run has lasted; one that is not called yet does not count."""
+    return min(growth_s, elapsed_s) or growth_s
 
 
 def _noted_call(code: CodeType, line: int | None) -> NotedCall:
