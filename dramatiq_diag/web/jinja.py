@@ -45,6 +45,7 @@ def make_templates() -> Environment:
         "duration": format_duration,
         "size": format_size,
         "iso": _iso,
+        "form_moment": _form_moment,
         "moment": _moment,
         "elapsed": _elapsed,
         "pretty": partial(json.dumps, indent=2, ensure_ascii=False),
@@ -63,6 +64,11 @@ def query_with(req: falcon.Request, **changes: str | None) -> str:
 def _iso(moment: datetime | str) -> str:
     """Returns: A moment in RFC 3339; documents have it so already."""
     return moment if isinstance(moment, str) else timestamp(moment)
+
+
+def _form_moment(moment: datetime) -> str:
+    """Returns: A moment as the value of a field `datetime-local`, in UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _moment(moment: datetime | str | None) -> str:

@@ -64,7 +64,8 @@ def browser(chromium: str) -> Iterator[Any]:
     # A click returns before the page that it leads to is there, so nothing is read from a page at once: `expect` waits.
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        names = "--host-resolver-rules=MAP *.test 127.0.0.1"
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", names])
         yield started
         started.close()
 

@@ -189,6 +189,19 @@ def test_a_run_is_pinned_and_deleted_by_its_buttons(
     expect(page.get_by_text("Delete…")).to_have_count(0)
 
 
+def test_the_buttons_work_over_plain_http_under_a_name_that_is_not_of_this_machine(
+    site: Site, start_server: Callable[..., Server], browser: Any
+) -> None:
+    """The browser sends no Sec-Fetch-Site there."""
+    site.publish("t", [memory_artifact()])
+    server = start_server(Settings(data_dir=site.settings.data_dir, allowed_hosts=["server.test"]))
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"http://server.test:{server.port}/tasks/t/")
+        page.get_by_role("button", name="Pin").click()
+        page.locator("h1 .pin").wait_for(timeout=PATIENCE_MS)
+
+
 def test_it_works_by_keyboard_alone(
     measured: Settings, start_server: Callable[..., Server], open_pages: Callable[..., Any]
 ) -> None:

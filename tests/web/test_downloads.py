@@ -46,7 +46,7 @@ def test_a_download_is_the_file_with_its_headers(site: Site, memory: str) -> Non
         "accept-ranges": "bytes",
         "etag": f'"{hashlib.sha256(MEMORY).hexdigest()}"',
         "cache-control": "private, no-cache",
-        "referrer-policy": "no-referrer",
+        "referrer-policy": "same-origin",
         "x-content-type-options": "nosniff",
         "x-frame-options": "SAMEORIGIN",
     }

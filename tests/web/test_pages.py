@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -163,19 +163,52 @@ def test_the_form_keeps_the_filters(site: Site) -> None:
     assert [option.get("value") for option in page.all("option") if "selected" in option] == ["slowest"]
 
 
+def test_the_form_keeps_the_capture_and_times_that_were_given_as_ages(site: Site) -> None:
+    capture_id = uuid.uuid4()
+    page = page_of(site, f"/tasks/?capture={capture_id}&limit=7&since=2026-11-22T14:40:05%2B01:00&until=0s")
+    values = {field["name"]: field.get("value") for field in page.all("input") if "name" in field}
+    assert (values["capture"], values["limit"]) == (str(capture_id), "7")
+    assert values["since"] == "2026-11-22T13:40:05"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", str(values["until"]))
+
+
+def announce(site: Site, task_ids: Iterable[str]) -> None:
+    """Runs begin, each a minute after the one before."""
+    site.store.announce(
+        RunRecord(
+            run_id=uuid.uuid4(),
+            task_id=task_id,
+            actor_name="crawl",
+            queue_name="default",
+            status=RunStatus.RUNNING,
+            started_at=FIRST_START + timedelta(minutes=number),
+            hostname="worker-1",
+            pid=1,
+        )
+        for number, task_id in enumerate(task_ids)
+    )
+
+
+def test_every_running_task_is_found_and_behind_the_running_ones_the_list_goes_on(site: Site) -> None:
+    site.publish("done", started_at=FIRST_START - timedelta(hours=1))
+    announce(site, [f"under-way-{number:02}" for number in range(25)])
+    for search in ("task_id=under-way-00", f"until={(FIRST_START + timedelta(seconds=1)):%Y-%m-%dT%H:%M:%S}"):
+        found = page_of(site, f"/tasks/?{search}")
+        assert "/tasks/under-way-00/" in " ".join(found.links())
+        assert "/tasks/under-way-24/" not in " ".join(found.links())
+    seen: list[str] = []
+    path = "/tasks/?limit=5"
+    while path:
+        page = page_of(site, path)
+        seen += re.findall(r"/tasks/([a-z0-9-]+)/", " ".join(page.links()))
+        following = [str(link["href"]) for link in page.all("a") if link.get("rel") == "next"]
+        path = f"/tasks/{following[0]}" if following else ""
+    assert {"done", *(f"under-way-{number:02}" for number in range(25))} <= set(seen)
+
+
 def test_running_tasks_are_on_top(site: Site) -> None:
     site.publish("done")
-    running = RunRecord(
-        run_id=site.publish("x"),
-        task_id="under-way",
-        actor_name="crawl",
-        queue_name="default",
-        status=RunStatus.RUNNING,
-        started_at=FIRST_START,
-        hostname="worker-1",
-        pid=1,
-    )
-    site.store.announce([RunRecord(**{**vars(running), "run_id": uuid.uuid4()})])
+    announce(site, ["under-way"])
     page = page_of(site, "/tasks/")
     assert "Running now" in page.text
     assert page.text.index("crawl") < page.text.index("crunch")

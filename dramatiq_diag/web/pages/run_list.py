@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import falcon
 from sqlalchemy.orm import Session
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ...documents.run_figures import figures_of_list
 from ...statuses import RunStatus
 from ...store.attempts import Attempt
-from ...store.runs import RunFilter, Sort, list_runs
+from ...store.runs import Sort, list_runs
 from ..backend import Backend
 from ..http.queries import RunsQuery
 from .sparklines import sparklines
@@ -43,6 +43,7 @@ class RunList:
     running: Sequence[Attempt]
     "The runs shown on top as running now."
     runs: Sequence[Attempt]
+    "The others of this page of the list."
     next: str | None
 
 
@@ -51,15 +52,9 @@ def read_run_list(session: Session, query: RunsQuery) -> RunList:
     runs, following = list_runs(session, query.wanted, query.limit, query.cursor, query.sort)
     running: list[Attempt] = []
     if query.cursor is None and query.status is None and query.stuck is None:
-        now = RunFilter(
-            actor_name=query.actor,
-            queue_name=query.queue,
-            status=RunStatus.RUNNING,
-            capture_id=query.capture,
-            trace_id=query.trace_id,
-        )
-        running, _ = list_runs(session, now, _MAX_RUNNING)
-    shown = [run for run in runs if run.status != RunStatus.RUNNING or not running]
+        running, _ = list_runs(session, replace(query.wanted, status=RunStatus.RUNNING), _MAX_RUNNING)
+    on_top = {run.run_id for run in running}
+    shown = [run for run in runs if run.run_id not in on_top]
     return RunList(running=running, runs=shown, next=following)
 
 
