@@ -76,6 +76,8 @@ def attach(
         diagnostics = with_options((name.strip() for name in names.split(",") if name.strip()), options)
     except OptionsError as error:
         raise click.UsageError(str(error)) from error
+    if directory is not None:  # Not after the time: then it is known too late that it cannot be made.
+        choose_targets([], directory)
     with opened_store(settings) as store:
         try:
             if task_id is not None:

@@ -52,7 +52,10 @@ def choose_targets(
       DownloadError: When a file of that name exists, or the directory cannot be made; nothing was written.
     """
     targets = [directory / (place(artifact) if place else "") / _safe_name(artifact.filename) for artifact in artifacts]
-    there = [str(target) for target in targets if target.exists() or target.is_symlink()]
+    try:
+        there = [str(target) for target in targets if target.exists() or target.is_symlink()]
+    except OSError as error:  # A name is too long, or a directory above it may not be entered.
+        raise DownloadError(f"{error.filename} cannot be written: {error.strerror}.") from error
     if there:
         raise DownloadError(f"Nothing was written, because these files already exist: {', '.join(there)}")
     for made in dict.fromkeys((directory, *(target.parent for target in targets))):

@@ -73,7 +73,7 @@ def read_account(file: BinaryIO) -> Account:
     data = file.read(MAX_BYTES + 1)
     try:
         return parse_account(json.loads(data) if len(data) <= MAX_BYTES else None)
-    except ValueError:
+    except (ValueError, RecursionError):
         return parse_account(None)
 
 

@@ -188,3 +188,5 @@ def _read(run: ComparedRun, which: str, part: str, open_format: Opener, max_byte
             return json.load(file), None
     except UNREADABLE as error:
         return None, f"{name} of run {which}: {error}"
+    except (ValueError, RecursionError):
+        return None, f"{name} of run {which} is damaged; see `dramatiq-diag check`."

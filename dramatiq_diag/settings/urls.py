@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from .readers import names, text
+from .readers import directory, names, text
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -19,16 +20,19 @@ ANY_HOST = "*"
 #: Stands for the id of a trace in the URL of traces.
 TRACE_ID_PLACEHOLDER = "{trace_id}"
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[?[0-9A-Fa-f:.]{2,45}\]?")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 
 #: The URL of a bucket: scheme, name, and a prefix without `.` and `..` as parts.
 _BUCKET_URL = re.compile(
     r"(?:s3|gs|az)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*'()=-]{1,100}){0,10}/?"
 )
 
+#: Database -> its drivers that SQLAlchemy has, but for those that only asyncio can use; the first is the default.
+_DRIVERS = {"sqlite": ("pysqlite",), "postgresql": ("psycopg", "psycopg2", "pg8000")}
+
 #: The parts of a URL, as SQLAlchemy reads it, that can be wrong. User and password may have any character but `@`.
 _DATABASE_URL = (
-    r"(?P<backend>\w+)(?P<driver>\+[\w+]+)?://"
+    r"(?P<backend>\w+)(?:\+(?P<driver>[\w+]+))?://"
     r"(?:[^@/]*(?::[^@]*)?@)?"
     r"(?:(?:\[[^/?]+\]|[^/:?]+)?(?::(?P<port>[^/?]*))?)?"
     r"(?:/(?P<database>[^?]*))?(?:\?.*)?"
@@ -40,12 +44,17 @@ def check_database_url(value: object) -> str:
     match = re.fullmatch(_DATABASE_URL, value) if isinstance(value, str) else None
     if match is None or (match["port"] and not match["port"].isdecimal()):
         raise ValueError
-    is_file = match["database"] not in (None, "", ":memory:") and "mode=memory" not in match.string
-    if match["backend"] == "sqlite" and is_file:
+    backend = match["backend"]
+    drivers = _DRIVERS.get(backend)
+    if drivers is None:
+        raise ValueError
+    if match["driver"] not in (None, *drivers):
+        raise ValueError(f"the driver of {backend} must be one of {', '.join(drivers)}, or left out")
+    if backend == "sqlite" and (match["database"] in (None, "", ":memory:") or "mode=memory" in match.string):
+        raise ValueError
+    if backend == "sqlite" or match["driver"]:
         return match.string
-    if match["backend"] == "postgresql":
-        return match.string if match["driver"] else f"postgresql+psycopg{match.string.removeprefix('postgresql')}"
-    raise ValueError
+    return f"{backend}+{drivers[0]}{match.string.removeprefix(backend)}"
 
 
 def read_database_url(value: str) -> URL:
@@ -78,26 +87,43 @@ def host_names(value: Any) -> tuple[str, ...]:
     """Reads names or addresses of hosts, without ports. Raises: ValueError."""
     found = names(value)
     for name in found:
-        if name != ANY_HOST and not _HOST_NAME.fullmatch(name):
+        if name != ANY_HOST and not _HOST_NAME.fullmatch(name) and not _is_address(name):
             raise ValueError(f"{name!r:.100} is not the name of a host")
     return found
 
 
+def _is_address(name: str) -> bool:
+    """Returns: Whether it is an IP address, one of version 6 with or without brackets."""
+    try:
+        return ip_address(name.removeprefix("[").removesuffix("]")).version == 6 or "[" not in name
+    except ValueError:
+        return False
+
+
 def http_url(value: Any) -> str:
     """Reads the URL of a web part. Returns: The URL without a slash at its end. Raises: ValueError."""
-    parts = urlsplit(text(value))
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+    _split_web_url(value)
+    if "?" in value or "#" in value:
         raise ValueError
+    return text(value).rstrip("/")
+
+
+def _split_web_url(value: Any) -> SplitResult:
+    """Returns: The parts of a URL of HTTP. Raises: ValueError."""
+    # `urlsplit` drops line ends and tabs wherever they stand, and the answers would contain them.
+    if not text(value).isprintable() or " " in value:
+        raise ValueError("it may have no spaces, line ends or other characters that do not print")
+    parts = urlsplit(text(value))
     if "@" in parts.netloc:  # Every answer contains it.
         raise ValueError("it may not have a user name or a password")
-    return text(value).rstrip("/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # A wrong port raises here.
+        raise ValueError
+    return parts
 
 
 def trace_url(value: Any) -> str:
     """Reads the URL of a trace, with a placeholder for its id. Raises: ValueError."""
-    parts = urlsplit(text(value))
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
-        raise ValueError
+    parts = _split_web_url(value)
     if TRACE_ID_PLACEHOLDER not in parts.path + parts.query + parts.fragment or "{" in parts.netloc:
         raise ValueError(f"{TRACE_ID_PLACEHOLDER} is missing behind the host")
     return text(value)
@@ -126,9 +152,7 @@ def local_path(value: str) -> Path:
     """Reads a directory, or a `file://` URL of one. Returns: The absolute path. Raises: ValueError."""
     parts = urlsplit(value)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        path = Path(unquote(parts.path))
-    elif "://" not in value and "\0" not in value:
-        path = Path(value)
-    else:
+        return directory(unquote(parts.path))
+    if "://" in value:
         raise ValueError
-    return path.expanduser().absolute()
+    return directory(value)

@@ -22,6 +22,7 @@ from .clock import Clock
 from .models import Artifact, Question, Worker
 from .questions import NotExecutedError, QuestionKind, QuestionState, ask
 from .store import Store
+from .values import task_key
 from .workers import WorkerState, executed_tasks, list_workers
 
 #: The bounds of the time for which something is attached, and the usual time, in seconds.
@@ -134,7 +135,10 @@ def attach_to_actor(store: Store, actor_name: str, diagnostics: DiagnosticsReque
     """
     check_request(store, diagnostics, for_s)
     with store.session() as session:
-        task_ids = [task["task_id"] for task in executed_tasks(session) if task["actor_name"] == actor_name]
+        tasks = [task for task in executed_tasks(session) if task["actor_name"] == actor_name]
+    task_ids = [task["task_id"] for task in tasks if task_key(task["task_id"]) == task["task_key"]]
+    if tasks and not task_ids:
+        raise NothingRunsError("The ids of the running tasks are too long to be reported whole; name the task itself.")
     made = []
     for task_id in dict.fromkeys(task_ids[:MAX_TASKS]):
         try:

@@ -21,6 +21,9 @@ from .values import task_key
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _FIRST_ID = uuid.UUID(int=0)
 
+#: No task has so many runs; SQLite and PostgreSQL cannot skip more than 2**63 rows.
+_MAX_FIRST = 2**62
+
 _BY_START = (TaskRun.started_at, TaskRun.run_id)
 
 
@@ -144,7 +147,7 @@ def attempts_around(session: Session, task_id: str, attempt: int, distance: int)
 
 
 def _from(session: Session, task_id: str, first: int, limit: int) -> list[Attempt]:
-    if first < 1:
+    if not 1 <= first < _MAX_FIRST:
         return []
     # The inner query skips rows within the index, without reading any of them.
     page = (

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
+    ArgumentError,
     DataError,
     DBAPIError,
     DisconnectionError,
@@ -22,10 +23,18 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from ..errors import NotInstalledError, RunRefusedError, SchemaError, StoreError, StoreUnavailableError
+from ..errors import (
+    NotInstalledError,
+    RunRefusedError,
+    SchemaError,
+    SettingsError,
+    StoreError,
+    StoreUnavailableError,
+)
 from ..runtime.loggers import get_logger
 from ..runtime.private_files import make_file
 from ..settings import Settings
+from ..settings.urls import shown_url
 
 #: The class of PostgreSQL's SQLSTATEs for errors like a row that is too large for an index.
 _LIMITS_EXCEEDED = "54"
@@ -60,22 +69,30 @@ def make_engine(settings: Settings) -> Engine:
 
     Raises:
       NotInstalledError: When the driver of the database is missing.
+      SettingsError: When a parameter of the URL is wrong.
     """
     url = settings.database
-    if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args=_unless_in(url, {"timeout": _TIMEOUT_S}))
+    is_sqlite = url.get_backend_name() == "sqlite"
+    arguments: dict[str, Any] = (
+        {"connect_args": _unless_in(url, {"timeout": _TIMEOUT_S})}
+        if is_sqlite
+        # At most one connection stays open while nothing needs it.
+        else {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 14, "connect_args": _connect_args(url)}
+    )
+    try:
+        engine = create_engine(url, **arguments)
+    except ImportError as error:
+        raise NotInstalledError(
+            f"The database's driver is not installed ({error}): pip install 'dramatiq_diag[postgres]'"
+        ) from error
+    except (ArgumentError, ValueError, TypeError) as error:  # It reads some parameters, and names no secret one.
+        raise SettingsError(f"{Settings.variable('database_url')}: {shown_url(url)} is not allowed: {error}") from error
+    if is_sqlite:
         event.listen(engine, "do_connect", _make_sqlite_file)
         event.listen(engine, "connect", _configure_sqlite)
         if url.database:
             _follow_file(engine, os.path.abspath(url.database))
         return engine
-    try:
-        # At most one connection stays open while nothing needs it.
-        engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=14, connect_args=_connect_args(url))
-    except ImportError as error:
-        raise NotInstalledError(
-            f"The database's driver is not installed ({error}): pip install 'dramatiq_diag[postgres]'"
-        ) from error
     if "statement_timeout" not in str(url.query.get("options", "")):
         event.listen(engine, "begin", _limit_statements)
     return engine

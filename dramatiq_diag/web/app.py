@@ -137,7 +137,8 @@ class ResponseHeaders:
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")
-        # With `no-referrer` a browser sends `Origin: null` with a form, and over plain http nothing else tells our pages.
+        # With `no-referrer` a browser sends `Origin: null` with a form, and over plain http nothing else identifies the
+        # site of the page.
         resp.set_header("Referrer-Policy", "same-origin")
         resp.set_header("X-Frame-Options", "SAMEORIGIN")  # The pages frame reports; other sites may frame nothing.
         resp.set_header("Cross-Origin-Opener-Policy", "same-origin")

@@ -26,8 +26,8 @@ _THREADS = 2 * MAX_WAITING
 #: The signals that stop the server in good order.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
-#: The largest body of a request, in bytes.
-_MAX_BODY_BYTES = 1 << 16
+#: A body of so many bytes is refused by waitress itself, without a problem document; far above the limit of the app.
+_MAX_BODY_BYTES = 1 << 20
 
 
 class Server:

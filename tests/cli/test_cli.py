@@ -65,6 +65,14 @@ def test_wrong_usage_exits_2(command: Command, arguments: tuple[str, ...]) -> No
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["artifacts", "show", "report", "pin", "unpin"])
+def test_an_attempt_of_any_size_is_only_not_there(command: Command, name: str) -> None:
+    result = command(name, "task", "--attempt", "9" * 30)
+
+    assert result.exit_code == 1
+    assert "Nothing was ever collected for attempt" in result.stderr
+
+
 def test_a_database_out_of_reach_exits_1_and_keeps_its_password_to_itself(command: Command) -> None:
     result = command("tasks", DRAMATIQ_DIAG_DATABASE_URL="postgresql://me:secret@127.0.0.1:1/none")
 

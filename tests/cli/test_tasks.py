@@ -143,6 +143,12 @@ def test_download_never_writes_over_a_file(command: Command, execute: Any, tmp_p
     assert (tmp_path / "pyinstrument.html").is_symlink()
 
 
+def test_download_into_a_place_that_cannot_be_is_a_clear_error(command: Command, execute: Any, tmp_path: Path) -> None:
+    result = command("artifacts", execute(add_up), "--download", str(tmp_path / ("x" * 300)))
+    assert result.exit_code == 1
+    assert "cannot be written: File name too long" in result.stderr
+
+
 def test_download_refuses_a_file_that_differs_from_its_row_and_writes_the_others(
     command: Command, execute: Any, stored: Callable[[Settings], Stored], tmp_path: Path
 ) -> None:

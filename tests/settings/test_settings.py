@@ -170,6 +170,16 @@ BAD = [
     ("DRAMATIQ_DIAG_PUBLIC_URL", "ftp://diag.example"),
     ("DRAMATIQ_DIAG_PUBLIC_URL", "https://"),
     ("DRAMATIQ_DIAG_PUBLIC_URL", "https://diag.example/?q=1"),
+    ("DRAMATIQ_DIAG_PUBLIC_URL", "https://diag.example/?"),
+    ("DRAMATIQ_DIAG_PUBLIC_URL", "https://diag.example:80x"),
+    ("DRAMATIQ_DIAG_PUBLIC_URL", "https://:443"),
+    ("DRAMATIQ_DIAG_PUBLIC_URL", "https://diag example"),
+    ("DRAMATIQ_DIAG_ALLOWED_HOSTS", "10.0.0.5:8321"),
+    ("DRAMATIQ_DIAG_ALLOWED_HOSTS", "[10.0.0.5]"),
+    ("DRAMATIQ_DIAG_BLOB_URL", "~nosuchuser/blobs"),
+    ("DRAMATIQ_DIAG_BLOB_URL", "file:///tmp/a%00b"),
+    ("DRAMATIQ_DIAG_DATABASE_URL", "postgresql+psycopg3://host/name"),
+    ("DRAMATIQ_DIAG_DATABASE_URL", "sqlite+aiosqlite:////tmp/x.db"),
 ]
 
 FIELD_OF = {variable: field for variable, field, _ in TABLE}
@@ -244,6 +254,45 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
 
     assert Settings() == unset
     assert Settings().off
+
+
+#: Values that a reader may not expect.
+ODD = [
+    *(
+        "~nosuchuser/x",
+        "~",
+        "\0",
+        "\udc80",
+        "\n",
+        "http://[",
+        "http://a:b",
+        "http://a:99999",
+        "file://%00",
+        "s3://",
+        "://",
+    ),
+    *("9" * 5000, "1e999", "nan", "-0", "\u0661", "{", "[" * 3000, "a" * 100_000, "10.0.0.5:8321", "sqlite://", "all"),
+    *(b"x", 10**400, -1, float("nan"), True, [], {}, [None], {"a": 1}, object(), Path("~nosuchuser"), 1j),
+]
+
+
+def test_a_line_end_behind_an_address_is_refused():
+    with pytest.raises(SettingsError, match="line ends"):
+        Settings(public_url="https://diag.example\n")
+
+
+@pytest.mark.parametrize("name", ["10.0.0.5", "::1", "[::1]", "diag.example", "diag_1", "*"])
+def test_names_and_addresses_of_hosts_are_taken(name):
+    assert Settings(allowed_hosts=[name]).allowed_hosts == (name,)
+
+
+@pytest.mark.parametrize("field", [setting.name for setting in fields(Settings)])
+def test_an_odd_value_is_taken_or_refused_by_name(field):
+    for value in ODD:
+        try:
+            Settings(**{field: value})
+        except SettingsError as error:
+            assert str(error).startswith(f"{Settings.variable(field)}: ")  # noqa: PT017 - many values are allowed.
 
 
 @pytest.mark.parametrize(("variable", "text"), BAD)

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from support import eventually
-from support.web import Site, memory_artifact, profile_artifact, session_of
+from support.pages import page_of
+from support.web import Site, artifact, memory_artifact, profile_artifact, session_of
+
+
+@pytest.mark.parametrize("damaged", [b"\0" * 40, b"{", b"[" * 100_000, b"\xff", b"[]", b"3"])
+def test_a_damaged_account_of_the_time_costs_only_its_part(site: Site, damaged: bytes) -> None:
+    account = partial(artifact, "time_accounting", filename="accounting.json", media_type="application/json")
+    whole = b'{"wall_ms": 1.0, "samples": 1, "parts": [], "neighbours": []}'
+    a = site.publish("a", [memory_artifact(), account(whole)])
+    b = site.publish("b", [memory_artifact(), account(damaged)])
+
+    def compared() -> object:
+        answer = site.get("/compare/", params={"a": str(a), "b": str(b)})
+        assert answer.status_code in (200, 202)
+        return answer.json if answer.status_code == 200 else None
+
+    found = eventually(compared, "both are rendered")
+
+    assert "see `dramatiq-diag check`" in found["accounting"]["reason"]
+    assert found["memory"]["reason"] is None
+    assert page_of(site, "/tasks/b/")
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 600])

@@ -36,6 +36,16 @@ def test_the_reason_of_an_interrupted_run_stands_once_at_the_top(site: Site) -> 
     assert before_files.index("it looks like an OOM kill") < before_files.index("Memory")
 
 
+def test_every_task_that_ran_beside_a_run_is_on_its_page(site: Site) -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    site.publish("t", overlapped_task_ids=["beside", "unseen", "<i>"], started_at=at)
+    site.publish("beside", started_at=at)
+    page = page_of(site, "/tasks/t/")
+    beside = page.text[page.text.index("Tasks in the same process") : page.text.index("Files")]
+    assert beside.count("not diagnosed") == 2
+    assert [name in beside for name in ("beside", "unseen", "<i>")] == [True, True, True]
+
+
 def test_a_killed_process_has_its_grower_and_its_victims_on_each_page(site: Site) -> None:
     at = datetime(2026, 1, 2, tzinfo=UTC)
     together = {"status": RunStatus.INTERRUPTED, "started_at": at, "finished_at": at + timedelta(seconds=9)}

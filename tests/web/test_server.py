@@ -25,10 +25,12 @@ from support.web import MEMORY, TOKEN, Site, memory_artifact, memray_artifact, p
 GIB = 1 << 30
 
 
-def fetch(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+def fetch(
+    server: Server, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
@@ -152,6 +154,13 @@ def test_others_are_let_in_without_a_token_on_purpose_under_addresses_and_the_ma
         assert fetch(server, "/tasks/", Host=host)[0] == 200
     # A page of another site has neither as its name, whatever that points to
     assert fetch(server, "/tasks/", Host="diag.example")[0] == 421
+
+
+@pytest.mark.parametrize(("size_bytes", "status"), [(1 << 16, 400), ((1 << 16) + 1, 413), (1 << 19, 413)])
+def test_a_body_that_is_too_large_is_a_problem_document(server: Server, size_bytes: int, status: int) -> None:
+    headers = {"Content-Type": "application/json"}
+    found, answered, _ = fetch(server, "/captures/", "POST", b"x" * size_bytes, **headers)
+    assert (found, answered["content-type"]) == (status, "application/problem+json")
 
 
 def test_a_port_that_is_taken_is_a_clear_error(site: Site, server: Server) -> None:

@@ -14,7 +14,7 @@ from ...store.captures import MAX_DURATION_S, MAX_RUNS, MIN_DURATION_S
 from ...store.columns import NAME_LENGTH
 from .queries import in_words
 
-#: The limits of a body, far above the needed size.
+#: The limits of a body, far above the needed size; in bytes.
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_FIELDS = 100
 #: Diagnostics in one capture.
