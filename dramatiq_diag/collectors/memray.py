@@ -70,7 +70,7 @@ class MemrayCollector(Collector):
 
     def open(self, services: Services) -> None:
         super().open(services)
-        watch_interrupts(services.profile_hook)
+        watch_interrupts(services.profile_hook, services.messages)
         self.first_function = first_function()
         self._start_and_stop()
 
@@ -124,6 +124,8 @@ class _MemrayRecording(Recording):
         self.exit_call: NotedCall | None = None
         self.settled = False
         self.is_second_tracker = False
+        self.unwanted: str | None = None
+        "Why it was ended while it was being started."
         self.timer = Timer(_SIZE_INTERVAL_S, self._check_size)
         self.started = 0.0
 
@@ -148,7 +150,7 @@ class _MemrayRecording(Recording):
             )
             self.path.chmod(0o600)
             # Making it may have taken longer than an interrupt waits.
-            if (reason := self.hook.reason_against_start()) is not None:
+            if (reason := self.unwanted or self.hook.reason_against_start()) is not None:
                 raise SkippedError(reason)
         except Exception:
             self.settled = True
@@ -168,6 +170,9 @@ class _MemrayRecording(Recording):
             if self.is_second_tracker:
                 raise SkippedError(f"The application itself uses memray: {error}") from error
             raise error
+        if self.unwanted is not None:
+            self._end(self.unwanted)
+            return
         self.started = time.perf_counter()
         if self.run.is_executing:
             _name_thread(TASK_THREAD, self.run.thread_id)
@@ -188,7 +193,9 @@ class _MemrayRecording(Recording):
 
     def end_early(self, reason: str) -> None:
         self.timer.cancel()
-        self._end_elsewhere(reason)
+        self.unwanted = reason  # Then the look whether it has started: so one of the two threads sees the other's note.
+        if self.settled:
+            self._end_elsewhere(reason)
 
     def _check_size(self) -> None:
         if self.path.stat().st_size > self.max_bytes:

@@ -37,16 +37,16 @@ class KeepPolicy:
         self._log_warning = warn
         self._for_all = parse_rules(keep_if)
         self._max_actors = max_actors
-        self._by_actor: dict[str, tuple[Rule, ...]] = {}
+        self._by_actor: dict[Actor[..., Any], tuple[Rule, ...]] = {}
         self._lock = threading.Lock()
         self._usual: OrderedDict[str, DurationHistogram] = OrderedDict()
 
     def rules_of(self, actor: Actor[..., Any]) -> tuple[Rule, ...]:
         """Returns: The rules for an actor's runs; without rules all are kept."""
         try:
-            return self._by_actor[actor.actor_name]
+            return self._by_actor[actor]
         except KeyError:
-            rules = self._by_actor[actor.actor_name] = self._read_option(actor)
+            rules = self._by_actor[actor] = self._read_option(actor)
             return rules
 
     def unmet_rules(

@@ -106,7 +106,8 @@ class Selection:
         self._sample_rate = sample_rate
         self.captures: OpenCaptures | None = None
         "The open captures; None while there is none."
-        self._by_actor: dict[str, tuple[Choice, int | None]] = {}
+        self._by_actor: dict[tuple[Broker, str], tuple[Choice, int | None]] = {}
+        "Two brokers of a process may each have an actor of a name."
         self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, broker: Broker, message: Message[Any] | MessageProxy) -> Choice:
@@ -119,9 +120,9 @@ class Selection:
             choice = None if wanted is None else self._of_message(actor_name, wanted[0])
         if choice is None:
             try:
-                choice, limit = self._by_actor[actor_name]
+                choice, limit = self._by_actor[broker, actor_name]
             except KeyError:
-                choice, limit = self._by_actor[actor_name] = self._of_actor(broker, actor_name)
+                choice, limit = self._by_actor[broker, actor_name] = self._of_actor(broker, actor_name)
             # By checksum, so that the answer is the same in each process and at each attempt.
             if (
                 limit is not None

@@ -74,17 +74,18 @@ class Triggers:
         self._collectors = collectors
         self._engine = engine
         self._for_all = parse_triggers(triggers)
-        self._by_actor: dict[str, tuple[tuple[Trigger, ...], bool]] = {}
-        "Name -> its triggers, and whether it has a list of diagnostics of its own."
+        self._by_actor: dict[tuple[Broker, str], tuple[tuple[Trigger, ...], bool]] = {}
+        "Broker and name of an actor -> its triggers, and whether it has a list of diagnostics of its own."
         self._stacks_log = PlaceholderCollector(StacksLog)
 
     def plan(self, broker: Broker, message: Message[Any] | MessageProxy, choice: Choice) -> Plan | None:
         """Returns: The plan for the run of a message; None if nothing can start in its middle."""
         try:
-            triggers, asks = self._by_actor[message.actor_name]
+            triggers, asks = self._by_actor[broker, message.actor_name]
         except KeyError:
             actor = broker.get_actor(message.actor_name)
-            triggers, asks = self._by_actor[message.actor_name] = self._of_actor(actor), OPTION in actor.options
+            found = self._of_actor(actor), OPTION in actor.options
+            triggers, asks = self._by_actor[broker, message.actor_name] = found
         # A run without collectors may still have triggers; but an empty list of diagnostics means none at all.
         if not triggers or (not choice.collectors and (asks or choice.requested)):
             return None

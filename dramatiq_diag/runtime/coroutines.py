@@ -29,6 +29,9 @@ class CoroutineTracker:
         "Worker thread of which the next coroutine is to be measured -> that coroutine, once it is handed over."
         self._expected: dict[int, list[_Found]] = {}
         self._watched: EventLoopThread | None = None
+        self._wrapper: Any = None
+        self._original: Any = None
+        "What the wrapper calls: the method, or the wrapper of another tracker."
 
     @property
     def thread_id(self) -> int | None:
@@ -55,15 +58,22 @@ class CoroutineTracker:
         self._expected.pop(threading.get_ident(), None)
 
     def close(self) -> None:
-        """Removes the wrapper."""
+        """Removes the wrapper. One that another tracker has wrapped again stays, and only forwards."""
         if self._watched is not None:
-            vars(self._watched).pop("run_coroutine", None)
+            replaced = vars(self._watched)
+            if replaced.get("run_coroutine") is self._wrapper:
+                if getattr(self._original, "__self__", None) is self._watched:
+                    del replaced["run_coroutine"]
+                else:
+                    replaced["run_coroutine"] = self._original
             self._watched = None
 
     def _wrap(self, loop_thread: EventLoopThread) -> None:
-        original = type(loop_thread).run_coroutine
+        original = self._original = loop_thread.run_coroutine
 
         def run_coroutine(coroutine: Any) -> Any:
+            if self._watched is None:
+                return original(coroutine)
             thread_id = threading.get_ident()
             for found in self._expected.pop(thread_id, ()):
                 found(coroutine)
@@ -71,9 +81,9 @@ class CoroutineTracker:
             if thread_id in self.measured and type(coroutine) is CoroutineType:
                 self.measured[thread_id] = coroutine = MeasuredCoroutine(coroutine)
             try:
-                return original(loop_thread, coroutine)
+                return original(coroutine)
             finally:
                 self.running.pop(thread_id, None)
 
-        vars(loop_thread)["run_coroutine"] = run_coroutine
         self._watched = loop_thread
+        vars(loop_thread)["run_coroutine"] = self._wrapper = run_coroutine

@@ -15,7 +15,7 @@ thread. It may strike between any two instructions, in our hooks as well. So cod
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from operator import call
@@ -61,17 +61,26 @@ class _Raise:
 
     def __init__(self, original: Any) -> None:
         self.original = original
-        self.hooks: list[ProfileHook] = []
+        self.hooks: dict[ProfileHook, Mapping[int, object]] = {}
 
     def __call__(self, thread_id: int, exception: Any) -> None:
+        watching = tuple(self.hooks.items())
+        interrupted = [messages.get(thread_id) for _, messages in watching]
         with ExitStack() as stack:
-            for hook in tuple(self.hooks):
+            for hook, _ in watching:
                 stack.enter_context(hook.interrupting(thread_id))
-            self.original(thread_id, exception)
+            # To end a measurement takes time. Meanwhile the task may have ended, and its thread may have the next one.
+            now = [messages.get(thread_id) for _, messages in watching]
+            if all(before is None or before is after for before, after in zip(interrupted, now, strict=True)):
+                self.original(thread_id, exception)
 
 
-def watch_interrupts(hook: ProfileHook) -> None:
+def watch_interrupts(hook: ProfileHook, messages: Mapping[int, object]) -> None:
     """Tells the hook of each interrupt from now on, on CPython 3.11 alone; see `ProfileHook.interrupting`.
+
+    Parameters:
+      hook: The hook.
+      messages: Thread id -> what it executes. An interrupt of a task that ended meanwhile is dropped.
 
     Raises:
       UnavailableError: When Dramatiq raises interrupts in a way that is not known here.
@@ -87,8 +96,7 @@ def watch_interrupts(hook: ProfileHook) -> None:
         )
     if not isinstance(present, _Raise):
         present = namespace[_CALLED] = _Raise(present)
-    if hook not in present.hooks:
-        present.hooks.append(hook)
+    present.hooks[hook] = messages
 
 
 def forget_interrupts(hook: ProfileHook) -> None:
@@ -97,6 +105,6 @@ def forget_interrupts(hook: ProfileHook) -> None:
     present = namespace.get(_CALLED)
     if not isinstance(present, _Raise) or hook not in present.hooks:
         return
-    present.hooks.remove(hook)
+    del present.hooks[hook]
     if not present.hooks:
         namespace[_CALLED] = present.original

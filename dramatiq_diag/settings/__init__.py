@@ -129,7 +129,9 @@ class Settings:
     pyinstrument_start_after: float = seconds(
         0.0, "seconds after which a run that still goes on is profiled; only the sampler can start late"
     )
-    memray_wait: float = seconds(0.0, "seconds a task waits for the process's one Tracker")
+    memray_wait: float = seconds(
+        0.0, "seconds a task waits for the process's one Tracker; its time limit runs meanwhile"
+    )
     memray_max_bytes: int = size(1024**3, "an allocation profile ends there and is partial")
     logs_max_bytes: int = size(
         1024**2, "a run's log ends there and is partial", "a whole number of bytes from 1 to 64MiB", MAX_LOG_BYTES

@@ -118,6 +118,10 @@ class Attachment(RunMeasures):
             # The ticker's thread has ended it: nothing of the next task on this thread is collected.
             self._stopping.release()
 
+    def end_early(self, reason: str) -> None:
+        """Ends the collectors, and leaves the entry open."""
+        self.recordings.end_early(but=(), reason=reason)
+
     def _end(self, owner: _Owner) -> bool:
         """Ends it, unless another thread does. Returns: Whether this thread did."""
         if owner == "run":
@@ -137,6 +141,7 @@ class Attachment(RunMeasures):
         begun = self._late.end()
         if self.ended is None:
             self.last_rss_bytes = self.read_rss()
+            self._note_coroutine()
             self.ended = self.clock() if self.run.ended is None else self.run.ended
         self.entry.buffer()
         for collector in self._choice.collectors:
@@ -150,6 +155,14 @@ class Attachment(RunMeasures):
             self.entry.flush()
             self.is_sealed = True
         self._on_sealed(self)
+
+    def _note_coroutine(self) -> None:
+        """Notes what the coroutine of an async task has used up to now, or up to its end."""
+        found = self.services.coroutines.measured.get(self.thread_id)
+        if found is not None and self.run.ended is None:  # After the end it is that of the thread's next task.
+            self.coroutine_cpu_s, self.coroutine_steps_s = found.cpu_s, found.steps_s
+        else:
+            self.coroutine_cpu_s, self.coroutine_steps_s = self.run.coroutine_cpu_s, self.run.coroutine_steps_s
 
     # The rest is used by the recordings and the saver.
 

@@ -9,6 +9,7 @@ class Attached(Protocol):
     """Collectors that began because somebody asked for them; see `Attachment`."""
 
     def end_with_run(self) -> None: ...
+    def end_early(self, reason: str) -> None: ...
 
 
 class LateStarts(Protocol):

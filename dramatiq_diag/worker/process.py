@@ -176,6 +176,8 @@ class WorkerProcess:
     def stop(self, timeout_s: float) -> None:
         """Publishes runs for at most *timeout_s* seconds, and ends the threads; other runs wait in the spool."""
         stop_at = time.monotonic() + timeout_s
+        for run in tuple(self.runs.values()):  # Their tasks outlast the worker, whose hooks will not end them.
+            run.abandon()
         if self._schedule is not None:
             self._schedule.stop()
         self.selection.captures = None

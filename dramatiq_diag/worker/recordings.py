@@ -34,6 +34,8 @@ class Recordings:
         "The error of the last `Recording.enter`, set by Dramatiq's hook."
         self.running: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
+        self._slow_looks = HungCollectors()
+        "Collectors of which `so_far` does not return. Apart from `hung`, as neither run nor artifact depends on it."
 
     def start(self, run: RunContext) -> Iterator[Callable[[], object]]:
         """Starts the selected collectors.
@@ -123,7 +125,7 @@ class Recordings:
             return None
         found: list[dict[str, Any] | None] = []
         try:
-            self.call(collector, recording, lambda: found.append(recording.so_far()))
+            self._call(collector, recording, lambda: found.append(recording.so_far()), self._slow_looks)
         except GUARDED as error:
             text = "The collector %r could not tell what it has measured so far."
             self._services.warn_once((collector.name, "so far", type(error)), error, text, collector.name)
@@ -166,15 +168,18 @@ class Recordings:
           StepTimeoutError: When the step did not return in time, or the collector hung before.
           BaseException: The error of the step.
         """
+        self._call(collector, recording, step, self._hung)
+
+    def _call(self, collector: Collector, recording: Recording, step: Callable[[], None], hung: HungCollectors) -> None:
         if recording.runs_inline:
             step()
             return
-        if collector in self._hung:
+        if collector in hung:
             raise StepTimeoutError("It hung in another run of this process.")
         try:
             call_with_timeout(step, recording.step_timeout_s, self._services.ticker.call_soon)
         except StepTimeoutError as error:
-            self._hung.add(collector, error.is_over)
+            hung.add(collector, error.is_over)
             raise
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:

@@ -221,6 +221,15 @@ class Run(RunMeasures):
             self.entry.flush()
             self.sealed = True
 
+    def abandon(self) -> None:
+        """Ends what is collected of a task that goes on, as its worker stops."""
+        if self.late is not None:
+            self.late.end()
+        reason = "The worker was stopped while the task went on."
+        self.recordings.end_early(but=(), reason=reason)
+        for attachment in tuple(self.attachments):
+            attachment.end_early(reason)
+
     def lose_slot(self) -> None:
         """Stops collecting for a capture that has no slot for the run. Runs on the publisher's thread."""
         self.slot_is_lost = True

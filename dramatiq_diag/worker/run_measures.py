@@ -170,7 +170,12 @@ class RunMeasures:
         if self.is_executing and self.ended is None:
             self._seen_rss_bytes = max(self._seen_rss_bytes, rss_bytes)
             for look in self._followers:
-                look(rss_bytes)
+                try:
+                    look(rss_bytes)
+                except GUARDED as error:
+                    self.unfollow_rss(look)
+                    text = "What a collector does at each reading of the RSS failed, and is not done again in this run."
+                    self.services.warn_once(("follow rss", type(error)), error, text)
 
 
 def _throttled_ms(before: Counters, after: Counters) -> float | None:

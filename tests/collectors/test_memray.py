@@ -13,7 +13,7 @@ from dramatiq.middleware import Middleware
 
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.testing.harness import change_recordings
-from support import PATIENCE_S
+from support import PATIENCE_S, eventually
 from support.collectors import MEGABYTE, mixed_work, peak_of, spin
 
 # memray.
@@ -122,6 +122,34 @@ def test_a_task_that_waited_in_vain_names_the_holder(bench, settings, stored):
         tasks.finish()
 
     assert holder in stored(given).artifacts(skipped)["memray_profile"].reason
+
+
+def test_a_task_that_loses_its_slot_while_it_waits_starts_no_tracker(bench, settings, stored):
+    given = settings(task_diagnostics=["memray"], memray_wait=PATIENCE_S)
+    started, done, traced = threading.Event(), threading.Event(), list[bool]()
+
+    def hold() -> None:
+        started.set()
+        assert done.wait(PATIENCE_S)
+
+    def look() -> None:
+        traced.append(sys.getprofile() is not None)
+
+    with bench(given, threads=2) as tasks:
+        process = tasks.diagnostics.process
+        holder = tasks.actor(hold).send().message_id
+        assert started.wait(PATIENCE_S)
+        waiting = tasks.actor(look).send().message_id
+        runs = process.runs
+        eventually(
+            lambda: [run for run in runs.values() if run.task_id == waiting and run.recordings.running], "it waits"
+        )
+        next(run for run in runs.values() if run.task_id == waiting).lose_slot()
+        done.set()
+        tasks.finish()
+
+    assert traced == [False]
+    assert stored(given).artifacts(holder)["memray_profile"].status == ArtifactStatus.STORED
 
 
 def test_a_capture_ends_at_its_limit_and_is_partial(bench, settings, stored):

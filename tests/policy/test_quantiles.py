@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_actors_that_are_known_are_bounded():
     policy = KeepPolicy(["slower_than>p95"], max_actors=10)
 
     def unmet(name: str) -> Any:
-        actor: Any = SimpleNamespace(actor_name=name, options={})
+        actor: Any = Mock(actor_name=name, options={})
         return policy.unmet_rules(actor, RunStatus.SUCCEEDED, Facts(failed=False, duration_ms=1.0))
 
     # Given an actor whose usual duration is known

@@ -86,6 +86,18 @@ def test_the_most_specific_list_replaces_the_others(settings, for_all, on_reques
     assert choose(given, actor, message) == expected
 
 
+def test_actors_of_one_name_in_two_brokers_have_each_their_own_list(settings):
+    given = settings(task_diagnostics="memory,memray")
+    selection = selection_of(given)
+    chosen = []
+    for wanted in (["memory"], [], ["memray"]):
+        broker = StubBroker(middleware=[Diagnostics(given)])
+        sent = dramatiq.actor(lambda: None, broker=broker, actor_name="work", diagnostics=wanted).message()
+        chosen.append([collector.name for collector in selection(broker, MessageProxy(sent)).collectors])
+        broker.close()
+    assert chosen == [["memory"], [], ["memray"]]
+
+
 def test_collectors_start_in_an_order_of_their_own(settings):
     given = settings(task_diagnostics="pyinstrument,memory,memray")
     selection = selection_of(given)

@@ -17,6 +17,7 @@ import pytest
 from dramatiq.asyncio import EventLoopThread
 
 from dramatiq_diag.runtime.coroutine_steps import MeasuredCoroutine
+from dramatiq_diag.runtime.coroutines import CoroutineTracker
 from support import PATIENCE_S, eventually
 from support.reports import Reports, functions
 
@@ -150,6 +151,35 @@ def loop_thread() -> Iterator[EventLoopThread]:
     yield thread
     thread.stop()
     thread.join()
+
+
+@pytest.mark.parametrize("first_closed", [0, 1])
+def test_two_trackers_both_see_the_coroutines_and_leave_the_loop_as_it_was(
+    loop_thread: EventLoopThread, first_closed: int
+) -> None:
+    async def work() -> int:
+        return 7
+
+    trackers = [CoroutineTracker(), CoroutineTracker()]
+    seen: list[list[Any]] = [[], []]
+
+    def run() -> None:
+        for tracker, found in zip(trackers, seen, strict=True):
+            if tracker.thread_id is not None:
+                tracker.on_next(loop_thread, found.append)
+        assert loop_thread.run_coroutine(work()) == 7
+
+    for tracker in trackers:
+        tracker.watch(loop_thread)
+    run()
+    assert [len(found) for found in seen] == [1, 1]
+    trackers[first_closed].close()
+    run()
+    assert [len(found) for found in seen] == ([1, 2] if first_closed == 0 else [2, 1])
+    trackers[1 - first_closed].close()
+    run()
+    assert sum(len(found) for found in seen) == 3
+    assert all(not tracker.running for tracker in trackers)
 
 
 @pytest.mark.parametrize("is_measured", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -204,22 +205,24 @@ def test_a_second_attachment_stands_beside_the_first(bench, settings, stored, at
     assert not stored(given).check()
 
 
-def test_an_async_actor_is_attached_to(bench, settings, stored, attaching, ends_after):
+@pytest.mark.parametrize("diagnosed", [True, False])
+def test_an_async_actor_is_attached_to(bench, settings, stored, attaching, ends_after, diagnosed):
     ends_after("naps")
-    names = ["memory", "pyinstrument", "logs"]
-    given = settings(task_diagnostics_on_request=names)
+    names = ["memory", "pyinstrument", "logs", "accounting"]
+    given = settings(task_diagnostics_on_request=[*names, "resources"])
     ask = attaching(given)
     stop = threading.Event()
 
     async def waits() -> None:
         while not stop.is_set():
+            sum(range(100_000))
             await naps()
 
     async def naps() -> None:
         await asyncio.sleep(0.01)
 
     with bench(given, tuning=SOON) as tasks:
-        message = tasks.actor(waits).send()
+        message = tasks.actor(waits, diagnostics=["resources"] if diagnosed else []).send()
         try:
             found = ask.done(ask.attach(message.message_id, names, for_s=1.0))
         finally:
@@ -227,6 +230,8 @@ def test_an_async_actor_is_attached_to(bench, settings, stored, attaching, ends_
         tasks.finish()
 
     assert b"naps" in ask.data(found["pyinstrument_profile"])
+    parts = {part["part"]: part["ms"] for part in json.loads(ask.data(found["time_accounting"]))["parts"]}
+    assert (parts.get("cpu", 0.0) > 10.0) == diagnosed  # Only the coroutine of a diagnosed run is measured.
     assert "async actor" in found["task_logs"].reason
     assert stored(given).runs(message.message_id)[0].status == RunStatus.SUCCEEDED
 

@@ -13,9 +13,13 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.statuses import ArtifactStatus
-from support import PATIENCE_S
+from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from support import PATIENCE_S, eventually
 from support.tasks import finish, middleware_under_test, running
+
+memray = pytest.importorskip("memray")
+
+memray = pytest.importorskip("memray")
 
 
 def make_broker(diagnostics: Diagnostics) -> StubBroker:
@@ -86,6 +90,39 @@ def test_a_worker_that_is_started_again_is_diagnosed_again(settings, stored):
     broker.close()
 
     assert {run.task_id: run.status for run in stored(given).all_runs()} == dict.fromkeys(ids, "succeeded")
+
+
+def test_a_task_that_outlasts_its_worker_leaves_no_tracker_behind(settings, stored):
+    # Given a task under memray whose worker is stopped without waiting for it
+    given = settings(task_diagnostics=["memory", "memray"], shutdown_timeout=1)
+    broker = make_broker(Diagnostics(given))
+    started, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        started.set()
+        let_go.wait(PATIENCE_S)
+        ended.set()
+
+    actor = dramatiq.actor(wait, broker=broker, actor_name="waits", max_retries=0)
+    worker = Worker(broker, worker_timeout=10)
+    worker.start()
+    message = actor.send()
+    try:
+        assert started.wait(PATIENCE_S)
+        worker.stop(timeout=1)
+        # Then another Tracker may begin at once
+        with memray.Tracker(destination=memray.FileDestination("/dev/null", overwrite=True)):
+            pass
+        # And a worker that is started again publishes what there was of the run
+        with running(broker):
+            eventually(lambda: stored(given).runs(message.message_id), "the run is published")
+    finally:
+        let_go.set()
+        assert ended.wait(PATIENCE_S)
+        broker.close()
+    assert stored(given).runs(message.message_id)[0].status == RunStatus.INTERRUPTED
+    statuses = {name: each.status for name, each in stored(given).artifacts(message.message_id).items()}
+    assert statuses == {"memory_profile": ArtifactStatus.PARTIAL, "memray_profile": ArtifactStatus.PARTIAL}
 
 
 def test_workers_that_two_threads_start_at_once_share_one_process(settings):

@@ -41,6 +41,38 @@ def test_one_that_hangs_again_and_again_is_left_out_for_good(settings: Callable[
     assert one in hung
 
 
+def test_a_look_that_does_not_return_costs_neither_the_artifact_nor_later_runs(
+    bench: Any, settings: Callable[..., Any], stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(task_diagnostics=["memory"])
+    go_on, started, looks = threading.Event(), threading.Event(), list[int]()
+    record = MemoryCollector.record
+
+    def record_slowly(collector: MemoryCollector, run: RunContext) -> Any:
+        recording: Any = record(collector, run)
+        recording.runs_inline, recording.step_timeout_s = False, 0.2
+        recording.so_far = lambda: looks.append(1) or go_on.wait(PATIENCE_S)
+        return recording
+
+    def work() -> None:
+        started.set()
+        assert go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(MemoryCollector, "record", record_slowly)
+    with bench(given) as tasks:
+        task_id = tasks.actor(work).send().message_id
+        assert started.wait(PATIENCE_S)
+        (run,) = tasks.diagnostics.process.runs.values()
+        for _ in range(3):
+            assert [found for _, found in run.recordings.so_far()] == [None]
+        assert len(tasks.diagnostics.process.hung) == 0
+        go_on.set()
+        tasks.finish()
+
+    assert len(looks) == 1  # The others would only wait, too.
+    assert stored(given).artifacts(task_id)["memory_profile"].status == ArtifactStatus.STORED
+
+
 def test_a_collector_is_back_once_its_step_has_returned(
     bench: Any, settings: Callable[..., Any], stored: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,20 @@ def test_a_run_that_is_made_in_the_middle_has_none() -> None:
     assert not set(end) & {*COUNTED, "throttled_ms"}
 
 
+def test_a_follower_of_the_rss_that_fails_costs_only_itself() -> None:
+    services = services_with(CounterReader())
+    measures, seen = RunMeasures(services), list[int]()
+    measures.is_executing = True
+    measures.follow_rss(lambda _: [].pop())
+    measures.follow_rss(seen.append)
+    for rss_bytes in (5, 9):
+        measures.look(rss_bytes)
+
+    assert seen == [5, 9]
+    assert measures.peak_rss_bytes == 9
+    assert services.warn_once.call_count == 1  # type: ignore[attr-defined]
+
+
 def services_with(counters: CounterReader) -> Services:
     return Services(warn_once=Mock(), ticker=Mock(), counters=counters)
 

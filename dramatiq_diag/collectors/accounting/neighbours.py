@@ -85,6 +85,11 @@ class Neighbours:
         if len(self._used) > _MAX_TASKS:
             self.forget()
 
+    def rest(self) -> None:
+        """Ends the looks: what is used from now on is charged to no task."""
+        self._tasks, self._clocks = {}, {}
+        self.forget()
+
     def forget(self) -> None:
         """Forgets the tasks that have ended."""
         present = {(thread_id, since) for thread_id, (_, since) in tuple(self._messages.items())}

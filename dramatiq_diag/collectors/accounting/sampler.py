@@ -136,7 +136,7 @@ class AccountSampler(SamplingThread[Account]):
             self._switch_interval.want(self, None)
             if not self.accounts:
                 self._waits = CoroutineWaits()
-                self._neighbours.forget()
+                self._neighbours.rest()
 
     def stop(self) -> None:
         super().stop()

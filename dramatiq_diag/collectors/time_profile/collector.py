@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,9 @@ from .so_far import sum_up
 #: to the longest one.
 FIRST_CHECKPOINT_S = 0.5
 CHECKPOINT_INTERVAL_S = 5.0
+
+#: The share of the time that checkpoints take at most: those of a profile with many stacks are rarer.
+_CHECKPOINT_SHARE = 0.02
 
 
 class PyinstrumentOptions(Options):
@@ -82,7 +86,8 @@ class PyinstrumentCollector(Collector):
     def open(self, services: Services) -> None:
         super().open(services)
         self.sampler = Sampler(services.switch_interval)
-        watch_interrupts(services.profile_hook)  # For the engine `profiler`, which any request may choose.
+        # For the engine `profiler`, which any request may choose.
+        watch_interrupts(services.profile_hook, services.messages)
         self.sampler.start()
 
     def close(self) -> None:
@@ -138,12 +143,13 @@ class _SamplerRecording(SessionRecording):
                 else:
                     self.collector.services.ticker.add(self.timer)
                 return
-            self.timer.interval_s = min(self.timer.interval_s * 2, CHECKPOINT_INTERVAL_S)
+            usual_s, began_s = min(self.timer.interval_s * 2, CHECKPOINT_INTERVAL_S), time.thread_time()
             self._stop_clocks()
             try:
                 self._write(checkpoint_name(self.collector.artifact_name))
             except OSError as error:
                 self.collector.services.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
+            self.timer.interval_s = max(usual_s, (time.thread_time() - began_s) / _CHECKPOINT_SHARE)
 
     def _follow_coroutine(self) -> None:
         loop_thread = event_loop_thread()

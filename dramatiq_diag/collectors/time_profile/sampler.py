@@ -18,6 +18,9 @@ from ...runtime.switch_interval import SwitchInterval
 #: The most distinct stacks of one profile; beyond it the lightest ones are folded.
 MAX_STACKS = 10_000
 
+#: The most frames in all of them; each takes 16 bytes, and a microsecond whenever the profile is written.
+MAX_FRAMES = 300_000
+
 #: The most frames in the stacks of a timeline; beyond it only the sums are kept.
 MAX_TIMELINE_FRAMES = 5000
 
@@ -67,6 +70,11 @@ class Profile:
         self.last_s = 0.0
         "When the last sample was due, or the sampling began, by `time.perf_counter`."
         self._timeline_frames = 0
+        self._frames = 0
+        "Those of all stacks in `seconds`."
+        self._numbers: dict[int, int] = {}
+        "Each number in the stacks -> the one object for it."
+        self._has_folded = False
 
     def ask(self, look: Look, loop_thread_id: int | None) -> ThreadStack | CoroutineStacks | None:
         """Returns: The stacks that can be read once the look is taken; None if there is nothing to read."""
@@ -85,17 +93,20 @@ class Profile:
         self.last_s = due_s
         if stacks:
             self.sample_count += 1
-            before = len(self.seconds)
             for stack in stacks:
                 self.add(stack, spent_s / len(stacks))
-            if len(self.seconds) < before:
+            if self._has_folded:
+                self._has_folded = False
                 self._forget_codes()
 
     def add(self, stack: Stack, spent_s: float) -> None:
         """Adds seconds to a stack."""
         seconds = self.seconds
-        if stack not in seconds and len(seconds) >= MAX_STACKS:
-            self._fold()
+        if stack not in seconds:
+            if len(seconds) >= MAX_STACKS or self._frames + len(stack) // 2 > MAX_FRAMES:
+                self._fold()
+            stack = tuple(map(self._numbers.setdefault, stack, stack))
+            self._frames += len(stack) // 2
         seconds[stack] = seconds.get(stack, 0.0) + spent_s
         if self.timeline is not None:
             self._add_to_timeline(self.timeline, stack, spent_s)
@@ -111,17 +122,21 @@ class Profile:
 
     def _fold(self) -> None:
         """Folds the lightest half of the stacks: each keeps its outer half, with `OTHER` for the rest."""
-        while len(self.seconds) > MAX_STACKS * 3 // 4:
-            lightest = sorted(self.seconds, key=self.seconds.__getitem__)[: MAX_STACKS // 2]
+        self._has_folded = True
+        seconds = self.seconds
+        while len(seconds) > MAX_STACKS * 3 // 4 or self._frames > MAX_FRAMES * 3 // 4:
+            lightest = sorted(seconds, key=seconds.__getitem__)[: len(seconds) // 2]
             for stack in lightest:
-                spent_s = self.seconds.pop(stack)
+                spent_s = seconds.pop(stack)
                 frames = len(stack) // 2 - (stack[-2] == OTHER)
                 folded = (*stack[: frames // 2 * 2], OTHER, 0)
-                self.seconds[folded] = self.seconds.get(folded, 0.0) + spent_s
+                seconds[folded] = seconds.get(folded, 0.0) + spent_s
+            self._frames = sum(map(len, seconds)) // 2
 
     def _forget_codes(self) -> None:
         """Drops the code objects that are in no stack any more."""
         used = {key for stack in self.seconds for key in stack[::2]}
+        self._numbers = {number: number for stack in self.seconds for number in stack}
         self.codes = {key: code for key, code in self.codes.items() if key in used}
 
 

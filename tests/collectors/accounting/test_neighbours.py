@@ -64,6 +64,21 @@ def test_a_task_that_ended_meanwhile_is_listed_and_the_next_one_on_its_thread_to
     assert [used.task_id for used in process.neighbours.used().values()] == ["own"]
 
 
+def test_the_time_between_two_accounted_periods_hides_no_neighbour() -> None:
+    process = Process()
+    process.neighbours.rest()
+    process.messages[2] = message("a"), 1
+    process.cpu_s[102] += 10.0  # While nobody looks.
+
+    before = process.neighbours.used()
+    process.neighbours.begin()
+    process.neighbours.look()
+    process.cpu_s[102] += 3.0
+    process.neighbours.look()
+
+    assert process.listed(before) == [("a", 3000.0)]
+
+
 def test_what_a_task_used_after_the_last_look_counts_unless_its_thread_has_another_task() -> None:
     process = Process()
     process.messages.update({2: (message("ends"), 1), 3: (message("is followed"), 1)})

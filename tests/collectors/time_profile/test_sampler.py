@@ -15,7 +15,7 @@ import pytest
 from pyinstrument.session import Session
 
 from dramatiq_diag import Settings
-from dramatiq_diag.collectors.time_profile.sampler import MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
+from dramatiq_diag.collectors.time_profile.sampler import MAX_FRAMES, MAX_STACKS, MAX_TIMELINE_FRAMES, Profile
 from dramatiq_diag.errors import SettingsError
 from dramatiq_diag.runtime.frames import Look
 from dramatiq_diag.runtime.stacks import OTHER
@@ -336,6 +336,22 @@ def test_an_interval_that_the_application_sets_meanwhile_stays():
         assert sys.getswitchinterval() == 0.02
     finally:
         sys.setswitchinterval(found)
+
+
+def test_the_frames_of_deep_stacks_are_bounded_and_their_numbers_shared():
+    profile = Profile(1, spin.__code__, is_async=False)
+    depth, count = 250, 2 * MAX_FRAMES // 250
+    heavy = tuple(range(1000, 1000 + 2 * depth))
+    profile.add(heavy, 10.0)
+    for number in range(count):
+        rest = (place for frame in range(depth - 2) for place in (2000 + frame, 3000 + frame))
+        profile.add((1000, 1001, *rest, 10**6 + number, 1), 0.001)
+
+    assert sum(map(len, profile.seconds)) // 2 <= MAX_FRAMES
+    assert profile.seconds[heavy] == pytest.approx(10.0)
+    assert sum(profile.seconds.values()) == pytest.approx(10.0 + count * 0.001)
+    numbers = [number for stack in profile.seconds for number in stack]
+    assert len({id(number) for number in numbers}) == len(set(numbers))
 
 
 def test_the_memory_of_a_profile_is_bounded_and_its_lightest_stacks_are_folded():
