@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..spool.entry import Entry
+
 
 class Attached(Protocol):
     """Collectors that began because somebody asked for them; see `Attachment`."""
 
+    @property
+    def entry(self) -> Entry: ...
     def end_with_run(self) -> None: ...
     def end_early(self, reason: str) -> None: ...
 

@@ -195,6 +195,8 @@ class WorkerProcess:
         close_all(self.collectors)
         self.services.coroutines.close()
         self.services.rss.close()
+        for run in tuple(self.runs.values()):
+            run.close()
         self.spool.close()
         self._store.close()
         self.log.write()

@@ -230,6 +230,11 @@ class Run(RunMeasures):
         for attachment in tuple(self.attachments):
             attachment.end_early(reason)
 
+    def close(self) -> None:
+        """Closes the files of a run that was abandoned; what it appends after this is lost."""
+        for entry in (self.entry, *(attachment.entry for attachment in tuple(self.attachments))):
+            entry.close()
+
     def lose_slot(self) -> None:
         """Stops collecting for a capture that has no slot for the run. Runs on the publisher's thread."""
         self.slot_is_lost = True
