@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .attribution import Attribution, Bound, Part, interval, value_of
-from .live_memory import Figure, Step, Window, lower_envelope, merged, segments
+from .live_memory import Figure, Step, Window, lower_envelope, merged, runs_of, segments
 from .noise import estimated
 
 #: An actor with this part of all runs cannot be told from all actors alike.
@@ -27,6 +27,8 @@ class Growth:
 
     grown_bytes: int
     "All of it: no actor has kept more."
+    runs: Mapping[str, int]
+    "Actor -> its runs meanwhile; none of before memory last fell, as what they kept may have been freed then."
     parts: Mapping[str, Part]
     "What it owes to columns that have a part in it."
     bound: Callable[[str], Bound]
@@ -56,6 +58,7 @@ def attribute(
         measured.add(segments(rest, figure, seen))
     return Growth(
         grown_bytes=sum(figure(envelope[-1]) - figure(envelope[0]) for envelope in envelopes),
+        runs=runs_of(envelopes),
         parts={name: measured.corrected(name, attribution.parts) for name in attribution.parts},
         bound=attribution.bound,
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..statuses import LeakVerdict
 from ..text import format_size
 from .attribution import Part
 from .growth import ALL, RARE, Growth, attribute
-from .live_memory import Window, after_warm_up
+from .live_memory import Window, after_warm_up, runs_of
 
 #: An actor that keeps less than this of each run, in bytes, counts as clean.
 FLOOR_BYTES = 100.0
@@ -21,6 +20,9 @@ MIN_RUNS = 30
 
 #: By how much the growth has to follow an actor better than any other, as chi-squared: chance does so once in 1,500.
 _ADVANTAGE = 10.0
+
+#: Why nothing is known of an actor after a late fall of the memory.
+_FELL = "Memory fell late in the life of its processes, and so far it has too few runs since then."
 
 #: The most runs that are said to be needed.
 _MOST_NEEDED = 10_000_000
@@ -51,7 +53,7 @@ def findings(processes: Sequence[Sequence[Window]]) -> list[ActorFinding]:
       processes: The windows of each process, in order.
     """
     judged = [(windows, rest) for windows in processes if (rest := after_warm_up(windows))]
-    runs = _runs_of([rest for _, rest in judged])
+    runs = runs_of([rest for _, rest in judged])
     names = sorted(name for name, count in runs.items() if count >= MIN_RUNS)
     growth = [attribute(judged, names, figure) for figure in (_small_bytes, _in_use_bytes)]
     free = attribute(judged, names, _free_bytes) if _is_fragmented(judged) else None
@@ -75,14 +77,6 @@ def _free_bytes(window: Window) -> int:
     return window.free_bytes
 
 
-def _runs_of(processes: Sequence[Sequence[Window]]) -> Counter[str]:
-    runs: Counter[str] = Counter()
-    for windows in processes:
-        for window in windows[1:]:
-            runs.update(window.runs)
-    return runs
-
-
 def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None) -> ActorFinding:
     parts = [part for one in growth if (part := one.parts.get(name)) is not None]
     sure = [part for part in parts if _reason_against(part) is None]
@@ -101,7 +95,9 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
             f"is in use, about {_bytes(pieces.value)} more for each run, and the RSS grows."
         )
         return _made(name, runs, 0.0, 0.0, 0.0, LeakVerdict.FRAGMENTATION, reason)
-    value, high = _most(name, runs, growth)
+    value, high = _most(name, growth)
+    if math.isinf(high):
+        return replace(_too_few(name, runs), reason=_FELL, runs_needed=None)
     if high < FLOOR_BYTES:
         reason = f"Whatever its runs keep is less than {_bytes(FLOOR_BYTES)} each."
         return _made(name, runs, value, 0.0, high, LeakVerdict.CLEAN, reason)
@@ -122,11 +118,15 @@ def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None
     return _made(name, runs, value, 0.0, high, LeakVerdict.UNDECIDED, reason, needed)
 
 
-def _most(name: str, runs: int, growth: Sequence[Growth]) -> tuple[float, float]:
-    """Returns: What a run of an actor keeps by the best guess, and at most: never more than all that was kept."""
+def _most(name: str, growth: Sequence[Growth]) -> tuple[float, float]:
+    """Returns: What a run of an actor keeps by the best guess, and at most: never more than all that was kept.
+
+    Infinity is for an actor that had too few runs since memory last fell.
+    """
     value, high = _kept_by_all(growth)
     for one in growth:
-        all_of_it = one.grown_bytes / runs
+        runs = one.runs.get(name, 0)
+        all_of_it = one.grown_bytes / runs if runs >= MIN_RUNS else math.inf
         part = one.parts.get(name)
         if part is not None:
             value, high = value + part.value, high + part.high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -77,6 +78,15 @@ def kept_bytes(figures: Sequence[int]) -> list[int]:
     Memory that waits for the garbage collector, or that a task needs while it runs, is gone at some later time.
     """
     return list(accumulate(reversed(figures), min))[::-1]
+
+
+def runs_of(processes: Sequence[Sequence[Window]]) -> Counter[str]:
+    """Returns: Actor -> its runs after the first window of each process."""
+    runs: Counter[str] = Counter()
+    for windows in processes:
+        for window in windows[1:]:
+            runs.update(window.runs)
+    return runs
 
 
 def lower_envelope(windows: Sequence[Window], figure: Figure) -> list[Window]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from ..runtime.loggers import get_logger
 from ..settings import Settings
+from ..spool.delivery import Delivery
 from ..spool.directory import Spool
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
@@ -295,7 +296,11 @@ class Cleanup:
     def _remove_spool_entries(self) -> None:
         # The spool is on this host's own disk: the times of its files are by this host's clock.
         before = time.time() - self.protection_s
-        for removed in Spool(self.store.settings).remove_abandoned(before, dry_run=self.dry_run):
+        spool = Spool(self.store.settings)
+        # After an outage of the database old entries are whole, and nobody has published them yet.
+        delivery = Delivery(spool, self.store)
+        publish, can_publish = delivery.salvage_owner, delivery.can_read
+        for removed in spool.remove_abandoned(before, dry_run=self.dry_run, publish=publish, can_publish=can_publish):
             self._count(removed_spool_entries=1, freed_bytes=removed)
 
     def _count(self, **more: int) -> None:

@@ -126,6 +126,11 @@ def _is_live(store: Store, artifact_id: uuid.UUID) -> bool:
 def _give_up(store: Store, artifact: Artifact) -> None:
     """Makes the row `failed`, unless the artifact was published again; nothing is published during this second look."""
     with store.exclusive() as session:
+        now = session.execute(
+            select(Artifact.size_bytes, Artifact.sha256).where(Artifact.artifact_id == artifact.artifact_id)
+        ).one_or_none()
+        if now != (artifact.size_bytes, artifact.sha256):
+            return
         damage = _damage(store, artifact)
         if damage is None:
             return

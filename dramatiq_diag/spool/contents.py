@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,17 +155,29 @@ class SpoolContents:
         del found[self._max_listed :]
         return is_complete
 
-    def remove_abandoned(self, before: float, *, dry_run: bool = False) -> Iterator[int]:
+    def remove_abandoned(
+        self,
+        before: float,
+        *,
+        dry_run: bool = False,
+        publish: Callable[[Path], object] = lambda _: None,
+        can_publish: Callable[[Entry], bool] = lambda _: False,
+    ) -> Iterator[int]:
         """Removes entries that dead owners last wrote *before* a time, in seconds since the epoch.
 
-        Yields the bytes of each entry; with *dry_run* it does nothing else.
+        *publish* is called with each owner before that, while it is locked. Yields the bytes of each entry; with
+        *dry_run* it does nothing else, and leaves out the entries that *can_publish* is true for.
         """
         for owner in self.dead_owners():
+            if not dry_run:
+                publish(owner)
             runs: dict[uuid.UUID, list[File]] = {}
             for file in self.files(owner):
                 runs.setdefault(file.run_id, []).append(file)
             for run_id, files in runs.items():
                 if max(file.status.st_mtime for file in files) >= before:
+                    continue
+                if dry_run and can_publish(Entry(owner, run_id)):
                     continue
                 if not dry_run and not self._removed(Entry(owner, run_id), [file.suffix for file in files]):
                     continue

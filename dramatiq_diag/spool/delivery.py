@@ -140,12 +140,29 @@ class Delivery:
         counts = Salvaged()
         for owner in self.spool.dead_owners():
             self.logger.debug("Salvaging what a dead worker left in %s.", owner)
-            for batch in self.spool.batches(owner, SALVAGE_BATCH_SIZE, but=self.refused):
-                if batch:
-                    self.deliver(batch, counts.count)
+            for _ in self._salvage_owner(owner, counts.count):
                 yield counts
             self.spool.remove_owner(owner)
             yield counts
+
+    def salvage_owner(self, owner: Path) -> None:
+        """Publishes all entries of a dead owner that the caller has locked. Raises: As `salvage`."""
+        for _ in self._salvage_owner(owner):
+            pass
+
+    @staticmethod
+    def can_read(entry: Entry) -> bool:
+        """Returns: Whether an entry can be published, but for what only the store can refuse."""
+        try:
+            return read_finished_run(entry) is not None
+        except (SpoolError, OSError, ValueError, ArithmeticError):
+            return False
+
+    def _salvage_owner(self, owner: Path, settled: Settled = lambda _, __: None) -> Iterator[None]:
+        for batch in self.spool.batches(owner, SALVAGE_BATCH_SIZE, but=self.refused):
+            if batch:
+                self.deliver(batch, settled)
+            yield
 
     def _read(self, entries: Sequence[Entry], settled: Settled) -> Iterator[tuple[Entry, FinishedRun]]:
         """Yields each entry that can be published, with what is published of it; the others are settled."""
@@ -155,7 +172,7 @@ class Delivery:
                 run = read_finished_run(entry)
             except (FileNotFoundError, NotADirectoryError):
                 run = None
-            except (SpoolError, OSError) as error:
+            except (SpoolError, OSError, ValueError, ArithmeticError) as error:  # Of figures that no worker writes.
                 if _is_passing(error):
                     raise SpoolError(f"The spool cannot be read: {error}.") from error
                 self._refuse(entry, error, settled)

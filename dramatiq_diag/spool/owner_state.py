@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import zlib
 from operator import itemgetter
 from pathlib import Path
@@ -52,18 +53,23 @@ _Kept = TypeVar("_Kept", State, MemoryStory)
 
 
 class StateFile:
-    """The file in the directory of an owner. One thread writes it. Raises: OSError when it cannot be made."""
+    """The file in the directory of an owner. One thread writes it, and any may close it.
+
+    Raises:
+      OSError: When it cannot be made.
+    """
 
     def __init__(self, owner: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(owner / STATE_FILE, flags, 0o600)
         self._number = 0
         self._story_number = 0
+        self._lock = threading.Lock()  # Held while the descriptor is used: the number of a closed one is given anew.
 
     def write(self, at: float, vitals: MemoryState) -> None:
         """Writes a state over the last but one. Raises: OSError."""
         place = _place_of(State(number=self._number, at=at, vitals=vitals))
-        os.pwrite(self._descriptor, place.ljust(_PLACE_BYTES, b"\n"), self._number % 2 * _PLACE_BYTES)
+        self._write_at(self._number % 2 * _PLACE_BYTES, place.ljust(_PLACE_BYTES, b"\n"))
         self._number += 1
 
     def write_story(self, story: MemoryStory) -> None:
@@ -75,12 +81,19 @@ class StateFile:
                 run.model_copy(update={"calls": run.calls[:1]}) for run in story.runs if run.bytes_per_s is not None
             ]
             place = _place_of(numbered.model_copy(update={"runs": runs}))
-        os.pwrite(self._descriptor, place[:_STORY_BYTES], _STORIES_AT + self._story_number % 2 * _STORY_BYTES)
+        self._write_at(_STORIES_AT + self._story_number % 2 * _STORY_BYTES, place[:_STORY_BYTES])
         self._story_number += 1
 
     def close(self) -> None:
-        """Closes the file, which stays."""
-        os.close(self._descriptor)
+        """Closes the file, which stays. What is written later is dropped."""
+        with self._lock:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write_at(self, offset: int, data: bytes) -> None:
+        with self._lock:
+            if self._descriptor >= 0:
+                os.pwrite(self._descriptor, data, offset)
 
 
 def read_state(owner: Path) -> State | None:

@@ -181,8 +181,11 @@ def _cut_short(entry: Entry, contents: _Contents, start: Start) -> Mapping[str, 
 
 
 def file_suffixes(run: FinishedRun) -> list[str]:
-    """Returns: The suffixes of the files that the entry of this run may have."""
-    return [suffix for artifact in run.artifacts for suffix in (artifact.name, checkpoint_name(artifact.name))]
+    """Returns: The suffixes of the files that the entry of this run may have, in the order of their removal.
+
+    The checkpoint goes first: without the file, a salvager would publish it in place of what is stored.
+    """
+    return [suffix for artifact in run.artifacts for suffix in (checkpoint_name(artifact.name), artifact.name)]
 
 
 def _artifact(entry: Entry, contents: _Contents, declared: Declared) -> ArtifactRecord:

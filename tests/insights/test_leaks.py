@@ -49,6 +49,19 @@ def test_actors_are_clean_after_enough_runs() -> None:
     assert all(one.high < 100 for one in found if one.verdict is LeakVerdict.CLEAN)
 
 
+@pytest.mark.parametrize("fall_at", [399, 396, 385])
+def test_nobody_is_clean_for_runs_of_before_memory_fell(fall_at: int) -> None:
+    """A cache of 2 GB that was freed late hid that each run of an actor kept 20 KB."""
+    windows = process(1, ["leaks", "other"], {"leaks": 20_000.0}, windows=400)
+    high = [
+        replace(window, in_use_bytes=window.in_use_bytes + 2**31) if number < fall_at else window
+        for number, window in enumerate(windows)
+    ]
+    found = of(findings([high]), "leaks")
+    assert found.verdict is not LeakVerdict.CLEAN
+    assert found.high is None or found.high >= 20_000.0
+
+
 def test_nobody_is_accused_of_what_every_run_keeps() -> None:
     for seed in SEEDS:
         assert verdicts(findings([process(seed, ACTORS, background_bytes=500.0)]), LeakVerdict.LEAKS) == []

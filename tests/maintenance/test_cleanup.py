@@ -222,15 +222,27 @@ def test_orphaned_blobs_and_temporary_files_go_after_the_protection_time(store, 
     assert stored(given).data(task_id, "memory_profile")
 
 
-def test_what_a_dead_worker_left_and_nobody_salvaged_goes(store, given, clock):
+def test_what_a_dead_worker_left_is_published_however_old_it_is(store, given, stored, clock):
+    """After a long outage of the database nobody has published it yet."""
     run_id = uuid.uuid4()
-    entry = dead_entry(given.spool, [start_record(run_id), TEXT, END], run_id)
+    dead_entry(given.spool, [start_record(run_id), TEXT, END], run_id)
+    clock.ahead = 2 * HOUR
+
+    assert Cleanup(store).run() == Counts()
+    assert list(given.spool.iterdir()) == []
+    assert [run.run_id for run in stored(given).all_runs()] == [run_id]
+
+
+def test_what_a_dead_worker_left_and_cannot_be_published_goes(store, given, stored, clock):
+    run_id = uuid.uuid4()
+    entry = dead_entry(given.spool, [{"run": {"run_id": str(run_id)}}, TEXT, END], run_id)
     size = os.path.getsize(entry.path("entry"))
 
     assert Cleanup(store).run() == Counts()
     clock.ahead = 2 * HOUR
     assert Cleanup(store).run() == Counts(removed_spool_entries=1, freed_bytes=size)
     assert list(given.spool.iterdir()) == []
+    assert stored(given).all_runs() == []
 
 
 def test_rows_of_runs_without_live_artifacts_go_after_the_retention(store, given, stored, clock):

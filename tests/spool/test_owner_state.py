@@ -113,6 +113,20 @@ def test_a_story_with_long_names_has_fewer_calls_and_fits(state, tmp_path):
     assert (tmp_path / STATE_FILE).stat().st_size < 100 * 1024
 
 
+def test_nothing_is_written_after_the_end(tmp_path):
+    """The number of the closed descriptor may be that of a file of the application by then."""
+    file = StateFile(tmp_path)
+    file.write(1000.0, vitals(1))
+    file.close()
+    descriptors = [os.open(tmp_path / f"other {number}", os.O_RDWR | os.O_CREAT) for number in range(20)]
+    file.write(1001.0, vitals(2))
+    file.write_story(story(1002.0))
+    for number, descriptor in enumerate(descriptors):
+        os.close(descriptor)
+        assert (tmp_path / f"other {number}").read_bytes() == b""
+    assert read_state(tmp_path).at == 1000.0
+
+
 @pytest.mark.parametrize("written", [0, 5, 20])
 def test_a_story_that_was_torn_costs_itself_alone(state, tmp_path, written):
     # Given two stories, and a third of which only the beginning was written over the first

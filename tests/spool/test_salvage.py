@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from dramatiq_diag.runtime.memory_state import MemoryState
 from dramatiq_diag.spool.delivery import SALVAGE_BATCH_SIZE, Delivery
 from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.owner_state import StateFile
+from dramatiq_diag.spool.reader import file_suffixes, read_finished_run
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, eventually
 from support.spool import END, dead_entry, start_record
@@ -52,6 +55,31 @@ def left_behind(spool_root: Path, count: int) -> tuple[Path, list[uuid.UUID]]:
         )
         os.utime(entry.path("entry"), (number, number))
     return spool_root / owner, ids
+
+
+@pytest.mark.parametrize("at", [1e18, 1e300, -1e18])
+def test_a_state_of_an_impossible_time_costs_only_its_owner(settings, at):
+    owners = sorted(str(uuid.uuid4()) for _ in range(3))
+    ids = [uuid.uuid4() for _ in owners]
+    for owner, run_id in zip(owners, ids, strict=True):
+        dead_entry(settings().spool, [start_record(run_id, artifacts=[])], run_id, owner)
+    forged = StateFile(settings().spool / owners[1])
+    forged.write(at, MemoryState(rss_bytes=1, available_bytes=1, total_bytes=1, oom_kills=0, boot_id="b" * 36))
+    forged.close()
+    store = Taking()
+
+    salvaged = Delivery(Spool(settings()), store).salvage()
+
+    published = {run_id for batch in store.batches for run_id in batch}
+    assert {ids[0], ids[2]} <= published
+    assert salvaged.recovered_runs + salvaged.refused_runs == 3
+
+
+def test_the_checkpoint_goes_before_the_file_that_took_its_place(settings):
+    """After a kill in between, a salvager would publish the checkpoint in place of what is stored."""
+    run_id = uuid.uuid4()
+    run = read_finished_run(dead_entry(settings().spool, [start_record(run_id), END], run_id))
+    assert file_suffixes(run) == ["memory_profile.part", "memory_profile"]
 
 
 @pytest.mark.parametrize("count", [300, 3000])

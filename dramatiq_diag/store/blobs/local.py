@@ -288,7 +288,10 @@ class LocalBlobStore(BlobStore):
         temporary = self.root / f"{ID_NAME}.{uuid.uuid4().hex}"
         with self._unavailable("written"):
             make_directory(self.root)
-            temporary.write_text(str(identity), "ascii")
+            with temporary.open("x", encoding="ascii") as file:
+                file.write(str(identity))
+                file.flush()
+                os.fsync(file.fileno())  # The database keeps the id through a power cut, and a torn one is refused.
             try:
                 if replace:
                     temporary.replace(path)
