@@ -126,8 +126,8 @@ def read_finished_run(entry: Entry) -> FinishedRun | None:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
     end: Mapping[str, Any] = _cut_short(entry, contents, start) if contents.end is None else dict(contents.end)
-    artifacts = [_artifact(entry, contents, declared) for declared in start["artifacts"]]
     if attachment_id is not None:
+        artifacts = [_artifact(entry, contents, declared) for declared in start["artifacts"]]
         return _attachment(start, attachment_id, artifacts, contents.held_bytes)
     known: dict[str, Any] = {
         **{name: start.get(name) for name in RunIdentity.__annotations__},
