@@ -30,8 +30,8 @@ class CoroutineTracker:
         self._expected: dict[int, list[_Found]] = {}
         self._watched: EventLoopThread | None = None
         self._wrapper: Any = None
-        self._original: Any = None
-        "What the wrapper calls: the method, or the wrapper of another tracker."
+        self._earlier: Any = None
+        "The wrapper of another tracker that was there before; None where there was none."
 
     @property
     def thread_id(self) -> int | None:
@@ -60,16 +60,16 @@ class CoroutineTracker:
     def close(self) -> None:
         """Removes the wrapper. One that another tracker has wrapped again stays, and only forwards."""
         if self._watched is not None:
-            replaced = vars(self._watched)
-            if replaced.get("run_coroutine") is self._wrapper:
-                if getattr(self._original, "__self__", None) is self._watched:
-                    del replaced["run_coroutine"]
-                else:
-                    replaced["run_coroutine"] = self._original
+            attributes = vars(self._watched)
+            if attributes.get("run_coroutine") is self._wrapper:
+                del attributes["run_coroutine"]
+                if self._earlier is not None:
+                    attributes["run_coroutine"] = self._earlier
             self._watched = None
 
     def _wrap(self, loop_thread: EventLoopThread) -> None:
-        original = self._original = loop_thread.run_coroutine
+        self._earlier = vars(loop_thread).get("run_coroutine")
+        original = loop_thread.run_coroutine
 
         def run_coroutine(coroutine: Any) -> Any:
             if self._watched is None:

@@ -87,12 +87,12 @@ def host_names(value: Any) -> tuple[str, ...]:
     """Reads names or addresses of hosts, without ports. Raises: ValueError."""
     found = names(value)
     for name in found:
-        if name != ANY_HOST and not _HOST_NAME.fullmatch(name) and not _is_address(name):
+        if name != ANY_HOST and not _HOST_NAME.fullmatch(name) and not is_address(name):
             raise ValueError(f"{name!r:.100} is not the name of a host")
     return found
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
     """Returns: Whether it is an IP address, one of version 6 with or without brackets."""
     try:
         return ip_address(name.removeprefix("[").removesuffix("]")).version == 6 or "[" not in name
@@ -102,18 +102,19 @@ def _is_address(name: str) -> bool:
 
 def http_url(value: Any) -> str:
     """Reads the URL of a web part. Returns: The URL without a slash at its end. Raises: ValueError."""
-    _split_web_url(value)
-    if "?" in value or "#" in value:
+    url = text(value)
+    _split_web_url(url)
+    if "?" in url or "#" in url:
         raise ValueError
-    return text(value).rstrip("/")
+    return url.rstrip("/")
 
 
-def _split_web_url(value: Any) -> SplitResult:
+def _split_web_url(url: str) -> SplitResult:
     """Returns: The parts of a URL of HTTP. Raises: ValueError."""
     # `urlsplit` drops line ends and tabs wherever they stand, and the answers would contain them.
-    if not text(value).isprintable() or " " in value:
+    if not url.isprintable() or " " in url:
         raise ValueError("it may have no spaces, line ends or other characters that do not print")
-    parts = urlsplit(text(value))
+    parts = urlsplit(url)
     if "@" in parts.netloc:  # Every answer contains it.
         raise ValueError("it may not have a user name or a password")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # A wrong port raises here.
@@ -123,10 +124,11 @@ def _split_web_url(value: Any) -> SplitResult:
 
 def trace_url(value: Any) -> str:
     """Reads the URL of a trace, with a placeholder for its id. Raises: ValueError."""
-    parts = _split_web_url(value)
+    url = text(value)
+    parts = _split_web_url(url)
     if TRACE_ID_PLACEHOLDER not in parts.path + parts.query + parts.fragment or "{" in parts.netloc:
         raise ValueError(f"{TRACE_ID_PLACEHOLDER} is missing behind the host")
-    return text(value)
+    return url
 
 
 def blob_url(value: Any) -> str:

@@ -30,6 +30,9 @@ SALVAGE_BATCH_SIZE = 25
 #: Errors of reading an entry that say nothing about the entry: it is read again later.
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 
+#: The errors of reading an entry; the last two are of figures that no worker writes.
+_UNREADABLE = (SpoolError, OSError, ValueError, ArithmeticError)
+
 
 class Outcome(enum.Enum):
     """What became of an entry that is not to be delivered again."""
@@ -155,7 +158,7 @@ class Delivery:
         """Returns: Whether an entry can be published, but for what only the store can refuse."""
         try:
             return read_finished_run(entry) is not None
-        except (SpoolError, OSError, ValueError, ArithmeticError):
+        except _UNREADABLE:
             return False
 
     def _salvage_owner(self, owner: Path, settled: Settled = lambda _, __: None) -> Iterator[None]:
@@ -172,7 +175,7 @@ class Delivery:
                 run = read_finished_run(entry)
             except (FileNotFoundError, NotADirectoryError):
                 run = None
-            except (SpoolError, OSError, ValueError, ArithmeticError) as error:  # Of figures that no worker writes.
+            except _UNREADABLE as error:
                 if _is_passing(error):
                     raise SpoolError(f"The spool cannot be read: {error}.") from error
                 self._refuse(entry, error, settled)

@@ -72,30 +72,29 @@ def make_engine(settings: Settings) -> Engine:
       SettingsError: When a parameter of the URL is wrong.
     """
     url = settings.database
-    is_sqlite = url.get_backend_name() == "sqlite"
-    arguments: dict[str, Any] = (
-        {"connect_args": _unless_in(url, {"timeout": _TIMEOUT_S})}
-        if is_sqlite
-        # At most one connection stays open while nothing needs it.
-        else {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 14, "connect_args": _connect_args(url)}
-    )
+    if url.get_backend_name() == "sqlite":
+        engine = _create_engine(url, connect_args=_unless_in(url, {"timeout": _TIMEOUT_S}))
+        event.listen(engine, "do_connect", _make_sqlite_file)
+        event.listen(engine, "connect", _configure_sqlite)
+        if url.database:
+            _follow_file(engine, os.path.abspath(url.database))
+        return engine
+    # At most one connection stays open while nothing needs it.
+    engine = _create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=14, connect_args=_connect_args(url))
+    if "statement_timeout" not in str(url.query.get("options", "")):
+        event.listen(engine, "begin", _limit_statements)
+    return engine
+
+
+def _create_engine(url: URL, **arguments: Any) -> Engine:
     try:
-        engine = create_engine(url, **arguments)
+        return create_engine(url, **arguments)
     except ImportError as error:
         raise NotInstalledError(
             f"The database's driver is not installed ({error}): pip install 'dramatiq_diag[postgres]'"
         ) from error
     except (ArgumentError, ValueError, TypeError) as error:  # It reads some parameters, and names no secret one.
         raise SettingsError(f"{Settings.variable('database_url')}: {shown_url(url)} is not allowed: {error}") from error
-    if is_sqlite:
-        event.listen(engine, "do_connect", _make_sqlite_file)
-        event.listen(engine, "connect", _configure_sqlite)
-        if url.database:
-            _follow_file(engine, os.path.abspath(url.database))
-        return engine
-    if "statement_timeout" not in str(url.query.get("options", "")):
-        event.listen(engine, "begin", _limit_statements)
-    return engine
 
 
 def upserting_insert(backend_name: str) -> Any:

@@ -75,6 +75,7 @@ class Profile:
         self._numbers: dict[int, int] = {}
         "Each number in the stacks -> the one object for it."
         self._has_folded = False
+        "Whether there may be codes and numbers that are in no stack any more."
 
     def ask(self, look: Look, loop_thread_id: int | None) -> ThreadStack | CoroutineStacks | None:
         """Returns: The stacks that can be read once the look is taken; None if there is nothing to read."""

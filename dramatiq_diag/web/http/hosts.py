@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from ...settings import Settings
-from ...settings.urls import ANY_HOST
+from ...settings.urls import ANY_HOST, is_address
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/]+)(?::[0-9]*)?")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -34,7 +34,7 @@ class HostNames:
         match = _HOST.fullmatch(header) if isinstance(header, str) else None
         if match is None:
             return False
-        return match[1].lower() in self._names or (self._addresses and _is_address(match[1]))
+        return match[1].lower() in self._names or (self._addresses and is_address(match[1]))
 
 
 def known_hosts(settings: Settings) -> HostNames:
@@ -72,11 +72,3 @@ def bracketed(host: str) -> str:
 def _configured(settings: Settings) -> list[str]:
     public = urlsplit(settings.public_url or "").hostname
     return [*settings.allowed_hosts, *([] if public is None else [public])]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
