@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from ..errors import SchemaError, StoreUnavailableError
 from ..runtime.loggers import get_logger
 from ..runtime.private_files import make_directory
 from ..settings import Settings
-from . import adoption, vacuum
+from . import adoption, online_indexes, vacuum
 from .adoption import VERSION_TABLE
 from .database import make_engine, translated
 
@@ -30,12 +32,23 @@ if TYPE_CHECKING:
 _GENERATION = 1000
 _REVISION = re.compile("[0-9]{4}")
 
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
+
+#: How long the transaction of a migration waits for a table in PostgreSQL, how often it begins anew, and after what.
+_LOCK_TIMEOUT_MS = 2000
+_MAX_TRIES = 30
+_PAUSE_S = 0.5
+_LOCK_NOT_AVAILABLE = "55P03"
+
 #: Alembic's loggers, which log each step and the import.
 _ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
 
 
 def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) -> str:
-    """Migrates the schema to head, in one transaction. Several processes may call it at once.
+    """Migrates the schema to head. Several processes may call it at once.
+
+    All steps are one transaction. In PostgreSQL the indexes that a migration lists as `ONLINE_INDEXES` are built before
+    it, and the transaction begins anew when another one keeps a table from it, so that nobody waits behind it for long.
 
     Parameters:
       settings: The settings.
@@ -46,16 +59,19 @@ def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) ->
 
     Raises:
       SchemaError: When a newer version migrated it, or when other tables have the names of this package's.
-      StoreUnavailableError: When the database cannot be reached.
+      StoreUnavailableError: When the database cannot be reached, or when others use a table for too long.
     """
+    told = on_step or (lambda _: None)
     with _alembic_alone(), _alembic_quiet():
         from alembic.util.exc import CommandError  # Slow to import, and needed only here.
 
         engine = make_engine(settings)
         try:
             _make_directory(settings)
-            with translated(), engine.begin() as connection:
-                steps = _migrate(connection, on_step or (lambda _: None))
+            with translated():
+                if engine.dialect.name == "postgresql":
+                    _build_indexes(engine, told)
+                steps = _migrate_when_free(engine, told)
             if settings.migrates_itself:
                 vacuum.enable(engine)
         except CommandError as error:
@@ -69,12 +85,47 @@ def migrate(settings: Settings, on_step: Callable[[str], None] | None = None) ->
     return head_revision()
 
 
+def _build_indexes(engine: Engine, on_step: Callable[[str], None]) -> None:
+    """Builds the indexes of the coming steps that can be built before them; none for a database without our tables."""
+    from alembic.script import ScriptDirectory
+
+    with engine.begin() as connection:
+        _lock(connection)
+        current = _revision(connection)
+        script = ScriptDirectory.from_config(alembic_config())
+        if current is None or script.get_revision(current) is None:
+            return
+        steps = reversed(list(script.iterate_revisions("head", current)))
+        indexes = [index for step in steps for index in getattr(step.module, "ONLINE_INDEXES", ())]
+        online_indexes.build(engine, indexes, on_step)
+
+
+def _migrate_when_free(engine: Engine, on_step: Callable[[str], None]) -> int:
+    """Returns: The number of steps."""
+    for _ in range(_MAX_TRIES):
+        try:
+            with engine.begin() as connection:
+                return _migrate(connection, on_step)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+        on_step("Another transaction uses a table that is to change; nothing is changed yet, and it is tried again.")
+        time.sleep(_PAUSE_S)
+    raise StoreUnavailableError(
+        f"Other transactions used a table that is to change, at each of {_MAX_TRIES} tries; nothing was changed. "
+        "End what pg_stat_activity shows as old transactions, and migrate again."
+    )
+
+
 def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
     """Returns: The number of steps."""
     from alembic import command
     from alembic.script import ScriptDirectory
 
     _lock(connection)
+    if connection.dialect.name == "postgresql":
+        # Whoever asks for a table after this transaction waits behind it.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
     adoption.prepare_schema(connection)
     config = alembic_config()
     config.attributes["connection"] = connection
@@ -97,7 +148,10 @@ def _lock(connection: Connection) -> None:
     """Lets one process migrate at a time; the others wait, and then have nothing to do."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # An index of a large table takes its time.
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        # A process that waits in `pg_advisory_xact_lock` has a snapshot, for whose end a building of an index waits.
+        while not connection.execute(_TRY_LOCK).scalar():
+            time.sleep(_PAUSE_S)
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from ..runtime.tracebacks import MAX_LENGTH
-from ..statuses import DOWNLOADABLE_STATUSES
+from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
 from .columns import CleanText, Name, UtcDateTime
 from .memory_curves import LENGTH
 
@@ -163,6 +163,16 @@ class TaskRun(Base):
         Index(None, "duration_ms", "run_id"),
         *(Index(None, name, "run_id") for name in ("peak_rss_bytes", *SORTED_COUNTERS)),
         Index(None, "actor_name", "peak_rss_bytes"),
+        Index(None, "actor_name", "duration_ms", "run_id"),
+        Index(
+            "ix_dramatiq_diag_task_runs_actor_not_succeeded",
+            "actor_name",
+            "status",
+            "started_at",
+            "run_id",
+            postgresql_where=text(f"status <> '{RunStatus.SUCCEEDED}'"),
+            sqlite_where=text(f"status <> '{RunStatus.SUCCEEDED}'"),
+        ),
         *(
             Index(None, name, postgresql_where=text(f"{name} IS NOT NULL"), sqlite_where=text(f"{name} IS NOT NULL"))
             for name in ("parent_run_id", "capture_id")

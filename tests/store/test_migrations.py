@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import uuid
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,7 +23,7 @@ from dramatiq_diag.store.pins import pin
 from dramatiq_diag.store.runs import artifacts_of
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.values import task_key
-from support import PATIENCE_S
+from support import PATIENCE_S, eventually
 from support.records import bundle, run_record
 
 _MIGRATE = """
@@ -134,7 +136,7 @@ def test_what_was_pinned_expires_when_there_are_no_pins_any_more(empty, engine, 
     assert artifact.expires_at - datetime.now(UTC) > timedelta(hours=23)
 
 
-def old_rows(engine) -> uuid.UUID:
+def old_rows(engine, connection=None) -> uuid.UUID:
     """Writes a run and an artifact with the columns of the first version alone. Returns: The run's id."""
     run_id = uuid.uuid4()
     now = datetime.now(UTC)
@@ -143,9 +145,9 @@ def old_rows(engine) -> uuid.UUID:
     run |= {"duration_ms": 1.0, "exception_type": "ValueError", "exception_message": "x", "overlapped_task_ids": []}
     artifact = {"artifact_id": uuid.uuid4(), "run_id": run_id, "name": "memory_profile", "status": "stored"}
     artifact |= {"filename": "memory.datum", "media_type": "text/plain", "published_at": now, "expires_at": now}
-    with engine.begin() as connection:
-        connection.execute(typed(TaskRun, run).insert(), run)
-        connection.execute(typed(Artifact, artifact).insert(), artifact)
+    with nullcontext(connection) if connection is not None else engine.begin() as used:
+        used.execute(typed(TaskRun, run).insert(), run)
+        used.execute(typed(Artifact, artifact).insert(), artifact)
     return run_id
 
 
@@ -178,6 +180,109 @@ def test_two_processes_may_migrate_at_once(empty, python):
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM dramatiq_diag_store_state")).scalar() == 1
     engine.dispose()
+
+
+@pytest.fixture
+def old(postgres, settings):
+    """Settings and an engine of a PostgreSQL database at revision 0014, before indexes were built beforehand."""
+    with postgres.database() as name:
+        given = settings(database_url=postgres.url(name))
+        engine = make_engine(given)
+        run_alembic(engine, lambda config: command.downgrade(config, "0014"))
+        yield given, engine
+        engine.dispose()
+
+
+def in_background(migrated, told):
+    thread = threading.Thread(target=lambda: told.append(migrate(migrated, told.append)), daemon=True)
+    thread.start()
+    return thread
+
+
+def valid_indexes(engine):
+    query = "SELECT indexrelid::regclass::text FROM pg_index WHERE indisvalid"
+    with engine.connect() as connection:
+        return set(connection.execute(text(query)).scalars())
+
+
+ACTOR_INDEXES = {
+    "ix_dramatiq_diag_task_runs_actor_name_duration_ms_run_id",
+    "ix_dramatiq_diag_task_runs_actor_not_succeeded",
+}
+
+
+def test_workers_go_on_writing_while_the_indexes_of_a_migration_are_built(old):
+    given, engine = old
+    told = []
+    with engine.connect() as writer:
+        # Given a worker whose transaction has written and goes on
+        old_rows(engine, writer)
+        # When the migration waits for it
+        thread = in_background(given, told)
+        eventually(lambda: waiting_statements(engine, "CREATE INDEX CONCURRENTLY%"), "the building of an index waits")
+        # Then others write meanwhile
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = 1000"))
+            old_rows(engine, connection)
+        writer.commit()
+    thread.join(PATIENCE_S)
+
+    assert told[-1] == head_revision()
+    assert valid_indexes(engine) >= ACTOR_INDEXES
+
+
+def test_several_processes_may_build_the_indexes_of_a_migration_at_once(old, python):
+    given, engine = old
+    processes = [python(_MIGRATE, str(given.data_dir), given.database_url) for _ in range(3)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+    assert [process.communicate(timeout=PATIENCE_S)[0] for process in processes] == [f"{head_revision()}\n"] * 3
+    assert valid_indexes(engine) >= ACTOR_INDEXES
+
+
+@pytest.mark.parametrize("by", ["this package", "Alembic"])
+def test_an_index_whose_building_was_interrupted_is_built_again(old, by):
+    given, engine = old
+    with engine.begin() as connection:
+        for name in ACTOR_INDEXES:
+            connection.execute(text(f"CREATE INDEX {name} ON dramatiq_diag_task_runs (pid)"))
+            invalid = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)"
+            connection.execute(text(invalid), {"name": name})
+
+    if by == "Alembic":
+        run_alembic(engine, lambda config: command.upgrade(config, "head"))
+    else:
+        migrate(given)
+
+    assert valid_indexes(engine) >= ACTOR_INDEXES
+    run_alembic(engine, command.check)
+
+
+def test_nobody_waits_long_behind_a_migration_that_waits_for_a_table(old):
+    given, engine = old
+    run_alembic(engine, lambda config: command.downgrade(config, "0013"))
+    told = []
+    with engine.connect() as reader:
+        # Given a transaction that has read the runs and does not end
+        reader.execute(text("SELECT count(*) FROM dramatiq_diag_task_runs"))
+        thread = in_background(given, told)
+        # When the migration waits for the table, and gives up for a moment
+        eventually(lambda: any("tried again" in step for step in told), "the migration has given up once")
+        # Then others have had their turn
+        with engine.connect() as other:
+            other.execute(text("SELECT count(*) FROM dramatiq_diag_task_runs"))
+    thread.join(PATIENCE_S)
+
+    assert told[-1] == head_revision()
+    check_schema(engine)
+
+
+def waiting_statements(engine, pattern):
+    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE :pattern AND wait_event_type = 'Lock'"
+    with engine.connect() as connection:
+        return connection.execute(text(query), {"pattern": pattern}).scalar_one()
 
 
 def test_a_database_in_the_data_dir_migrates_by_itself_and_others_do_not(empty):

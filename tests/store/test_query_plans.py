@@ -48,7 +48,8 @@ COLUMNS = (
     "queue_wait_ms, cpu_ms, run_queue_ms, gc_ms, touched_bytes"
 )
 
-#: Each row `n` of a series becomes a run; a quarter of them are attempts at the periodic task.
+#: Each row `n` of a series becomes a run; a quarter of them are attempts at the periodic task. The runs of `actor_1`
+#: are the quickest, and all of them succeeded.
 SQLITE_RUNS = f"""
 WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {RUNS})
 INSERT INTO {TaskRun.__tablename__} ({COLUMNS})
@@ -56,10 +57,12 @@ SELECT printf('%032x', n),
   CASE WHEN n % 4 = 0 THEN :key ELSE printf('%032x', n * 7919 % {RUNS}) END,
   CASE WHEN n % 4 = 0 THEN '{PERIODIC}' ELSE 'task-' || n END,
   'actor_' || (n % 50), CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'default' END,
-  CASE WHEN n % 500 = 0 THEN 'interrupted' WHEN n % 30 = 0 THEN 'failed' ELSE 'succeeded' END,
+  CASE WHEN n % 50 = 1 THEN 'succeeded' WHEN n % 500 = 0 THEN 'interrupted'
+    WHEN n % 30 = 0 THEN 'failed' ELSE 'succeeded' END,
   strftime('%Y-%m-%d %H:%M:%f', '2026-01-01', '+' || n || ' seconds') || '000',
   strftime('%Y-%m-%d %H:%M:%f', '2026-01-01', '+' || (n + 1) || ' seconds') || '000',
-  n * 7919 % 100000, CASE WHEN n % 10 > 0 THEN 100000000 + n * 7919 % 900000000 END,
+  CASE WHEN n % 50 = 1 THEN 20 + n % 7 ELSE n * 7919 % 100000 END,
+  CASE WHEN n % 10 > 0 THEN 100000000 + n * 7919 % 900000000 END,
   'host_' || (n % 8), n % 100, '[]', CASE WHEN n % 100 = 0 THEN printf('%032x', n / 100) END,
   CASE WHEN n % 2 = 0 THEN printf('%032x', n % 500) END,
   n * 7919 % 90001, n * 7919 % 80021, n * 7919 % 70001, n * 7919 % 60013, 4096 * (n * 7919 % 50021)
@@ -71,10 +74,12 @@ SELECT lpad(to_hex(n), 32, '0')::uuid,
   CASE WHEN n %% 4 = 0 THEN %(key)s ELSE lpad(to_hex(n::bigint * 7919 %% {RUNS}), 32, '0') END,
   CASE WHEN n %% 4 = 0 THEN '{PERIODIC}' ELSE 'task-' || n END,
   'actor_' || (n %% 50), CASE WHEN n %% 1000 = 0 THEN 'rare' ELSE 'default' END,
-  CASE WHEN n %% 500 = 0 THEN 'interrupted' WHEN n %% 30 = 0 THEN 'failed' ELSE 'succeeded' END,
+  CASE WHEN n %% 50 = 1 THEN 'succeeded' WHEN n %% 500 = 0 THEN 'interrupted'
+    WHEN n %% 30 = 0 THEN 'failed' ELSE 'succeeded' END,
   timestamptz '2026-01-01 00:00:00+00' + n * interval '1 second',
   timestamptz '2026-01-01 00:00:01+00' + n * interval '1 second',
-  n::bigint * 7919 %% 100000, CASE WHEN n %% 10 > 0 THEN 100000000 + n::bigint * 7919 %% 900000000 END,
+  CASE WHEN n %% 50 = 1 THEN 20 + n %% 7 ELSE n::bigint * 7919 %% 100000 END,
+  CASE WHEN n %% 10 > 0 THEN 100000000 + n::bigint * 7919 %% 900000000 END,
   'host_' || (n %% 8), n %% 100, '[]', CASE WHEN n %% 100 = 0 THEN lpad(to_hex(n / 100), 32, '0')::uuid END,
   CASE WHEN n %% 2 = 0 THEN lpad(to_hex(n %% 500), 32, '0') END,
   n::bigint * 7919 %% 90001, n::bigint * 7919 %% 80021, n::bigint * 7919 %% 70001, n::bigint * 7919 %% 60013,
@@ -124,6 +129,11 @@ QUERIES: dict[str, Query] = {
     "most memory": of_page(RunFilter(), Sort.MEMORY),
     **{str(sort): of_page(RunFilter(), sort) for sort in (Sort.QUEUE_WAIT, Sort.CPU, Sort.TOUCHED)},
     "actor": of_page(RunFilter(actor_name="actor_7")),
+    "slowest of the quickest actor": of_page(RunFilter(actor_name="actor_1"), Sort.SLOWEST),
+    "failed of an actor": of_page(RunFilter(actor_name="actor_7", status=RunStatus.FAILED)),
+    "failed of an actor, none": of_page(RunFilter(actor_name="actor_1", status=RunStatus.FAILED)),
+    "slow of an actor": of_page(RunFilter(actor_name="actor_7", min_duration_ms=50_000)),
+    "slow of an actor, none": of_page(RunFilter(actor_name="actor_1", min_duration_ms=30)),
     "queue": of_page(RunFilter(queue_name="rare")),
     "failed": of_page(RunFilter(status=RunStatus.FAILED)),
     "interrupted": of_page(RunFilter(status=RunStatus.INTERRUPTED)),
@@ -170,7 +180,13 @@ FEW = (
     "large",
     "slow, most memory first",
     "large, slowest first",
+    "slow of an actor",
+    "slow of an actor, none",
 )
+
+#: These find what one actor alone has, or has not.
+RARE = ("_actor_not_succeeded", "_actor_name_duration_ms_run_id")
+OF_ACTOR = ("slowest of the quickest actor", "failed of an actor", "failed of an actor, none")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -289,7 +305,7 @@ def _is_sorted(steps: list[str]) -> bool:
     return "USE TEMP B-TREE FOR ORDER BY" in steps or ("Sort" in steps and not found)
 
 
-@pytest.mark.parametrize("name", ["actors", "an actor", *FEW])
+@pytest.mark.parametrize("name", ["actors", "an actor", *FEW, *OF_ACTOR])
 def test_the_rows_read_do_not_grow_with_the_runs(full_store: Store, name: str) -> None:
     with statements(full_store) as seen, full_store.session() as session:
         QUERIES[name](session)
@@ -302,6 +318,16 @@ def test_the_rows_read_do_not_grow_with_the_runs(full_store: Store, name: str) -
         return
     # 50 actors, of each of which 100 durations are read; and up to 2,000 runs that match
     assert read < RUNS / 10
+
+
+@pytest.mark.parametrize("name", OF_ACTOR)
+def test_the_rare_runs_of_an_actor_have_an_index(full_store: Store, name: str) -> None:
+    with statements(full_store) as seen, full_store.session() as session:
+        QUERIES[name](session)
+        steps = plan(session, *next(found for found in seen if "ORDER BY" in found[0]))
+
+    (index,) = (index.name for index in TaskRun.__table__.indexes if index.name.endswith(RARE[name.startswith("slow")]))
+    assert any(index in step for step in steps), steps
 
 
 @pytest.mark.parametrize("sort", list(Sort))

@@ -1,0 +1,63 @@
+"""Builds the indexes of coming migrations in PostgreSQL while others write to the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+_IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+
+
+class OnlineIndex(NamedTuple):
+    """An index that may be there before the migration that adds it, which lists it in `ONLINE_INDEXES`."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    condition: str | None = None
+    "Which rows it has, in SQL; None for all."
+
+    def creation(self, *, concurrently: bool = False) -> str:
+        """Returns: The statement that creates it, in the SQL of both databases."""
+        how = "CONCURRENTLY " if concurrently else ""
+        where = "" if self.condition is None else f" WHERE {self.condition}"
+        return f"CREATE INDEX {how}{self.name} ON {self.table} ({', '.join(self.columns)}){where}"
+
+
+def make(connection: Connection, index: OnlineIndex) -> None:
+    """Makes an index in the transaction of its migration, unless `build` has built it."""
+    if not _is_built(connection, index):
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name}")  # What an interrupted `build` has left.
+        connection.exec_driver_sql(index.creation())
+
+
+def build(engine: Engine, indexes: Iterable[OnlineIndex], on_step: Callable[[str], None]) -> None:
+    """Builds indexes in PostgreSQL, of tables that have their columns, before the transaction of the migrations.
+
+    In that transaction `CREATE INDEX` would keep everybody from writing until its end, for minutes with ten million
+    runs. The caller lets only one process build at a time, by a transaction that has no snapshot: each of these
+    statements waits for the end of all older snapshots.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for index in indexes:
+            if not _has_columns(connection, index) or _is_built(connection, index):
+                continue
+            on_step(f"Index {index.name}, while others go on writing")
+            connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
+            connection.exec_driver_sql(index.creation(concurrently=True))
+
+
+def _is_built(connection: Connection, index: OnlineIndex) -> bool:
+    """Returns: Whether the index is there and complete; one whose building was interrupted is not."""
+    if connection.dialect.name != "postgresql":
+        return any(each["name"] == index.name for each in inspect(connection).get_indexes(index.table))
+    return bool(connection.execute(_IS_VALID, {"name": index.name}).scalar())
+
+
+def _has_columns(connection: Connection, index: OnlineIndex) -> bool:
+    inspector = inspect(connection)
+    if not inspector.has_table(index.table):
+        return False
+    return {*index.columns} <= {each["name"] for each in inspector.get_columns(index.table)}
