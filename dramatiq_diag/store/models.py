@@ -174,16 +174,17 @@ class TaskRun(Base):
             sqlite_where=text(f"status <> '{RunStatus.SUCCEEDED}'"),
         ),
         *(
-            Index(None, name, postgresql_where=text(f"{name} IS NOT NULL"), sqlite_where=text(f"{name} IS NOT NULL"))
-            for name in ("parent_run_id", "capture_id")
-        ),
-        Index(
-            None,
-            "trace_id",
-            "started_at",
-            "run_id",
-            postgresql_where=text("trace_id IS NOT NULL"),
-            sqlite_where=text("trace_id IS NOT NULL"),
+            Index(
+                None,
+                *columns,
+                postgresql_where=text(f"{columns[0]} IS NOT NULL"),
+                sqlite_where=text(f"{columns[0]} IS NOT NULL"),
+            )
+            for columns in (
+                ("parent_run_id", "started_at", "run_id"),
+                ("capture_id",),
+                ("trace_id", "started_at", "run_id"),
+            )
         ),
     )
 

@@ -330,6 +330,15 @@ def test_the_rare_runs_of_an_actor_have_an_index(full_store: Store, name: str) -
     assert any(index in step for step in steps), steps
 
 
+def test_the_first_of_many_runs_that_a_run_sent_are_not_sorted(full_store: Store) -> None:
+    with statements(full_store) as seen, full_store.session() as session:
+        children_of(session, RUN_ID)
+        steps = plan(session, *next(found for found in seen if "ORDER BY" in found[0]))
+
+    assert any("parent_run_id_started_at_run_id" in step for step in steps), steps
+    assert not _is_sorted(steps)
+
+
 @pytest.mark.parametrize("sort", list(Sort))
 def test_a_deep_page_begins_at_its_cursor(full_store: Store, sort: Sort) -> None:
     with full_store.session() as session:

@@ -1,4 +1,4 @@
-"""Two indexes for the lists of one actor: its slowest runs, and its runs that did not succeed."""
+"""Indexes of an actor's slowest runs, of its runs that did not succeed, and of the runs that a run sent, by start."""
 
 from alembic import op
 
@@ -18,14 +18,23 @@ ONLINE_INDEXES = (
         ("actor_name", "status", "started_at", "run_id"),
         "status <> 'succeeded'",
     ),
+    OnlineIndex(
+        f"ix_{_RUNS}_parent_run_id_started_at_run_id",
+        _RUNS,
+        ("parent_run_id", "started_at", "run_id"),
+        "parent_run_id IS NOT NULL",
+    ),
 )
+_CHILDREN = OnlineIndex(f"ix_{_RUNS}_parent_run_id", _RUNS, ("parent_run_id",), "parent_run_id IS NOT NULL")
 
 
 def upgrade() -> None:
     for index in ONLINE_INDEXES:
         make(op.get_bind(), index)
+    op.drop_index(_CHILDREN.name, _RUNS)
 
 
 def downgrade() -> None:
+    make(op.get_bind(), _CHILDREN)
     for index in ONLINE_INDEXES:
         op.drop_index(index.name, index.table)
