@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+_IS_BEING_BUILT = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE relid = to_regclass(:table)")
+_PAUSE_S = 0.5
+
+#: Of a statement, and of its wait for a lock.
+_LIMITS = ("statement_timeout", "lock_timeout")
 
 
 class OnlineIndex(NamedTuple):
@@ -44,9 +50,30 @@ def build(engine: Engine, indexes: Iterable[OnlineIndex], on_step: Callable[[str
         for index in indexes:
             if not _has_columns(connection, index) or _is_built(connection, index):
                 continue
+            _wait_for_others(connection, index, on_step)
+            if _is_built(connection, index):
+                continue
             on_step(f"Index {index.name}, while others go on writing")
+            # A role may have limits. There is no transaction that could have its own for these statements.
+            for limit in _LIMITS:
+                connection.exec_driver_sql(f"SET {limit} = 0")
             connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
             connection.exec_driver_sql(index.creation(concurrently=True))
+            for limit in _LIMITS:  # A pooler gives the connection to others.
+                connection.exec_driver_sql(f"RESET {limit}")
+
+
+def _wait_for_others(connection: Connection, index: OnlineIndex, on_step: Callable[[str], None]) -> None:
+    """Waits while the server builds an index of the table. It goes on with it when the process that asked is killed.
+
+    Two such buildings of one table would wait for each other.
+    """
+    is_told = False
+    while connection.execute(_IS_BEING_BUILT, {"table": index.table}).scalar():
+        if not is_told:
+            on_step(f"The server still builds an index of {index.table}, and the next one waits for that")
+            is_told = True
+        time.sleep(_PAUSE_S)
 
 
 def _is_built(connection: Connection, index: OnlineIndex) -> bool:

@@ -75,15 +75,17 @@ def list_runs(
       ValueError: When the cursor is not one of ours for this order.
     """
     figure = FIGURES[sort]
+    are_few = _are_few(session, wanted, sort)
     # With an expression as the order, only the matching runs are read and sorted, and not all of the first ones.
-    order = func.coalesce(figure, figure) if _are_few(session, wanted) else figure
-    page = select(Attempt).where(*_conditions(session, wanted)).order_by(order.desc(), TaskRun.run_id.desc())
+    order = func.coalesce(figure, figure) if are_few else figure
+    conditions = _conditions(session, wanted, are_few=are_few)
+    page = select(Attempt).where(*conditions).order_by(order.desc(), TaskRun.run_id.desc())
     if sort is not Sort.NEWEST:
-        page = page.where(figure.is_not(None))
+        page = page.where(order.is_not(None))
     if cursor is None and sort in BY_DURATION:
-        page = page.where(figure < math.inf)  # PostgreSQL sorts NaN above all numbers.
+        page = page.where(order < math.inf)  # PostgreSQL sorts NaN above all numbers.
     if cursor is not None:  # Beside that condition PostgreSQL would begin at the first run, and skip those before this.
-        page = page.where(tuple_(figure, TaskRun.run_id) < tuple_(*read_cursor(sort, cursor)))
+        page = page.where(tuple_(order, TaskRun.run_id) < tuple_(*read_cursor(sort, cursor)))
     return read_page(session, page, limit, sort)
 
 
@@ -190,38 +192,55 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
     return session.get(Artifact, artifact_id)
 
 
-def _conditions(session: Session, wanted: RunFilter) -> list[ColumnElement[bool]]:
+def _conditions(session: Session, wanted: RunFilter, *, are_few: bool = False) -> list[ColumnElement[bool]]:
+    """Returns: The conditions of a list. With *are_few* the databases may find the runs by a limit of a figure."""
     fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
         (wanted.actor_name, lambda name: TaskRun.actor_name == name),
         (wanted.queue_name, lambda name: TaskRun.queue_name == name),
         (wanted.status, _has_status),
         (wanted.task_id, partial(_has_task_id, session)),
-        (wanted.started_since, lambda since: TaskRun.started_at >= _in_utc(since)),
-        (wanted.started_before, lambda before: TaskRun.started_at < _in_utc(before)),
         (wanted.capture_id, lambda capture_id: TaskRun.capture_id == capture_id),
         (wanted.trace_id, lambda trace_id: TaskRun.trace_id == trace_id),
         (wanted.is_stuck, lambda stuck: is_stuck() if stuck else TaskRun.is_stuck.is_not(True)),
     )
-    return [condition(value) for value, condition in fields if value is not None] + _figure_conditions(wanted)
+    found = [condition(value) for value, condition in fields if value is not None]
+    # SQLite has no statistics: it would take any limit of a figure of an actor for one that leaves few runs.
+    is_guessed = not are_few and session.get_bind().dialect.name == "sqlite"
+    return found + _time_conditions(wanted) + _figure_conditions(wanted, is_indexed=not is_guessed)
 
 
-def _figure_conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
+def _time_conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
+    since, before = wanted.started_since, wanted.started_before
+    conditions = [] if since is None else [TaskRun.started_at >= _in_utc(since)]
+    return conditions if before is None else [*conditions, TaskRun.started_at < _in_utc(before)]
+
+
+def _figure_conditions(wanted: RunFilter, *, is_indexed: bool = True) -> list[ColumnElement[bool]]:
+    """Returns: The limits of figures; of an expression, for which no index can be used, if they are not indexed."""
+    duration, peak = (
+        column if is_indexed else func.coalesce(column, column)
+        for column in (TaskRun.duration_ms, TaskRun.peak_rss_bytes)
+    )
     fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
-        (wanted.min_duration_ms, lambda least: TaskRun.duration_ms >= float(min(least, _MAX_DURATION_MS))),
-        (wanted.max_duration_ms, lambda most: TaskRun.duration_ms <= float(min(most, _MAX_DURATION_MS))),
-        (wanted.min_peak_rss_bytes, lambda least: TaskRun.peak_rss_bytes >= min(least, _MAX_BYTES)),
+        (wanted.min_duration_ms, lambda least: duration >= float(min(least, _MAX_DURATION_MS))),
+        (wanted.max_duration_ms, lambda most: duration <= float(min(most, _MAX_DURATION_MS))),
+        (wanted.min_peak_rss_bytes, lambda least: peak >= min(least, _MAX_BYTES)),
     )
     return [condition(value) for value, condition in fields if value is not None]
 
 
-def _are_few(session: Session, wanted: RunFilter) -> bool:
-    """Returns: Whether a limit of a figure leaves few runs, of the actor if one is wanted, as an index has it.
+def _are_few(session: Session, wanted: RunFilter, sort: Sort) -> bool:
+    """Returns: Whether one of the conditions that have an index leaves few runs, of the actor if one is wanted.
 
     The databases guess: PostgreSQL expected 56,000 of 10,000,000 runs where 179 had such a peak, and read 2,500,000.
     """
     of_actor = [] if wanted.actor_name is None else [TaskRun.actor_name == wanted.actor_name]
-    for condition in _figure_conditions(wanted):
-        some = select(TaskRun.run_id).where(*of_actor, condition).limit(_FEW + 1).subquery()
+    limits = [[condition] for condition in _figure_conditions(wanted)]
+    if sort is not Sort.NEWEST:  # In that order the other conditions have indexes.
+        has_status = [] if wanted.status in (None, RunStatus.SUCCEEDED) else [_has_status(wanted.status)]
+        limits += [_time_conditions(wanted), has_status]
+    for limit in filter(None, limits):
+        some = select(TaskRun.run_id).where(*of_actor, *limit).limit(_FEW + 1).subquery()
         if session.execute(select(func.count()).select_from(some)).scalar_one() <= _FEW:
             return True
     return False

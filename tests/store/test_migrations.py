@@ -243,6 +243,48 @@ def test_several_processes_may_build_the_indexes_of_a_migration_at_once(old, pyt
     assert valid_indexes(engine) >= NEW_INDEXES
 
 
+def test_what_the_server_still_builds_for_a_killed_process_is_waited_for(old, python):
+    given, engine = old
+    told = []
+    building = "CREATE INDEX CONCURRENTLY%"
+    with engine.connect() as writer:
+        # Given a process that is killed while the server builds an index for it, which waits for a transaction
+        old_rows(engine, writer)
+        process = python(_MIGRATE, str(given.data_dir), given.database_url)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        eventually(lambda: waiting_statements(engine, building), "the building of an index waits")
+        process.kill()
+        process.wait()
+        # When the next one migrates
+        thread = in_background(given, told)
+        eventually(lambda: any("still builds" in step for step in told), "the migration waits for the server")
+        assert waiting_statements(engine, building) == 1
+        writer.commit()
+    thread.join(PATIENCE_S)
+
+    assert told[-1] == head_revision()
+    assert valid_indexes(engine) >= NEW_INDEXES
+
+
+def test_a_role_with_limits_builds_the_indexes_of_a_migration(old):
+    given, engine = old
+    role = given.database.username
+    told = []
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER ROLE {role} IN DATABASE {given.database.database} SET statement_timeout = 500"))
+    with engine.connect() as writer:
+        old_rows(engine, writer)
+        thread = in_background(given, told)
+        eventually(lambda: waiting_statements(engine, "CREATE INDEX CONCURRENTLY%"), "the building of an index waits")
+        thread.join(2)
+        assert thread.is_alive()
+        writer.commit()
+    thread.join(PATIENCE_S)
+
+    assert told[-1] == head_revision()
+
+
 @pytest.mark.parametrize("by", ["this package", "Alembic"])
 def test_an_index_whose_building_was_interrupted_is_built_again(old, by):
     given, engine = old

@@ -48,15 +48,16 @@ COLUMNS = (
     "queue_wait_ms, cpu_ms, run_queue_ms, gc_ms, touched_bytes"
 )
 
-#: Each row `n` of a series becomes a run; a quarter of them are attempts at the periodic task. The runs of `actor_1`
-#: are the quickest, and all of them succeeded.
+#: Each row `n` of a series becomes a run; a quarter of them are attempts at the periodic task. A tenth are of
+#: `actor_3`. The runs of `actor_1` are the quickest, and all of them succeeded.
 SQLITE_RUNS = f"""
 WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {RUNS})
 INSERT INTO {TaskRun.__tablename__} ({COLUMNS})
 SELECT printf('%032x', n),
   CASE WHEN n % 4 = 0 THEN :key ELSE printf('%032x', n * 7919 % {RUNS}) END,
   CASE WHEN n % 4 = 0 THEN '{PERIODIC}' ELSE 'task-' || n END,
-  'actor_' || (n % 50), CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'default' END,
+  CASE WHEN n % 10 = 3 THEN 'actor_3' ELSE 'actor_' || (n % 50) END,
+  CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'default' END,
   CASE WHEN n % 50 = 1 THEN 'succeeded' WHEN n % 500 = 0 THEN 'interrupted'
     WHEN n % 30 = 0 THEN 'failed' ELSE 'succeeded' END,
   strftime('%Y-%m-%d %H:%M:%f', '2026-01-01', '+' || n || ' seconds') || '000',
@@ -73,7 +74,8 @@ INSERT INTO {TaskRun.__tablename__} ({COLUMNS})
 SELECT lpad(to_hex(n), 32, '0')::uuid,
   CASE WHEN n %% 4 = 0 THEN %(key)s ELSE lpad(to_hex(n::bigint * 7919 %% {RUNS}), 32, '0') END,
   CASE WHEN n %% 4 = 0 THEN '{PERIODIC}' ELSE 'task-' || n END,
-  'actor_' || (n %% 50), CASE WHEN n %% 1000 = 0 THEN 'rare' ELSE 'default' END,
+  CASE WHEN n %% 10 = 3 THEN 'actor_3' ELSE 'actor_' || (n %% 50) END,
+  CASE WHEN n %% 1000 = 0 THEN 'rare' ELSE 'default' END,
   CASE WHEN n %% 50 = 1 THEN 'succeeded' WHEN n %% 500 = 0 THEN 'interrupted'
     WHEN n %% 30 = 0 THEN 'failed' ELSE 'succeeded' END,
   timestamptz '2026-01-01 00:00:00+00' + n * interval '1 second',
@@ -133,6 +135,15 @@ QUERIES: dict[str, Query] = {
     "failed of an actor": of_page(RunFilter(actor_name="actor_7", status=RunStatus.FAILED)),
     "failed of an actor, none": of_page(RunFilter(actor_name="actor_1", status=RunStatus.FAILED)),
     "slow of an actor": of_page(RunFilter(actor_name="actor_7", min_duration_ms=50_000)),
+    "all but the slowest of an actor": of_page(RunFilter(actor_name="actor_3", max_duration_ms=90_000)),
+    "all but the smallest of an actor": of_page(RunFilter(actor_name="actor_3", min_peak_rss_bytes=1)),
+    "failed of an actor, slowest first": of_page(
+        RunFilter(actor_name="actor_7", status=RunStatus.FAILED), Sort.SLOWEST
+    ),
+    "lately of an actor, slowest first": of_page(
+        RunFilter(actor_name="actor_7", started_since=START + timedelta(seconds=RUNS - 10_000)), Sort.SLOWEST
+    ),
+    "lately, slowest first": of_page(RunFilter(started_since=START + timedelta(seconds=RUNS - 2_000)), Sort.SLOWEST),
     "slow of an actor, none": of_page(RunFilter(actor_name="actor_1", min_duration_ms=30)),
     "queue": of_page(RunFilter(queue_name="rare")),
     "failed": of_page(RunFilter(status=RunStatus.FAILED)),
@@ -182,6 +193,9 @@ FEW = (
     "large, slowest first",
     "slow of an actor",
     "slow of an actor, none",
+    "failed of an actor, slowest first",
+    "lately of an actor, slowest first",
+    "lately, slowest first",
 )
 
 #: These find what one actor alone has, or has not.
