@@ -35,13 +35,13 @@ _COLUMNS: Columns[ActorLeakDocument] = {
 def leaks(context: click.Context, *, since: datetime | None, capture: bool, as_json: bool) -> None:
     """Find out whose runs keep memory that nothing frees later.
 
-    Worker processes count the runs of each actor, diagnosed or not, and look at the memory that is in use when one has
-    ended. This finds the actors whose runs that memory grows with. KEPT OF A RUN is what stays of each run, FROM and TO
-    are the interval that has the true figure 95 times of 100, once an actor is no longer undecided. The first quarter
-    of the life of a process does not count; see the page about leaks in the documentation for the limits.
+    Worker processes count the runs of each actor, diagnosed or not, and look at the memory that is in use when a run
+    has ended. This command finds the actors whose runs that memory grows with. KEPT OF A RUN is the memory that each
+    run keeps. FROM and TO are its confidence interval of 95 %, for actors that are not undecided. The warm-up of each
+    process does not count; see the page about leaks in the documentation for the limits.
 
-    With --capture the next 3 runs of each leaking actor are recorded by memray, which then shows the line; an actor
-    that had such a capture within a day is left alone. The exit status is 1 where a capture is not allowed.
+    With --capture memray records the next 3 runs of each leaking actor, and its reports then show the line. An actor
+    that had such a capture within a day is left out. Exits 1 if a capture is not allowed.
 
     \b
     Examples:

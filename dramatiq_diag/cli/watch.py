@@ -41,7 +41,13 @@ class NotRunningError(DiagnosticsError):
 
 @click.command()
 @click.argument("task_id")
-@click.option("--interval", default="2s", callback=lambda _, __, value: duration_s(value), help="Time between views.")
+@click.option(
+    "--interval",
+    default="2s",
+    callback=lambda _, __, value: duration_s(value),
+    show_default=True,
+    help="Time between views.",
+)
 @click.option("--once", is_flag=True, help="Print one view.")
 @json_option("the document of GET /tasks/<id>/live/, one on each line,")
 @click.pass_context

@@ -90,7 +90,12 @@ class Settings:
         readers.key,
         secret=True,
     )
-    data_dir: Path = field(Path(".dramatiq_diag"), "blobs, spool and the SQLite file", "a directory", readers.directory)
+    data_dir: Path = field(
+        Path(".dramatiq_diag"),
+        "blobs, spool and the SQLite file; a relative path begins at the working directory of the process",
+        "a directory",
+        readers.directory,
+    )
     database_url: str | None = field(
         None,
         "any SQLAlchemy URL of SQLite or PostgreSQL; without it SQLite in the data dir",
