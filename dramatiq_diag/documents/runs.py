@@ -138,7 +138,7 @@ def run_document(run: Attempt) -> RunDocument:
 def absence(name: str, status: str, which: str = "this run") -> str:
     """Returns: Why a run of this status has no artifact of that name, as a sentence."""
     if status == RunStatus.RUNNING:
-        return f"{name} is not there yet: {which} goes on, and what is collected of it appears when it has ended."
+        return f"{name} is not there yet: {which} goes on. If it is collected, it appears when the run has ended."
     return f"{name} was not collected for {which}."
 
 

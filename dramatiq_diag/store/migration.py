@@ -195,11 +195,14 @@ def _alembic_quiet() -> Iterator[None]:
             logger.removeFilter(is_for_others)
 
 
-def check_schema(engine: Engine) -> None:
+def check_schema(engine: Engine) -> str:
     """Compares the database's revision with the one that this version needs.
 
     A database that a newer version has migrated serves as well while old and new workers run side by side: within one
     generation migrations only add.
+
+    Returns:
+      The database's revision.
 
     Raises:
       SchemaError: When it is older, or of another generation; the message has both.
@@ -212,6 +215,7 @@ def check_schema(engine: Engine) -> None:
             f"The database is at revision {current or 'none'} and this version needs {head_revision()}; "
             "run `dramatiq-diag migrate`, or update dramatiq_diag if the database is newer."
         )
+    return current
 
 
 @cache

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -17,22 +18,27 @@ from .database import make_engine, replace_when_changed, translated
 from .migration import check_schema, migrate
 from .models import StoreState
 
+#: For so many seconds a schema that was checked is taken for unchanged.
+_CHECKED_FOR_S = 60.0
+
 
 class Transactions:
     """Gives transactions on the database of the settings. Threads may share one object.
 
     Parameters:
       settings: The settings.
+      clock: Gives seconds that only grow.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
+        self._clock = clock
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._faults = 0
         "How often `reopen` was called."
-        self._is_checked = False
-        "Whether the schema was found to be the one needed."
+        self._checked_at: float | None = None
+        "When the schema was found to be the one needed."
 
     @property
     def engine(self) -> Engine:
@@ -44,7 +50,9 @@ class Transactions:
             return self._engine
 
     def open_database(self) -> None:
-        """Checks the schema, unless that was done before; an SQLite file in the data dir is made, or migrated.
+        """Checks the schema at most once a minute; an SQLite file in the data dir is made, or migrated.
+
+        So a process that goes on notices a migration to a schema that its version must not write to.
 
         Raises:
           NotInstalledError: When the database's driver is missing.
@@ -52,7 +60,7 @@ class Transactions:
           StoreUnavailableError: When the database cannot be used.
         """
         with self._lock:
-            if self._is_checked:
+            if self._checked_at is not None and self._clock() - self._checked_at < _CHECKED_FOR_S:
                 return
             try:
                 check_schema(self.engine)
@@ -62,7 +70,7 @@ class Transactions:
                 migrate(self.settings)
             except OSError as error:  # As when the process has no descriptor left.
                 raise StoreUnavailableError(f"The database cannot be opened: {error}") from error
-            self._is_checked = True
+            self._checked_at = self._clock()
 
     def reopen(self) -> None:
         """Opens the database again before its next use: after a fault the schema may not be what it was.
@@ -70,7 +78,7 @@ class Transactions:
         Its connections are made anew as well: after a failover they may lead to a server that is read-only from now on.
         """
         with self._lock:
-            self._is_checked = False
+            self._checked_at = None
             self._faults += 1
 
     def close(self) -> None:

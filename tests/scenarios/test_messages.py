@@ -97,5 +97,5 @@ def test_what_is_being_collected_is_not_said_to_be_missing(bench, settings, stor
         tasks.finish()
 
     for result in results:
-        assert "goes on, and what is collected of it appears when it has ended" in result
+        assert "goes on. If it is collected, it appears when the run has ended." in result
         assert "was not collected" not in result

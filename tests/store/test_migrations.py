@@ -184,7 +184,7 @@ def test_two_processes_may_migrate_at_once(empty, python):
 
 @pytest.fixture
 def old(postgres, settings):
-    """Settings and an engine of a PostgreSQL database at revision 0014, before indexes were built beforehand."""
+    """Settings and an engine of a PostgreSQL database at revision 0014; 0015 has indexes that are built beforehand."""
     with postgres.database() as name:
         given = settings(database_url=postgres.url(name))
         engine = make_engine(given)

@@ -100,6 +100,19 @@ def test_after_a_fault_the_schema_is_looked_at_again(store, checks):
     assert len(checks) == 4
 
 
+def test_a_process_that_goes_on_notices_a_schema_that_it_must_not_write_to(given):
+    now = [0.0]
+    transactions = Transactions(given, lambda: now[0])
+    with transactions.session() as session:
+        session.execute(text("UPDATE dramatiq_diag_version SET version_num = '1001'"))
+    now[0] = 59.0
+    transactions.open_database()
+    now[0] = 60.0
+    with pytest.raises(SchemaError, match="1001"):
+        transactions.open_database()
+    transactions.close()
+
+
 def test_without_a_descriptor_left_the_database_is_said_to_be_unavailable(given):
     def exhausted(*_):
         raise OSError(24, "Too many open files")

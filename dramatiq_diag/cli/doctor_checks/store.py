@@ -10,7 +10,7 @@ from ...errors import DiagnosticsError, NotInstalledError, StoreMismatchError
 from ...settings import Settings
 from ...settings.urls import shown_url
 from ...store.database import is_read_only
-from ...store.migration import check_schema, head_revision
+from ...store.migration import check_schema
 from ...store.store import Store
 from ...store.worker_actors import worker_standing
 from .check import FINDING, INFO, OK, Check
@@ -28,13 +28,13 @@ def check_store(settings: Settings) -> Iterator[Check]:
         return
     try:
         with closing(Store(settings)) as store:
-            check_schema(store.engine)
+            revision = check_schema(store.engine)
             if is_read_only(store.engine):
                 remedy = "Ended runs wait in the spool until the database is writable."
                 yield Check("database", FINDING, f"{shown} is read-only at the moment", remedy)
                 return
             checks = [
-                Check("database", OK, f"{shown} is at revision {head_revision()}"),
+                Check("database", OK, f"{shown} is at revision {revision}"),
                 _identity(store),
                 _workers(store),
             ]
