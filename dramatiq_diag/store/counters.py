@@ -275,11 +275,6 @@ def read_stored(session: Session) -> dict[Key, int]:
     return {(actor, queue, Series(name), label): round(value) for actor, queue, name, label, value in found}
 
 
-def read_recounts(session: Session) -> int:
-    """Returns: How often the counters of what is stored were mended."""
-    return total(session, Series.RECOUNTS)
-
-
 def claim_recount(session: Session, number: int) -> bool:
     """Claims the mending of counters, so that two processes that found the same difference do not both add it.
 

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Any, BinaryIO
 
 from ...errors import BlobMissingError, StoreUnavailableError
-from ...runtime.bounded_reading import PIECE_BYTES, RangeFile
+from ...runtime.bounded_reading import RangeFile, read_up_to
 from .base import ID_NAME, UUID_PATTERN, Blob, BlobStore, Found, RootId, blob_name, is_blob_name, new_blob_name
 from .object_client import ObjectClient
 
@@ -67,7 +67,7 @@ class ObjectBlobStore(BlobStore):
 
         def pieces() -> Iterator[bytes]:
             nonlocal size_bytes
-            while piece := _read_part(source):
+            while piece := read_up_to(source, PART_BYTES):
                 digest.update(piece)
                 size_bytes += len(piece)
                 yield piece
@@ -226,13 +226,3 @@ class _ObjectFile(RangeFile):
     def readall(self) -> bytes:
         # The inherited method would make a request for each 8 KiB.
         return b"".join(iter(lambda: self.read(_READ_BYTES) or b"", b""))
-
-
-def _read_part(source: BinaryIO) -> bytes:
-    """Returns: The next part of a file; a shorter one is the last. Read in pieces: `read` allocates all at once."""
-    pieces: list[bytes] = []
-    missing_bytes = PART_BYTES
-    while missing_bytes and (piece := source.read(min(PIECE_BYTES, missing_bytes))):
-        pieces.append(piece)
-        missing_bytes -= len(piece)
-    return b"".join(pieces)
