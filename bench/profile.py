@@ -13,7 +13,7 @@ from types import CodeType
 
 from dramatiq_diag.collectors.time_profile.sampler import Profile
 from dramatiq_diag.collectors.time_profile.session import describe_thread, session_of
-from dramatiq_diag.reports.process import render
+from dramatiq_diag.reports.process import RenderProcess
 from dramatiq_diag.runtime.stacks import Stack
 
 from .result import Result
@@ -54,7 +54,7 @@ def rendered(session: bytes) -> bytes:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
         source.write(session)
         source.flush()
-        render(source, target, "pyinstrument.session.json", "html")
+        RenderProcess().render(source, target, "pyinstrument.session.json", "html")
         target.seek(0)
         return target.read()
 

@@ -17,7 +17,7 @@ from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.pyinstrument import read as read_session
 from dramatiq_diag.runtime.bounded_reading import PIECE_BYTES, PiecesFile, contains, lines, read_up_to
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.spool.owner_state import STATE_FILE, read_state
+from dramatiq_diag.spool.owner_state import STATE_FILE, read_left
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from support.spool import END, TEXT, dead_entry, start_record
@@ -121,7 +121,7 @@ def checkpoint(directory: Path) -> Callable[[], None]:
 
 def state_of_a_process(directory: Path) -> Callable[[], None]:
     written(directory / STATE_FILE, b"", b"x")
-    return lambda: read_state(directory) and None
+    return lambda: read_left(directory).state and None
 
 
 def stored_session(directory: Path) -> Callable[[], None]:
