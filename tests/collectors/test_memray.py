@@ -13,14 +13,15 @@ from dramatiq.middleware import Middleware
 
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.testing.harness import change_recordings
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
-from support.collectors import MEGABYTE, mixed_work, peak_of, spin
+from support.collectors import mixed_work, peak_of, spin
 
 # memray.
 
 
 def allocate_pages(megabytes: int) -> list[bytes]:
-    return [b"x" * MEGABYTE for _ in range(megabytes)]
+    return [b"x" * MIB for _ in range(megabytes)]
 
 
 def test_the_capture_names_the_line_that_allocated(bench, settings, stored):
@@ -35,8 +36,8 @@ def test_the_capture_names_the_line_that_allocated(bench, settings, stored):
 
     path = stored(given).path(task_id, "memray_profile")
     _, by_function, _ = peak_of(path)
-    assert by_function["allocate_pages"] >= 30 * MEGABYTE
-    assert by_function["hold_pages"] >= 30 * MEGABYTE
+    assert by_function["allocate_pages"] >= 30 * MIB
+    assert by_function["hold_pages"] >= 30 * MIB
     with memray.FileReader(path) as reader:
         records = list(reader.get_high_watermark_allocation_records())
         biggest = max(records, key=lambda record: record.size)
@@ -68,8 +69,8 @@ def test_the_tasks_thread_can_be_told_from_the_others(bench, settings, stored):
 
     metadata, _, by_thread = peak_of(stored(given).path(task_id, "memray_profile"))
     own = by_thread.pop(metadata.main_thread_id)
-    assert 40 * MEGABYTE <= own < 50 * MEGABYTE
-    assert max(by_thread.values()) >= 20 * MEGABYTE
+    assert 40 * MIB <= own < 50 * MIB
+    assert max(by_thread.values()) >= 20 * MIB
 
 
 def test_a_second_task_is_skipped_with_the_id_of_the_holder(bench, settings, stored):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ...text import format_duration, format_size
+from ...text import MIB, format_duration, format_size
 from .drawing import SCHEMA, Spec
 
 #: Status -> colour, readable on light and dark pages; red-green blindness does not matter.
@@ -18,7 +18,6 @@ _COLOURS = {
     "running": "#009e73",
 }
 _SHAPES = ["circle", "cross", "triangle-up", "square", "diamond"]
-_MEGABYTE = 1024 * 1024
 
 
 def history_chart(
@@ -102,7 +101,7 @@ def _row(run: Any, href: str) -> Spec:
     return {
         "started_at": started_at.isoformat(),
         "duration_s": None if run.duration_ms is None else run.duration_ms / 1000,
-        "peak_mb": None if run.peak_rss_bytes is None else run.peak_rss_bytes / _MEGABYTE,
+        "peak_mb": None if run.peak_rss_bytes is None else run.peak_rss_bytes / MIB,
         "status": str(run.status),
         "href": href,
         "task": run.task_id,

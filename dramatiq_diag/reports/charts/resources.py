@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...text import MIB
 from .drawing import SCHEMA, Spec
 
-_MEGABYTE = 1024 * 1024
 _LEGEND: Spec = {"title": None, "orient": "top"}
 
 #: Title of each panel -> column -> label and divisor. Columns of one panel have the same unit.
@@ -16,7 +16,7 @@ _PANELS: dict[str, dict[str, tuple[str, float]]] = {
         "voluntary_context_switches": ("voluntary", 1),
         "involuntary_context_switches": ("involuntary", 1),
     },
-    "I/O (MiB)": {"read_bytes": ("read", _MEGABYTE), "written_bytes": ("written", _MEGABYTE)},
+    "I/O (MiB)": {"read_bytes": ("read", MIB), "written_bytes": ("written", MIB)},
     "Files, threads": {"open_files": ("files", 1), "threads": ("threads", 1)},
 }
 
