@@ -15,6 +15,9 @@ _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 #: The bytes of a mebibyte.
 MIB = 1024**2
 
+#: The text of a UUID.
+UUID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
 #: Larger sizes do not fit into a column of the database.
 MAX_SIZE_BYTES = 2**62
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,8 @@ from typing import Any, BinaryIO
 
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...runtime.bounded_reading import RangeFile, read_up_to
-from .base import ID_NAME, UUID_PATTERN, Blob, BlobStore, Found, RootId, blob_name, is_blob_name, new_blob_name
+from .base import BLOB_NAME, ID_NAME, Blob, BlobStore, Found, RootId, blob_name, is_blob_name, new_blob_name
 from .object_client import ObjectClient
-
-_OWN_NAME = re.compile(rf"[0-9]{{8}}/(?P<id>{UUID_PATTERN})")
 
 #: A larger blob is uploaded in parts of this size, the smallest that S3 allows. Few are sent at once: they take
 #: memory of a process that may just be profiled.
@@ -153,7 +150,7 @@ class ObjectBlobStore(BlobStore):
             if page is None:
                 return
             for meta in page:
-                match = _OWN_NAME.fullmatch(meta["path"])
+                match = BLOB_NAME.fullmatch(meta["path"])
                 if match is not None:
                     yield Found(
                         name=match[0],
