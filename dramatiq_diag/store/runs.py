@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, litera
 from sqlalchemy.orm import Session
 
 from .attempts import Attempt, read_attempts, read_page
-from .cursors import BY_DURATION, FIGURES, read_cursor
+from .cursors import BY_DURATION, FIGURES, MAX_BYTES, read_cursor
 from .cursors import Sort as Sort
 from .models import Artifact, TaskRun
 from .stuck_runs import is_stuck
@@ -25,7 +25,6 @@ _NEWEST_FIRST = TaskRun.started_at.desc(), TaskRun.run_id.desc()
 
 #: The most that a column can hold.
 _MAX_DURATION_MS = sys.float_info.max
-_MAX_BYTES = 2**63 - 1
 
 #: To sort this number of runs takes about as long as to find a page of them among the newest of 10,000,000.
 _FEW = 10_000
@@ -208,7 +207,7 @@ def _figure_conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
         (wanted.min_duration_ms, lambda least: TaskRun.duration_ms >= float(min(least, _MAX_DURATION_MS))),
         (wanted.max_duration_ms, lambda most: TaskRun.duration_ms <= float(min(most, _MAX_DURATION_MS))),
-        (wanted.min_peak_rss_bytes, lambda least: TaskRun.peak_rss_bytes >= min(least, _MAX_BYTES)),
+        (wanted.min_peak_rss_bytes, lambda least: TaskRun.peak_rss_bytes >= min(least, MAX_BYTES)),
     )
     return [condition(value) for value, condition in fields if value is not None]
 
