@@ -16,6 +16,7 @@ from dramatiq_diag.testing.harness import change_recordings
 from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 from support.collectors import mixed_work, peak_of, spin
+from support.tasks import Gate
 
 # memray.
 
@@ -75,18 +76,14 @@ def test_the_tasks_thread_can_be_told_from_the_others(bench, settings, stored):
 
 def test_a_second_task_is_skipped_with_the_id_of_the_holder(bench, settings, stored):
     given = settings(task_diagnostics=["memray", "memory"])
-    started, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate = Gate()
 
     # Given a task that holds the process's one Tracker
     with bench(given, threads=2) as tasks:
-        holder = tasks.actor(hold).send().message_id
-        assert started.wait(PATIENCE_S)
+        holder = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
         # When another runs meanwhile
-        skipped = tasks.actor(done.set, actor_name="second").send().message_id
+        skipped = tasks.actor(gate.opened.set, actor_name="second").send().message_id
         tasks.finish()
 
     # Then it is skipped and says which task held it; its other artifact is whole
@@ -110,16 +107,12 @@ def test_with_memray_wait_tasks_take_turns(bench, settings, stored):
 
 def test_a_task_that_waited_in_vain_names_the_holder(bench, settings, stored):
     given = settings(task_diagnostics=["memray"], memray_wait=0.05)
-    started, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate = Gate()
 
     with bench(given, threads=2) as tasks:
-        holder = tasks.actor(hold).send().message_id
-        assert started.wait(PATIENCE_S)
-        skipped = tasks.actor(done.set, actor_name="second").send().message_id
+        holder = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
+        skipped = tasks.actor(gate.opened.set, actor_name="second").send().message_id
         tasks.finish()
 
     assert holder in stored(given).artifacts(skipped)["memray_profile"].reason
@@ -127,26 +120,22 @@ def test_a_task_that_waited_in_vain_names_the_holder(bench, settings, stored):
 
 def test_a_task_that_loses_its_slot_while_it_waits_starts_no_tracker(bench, settings, stored):
     given = settings(task_diagnostics=["memray"], memray_wait=PATIENCE_S)
-    started, done, traced = threading.Event(), threading.Event(), list[bool]()
-
-    def hold() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate, traced = Gate(), list[bool]()
 
     def look() -> None:
         traced.append(sys.getprofile() is not None)
 
     with bench(given, threads=2) as tasks:
         process = tasks.diagnostics.process
-        holder = tasks.actor(hold).send().message_id
-        assert started.wait(PATIENCE_S)
+        holder = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
         waiting = tasks.actor(look).send().message_id
         runs = process.runs
         eventually(
             lambda: [run for run in runs.values() if run.task_id == waiting and run.recordings.running], "it waits"
         )
         next(run for run in runs.values() if run.task_id == waiting).lose_slot()
-        done.set()
+        gate.opened.set()
         tasks.finish()
 
     assert traced == [False]
