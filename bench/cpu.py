@@ -43,7 +43,7 @@ def run() -> Iterator[Result]:
 
 
 def _main(task_s: float, count: int) -> None:
-    """Executes tasks, and prints the CPU seconds of the runs, of the process and of its other threads."""
+    """Executes tasks. Prints the number of runs, and the CPU seconds of them, of the process and its other threads."""
     task_threads = set()
 
     def burn(cpu_s: float) -> None:
@@ -59,7 +59,7 @@ def _main(task_s: float, count: int) -> None:
         broker.join(actor.queue_name)
         assert diagnostics.flush(60)
         with closing(Store(diagnostics.settings)) as store:
-            before_ms = _cpu_ms(store)
+            runs_before, before_ms = _counted(store)
             threads_s, process_s = _threads_s(), _process_s()
             for _ in range(count):
                 actor.send(task_s)
@@ -71,8 +71,9 @@ def _main(task_s: float, count: int) -> None:
                 for native_id, cpu_s in _threads_s().items()
                 if native_id not in task_threads
             )
-            runs_s = (_cpu_ms(store) - before_ms) / 1000
-    sys.stdout.write(json.dumps({"runs_s": runs_s, "process_s": process_s, "others_s": others_s}))
+            runs, counted_ms = _counted(store)
+    found = {"runs": runs - runs_before, "runs_s": (counted_ms - before_ms) / 1000}
+    sys.stdout.write(json.dumps({**found, "process_s": process_s, "others_s": others_s}))
 
 
 def _process_s() -> float:
@@ -88,9 +89,10 @@ def _threads_s() -> dict[int, float]:
     }
 
 
-def _cpu_ms(store: Store) -> float:
+def _counted(store: Store) -> tuple[int, float]:
+    """Returns: How many runs there are, and the sum of their CPU times in milliseconds."""
     with store.session() as session:
-        return session.scalar(select(func.sum(TaskRun.cpu_ms))) or 0.0
+        return session.execute(select(func.count(), func.sum(TaskRun.cpu_ms))).one()
 
 
 if __name__ == "__main__":

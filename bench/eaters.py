@@ -18,8 +18,8 @@ import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
 from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.text import MIB
 
-MIB = 1024 * 1024
 THREADS = 8
 
 #: The kinds of eaters, and of neighbours.

@@ -16,6 +16,7 @@ from dramatiq_diag.collectors.time_profile.collector import PyinstrumentCollecto
 from dramatiq_diag.demo.work import index_sources
 from dramatiq_diag.store.models import Artifact
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.text import MIB
 
 from .accuracy import KINDS
 from .profile import rendered
@@ -23,7 +24,6 @@ from .result import Result
 from .worker import worker
 
 _SECONDS = float(os.environ.get("BENCH_SECONDS", "600"))
-_MIB = 1024 * 1024
 
 
 def run() -> Iterator[Result]:
@@ -58,7 +58,7 @@ def run() -> Iterator[Result]:
     html = rendered(stored)
     rendering_s = time.perf_counter() - started
     what = f"busy run of {_SECONDS / 60:g} minutes"
-    size_mib, held_mib = len(html) / _MIB, held[0] / _MIB
+    size_mib, held_mib = len(html) / MIB, held[0] / MIB
     accounted = sum(spent_s for _, spent_s in session_dict["frame_records"]) / session_dict["duration"]
     yield Result(
         what=f"{what}, time accounted for",

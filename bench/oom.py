@@ -22,8 +22,9 @@ from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import MemoryRole
 from dramatiq_diag.store.models import TaskRun
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.text import MIB
 
-from .eaters import EATERS, MIB, NEIGHBOURS
+from .eaters import EATERS, NEIGHBOURS
 from .result import Result
 
 #: Seconds from the start of a worker to that of its eater; they take turns.

@@ -17,6 +17,8 @@ import dramatiq
 import psutil
 from dramatiq.middleware import AsyncIO
 
+from dramatiq_diag.text import MIB
+
 from .result import Result
 from .worker import worker
 
@@ -24,7 +26,6 @@ _SECONDS = float(os.environ.get("BENCH_SOAK_SECONDS", "3600"))
 _SAMPLES = 120
 _TASKS_PER_SECOND = 10.0
 _THREADS = 4
-_MIB = 1024 * 1024
 
 #: Seconds until an artifact may go, so that within the hour the cleanup has as much to do as the publisher.
 _PROTECTION_S = 120
@@ -78,7 +79,7 @@ def _look(spool: Path) -> tuple[float, ...]:
         except FileNotFoundError:  # It was published meanwhile.
             continue
     return (
-        process.memory_info().rss / _MIB,
+        process.memory_info().rss / MIB,
         float(process.num_threads()),
         float(process.num_fds()),
         sum(sizes) / 1024,

@@ -12,6 +12,12 @@ _DURATION = rf"([0-9]{{1,12}}(?:\.[0-9]{{1,6}})?)\s*({'|'.join(_UNIT_MS)})"
 _SIZE = r"(?i:(?P<number>[0-9]{1,20}(?:\.[0-9]{1,10})?)\s*(?:(?P<prefix>[kmgtpe])(?P<binary>i?)b|(?P<bytes>b))?)"
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
+#: The bytes of a mebibyte.
+MIB = 1024**2
+
+#: The text of a UUID.
+UUID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
 #: Larger sizes do not fit into a column of the database.
 MAX_SIZE_BYTES = 2**62
 

@@ -30,7 +30,7 @@ from dramatiq_diag.store.clock import Clock
 from dramatiq_diag.store.columns import UtcDateTime
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, encodable, missing
-from support.store import Postgres, SqliteTemplate, Stored
+from support.store import FakeClock, Postgres, SqliteTemplate, Stored
 from support.tasks import Bench, running, running_bench
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -292,8 +292,20 @@ def store_of() -> Iterator[Callable[[Settings], Store]]:
 
 
 @pytest.fixture
+def given(settings: Callable[..., Settings], database_url: str | None) -> Settings:
+    """The settings of a test over both databases; a test module may make others."""
+    return settings(database_url=database_url)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """The database's clock, which a test sets ahead."""
+    return FakeClock(monkeypatch)
+
+
+@pytest.fixture
 def store(given: Settings, store_of: Callable[[Settings], Store]) -> Store:
-    """The open store of the settings `given`, which a test module makes."""
+    """The open store of the settings `given`."""
     return store_of(given)
 
 

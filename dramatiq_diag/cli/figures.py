@@ -23,9 +23,9 @@ from ..store.store import Store
 from ..text import format_duration, format_size
 from .choose import find_artifact, run_with_artifacts
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
-#: The columns of a curve.
-_WIDTH = 60
+#: Heights of a curve, from the lowest to the highest, and its columns.
+BLOCKS = "▁▂▃▄▅▆▇█"
+WIDTH = 60
 
 T = TypeVar("T")
 
@@ -126,8 +126,8 @@ def sparklines(*curves: Sequence[Sample]) -> list[str]:
     span = max(highest - lowest, highest * 0.02, 1)  # So that noise does not look like growth.
     lines = []
     for curve in curves:
-        steps = [int((size_bytes - lowest) / span * (len(_BLOCKS) - 1) + 0.5) for size_bytes in _columns(curve, last_s)]
-        lines.append("".join(_BLOCKS[step] for step in steps))
+        steps = [int((size_bytes - lowest) / span * (len(BLOCKS) - 1) + 0.5) for size_bytes in _columns(curve, last_s)]
+        lines.append("".join(BLOCKS[step] for step in steps))
     return lines
 
 
@@ -135,7 +135,7 @@ def _columns(curve: Sequence[Sample], last_s: float) -> list[int]:
     """Returns: The highest value in each column that the curve reaches; a column without a sample repeats the last."""
     most: dict[int, int] = {}
     for second, size_bytes in curve:
-        column = min(int(second / last_s * _WIDTH), _WIDTH - 1) if last_s else 0
+        column = min(int(second / last_s * WIDTH), WIDTH - 1) if last_s else 0
         most[column] = max(most.get(column, 0), size_bytes)
     columns = [curve[0][1]]
     for column in range(max(most) + 1):

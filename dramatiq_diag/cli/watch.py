@@ -14,6 +14,7 @@ from ..errors import DiagnosticsError
 from ..settings import Settings
 from ..store.store import Store
 from ..text import format_duration, format_size, printable
+from .figures import BLOCKS, WIDTH
 from .output import echo_heading, echo_json, json_option, shown_time
 from .parameters import duration_s
 from .stack import echo_thread
@@ -23,10 +24,6 @@ from .store import opened_store, patiently
 _LOG_LINES = 12
 _FUNCTIONS = 8
 _FRAMES = 8
-
-#: Heights of a curve, from the lowest to the highest, and how many of them are printed.
-_BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 60
 
 #: Clears a terminal, and moves its cursor to the upper left corner.
 _CLEAR = "\x1b[H\x1b[2J"
@@ -151,10 +148,10 @@ def _echo_curves(document: LiveDocument) -> None:
 
 def _bars(sizes: list[int]) -> str:
     """Returns: A curve as a text; the lowest bar stands for 0."""
-    count = min(_WIDTH, len(sizes))
+    count = min(WIDTH, len(sizes))
     chosen = [sizes[(at + 1) * len(sizes) // count - 1] for at in range(count)]
     most = max(chosen) or 1
-    return "".join(_BARS[round(size / most * (len(_BARS) - 1))] for size in chosen)
+    return "".join(BLOCKS[round(size / most * (len(BLOCKS) - 1))] for size in chosen)
 
 
 def _echo_profile(document: LiveDocument) -> None:

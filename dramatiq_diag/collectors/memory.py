@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..text import MIB
 from .base import Collector, Options, Recording, RunContext
 from .interval import IntervalRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 
 #: The megabyte of the log, in bytes, as in Pulp's plots.
-MEGABYTE = 1024 * 1024
 
 #: The time of the first sample after the start. Until `EARLY_S` a sample is taken whenever the time has doubled.
 FIRST_S = 0.05
@@ -118,4 +118,4 @@ def _step_of(rss_bytes: int) -> float:
 
 
 def _line(elapsed_s: float, rss_bytes: int) -> str:
-    return f"{elapsed_s:.3f}\t{rss_bytes / MEGABYTE:.3f}\n"
+    return f"{elapsed_s:.3f}\t{rss_bytes / MIB:.3f}\n"

@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from ..statuses import RunStatus
-from ..store.attempts import Attempt, attempt_of, find_attempt, newest_attempt
+from ..store.attempts import Attempt, find_attempt, newest_attempt
 from ..store.models import Question
 from ..store.questions import QuestionState
+from ..store.runs import find_run
 from ..store.store import Store
 from ..store.watches import Watch, watch
 from .fields import Href, HrefText, Timestamp, UuidText, described, task_href, timestamp
@@ -178,7 +179,7 @@ def _run_of(session: Session, watched: Watch, task_id: str, attempt: int | None)
         return find_attempt(session, task_id, attempt)
     run_id = _run_id(watched)
     if run_id is not None:
-        return attempt_of(session, uuid.UUID(run_id))
+        return find_run(session, uuid.UUID(run_id))
     return newest_attempt(session, task_id) if watched.execution is None and watched.question is None else None
 
 

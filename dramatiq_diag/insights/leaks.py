@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from ..statuses import LeakVerdict
 from ..text import format_size
@@ -55,26 +56,14 @@ def findings(processes: Sequence[Sequence[Window]]) -> list[ActorFinding]:
     judged = [(windows, rest) for windows in processes if (rest := after_warm_up(windows))]
     runs = runs_of([rest for _, rest in judged])
     names = sorted(name for name, count in runs.items() if count >= MIN_RUNS)
-    growth = [attribute(judged, names, figure) for figure in (_small_bytes, _in_use_bytes)]
-    free = attribute(judged, names, _free_bytes) if _is_fragmented(judged) else None
+    growth = [attribute(judged, names, figure) for figure in (attrgetter("small_bytes"), attrgetter("in_use_bytes"))]
+    free = attribute(judged, names, attrgetter("free_bytes")) if _is_fragmented(judged) else None
     found = []
     for name in sorted({name for windows in processes for window in windows for name in window.runs}):
         is_judged = runs[name] >= MIN_RUNS
         found.append(_finding(name, runs[name], growth, free) if is_judged else _too_few(name, runs[name]))
     order = list(LeakVerdict)
     return sorted(found, key=lambda one: (order.index(one.verdict), -(one.bytes_per_run or 0.0), one.actor_name))
-
-
-def _small_bytes(window: Window) -> int:
-    return window.small_bytes
-
-
-def _in_use_bytes(window: Window) -> int:
-    return window.in_use_bytes
-
-
-def _free_bytes(window: Window) -> int:
-    return window.free_bytes
 
 
 def _finding(name: str, runs: int, growth: Sequence[Growth], free: Growth | None) -> ActorFinding:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ..statuses import FAILED_STATUSES, RunStatus
-from ..store.counters import Changes, Key, Series, claim_recount, read_recounts, read_stored
+from ..store.counters import Changes, Key, Series, claim_recount, read_stored, total
 from ..store.models import Artifact, TaskRun, checked_per_row, is_live
 from ..store.store import Store
 from ..store.worker_actors import names_of_runs
@@ -38,7 +38,7 @@ def wrong_counters(store: Store, *, fix: bool = False, chunk_size: int = _CHUNK_
     """
     while True:
         with store.snapshot() as session:
-            number = read_recounts(session)
+            number = total(session, Series.RECOUNTS)
             found = _differences(session, chunk_size)
         if not found or not fix or _mend(store, found, number):
             return [_description(key, *values) for key, values in sorted(found.items())]

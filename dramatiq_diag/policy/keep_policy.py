@@ -8,15 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dramatiq import Actor
-from dramatiq.logging import get_logger
 
 from ..runtime.task_log import Warn
 from ..statuses import RunStatus
 from .keep_rules import ALLOWED_RULES, Facts, Rule, parse_rules
 from .propagation import KEEP_IF_OPTION
 from .quantiles import DurationHistogram
-
-_logger = get_logger(__name__)
 
 #: The most actors whose durations are remembered; the least recently executed one is forgotten first.
 MAX_ACTORS = 1000
@@ -31,9 +28,7 @@ class KeepPolicy:
       max_actors: The most actors whose durations are remembered.
     """
 
-    def __init__(
-        self, keep_if: Sequence[str] = (), warn: Warn = _logger.warning, *, max_actors: int = MAX_ACTORS
-    ) -> None:
+    def __init__(self, keep_if: Sequence[str], warn: Warn, *, max_actors: int = MAX_ACTORS) -> None:
         self._log_warning = warn
         self._for_all = parse_rules(keep_if)
         self._max_actors = max_actors

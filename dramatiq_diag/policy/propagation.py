@@ -12,7 +12,6 @@ from uuid import UUID
 
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
-from dramatiq.logging import get_logger
 
 if TYPE_CHECKING:
     from ..runtime.task_log import Warn
@@ -46,8 +45,6 @@ _MAX_ROOT_LENGTH = 1000
 _MAX_RUN_ID_LENGTH = 45
 #: The largest value of the setting `pass_on_depth`.
 _MAX_DEPTH = 100
-
-_logger = get_logger(__name__)
 
 
 # Not frozen: that takes eight times as long to make, and at a sample rate of 1 % the other 99 % of tasks make one too.
@@ -136,7 +133,7 @@ class MessageOptions:
       warn: Logs a warning for a task's thread, once for each option; see `TaskLog`.
     """
 
-    def __init__(self, warn: Warn = _logger.warning) -> None:
+    def __init__(self, warn: Warn) -> None:
         self._log_warning = warn
         self._warned: set[str] = set()
 

@@ -11,7 +11,6 @@ from zlib import crc32
 
 from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
-from dramatiq.logging import get_logger
 
 from ..collectors.base import Collector, Options, UnavailableCollector
 from ..collectors.names import ALL, COLLECTOR_NAMES, expand
@@ -19,8 +18,6 @@ from ..collectors.registry import chosen, placeholder
 from ..runtime.task_log import Warn
 from .options import DiagnosticsRequest, OptionsError, parse_request, validate_options, with_all
 from .propagation import CLEANUP_ACTOR, NESTED_OPTIONS, OPTION, SAMPLE_RATE_OPTION, MessageOptions, find_request
-
-_logger = get_logger(__name__)
 
 _MISSING = object()
 
@@ -91,7 +88,7 @@ class Selection:
         *,
         options_on_request: tuple[str, ...] = (ALL,),
         sample_rate: float = 1.0,
-        warn: Warn = _logger.warning,
+        warn: Warn,
     ) -> None:
         self._log_warning = warn
         self.message_options = MessageOptions(warn)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq import Actor, Broker, Message
 from dramatiq.broker import MessageProxy
-from dramatiq.logging import get_logger
 
 from ..collectors.base import Collector, PlaceholderCollector
 from ..collectors.names import LATE_NAMES, STACKS
@@ -18,8 +17,6 @@ from .trigger_rules import ALLOWED_TRIGGERS, Trigger, parse_triggers, resolve_tr
 
 if TYPE_CHECKING:
     from .selection import Choice
-
-_logger = get_logger(__name__)
 
 
 class StacksLog(Collector):
@@ -63,13 +60,7 @@ class Triggers:
       warn: Logs a warning for a task's thread; see `TaskLog`.
     """
 
-    def __init__(
-        self,
-        collectors: Mapping[str, Collector],
-        triggers: Sequence[str] = (),
-        engine: str = "sampler",
-        warn: Warn = _logger.warning,
-    ) -> None:
+    def __init__(self, collectors: Mapping[str, Collector], triggers: Sequence[str], engine: str, warn: Warn) -> None:
         self._log_warning = warn
         self._collectors = collectors
         self._engine = engine

@@ -116,14 +116,9 @@ def compare_accounts(a: Account, b: Account) -> list[PartChange]:
     return sorted(changes, key=lambda change: -change["difference_ms"])
 
 
-def title_of(part: str) -> str:
-    """Returns: What a part is called."""
-    return EXPLANATIONS[part][0]
-
-
 def label_of(part: str, on: str | None) -> str:
     """Returns: What a part with what it waited for is called."""
-    return title_of(part) + (f": {on}" if on else "")
+    return EXPLANATIONS[part][0] + (f": {on}" if on else "")
 
 
 def _by_part(parts: Sequence[Part]) -> dict[tuple[str, str | None], float]:

@@ -16,7 +16,7 @@ from ..store.blobs.base import BlobStore, blob_name
 from ..store.models import Artifact
 from .errors import ReportError, UnknownFormatError
 from .formats import FORMATS, Format
-from .process import render
+from .process import RenderProcess
 
 _logger = get_logger(__name__)
 
@@ -67,7 +67,7 @@ def open_download(files: ArtifactFiles, artifact: Artifact, wanted: Format | Non
       NotInstalledError: When the package that renders it is missing.
     """
     wanted = wanted or format_of(artifact)
-    file = open_at_once(files, artifact, wanted) or render_to_cache(files, artifact, wanted)
+    file = open_at_once(files, artifact, wanted) or render_to_cache(files, artifact, wanted, RenderProcess())
     return file or open_rendered(files, artifact, wanted)
 
 
@@ -89,7 +89,7 @@ def open_rendered(files: ArtifactFiles, artifact: Artifact, wanted: Format) -> B
 
 
 def render_to_cache(
-    files: ArtifactFiles, artifact: Artifact, wanted: Format, render: Callable[..., None] = render
+    files: ArtifactFiles, artifact: Artifact, wanted: Format, process: RenderProcess
 ) -> BinaryIO | None:
     """Renders a format, and keeps it if the cache can be written.
 
@@ -97,7 +97,7 @@ def render_to_cache(
       files: The store.
       artifact: A downloadable artifact.
       wanted: A format that is rendered.
-      render: Called like `process.render`.
+      process: Renders it.
 
     Returns:
       None when the format is kept; otherwise the format as a temporary file.
@@ -111,7 +111,7 @@ def render_to_cache(
 
         def write(target: BinaryIO) -> None:
             source.seek(0)
-            render(source, target, stored_format=_stored_format(artifact), format_name=wanted.name)
+            process.render(source, target, _stored_format(artifact), wanted.name)
             if files.blobs.size_bytes(blob_name_of(artifact)) is None:
                 raise BlobMissingError  # A cleanup removed it meanwhile: nothing of it is to be kept.
 

@@ -16,7 +16,7 @@ from ..errors import BlobMissingError, NotInstalledError
 from ..statuses import DOWNLOADABLE_STATUSES
 from ..store.attempts import Attempt
 from ..store.models import Artifact
-from ..text import format_size
+from ..text import MIB, format_size
 from .accounting import PartChange, compare_accounts, parse_account
 from .calltree import CallTree
 from .errors import ReportError
@@ -33,10 +33,9 @@ PARTS = {
     "allocations": ("memray_profile", "calltree"),
 }
 
-_MEGABYTE = 1024 * 1024
 
 #: The largest format that is loaded, in bytes. Our trees have at most 5,000 calls, which is about 2 MB.
-MAX_FORMAT_BYTES = 8 * _MEGABYTE
+MAX_FORMAT_BYTES = 8 * MIB
 
 #: The errors that make a part of the comparison unavailable.
 UNREADABLE = (ReportError, BlobMissingError, NotInstalledError)
@@ -134,7 +133,7 @@ def _samples(chart: Any) -> list[tuple[float, int]]:
     if chart is None:
         return []
     samples = chart["datasets"]["samples"]
-    return [(sample["seconds"], round(sample["megabytes"] * _MEGABYTE)) for sample in samples]
+    return [(sample["seconds"], round(sample["megabytes"] * MIB)) for sample in samples]
 
 
 def _account_comparison(contents: tuple[Any, Any], reason: str | None) -> AccountComparison:

@@ -24,11 +24,6 @@ REFUSED = 3
 NOT_INSTALLED = 4
 
 
-def render(source: BinaryIO, target: BinaryIO, stored_format: str, format_name: str) -> None:
-    """Renders one format, as `RenderProcess.render` does."""
-    RenderProcess().render(source, target, stored_format, format_name)
-
-
 class RenderProcess:
     """One rendering, which another thread may stop.
 

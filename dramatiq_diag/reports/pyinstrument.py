@@ -8,6 +8,7 @@ import re
 import secrets
 from typing import Any, BinaryIO
 
+from ..collectors.time_profile.pruning import ATTRIBUTES, LINE_NUMBER
 from ..errors import NotInstalledError
 from ..runtime.bounded_reading import read_up_to
 from ..text import printable
@@ -46,9 +47,6 @@ addEventListener("load", () => {
 });
 </script>"""
 _NO_CPU_TIME = re.compile(r" CPU time: 0\.000$", re.MULTILINE)
-
-#: Separates the description of a frame from the number of its current line.
-_AT_LINE = "\1l"
 
 
 def render_session(path: str, target: BinaryIO) -> None:
@@ -129,10 +127,10 @@ def _with_lines(session: Any) -> Any:
 
 def _with_line(stack: list[str]) -> list[str]:
     for at in range(len(stack) - 1, -1, -1):
-        description, _, rest = stack[at].partition(_AT_LINE)
+        description, _, rest = stack[at].partition(LINE_NUMBER)
         if rest:
-            line = rest.partition("\1")[0]
-            _, _, place = description.partition("\1")[0].partition("\0")
+            line = rest.partition(ATTRIBUTES)[0]
+            _, _, place = description.partition(ATTRIBUTES)[0].partition("\0")
             called = "\0".join((f"line {line}", place.partition("\0")[0], line))
             return [*stack[: at + 1], called, *stack[at + 1 :]]
     return stack

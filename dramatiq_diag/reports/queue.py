@@ -193,7 +193,7 @@ class RenderQueue:
             job.begun_at_s = self._clock()
         outcome: _Outcome
         try:
-            outcome = render_to_cache(self._files, job.artifact, job.wanted, job.process.render)
+            outcome = render_to_cache(self._files, job.artifact, job.wanted, job.process)
         except DiagnosticsError as error:
             outcome = error.with_traceback(None)  # A traceback would keep everything alive that it refers to.
         except Exception as error:

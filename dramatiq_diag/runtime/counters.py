@@ -6,6 +6,7 @@ import resource
 import sys
 import threading
 import time
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -15,9 +16,6 @@ from .cpu_limit import CpuLimit, find_cpu_limit
 from .gc_clock import GcClock
 from .kept_file import KeptFile
 from .thread_state import cpu_s
-
-#: The size of a page of memory, which each minor page fault maps.
-_PAGE_BYTES = resource.getpagesize()
 
 #: Only Linux counts what each thread uses; None elsewhere.
 _OWN_THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)
@@ -65,7 +63,7 @@ class Counters(NamedTuple):
     @property
     def touched_bytes(self) -> int | None:
         """What it has touched first of the memory."""
-        return None if self.usage is None else int(self.usage.ru_minflt) * _PAGE_BYTES
+        return None if self.usage is None else int(self.usage.ru_minflt) * PAGESIZE
 
     def since(self, before: Counters) -> Spent:
         """Returns: What was counted for the thread since an earlier moment."""
@@ -78,7 +76,7 @@ class Counters(NamedTuple):
             "cpu_ms": round(max(self.cpu_s - before.cpu_s, 0.0) * 1000, 3),
             "run_queue_ms": None if queued_ms is None else round(max(queued_ms, 0.0), 3),
             "gc_ms": round(max(self.gc_s - before.gc_s, 0.0) * 1000, 3),
-            "touched_bytes": (usage.ru_minflt - usage_before.ru_minflt) * _PAGE_BYTES if is_known else None,
+            "touched_bytes": (usage.ru_minflt - usage_before.ru_minflt) * PAGESIZE if is_known else None,
             "major_faults": usage.ru_majflt - usage_before.ru_majflt if is_known else None,
         }
 

@@ -12,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ..text import UUID_PATTERN
 from . import directory_scan
 from .private_files import make_directory
 
-_NAME = re.compile(r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[0-9a-z.-]{1,160}")
+_NAME = re.compile(rf"(?P<id>{UUID_PATTERN})\.[0-9a-z.-]{{1,160}}")
 _TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 #: Seconds after which a temporary file is that of a process that died.

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-MIB = 1024 * 1024
+from ..text import MIB
 
 #: The fewest moments that say something; with fewer than the second number, what they say may be chance.
 MIN_MOMENTS = 4

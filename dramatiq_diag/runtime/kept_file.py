@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 #: Through `PyDLL` the thread keeps the GIL. Python's own functions give it up, and wait for it after each call.
-_LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
+LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
 #: Its arguments have no declared types: to convert them takes 5 us when the processor's caches have other code.
-_PREAD = None if _LIBC is None else _LIBC.pread
+_PREAD = None if LIBC is None else LIBC.pread
 
 _MAX_LINK_BYTES = 500
 
@@ -35,9 +35,9 @@ class KeptFile:
     @classmethod
     def opened(cls, path: Path, max_bytes: int) -> KeptFile | None:
         """Returns: The file; None where there is no such file, or no descriptor is left."""
-        if _LIBC is None:
+        if LIBC is None:
             return None
-        descriptor = _LIBC.open(os.fsencode(path), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = LIBC.open(os.fsencode(path), os.O_RDONLY | os.O_CLOEXEC)
         return None if descriptor < 0 else cls(descriptor, max_bytes)
 
     def read(self) -> bytes:
@@ -61,7 +61,7 @@ class KeptFile:
 
 def _link_of(descriptor: int) -> bytes:
     """Returns: What the kernel says is open under a number; empty if nothing is."""
-    assert _LIBC is not None
+    assert LIBC is not None
     buffer = ctypes.create_string_buffer(_MAX_LINK_BYTES)
-    count = _LIBC.readlink(b"/proc/self/fd/%d" % descriptor, buffer, _MAX_LINK_BYTES)
+    count = LIBC.readlink(b"/proc/self/fd/%d" % descriptor, buffer, _MAX_LINK_BYTES)
     return buffer.raw[: max(count, 0)]

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 
+from ..text import MIB
 from .growth_explained import explaining
 from .growth_moments import (
     DEVIATIONS,
@@ -20,7 +21,6 @@ from .growth_moments import (
     FEW_MOMENTS,
     LAST,
     LEAST_BYTES,
-    MIB,
     MIN_MOMENTS,
     Growth,
     Moment,

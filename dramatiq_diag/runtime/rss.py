@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from mmap import PAGESIZE
 from pathlib import Path
 
 import psutil
@@ -24,13 +24,11 @@ class RssReader:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._file = KeptFile.opened(_STATM, _MAX_BYTES)
-        if self._file is not None:
-            self._page_bytes = os.sysconf("SC_PAGESIZE")
 
     def rss_bytes(self) -> int:
         """Returns: The RSS now. `ru_maxrss` would never fall."""
         pages = b"" if self._file is None else self._file.read()
-        return int(pages.split()[1]) * self._page_bytes if pages else int(self._process.memory_info().rss)
+        return int(pages.split()[1]) * PAGESIZE if pages else int(self._process.memory_info().rss)
 
     def close(self) -> None:
         """Closes the file."""

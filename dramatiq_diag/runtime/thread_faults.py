@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from mmap import PAGESIZE
 from pathlib import Path
 
 from .waits.kernel_files import KernelFiles
@@ -26,7 +26,6 @@ class ThreadFaults:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._files = KernelFiles(root, keeps_gil=True)
-        self._page_bytes = os.sysconf("SC_PAGESIZE") if hasattr(os, "sysconf") else 4096
 
     def thread_bytes(self, native_id: int) -> int | None:
         """Returns: What a thread has touched so far; None if it has ended, or the platform does not tell."""
@@ -38,4 +37,4 @@ class ThreadFaults:
 
     def _touched(self, name: str) -> int | None:
         fields = self._files.text(name, _MAX_BYTES).rpartition(")")[2].split()
-        return int(fields[_MINOR_FAULTS]) * self._page_bytes if len(fields) > _MINOR_FAULTS else None
+        return int(fields[_MINOR_FAULTS]) * PAGESIZE if len(fields) > _MINOR_FAULTS else None

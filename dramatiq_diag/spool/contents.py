@@ -18,13 +18,13 @@ from typing import NamedTuple
 from ..errors import SpoolError
 from ..runtime import directory_scan
 from ..runtime.loggers import get_logger
+from ..text import UUID_PATTERN
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
 from .owner_state import STATE_FILE
 
-_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_OWNER_NAME = re.compile(_UUID)
-_FILE_NAME = re.compile(rf"(?P<run>{_UUID})\.(?P<suffix>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
+_OWNER_NAME = re.compile(UUID_PATTERN)
+_FILE_NAME = re.compile(rf"(?P<run>{UUID_PATTERN})\.(?P<suffix>[a-z][a-z0-9_]{{0,63}}(\.tmp|\.part)?)")
 
 #: Entries of a dead owner that are listed at once, about 180 bytes each, and the files that are looked at in one step.
 MAX_LISTED = 50_000

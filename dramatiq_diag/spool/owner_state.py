@@ -96,11 +96,6 @@ class StateFile:
                 os.pwrite(self._descriptor, data, offset)
 
 
-def read_state(owner: Path) -> State | None:
-    """Returns: The last state that was written as a whole; None where there is none that can be read."""
-    return read_left(owner).state
-
-
 def read_left(owner: Path) -> Left:
     """Returns: The last state and the last story that were written as a whole."""
     try:

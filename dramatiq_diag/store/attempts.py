@@ -135,11 +135,6 @@ def newest_attempt(session: Session, task_id: str) -> Attempt | None:
     return next(iter(read_attempts(session, newest)), None)
 
 
-def attempt_of(session: Session, run_id: uuid.UUID) -> Attempt | None:
-    """Returns: A run by its id, or None."""
-    return next(iter(read_attempts(session, select(Attempt).where(TaskRun.run_id == run_id))), None)
-
-
 def attempts_around(session: Session, task_id: str, attempt: int, distance: int) -> list[Attempt]:
     """Returns: The runs of a task whose number is at most *distance* away from *attempt*, first attempt first."""
     first = max(attempt - distance, 1)

@@ -16,6 +16,7 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from ..statuses import DOWNLOADABLE_STATUSES, FAILED_STATUSES, ArtifactStatus
+from ..text import MIB
 from .columns import NAME_LENGTH
 from .database import upserting_insert
 from .models import Artifact, Counter, TaskRun, checked_per_row, is_live
@@ -48,14 +49,12 @@ class Series(StrEnum):
     "How often the counters of what is stored were mended; no actor and no label."
 
 
-_MIB = 1024**2
-
 #: The upper bounds of the buckets of each histogram, inclusive, without the infinite one.
 #: A change begins new rows.
 BUCKETS: Mapping[Series, Sequence[float]] = {
     Series.RUN_SECONDS: (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
     Series.RUN_QUEUE_SECONDS: (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
-    Series.RUN_PEAK_RSS_BYTES: tuple(float(size * _MIB) for size in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)),
+    Series.RUN_PEAK_RSS_BYTES: tuple(float(size * MIB) for size in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)),
 }
 
 #: The label of the row that has the sum of a histogram's values.
@@ -273,11 +272,6 @@ def read_stored(session: Session) -> dict[Key, int]:
     query = select(Counter.actor_name, Counter.queue_name, Counter.series, Counter.label, Counter.value)
     found = session.execute(query.where(Counter.series.in_(series)))
     return {(actor, queue, Series(name), label): round(value) for actor, queue, name, label, value in found}
-
-
-def read_recounts(session: Session) -> int:
-    """Returns: How often the counters of what is stored were mended."""
-    return total(session, Series.RECOUNTS)
 
 
 def claim_recount(session: Session, number: int) -> bool:

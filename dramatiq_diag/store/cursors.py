@@ -18,7 +18,8 @@ from .models import TaskRun
 #: The end of a page: the figure that the list is sorted by, and the run's id.
 Position = tuple[datetime | float | int, uuid.UUID]
 
-_MAX_BYTES = 2**63 - 1
+#: The most that a column can hold.
+MAX_BYTES = 2**63 - 1
 
 
 class Sort(enum.StrEnum):
@@ -92,6 +93,6 @@ def _figure(sort: Sort, text: str) -> datetime | float | int:
             raise ValueError("the cursor has no finite duration")
         return duration_ms
     size_bytes = int(text)
-    if abs(size_bytes) > _MAX_BYTES:
+    if abs(size_bytes) > MAX_BYTES:
         raise ValueError("the cursor is beyond any size")
     return size_bytes

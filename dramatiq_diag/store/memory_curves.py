@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
 
+from ..text import MIB
+
 #: Seconds since the start of the task, and bytes.
 Sample = tuple[float, int]
 
-_MEGABYTE = 1024 * 1024
 _NUMBER = rb"([0-9]{1,12}(?:\.[0-9]{1,12})?)"
 # The last line of a salvaged log may be torn: without its line end, the last number may be cut.
 _LINE = re.compile(rb"[ \t]*" + _NUMBER + rb"[ \t]+" + _NUMBER + rb"[ \t]*\r?\n")
@@ -33,7 +34,7 @@ def samples_in(file: BinaryIO) -> Iterator[Sample]:
     for line in iter(partial(file.readline, _MAX_LINE_BYTES), b""):
         match = _LINE.fullmatch(line)
         if match is not None:
-            yield float(match[1]), round(float(match[2]) * _MEGABYTE)
+            yield float(match[1]), round(float(match[2]) * MIB)
 
 
 def thin(samples: Sequence[Sample], count: int) -> list[Sample]:

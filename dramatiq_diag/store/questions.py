@@ -22,6 +22,9 @@ from .workers import WorkerState, call_attention, find_execution, has_workers, l
 #: The most questions that one process may have at once; each is a row and some of the process's time.
 MAX_OPEN = 100
 
+#: Seconds between looks for an answer.
+_POLL_S = 0.1
+
 
 class NotExecutedError(DiagnosticsError):
     """No live worker process reports that it executes this task. One that has just begun is known after 5 s."""
@@ -141,7 +144,7 @@ def find_question(session: Session, question_id: uuid.UUID) -> Question | None:
     return session.execute(query.execution_options(populate_existing=True)).scalar()
 
 
-def wait_for_answer(store: Store, question_id: uuid.UUID, timeout_s: float, poll_s: float = 0.1) -> Question | None:
+def wait_for_answer(store: Store, question_id: uuid.UUID, timeout_s: float) -> Question | None:
     """Waits until the worker process has answered.
 
     Returns:
@@ -158,7 +161,7 @@ def wait_for_answer(store: Store, question_id: uuid.UUID, timeout_s: float, poll
             return question
         if question is None or time.monotonic() >= until:
             return None
-        time.sleep(poll_s)
+        time.sleep(_POLL_S)
 
 
 def open_questions(session: Session, worker_id: uuid.UUID) -> list[Question]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from ..statuses import RunStatus
 from .attempts import Attempt, read_attempts, read_page
-from .cursors import BY_DURATION, FIGURES, read_cursor
+from .cursors import BY_DURATION, FIGURES, MAX_BYTES, read_cursor
 from .cursors import Sort as Sort
 from .models import Artifact, TaskRun
 from .stuck_runs import is_stuck
@@ -26,7 +26,6 @@ _NEWEST_FIRST = TaskRun.started_at.desc(), TaskRun.run_id.desc()
 
 #: The most that a column can hold.
 _MAX_DURATION_MS = sys.float_info.max
-_MAX_BYTES = 2**63 - 1
 
 #: To sort this number of runs takes about as long as to find a page of them among the newest of 10,000,000.
 _FEW = 10_000
@@ -91,7 +90,9 @@ def list_runs(
 
 def count_runs(session: Session, wanted: RunFilter, limit: int) -> int:
     """Returns: How many runs there are; it counts up to *limit* only."""
-    newest = select(TaskRun.run_id).where(*_conditions(session, wanted)).order_by(*_NEWEST_FIRST).limit(limit)
+    are_few = _are_few(session, wanted, Sort.NEWEST)
+    found = select(TaskRun.run_id).where(*_conditions(session, wanted, are_few=are_few))
+    newest = (found if are_few else found.order_by(*_NEWEST_FIRST)).limit(limit)
     return session.execute(select(func.count()).select_from(newest.subquery())).scalar_one()
 
 
@@ -224,7 +225,7 @@ def _figure_conditions(wanted: RunFilter, *, is_indexed: bool = True) -> list[Co
     fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
         (wanted.min_duration_ms, lambda least: duration >= float(min(least, _MAX_DURATION_MS))),
         (wanted.max_duration_ms, lambda most: duration <= float(min(most, _MAX_DURATION_MS))),
-        (wanted.min_peak_rss_bytes, lambda least: peak >= min(least, _MAX_BYTES)),
+        (wanted.min_peak_rss_bytes, lambda least: peak >= min(least, MAX_BYTES)),
     )
     return [condition(value) for value, condition in fields if value is not None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dramatiq import Actor
@@ -27,19 +27,11 @@ class GilStalls:
 
     Parameters:
       is_on: Whether it looks at all.
-      clock: Gives seconds of real time.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        *,
-        is_on: bool,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, services: Services, *, is_on: bool) -> None:
         self._services = services
-        self._clock = clock
-        self._watchdog = GilWatchdog(clock) if is_on and _has_gil() else None
+        self._watchdog = GilWatchdog() if is_on and _has_gil() else None
         self._last: tuple[GilStall, float] | None = None
         "The last stall, and when it was found."
         self._logs: dict[Run, StackLog] = {}
@@ -50,7 +42,7 @@ class GilStalls:
     def note(self) -> str | None:
         """A sentence about a stall that is just over; None if there was none. Any thread may ask."""
         last = self._last
-        return last[0].text if last is not None and self._clock() - last[1] < _FRESH_S else None
+        return last[0].text if last is not None and time.monotonic() - last[1] < _FRESH_S else None
 
     def rest(self) -> None:
         """Looks at nothing until the next `look`. Runs on the ticker's thread, as all that follows."""
@@ -72,7 +64,7 @@ class GilStalls:
             return
         if stall.thread_id in {run.thread_id for run in runs} and _has_returned(stall):
             stall = replace(stall, frames=())
-        self._last = stall, self._clock()
+        self._last = stall, time.monotonic()
         held_up = [run for run in runs if _is_held_up(run, stall.seconds)]
         self._logs = {run: self._logs.get(run) or StackLog(run) for run in held_up}
         for log in self._logs.values():

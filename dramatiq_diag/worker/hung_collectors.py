@@ -15,19 +15,15 @@ class HungCollectors:
 
     On a machine that is busy, or pauses, a step that hangs for seconds may return after all. So the collector is left
     out until then, and for good only if it happens again and again: each time a task waits.
-
-    Parameters:
-      most: Abandoned steps after which a collector is left out for good.
     """
 
-    def __init__(self, *, most: int = _MOST) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._abandoned: dict[Collector, list[Callable[[], bool]]] = {}
         "Collector -> whether each of its abandoned steps has returned."
 
     def __contains__(self, collector: Collector) -> bool:
         steps = self._abandoned.get(collector)
-        return steps is not None and (len(steps) >= self._most or not all(is_over() for is_over in tuple(steps)))
+        return steps is not None and (len(steps) >= _MOST or not all(is_over() for is_over in tuple(steps)))
 
     def __len__(self) -> int:
         return sum(collector in self for collector in tuple(self._abandoned))

@@ -60,7 +60,6 @@ class StuckRuns:
     Parameters:
       runs: Thread id -> the diagnosed run on it.
       rule: Decides which run is stuck.
-      repeat_s: Seconds between the texts of one run.
       max_same: The most texts in a row that a run gets while it does not move.
     """
 
@@ -70,13 +69,11 @@ class StuckRuns:
         runs: Mapping[int, Run],
         rule: StuckRule,
         *,
-        repeat_s: float = _REPEAT_S,
         max_same: int = _MAX_SAME,
     ) -> None:
         self._services = services
         self._runs = runs
         self._rule = rule
-        self._repeat_s = repeat_s
         self._max_same = max_same
         self._stuck: dict[Run, _StuckRun] = {}
         self._usual: dict[str, tuple[UsualDuration | None, float]] = {}
@@ -120,7 +117,7 @@ class StuckRuns:
         now = self._services.clock()
         if now < stuck.write_at:
             return
-        stuck.write_at = now + self._repeat_s
+        stuck.write_at = now + _REPEAT_S
         try:
             stuck.write(limit_s, self._max_same)
         except GUARDED as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from support import PATIENCE_S
 from support.cli import SCRIPT, Command, checks_of, document
+from support.tasks import Gate
 
 
 def test_recover_publishes_the_runs_of_dead_workers_once(command: Command, killed_worker: None) -> None:
@@ -45,19 +45,14 @@ def test_recover_leaves_entries_that_cannot_be_published_and_counts_them(
 def test_recover_leaves_the_runs_of_a_living_worker_alone(
     command: Command, data_dir: Path, bench: Any, settings: Any
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        begun.set()
-        go_on.wait(PATIENCE_S)
-
+    gate = Gate()
     with bench(settings(task_diagnostics=["memory"])) as tasks:
-        tasks.actor(wait).send()
-        assert begun.wait(PATIENCE_S)
+        tasks.actor(gate.wait).send()
+        assert gate.reached.wait(PATIENCE_S)
         script = subprocess.run(
             [sys.executable, "-c", SCRIPT, "recover", "--json"], capture_output=True, text=True, timeout=PATIENCE_S
         )
-        go_on.set()
+        gate.opened.set()
         tasks.finish()
 
     assert (script.returncode, json.loads(script.stdout)) == (0, {"recovered_runs": 0, "refused_runs": 0})

@@ -25,12 +25,12 @@ from dramatiq_diag.cli.group import Commands
 from dramatiq_diag.cli.report import report
 from dramatiq_diag.cli.show import show
 from dramatiq_diag.store.records import RunRecord
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 from support.cli import make_runner
 from support.records import NOW, bundle, run_record
 from support.tasks import running_bench
 
-MEGABYTE = 1024 * 1024
 SCRIPT = "from dramatiq_diag.cli.report import report; report()"
 
 Command = Callable[..., Result]
@@ -40,7 +40,7 @@ memray = pytest.importorskip("memray")
 
 
 def hold(megabytes: int) -> bytes:
-    return b"h" * (megabytes * MEGABYTE)
+    return b"h" * (megabytes * MIB)
 
 
 def spin(count: int) -> int:
@@ -140,7 +140,7 @@ def test_show_as_json_has_the_same_figures(command: Command, runs: Runs) -> None
     assert document["run"]["status"] == "succeeded"
     assert document["memory"]["peak_bytes"] >= document["memory"]["first_bytes"] > 0
     assert document["allocations"]["functions"][0]["function"] == "hold"
-    assert document["allocations"]["functions"][0]["self"] == pytest.approx(40 * MEGABYTE, rel=0.01)
+    assert document["allocations"]["functions"][0]["self"] == pytest.approx(40 * MIB, rel=0.01)
     assert document["time"]["unit"] == "ms"
 
 
@@ -226,7 +226,7 @@ def test_compare_as_json_is_the_document_of_the_web(command: Command, runs: Runs
     assert (document["a"]["task_id"], document["b"]["task_id"]) == (runs.large, runs.small)
     last = document["allocations"]["functions"][-1]
     assert last["function"] == "hold"
-    assert last["difference"] == pytest.approx(-30 * MEGABYTE, rel=0.01)
+    assert last["difference"] == pytest.approx(-30 * MIB, rel=0.01)
 
 
 def test_compare_takes_two_attempts_of_one_task(command: Command, bench: Any, settings: Any) -> None:

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
-from support.collectors import MEGABYTE, peak_of, rows_of
+from support.collectors import peak_of, rows_of
 
 # Killed.
 
@@ -65,7 +66,7 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.INTERRUPTED
     assert run.pid == process.pid
-    assert run.peak_rss_bytes > 30 * MEGABYTE
+    assert run.peak_rss_bytes > 30 * MIB
     artifacts = stored(given).artifacts(task_id)
     assert set(artifacts) == {"memory_profile", "memray_profile", "pyinstrument_profile"}
     assert all("died" in artifact.reason for artifact in artifacts.values())
@@ -79,7 +80,7 @@ def test_what_a_killed_worker_left_is_published_by_another(settings, stored, pyt
     # The capture can be read and names the line
     assert artifacts["memray_profile"].status == ArtifactStatus.PARTIAL
     _, by_function, _ = peak_of(stored(given).path(task_id, "memray_profile"))
-    assert by_function["allocate_pages"] >= 30 * MEGABYTE
+    assert by_function["allocate_pages"] >= 30 * MIB
     # And nothing is left in the spool
     assert list(given.spool.iterdir()) == []
     assert not stored(given).check()

@@ -7,8 +7,9 @@ import time
 
 import psutil
 
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
-from support.collectors import MEGABYTE, rows_in_spool, rows_of, spin
+from support.collectors import rows_in_spool, rows_of, spin
 
 
 def early_samples(elapsed_s: float) -> int:
@@ -40,7 +41,7 @@ def test_the_memory_log_is_what_gnuplot_plots(bench, settings, stored):
     assert elapsed[0] <= elapsed[-1] - 0.4  # It was there before the function was called.
     assert elapsed[-1] >= 0.4
     assert 5 <= len(rows) <= 2 + elapsed[-1] / 0.05 + early_samples(elapsed[-1])
-    rss_mb = psutil.Process().memory_info().rss / MEGABYTE
+    rss_mb = psutil.Process().memory_info().rss / MIB
     assert all(rss_mb / 3 < row[1] < rss_mb * 3 for row in rows)
 
 
@@ -61,7 +62,7 @@ def test_rss_rises_with_what_is_held_and_falls_with_what_is_freed(bench, setting
 
     def hold_and_free() -> None:
         process = psutil.Process()
-        held = bytearray(200 * MEGABYTE)
+        held = bytearray(200 * MIB)
         for start in range(0, len(held), 4096):
             held[start] = 1
         log.append(process.memory_info().rss)
@@ -81,9 +82,9 @@ def test_rss_rises_with_what_is_held_and_falls_with_what_is_freed(bench, setting
     peak, last = max(column), column[-1]
     assert peak - column[0] > 150
     assert peak - last > 150
-    assert abs(peak - log[0] / MEGABYTE) < 20
+    assert abs(peak - log[0] / MIB) < 20
     run = stored(given).runs(task_id)[0]
-    assert abs(run.peak_rss_bytes / MEGABYTE - peak) < 0.01
+    assert abs(run.peak_rss_bytes / MIB - peak) < 0.01
 
 
 def test_one_thread_samples_for_all_tasks(bench, settings, stored):

@@ -13,14 +13,16 @@ from dramatiq.middleware import Middleware
 
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.testing.harness import change_recordings
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
-from support.collectors import MEGABYTE, mixed_work, peak_of, spin
+from support.collectors import mixed_work, peak_of, spin
+from support.tasks import Gate
 
 # memray.
 
 
 def allocate_pages(megabytes: int) -> list[bytes]:
-    return [b"x" * MEGABYTE for _ in range(megabytes)]
+    return [b"x" * MIB for _ in range(megabytes)]
 
 
 def test_the_capture_names_the_line_that_allocated(bench, settings, stored):
@@ -35,8 +37,8 @@ def test_the_capture_names_the_line_that_allocated(bench, settings, stored):
 
     path = stored(given).path(task_id, "memray_profile")
     _, by_function, _ = peak_of(path)
-    assert by_function["allocate_pages"] >= 30 * MEGABYTE
-    assert by_function["hold_pages"] >= 30 * MEGABYTE
+    assert by_function["allocate_pages"] >= 30 * MIB
+    assert by_function["hold_pages"] >= 30 * MIB
     with memray.FileReader(path) as reader:
         records = list(reader.get_high_watermark_allocation_records())
         biggest = max(records, key=lambda record: record.size)
@@ -68,24 +70,20 @@ def test_the_tasks_thread_can_be_told_from_the_others(bench, settings, stored):
 
     metadata, _, by_thread = peak_of(stored(given).path(task_id, "memray_profile"))
     own = by_thread.pop(metadata.main_thread_id)
-    assert 40 * MEGABYTE <= own < 50 * MEGABYTE
-    assert max(by_thread.values()) >= 20 * MEGABYTE
+    assert 40 * MIB <= own < 50 * MIB
+    assert max(by_thread.values()) >= 20 * MIB
 
 
 def test_a_second_task_is_skipped_with_the_id_of_the_holder(bench, settings, stored):
     given = settings(task_diagnostics=["memray", "memory"])
-    started, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate = Gate()
 
     # Given a task that holds the process's one Tracker
     with bench(given, threads=2) as tasks:
-        holder = tasks.actor(hold).send().message_id
-        assert started.wait(PATIENCE_S)
+        holder = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
         # When another runs meanwhile
-        skipped = tasks.actor(done.set, actor_name="second").send().message_id
+        skipped = tasks.actor(gate.opened.set, actor_name="second").send().message_id
         tasks.finish()
 
     # Then it is skipped and says which task held it; its other artifact is whole
@@ -109,16 +107,12 @@ def test_with_memray_wait_tasks_take_turns(bench, settings, stored):
 
 def test_a_task_that_waited_in_vain_names_the_holder(bench, settings, stored):
     given = settings(task_diagnostics=["memray"], memray_wait=0.05)
-    started, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate = Gate()
 
     with bench(given, threads=2) as tasks:
-        holder = tasks.actor(hold).send().message_id
-        assert started.wait(PATIENCE_S)
-        skipped = tasks.actor(done.set, actor_name="second").send().message_id
+        holder = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
+        skipped = tasks.actor(gate.opened.set, actor_name="second").send().message_id
         tasks.finish()
 
     assert holder in stored(given).artifacts(skipped)["memray_profile"].reason
@@ -126,26 +120,22 @@ def test_a_task_that_waited_in_vain_names_the_holder(bench, settings, stored):
 
 def test_a_task_that_loses_its_slot_while_it_waits_starts_no_tracker(bench, settings, stored):
     given = settings(task_diagnostics=["memray"], memray_wait=PATIENCE_S)
-    started, done, traced = threading.Event(), threading.Event(), list[bool]()
-
-    def hold() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate, traced = Gate(), list[bool]()
 
     def look() -> None:
         traced.append(sys.getprofile() is not None)
 
     with bench(given, threads=2) as tasks:
         process = tasks.diagnostics.process
-        holder = tasks.actor(hold).send().message_id
-        assert started.wait(PATIENCE_S)
+        holder = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
         waiting = tasks.actor(look).send().message_id
         runs = process.runs
         eventually(
             lambda: [run for run in runs.values() if run.task_id == waiting and run.recordings.running], "it waits"
         )
         next(run for run in runs.values() if run.task_id == waiting).lose_slot()
-        done.set()
+        gate.opened.set()
         tasks.finish()
 
     assert traced == [False]

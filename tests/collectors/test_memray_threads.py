@@ -15,8 +15,8 @@ import pytest
 
 from dramatiq_diag.collectors.memray import first_function
 from dramatiq_diag.runtime.profile_function import EveryThreadsProfileFunction
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S
-from support.collectors import MEGABYTE
 
 _ITEMS = 100_000
 
@@ -53,12 +53,12 @@ def test_a_thread_from_before_has_its_whole_stack_from_its_next_call_on(bench, s
         allocated.set()
 
     def allocate() -> None:
-        kept.append(b"x" * (20 * MEGABYTE))
+        kept.append(b"x" * (20 * MIB))
 
     with bench(given) as tasks, running(outer):
         task_id = tasks.run(task)
 
-    (stack,) = stacks_of(stored(given).path(task_id, "memray_profile"), 20 * MEGABYTE)
+    (stack,) = stacks_of(stored(given).path(task_id, "memray_profile"), 20 * MIB)
     assert stack[:2] == ["allocate", "outer"]
     assert stack[-1] == "_bootstrap"
 

@@ -15,6 +15,7 @@ import pytest
 
 from dramatiq_diag.collectors.resources import ResourcesCollector
 from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 from support.collectors import rows_in_spool
 from support.simulation import simulated
@@ -30,8 +31,6 @@ COLUMNS = [
     "open_files",
     "threads",
 ]
-
-MEGABYTE = 1024 * 1024
 
 
 def table_of(reader, task_id):
@@ -78,7 +77,7 @@ def test_the_figures_are_those_of_the_work(bench, settings, stored, tmp_path):
         for _ in range(20):
             time.sleep(0.001)
         with (tmp_path / "written").open("wb") as file:
-            file.write(bytes(4 * MEGABYTE))
+            file.write(bytes(4 * MIB))
             file.flush()
             os.fsync(file.fileno())
         held.extend((tmp_path / f"open{number}").open("w") for number in range(50))

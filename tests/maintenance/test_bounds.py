@@ -25,11 +25,6 @@ SIZES = (0, 1, 10, 100)
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    return FakeClock(monkeypatch)
-
-
-@pytest.fixture
 def make(settings, database_url, store_of):
     """Makes a store with bounds."""
 

@@ -33,11 +33,6 @@ def given(request: pytest.FixtureRequest, settings: Any) -> Settings:
     return made
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    return FakeClock(monkeypatch)
-
-
 def publish(store: Store, count: int) -> list[str]:
     """Returns: The ids of the tasks."""
     now = datetime.now(UTC)

@@ -23,7 +23,7 @@ from dramatiq_diag.store.runs import all_artifacts_of
 from dramatiq_diag.store.store import Store
 from support.records import artifact_record, bundle, run_record
 from support.spool import END, TEXT, dead_entry, start_record
-from support.store import FakeClock, files
+from support.store import files
 
 HOUR = timedelta(hours=1)
 
@@ -31,11 +31,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def given(settings, database_url):
     return settings(database_url=database_url, orphan_protection_time=3600, run_retention=7200)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    return FakeClock(monkeypatch)
 
 
 def publish(store: Store, count: int = 1, **changes: Any) -> list[str]:

@@ -19,11 +19,6 @@ from support.records import artifact_record, bundle, put_blob
 
 
 @pytest.fixture
-def given(settings, database_url):
-    return settings(database_url=database_url)
-
-
-@pytest.fixture
 def published(store):
     """Thirty runs, with an artifact that has a blob and one that has none."""
     bundles = [

@@ -7,17 +7,14 @@ import gc
 import pytest
 
 from dramatiq_diag.maintenance.pace import Pace
+from support.clocks import Clock
 
 
-class Clock:
+class PacedClock(Clock):
     """A clock that stands still but for what `pass_` and `sleep` add, in seconds."""
 
     def __init__(self) -> None:
-        self.now_s = 0.0
         self.slept_s: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now_s
 
     def pass_(self, seconds: float) -> None:
         self.now_s += seconds
@@ -29,10 +26,10 @@ class Clock:
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return PacedClock()
 
 
-def sizes(pace: Pace, clock: Clock, seconds_each: float, count: int) -> list[int]:
+def sizes(pace: Pace, clock: PacedClock, seconds_each: float, count: int) -> list[int]:
     """Returns: The sizes of batches whose transactions take so long for each item."""
     found = []
     for batch in pace.batched(range(10**9)):

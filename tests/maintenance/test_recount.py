@@ -20,11 +20,6 @@ from support.store import counted_anew, kept_counters
 
 
 @pytest.fixture
-def given(settings, database_url):
-    return settings(database_url=database_url)
-
-
-@pytest.fixture
 def published(store):
     """Seven runs of two actors, of which two failed, with an artifact each."""
     actors = ["work", "work", "work", "other", "work", "other", "work"]

@@ -21,11 +21,10 @@ from dramatiq_diag.spool.entry import Entry
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.testing.harness import change_recordings
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 from support.simulation import Simulation, simulated
 from support.tasks import rss_of_runs
-
-MIB = 1024 * 1024
 
 
 def executed(simulation: Simulation, actor: Any, took_s: float) -> str:

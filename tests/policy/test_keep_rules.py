@@ -6,8 +6,7 @@ import pytest
 
 from dramatiq_diag.policy.keep_rules import Facts, parse_rules
 from dramatiq_diag.policy.quantiles import DurationHistogram
-
-MIB = 1024 * 1024
+from dramatiq_diag.text import MIB
 
 #: Rule -> what the facts of a run have to be for it to hold, and what makes it not hold.
 RULES = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ RUN_ID = uuid.UUID("8b00c56a-0f40-48bb-9e96-0123456789ab")
 
 @pytest.fixture
 def reader() -> MessageOptions:
-    return MessageOptions()
+    return MessageOptions(logging.getLogger(__name__).warning)
 
 
 def message(message_id: Any = "own", **options: Any) -> dramatiq.Message[Any]:

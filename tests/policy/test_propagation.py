@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import dramatiq
 import pytest
@@ -287,7 +288,7 @@ def in_share(given: Settings, rate: float) -> Callable[[str], bool]:
     """Returns: Whether a task of an id is selected with this rate."""
     broker = StubBroker(middleware=[])
     actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work")
-    selection = Selection(load(["memory"], given), given.task_diagnostics, sample_rate=rate)
+    selection = Selection(load(["memory"], given), given.task_diagnostics, sample_rate=rate, warn=Mock())
     message = actor.message()
     broker.close()
     return lambda task_id: bool(selection(broker, message.copy(message_id=task_id)).collectors)

@@ -66,7 +66,7 @@ def test_the_memory_of_what_is_usual_is_bounded():
 
 
 def test_actors_that_are_known_are_bounded():
-    policy = KeepPolicy(["slower_than>p95"], max_actors=10)
+    policy = KeepPolicy(["slower_than>p95"], Mock(), max_actors=10)
 
     def unmet(name: str) -> Any:
         actor: Any = Mock(actor_name=name, options={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from unittest.mock import Mock
 
 import dramatiq
 import pytest
@@ -22,7 +23,7 @@ UNSET: Any = object()
 def selection_of(given: Any) -> Selection:
     """Returns: The selection of a worker with these settings."""
     collectors = load(COLLECTOR_NAMES, given)
-    return Selection(collectors, given.task_diagnostics, given.task_diagnostics_on_request)
+    return Selection(collectors, given.task_diagnostics, given.task_diagnostics_on_request, warn=Mock())
 
 
 def choose(given: Any, actor: Any = UNSET, message: Any = UNSET, actor_name: str = "work") -> set[str]:

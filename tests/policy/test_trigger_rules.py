@@ -6,8 +6,7 @@ import pytest
 
 from dramatiq_diag import Settings, SettingsError
 from dramatiq_diag.policy.trigger_rules import parse_triggers, trigger_text
-
-MIB = 1024 * 1024
+from dramatiq_diag.text import MIB
 
 GOOD = [
     ("after 30s: stacks", [("after 30s", 30.0, None, ("stacks",))]),

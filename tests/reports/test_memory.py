@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.collectors.memory import HEADER, MEGABYTE
+from dramatiq_diag.collectors.memory import HEADER
 from dramatiq_diag.errors import NotInstalledError
 from dramatiq_diag.reports import charts, memory
 from dramatiq_diag.reports.cache import format_of, open_download
@@ -25,6 +25,7 @@ from dramatiq_diag.reports.memory import read_samples
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.attempts import Attempt
 from dramatiq_diag.store.memory_curves import thin
+from dramatiq_diag.text import MIB
 
 HOSTILE = "</script><script>pwned()</script>'+pwned()+'\"`${pwned()}<!--<script>\\\u2028"
 
@@ -71,7 +72,7 @@ def in_process(render: Any, tmp_path: Path, data: bytes) -> bytes:
     ids=lambda end: ascii(end)[:30],
 )
 def test_what_is_no_line_of_a_log_is_passed_over(end):
-    assert samples_of(log((0, 10), (2, 20.5), end=end)) == [(0, 10 * MEGABYTE), (2, int(20.5 * MEGABYTE))]
+    assert samples_of(log((0, 10), (2, 20.5), end=end)) == [(0, 10 * MIB), (2, int(20.5 * MIB))]
 
 
 def test_lines_behind_garbage_are_read():
@@ -89,7 +90,7 @@ def test_what_the_collector_writes_is_read_whole(bench, settings, stored):
 
     assert len(samples_of(data)) == data.count(b"\n") - 1 >= 2
     peak_bytes = max(size_bytes for _, size_bytes in samples_of(data))
-    assert peak_bytes == pytest.approx(stored(given).runs(task_id)[0].peak_rss_bytes, abs=MEGABYTE / 1000)
+    assert peak_bytes == pytest.approx(stored(given).runs(task_id)[0].peak_rss_bytes, abs=MIB / 1000)
 
 
 # Thinning.
@@ -146,7 +147,7 @@ def test_a_plain_download_is_the_log_itself(profile):
 def test_csv_has_units_in_its_names(profile):
     rows = [*csv.DictReader(io.StringIO(download(*profile, "csv").decode()))]
 
-    assert rows[1] == {"seconds": "2.000", "rss_bytes": str(150 * MEGABYTE)}
+    assert rows[1] == {"seconds": "2.000", "rss_bytes": str(150 * MIB)}
 
 
 def test_pictures_are_drawn_with_the_peak_named(profile):
@@ -219,7 +220,7 @@ def run(number: int, **fields: Any) -> Attempt:
         "status": "succeeded",
         "started_at": datetime(2026, 11, 22, 13, number, 33, 229586, tzinfo=UTC),
         "duration_ms": 100.0 + number,
-        "peak_rss_bytes": number * MEGABYTE,
+        "peak_rss_bytes": number * MIB,
     }
     made = Attempt(**values | fields)
     made.attempt = 1
@@ -230,7 +231,7 @@ def href(run: Attempt) -> str:
     return f"/runs/{run.run_id.int}/"
 
 
-CURVE = [(float(second), (50 + second) * MEGABYTE) for second in range(20)]
+CURVE = [(float(second), (50 + second) * MIB) for second in range(20)]
 BANDS: list[Any] = [{"start_s": 2.0, "end_s": 5.0, "label": HOSTILE}]
 
 CHARTS = {
@@ -282,7 +283,7 @@ def test_the_tooltip_of_two_curves_tells_both():
 
 def test_a_curve_that_hardly_moves_is_not_flattened_and_one_that_grows_begins_at_zero():
     def lowest(*sizes: int) -> float:
-        chart = memory_chart([("run", [(float(number), size * MEGABYTE) for number, size in enumerate(sizes)])])
+        chart = memory_chart([("run", [(float(number), size * MIB) for number, size in enumerate(sizes)])])
         scales = [layer["encoding"].get("y", {}).get("scale") for layer in chart["layer"]]
         return float(next(filter(None, scales))["domain"][0])
 

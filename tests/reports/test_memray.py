@@ -25,12 +25,11 @@ from dramatiq_diag.reports.formats import FORMATS
 from dramatiq_diag.reports.memray import VIEWS
 from dramatiq_diag.runtime import coroutines, ticker
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 from support.records import artifact_record, bundle, run_record
 from support.store import Stored
 from support.tasks import finish, running_bench
-
-MEGABYTE = 1024 * 1024
 
 _kept: list[bytes] = []
 
@@ -43,11 +42,11 @@ def hold_and_keep() -> None:
 
 
 def hold(megabytes: int) -> bytes:
-    return b"h" * (megabytes * MEGABYTE)
+    return b"h" * (megabytes * MIB)
 
 
 def keep(megabytes: int) -> bytes:
-    return b"k" * (megabytes * MEGABYTE)
+    return b"k" * (megabytes * MIB)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +224,7 @@ def hold_deeper(depth: int) -> list[bytes]:
 
 def held(tree: CallTree, function: str) -> float:
     """What a call tree says that a function and its calls held, in megabytes."""
-    return sum(row["total"] for row in functions(tree["tree"]) if row["function"] == function) / MEGABYTE
+    return sum(row["total"] for row in functions(tree["tree"]) if row["function"] == function) / MIB
 
 
 def test_a_report_has_what_the_task_allocated_and_one_of_the_process_what_other_threads_did(bench, settings, stored):

@@ -17,10 +17,9 @@ import pytest
 from dramatiq_diag.reports.cache import format_of, open_download
 from dramatiq_diag.reports.calltree import functions
 from dramatiq_diag.reports.errors import ReportError
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, missing
 from support.profiles import render, session_of_stacks
-
-MEGABYTE = 1024 * 1024
 
 #: A row of `-top`: its own value, its share, the sum of the shares, the value with calls, its share, and the name.
 _ROW = re.compile(
@@ -101,7 +100,7 @@ def test_go_shows_the_same_top_five_of_a_real_run_as_our_reports(
     def work() -> None:
         kept = []
         for number in range(1, 7):
-            kept.append(PARTS[f"hold_{number}"](number * MEGABYTE))
+            kept.append(PARTS[f"hold_{number}"](number * MIB))
             PARTS[f"spin_{number}"](time.thread_time, time.thread_time() + 0.05 * number)
 
     given = settings(task_diagnostics=["pyinstrument", "memray"], pyinstrument_interval=0.001)

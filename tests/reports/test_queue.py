@@ -26,6 +26,7 @@ from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
 from support import PATIENCE_S, eventually, program
+from support.clocks import Clock
 
 #: The interpreter, before a fixture puts a script in its place.
 PYTHON = sys.executable
@@ -40,15 +41,6 @@ class Files:
 
     blobs: LocalBlobStore
     cache: DiskCache
-
-
-class Clock:
-    """Seconds that a test moves."""
-
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Children:

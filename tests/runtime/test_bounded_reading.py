@@ -17,16 +17,16 @@ from dramatiq_diag.reports.errors import ReportError
 from dramatiq_diag.reports.pyinstrument import read as read_session
 from dramatiq_diag.runtime.bounded_reading import PIECE_BYTES, PiecesFile, contains, lines, read_up_to
 from dramatiq_diag.spool.entry import Entry
-from dramatiq_diag.spool.owner_state import STATE_FILE, read_state
+from dramatiq_diag.spool.owner_state import STATE_FILE, read_left
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.store.blobs.local import LocalBlobStore
+from dramatiq_diag.text import MIB
 from support.spool import END, TEXT, dead_entry, start_record
 
-MEBIBYTE = 1024**2
-SIZE_BYTES = 64 * MEBIBYTE
+SIZE_BYTES = 64 * MIB
 
 #: What a reader of a file of that size may hold at once; the longest line of an entry is in memory three times.
-BUDGET_BYTES = 6 * MEBIBYTE
+BUDGET_BYTES = 6 * MIB
 
 
 # Files of 64 MiB, and what reads them.
@@ -34,7 +34,7 @@ BUDGET_BYTES = 6 * MEBIBYTE
 
 def written(path: Path, beginning: bytes, line: bytes, end: bytes = b"") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    block = line * max(MEBIBYTE // len(line), 1)
+    block = line * max(MIB // len(line), 1)
     with path.open("wb") as file:
         file.write(beginning)
         while file.tell() < SIZE_BYTES:
@@ -121,7 +121,7 @@ def checkpoint(directory: Path) -> Callable[[], None]:
 
 def state_of_a_process(directory: Path) -> Callable[[], None]:
     written(directory / STATE_FILE, b"", b"x")
-    return lambda: read_state(directory) and None
+    return lambda: read_left(directory).state and None
 
 
 def stored_session(directory: Path) -> Callable[[], None]:

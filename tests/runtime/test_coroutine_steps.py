@@ -19,15 +19,10 @@ from dramatiq.asyncio import EventLoopThread
 from dramatiq_diag.runtime.coroutine_steps import MeasuredCoroutine
 from dramatiq_diag.runtime.coroutines import CoroutineTracker
 from support import PATIENCE_S, eventually
+from support.clocks import burn
 from support.reports import Reports, functions
 
 STATE: contextvars.ContextVar[str] = contextvars.ContextVar("STATE", default="none")
-
-
-def burn(cpu_s: float) -> None:
-    ends = time.thread_time() + cpu_s
-    while time.thread_time() < ends:
-        pass
 
 
 def test_results_and_exceptions_pass_through() -> None:

@@ -6,7 +6,6 @@ import mmap
 import os
 import resource
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from dramatiq_diag.runtime.counters import CounterReader, Counters
 from dramatiq_diag.runtime.kept_file import KeptFile
 from support import PATIENCE_S, eventually
+from support.clocks import burn
 
 TOUCHED_PAGES = 2000
 
@@ -27,12 +27,6 @@ def on_a_thread(work: Callable[[], Any]) -> Any:
     thread.start()
     thread.join(PATIENCE_S)
     return found[0]
-
-
-def burn(cpu_s: float) -> None:
-    ends = time.thread_time() + cpu_s
-    while time.thread_time() < ends:
-        pass
 
 
 def touch() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from dramatiq_diag.runtime.growth_moments import Growth, Moment
 from dramatiq_diag.runtime.memory_growth import MemoryGrowth
+from dramatiq_diag.text import MIB
 
-MIB = 1024 * 1024
 STEP_S = 0.1
 
 

@@ -15,10 +15,8 @@ from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
-from dramatiq_diag.text import format_size
+from dramatiq_diag.text import MIB, format_size
 from support import eventually
-
-MEGABYTE = 1024 * 1024
 
 #: Two tasks at once; the process is killed once both have been running for long enough to be looked at.
 SCRIPT = """
@@ -70,7 +68,7 @@ def test_a_killed_worker_leaves_its_memory_and_its_neighbours(settings, stored, 
         float(row.split("\t")[1]) for row in stored(given).data(hoarder, "memory_profile").decode().splitlines()[1:]
     ]
     assert len(curve) >= 5
-    assert run.peak_rss_bytes > (max(curve) - 0.001) * MEGABYTE
+    assert run.peak_rss_bytes > (max(curve) - 0.001) * MIB
     memory = stored(given).artifacts(hoarder)["memory_profile"]
     assert memory.status == ArtifactStatus.PARTIAL
     assert (
@@ -88,7 +86,7 @@ def write_files(root: Path, texts: dict[str, str]) -> None:
 
 
 def vitals_of(**changes: int) -> MemoryState:
-    given = {"rss_bytes": 800 * MEGABYTE, "available_bytes": 3000 * MEGABYTE, "total_bytes": 4000 * MEGABYTE}
+    given = {"rss_bytes": 800 * MIB, "available_bytes": 3000 * MIB, "total_bytes": 4000 * MIB}
     return MemoryState(**given | changes)
 
 
@@ -101,8 +99,8 @@ def test_plenty_of_memory_is_no_reason():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"available_bytes": 300 * MEGABYTE},
-        {"cgroup_bytes": 990 * MEGABYTE, "cgroup_limit_bytes": 1000 * MEGABYTE},
+        {"available_bytes": 300 * MIB},
+        {"cgroup_bytes": 990 * MIB, "cgroup_limit_bytes": 1000 * MIB},
     ],
 )
 def test_a_shortage_is_called_by_its_name(changes):
@@ -133,7 +131,7 @@ def test_the_kernels_count_of_oom_kills_is_evidence(tmp_path, then, now, boot_id
 
 
 def test_a_cgroup_far_from_its_limit_is_told_and_no_reason():
-    text = vitals_of(cgroup_bytes=400 * MEGABYTE, cgroup_limit_bytes=1000 * MEGABYTE).describe()
+    text = vitals_of(cgroup_bytes=400 * MIB, cgroup_limit_bytes=1000 * MIB).describe()
 
     assert text.endswith(", its cgroup used 400.0 MiB of 1000.0 MiB.")
 

@@ -13,11 +13,10 @@ from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.text import MIB
 from support import eventually
 from support.simulation import Simulation, simulated
 from support.tasks import rss_of_runs
-
-MEGABYTE = 1024 * 1024
 
 
 def rows_of(text: bytes) -> list[tuple[float, float]]:
@@ -30,7 +29,7 @@ def rows_of(text: bytes) -> list[tuple[float, float]]:
 def rss_mb(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The RSS that is read, in megabytes; its last number counts."""
     values = [100.0]
-    rss_of_runs(monkeypatch, lambda: int(values[-1] * MEGABYTE))
+    rss_of_runs(monkeypatch, lambda: int(values[-1] * MIB))
     return values
 
 
@@ -50,20 +49,20 @@ def test_what_a_task_holds_for_a_moment_is_its_peak(bench, settings, stored, nam
 
         def hold() -> None:
             (run,) = tasks.diagnostics.process.runs.values()
-            held = bytearray(200 * MEGABYTE)
+            held = bytearray(200 * MIB)
             for start in range(0, len(held), 4096):
                 held[start] = 1
             held_bytes.append(RssReader().rss_bytes())
-            eventually(lambda: run.peak_rss_bytes >= held_bytes[0] - 5 * MEGABYTE, "the process was looked at")
+            eventually(lambda: run.peak_rss_bytes >= held_bytes[0] - 5 * MIB, "the process was looked at")
 
         task_id = tasks.run(hold)
 
     # Then that is the peak of the run, and the highest point of its curve
     (run,) = stored(given).runs(task_id)
-    assert run.peak_rss_bytes > held_bytes[0] - 5 * MEGABYTE
+    assert run.peak_rss_bytes > held_bytes[0] - 5 * MIB
     if names == ["memory"]:
         rows = rows_of(stored(given).data(task_id, "memory_profile"))
-        assert max(megabytes for _, megabytes in rows) == pytest.approx(run.peak_rss_bytes / MEGABYTE, abs=0.001)
+        assert max(megabytes for _, megabytes in rows) == pytest.approx(run.peak_rss_bytes / MIB, abs=0.001)
 
 
 SCRIPT = """
@@ -112,7 +111,7 @@ def test_a_task_that_is_killed_after_a_second_has_its_curve_and_its_peak(setting
     assert len(rows) >= 5
     # The jump of the last moment is in it, and it is the peak of the run.
     assert rows[-1][1] - rows[0][1] > 130
-    assert run.peak_rss_bytes >= (rows[-1][1] - 0.001) * MEGABYTE
+    assert run.peak_rss_bytes >= (rows[-1][1] - 0.001) * MIB
 
 
 def test_the_first_seconds_have_samples_each_time_that_the_time_has_doubled(simulation, stored, rss_mb):
@@ -152,7 +151,7 @@ def test_a_look_that_is_far_from_the_last_sample_is_a_sample(
     assert (pytest.approx(20.55, abs=0.06) in [row[0] for row in rows]) == (is_sampled or after_mb > before_mb)
     # Whether or not it was a sample at once: the highest point of the curve is the peak of the run.
     (stored_run,) = reader.runs(run.task_id)
-    assert stored_run.peak_rss_bytes == int(max(before_mb, after_mb) * MEGABYTE)
+    assert stored_run.peak_rss_bytes == int(max(before_mb, after_mb) * MIB)
     assert max(row[1] for row in rows) == pytest.approx(max(before_mb, after_mb))
 
 
@@ -173,7 +172,7 @@ def test_a_process_that_goes_up_and_down_all_the_time_has_a_log_of_bounded_lengt
 
 def test_a_process_without_runs_is_not_looked_at(simulation, monkeypatch):
     looks: list[float] = []
-    rss_of_runs(monkeypatch, lambda: looks.append(simulation.clock()) or MEGABYTE)
+    rss_of_runs(monkeypatch, lambda: looks.append(simulation.clock()) or MIB)
     actor = simulation.actor()
 
     simulation.pass_time(10)
@@ -192,7 +191,7 @@ def test_a_process_without_runs_is_not_looked_at(simulation, monkeypatch):
 
 def test_one_look_serves_all_runs(simulation, monkeypatch):
     looks: list[int] = []
-    rss_of_runs(monkeypatch, lambda: looks.append(1) or MEGABYTE)
+    rss_of_runs(monkeypatch, lambda: looks.append(1) or MIB)
     actor = simulation.actor()
     runs = []
     for thread_id in (-1, -2, -3):  # As if each ran on a thread of its own.
@@ -203,6 +202,6 @@ def test_one_look_serves_all_runs(simulation, monkeypatch):
     simulation.pass_time(1.0)
 
     assert 18 <= len(looks) <= 21
-    assert {run.peak_rss_bytes for run in runs} == {MEGABYTE}
+    assert {run.peak_rss_bytes for run in runs} == {MIB}
     for run in runs:
         simulation.end(run)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from dramatiq_diag.runtime.thread_faults import ThreadFaults
-
-MIB = 1024 * 1024
+from dramatiq_diag.text import MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="The counts are those of /proc.")

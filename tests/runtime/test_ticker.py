@@ -13,16 +13,7 @@ import pytest
 from dramatiq_diag.runtime.ticker import Ticker, Timer
 from dramatiq_diag.worker.run import Run
 from support import PATIENCE_S, eventually
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from support.clocks import Clock
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 
 from dramatiq_diag.runtime.memory_state import MemoryStateReader
 from dramatiq_diag.runtime.rss import RssReader
+from dramatiq_diag.text import MIB
 from dramatiq_diag.worker.tuning import Tuning
 from support.simulation import Simulation, simulated
 
 DAY_S = 24 * 3600
 #: Timers that are due more often are called that often: what a look leaves behind does not depend on it.
 _STEP_S = 1.0
-MEGABYTE = 1024 * 1024
 #: For so many seconds each byte is traced.
 _TRACED_S = 6 * 3600
 #: The mean size of what Python keeps for an object, for what is counted instead of traced.
@@ -88,9 +88,9 @@ def test_a_task_of_a_day_beside_a_hundred_others_stays_small(settings, stored, m
         simulation.flush()
 
     assert after == before
-    assert grown_bytes < MEGABYTE * _TRACED_S / DAY_S
-    assert blocks_after - blocks_before < MEGABYTE / _BLOCK_BYTES
-    assert entry_bytes < 4 * MEGABYTE
+    assert grown_bytes < MIB * _TRACED_S / DAY_S
+    assert blocks_after - blocks_before < MIB / _BLOCK_BYTES
+    assert entry_bytes < 4 * MIB
     (run,) = stored(given).runs(long.task_id)
     assert run.duration_ms > (DAY_S - 10) * 1000
     assert len(stored(given).data(long.task_id, "memory_profile").splitlines()) > DAY_S / 2

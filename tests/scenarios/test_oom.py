@@ -23,13 +23,13 @@ import pytest
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.statuses import ArtifactStatus, MemoryRole, RunStatus
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 from support.store import Stored
 
 KILLS = int(os.environ.get("DRAMATIQ_DIAG_TEST_KILLS", "1"))
 
-_MEGABYTE = 1024 * 1024
-_LIMIT_BYTES = 300 * _MEGABYTE
+_LIMIT_BYTES = 300 * MIB
 _CGROUPS = Path("/sys/fs/cgroup")
 
 #: Without a cgroup the limit is on the address space, and the worker plays the kernel's part when it strikes.
@@ -172,7 +172,7 @@ def test_a_task_that_is_killed_for_its_memory_leaves_all_three(bench, settings, 
             curve = [float(row.split("\t")[1]) for row in rows]
             falls = [before - after for before, after in pairwise(curve)]
             assert max(falls) < 1  # The kernel may take back a page of a file in between.
-            assert curve[-1] - curve[0] > 0.6 * (_LIMIT_BYTES / _MEGABYTE - curve[0])
+            assert curve[-1] - curve[0] > 0.6 * (_LIMIT_BYTES / MIB - curve[0])
             # The time profile has the function, and the memray report its line
             session = json.loads(stored(given).data(task_id, "pyinstrument_profile"))
             assert any(frame.startswith("hoard\0") for stack, _ in session["frame_records"] for frame in stack)
@@ -204,7 +204,7 @@ def test_the_task_that_grew_the_process_is_told_from_its_victims(settings, store
     (run,) = stored(given).runs(hoarder)
     assert run.memory_role == MemoryRole.GROWER
     assert "fill (<string>:" in run.death_reason or "hoard (<string>:" in run.death_reason
-    assert run.touched_bytes > 0.5 * (_LIMIT_BYTES - 100 * _MEGABYTE)
+    assert run.touched_bytes > 0.5 * (_LIMIT_BYTES - 100 * MIB)
     # And the others are its victims
     victims = [stored(given).runs(task_id)[0] for task_id in neighbours]
     assert {victim.memory_role for victim in victims} == {MemoryRole.VICTIM}

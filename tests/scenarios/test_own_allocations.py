@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 import dramatiq_diag
+from dramatiq_diag.text import MIB
 from support import PATIENCE_S, eventually
 
-MEBIBYTE = 1024**2
-
 #: What our threads may hold together at the peak of a tracked process, SQLAlchemy and json included.
-BUDGET_BYTES = 2 * MEBIBYTE
+BUDGET_BYTES = 2 * MIB
 
 THREADS = 8
 NEIGHBOURS = 16
@@ -54,7 +53,7 @@ def test_our_threads_hold_little_while_a_process_is_tracked(bench, settings, sto
     started, released = threading.Event(), threading.Event()
 
     def hold() -> None:
-        kept = bytearray(30 * MEBIBYTE)
+        kept = bytearray(30 * MIB)
         started.set()
         assert released.wait(PATIENCE_S)
         del kept
@@ -86,5 +85,5 @@ def test_our_threads_hold_little_while_a_process_is_tracked(bench, settings, sto
 
     # Then the report of its peak has what it held, and next to nothing of ours
     ours_bytes, held_bytes = held_by_our_threads(stored(given).path(tracked.message_id, "memray_profile"))
-    assert held_bytes >= 30 * MEBIBYTE
+    assert held_bytes >= 30 * MIB
     assert 0 < ours_bytes < BUDGET_BYTES

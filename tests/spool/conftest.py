@@ -12,4 +12,6 @@ def spool(settings):
     spool = Spool(settings())
     spool.open()
     yield spool
+    for path in spool.owner.glob("*.entry") if spool.owner is not None else ():
+        path.unlink()
     spool.close()

@@ -24,16 +24,6 @@ HELD = 5
 
 
 @pytest.fixture
-def spool(settings):
-    spool = Spool(settings())
-    spool.open()
-    yield spool
-    for path in spool.owner.glob("*.entry"):
-        path.unlink()
-    spool.close()
-
-
-@pytest.fixture
 def unsaved():
     return set()
 

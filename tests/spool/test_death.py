@@ -14,9 +14,9 @@ from dramatiq_diag.spool.memory_story import MemoryStory, NotedCall, NotedRun
 from dramatiq_diag.spool.owner_state import Left, State, StateFile
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import MemoryRole
+from dramatiq_diag.text import MIB
 from support.spool import TEXT, dead_entry, start_record
 
-MIB = 1024 * 1024
 EATER, NEIGHBOUR = uuid.uuid4(), uuid.uuid4()
 EATING = NotedRun(
     run_id=EATER,

@@ -53,16 +53,6 @@ class FlakyStore:
             raise self._error
 
 
-@pytest.fixture
-def spool(settings):
-    spool = Spool(settings())
-    spool.open()
-    yield spool
-    for path in spool.owner.glob("*.entry"):
-        path.unlink()
-    spool.close()
-
-
 def saved(spool: Spool, number: int) -> Entry:
     entry = spool.entry()
     entry.append(start_record(entry.run_id, task_id=f"task-{number}"), TEXT, END)

@@ -6,8 +6,6 @@ import os
 import uuid
 from typing import Any
 
-import pytest
-
 from dramatiq_diag.spool.delivery import Delivery
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX, Entry
@@ -16,14 +14,6 @@ from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.store import Store
 from support.spool import END, TEXT, dead_entry, start_record
-
-
-@pytest.fixture
-def spool(settings):
-    spool = Spool(settings())
-    spool.open()
-    yield spool
-    spool.close()
 
 
 def new_entry(spool: Spool, limits: Limits) -> Entry:

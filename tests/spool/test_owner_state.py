@@ -14,7 +14,7 @@ from dramatiq_diag.runtime.memory_state import MemoryState
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
 from dramatiq_diag.spool.memory_story import MemoryStory, NotedCall, NotedRun
-from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_left, read_state
+from dramatiq_diag.spool.owner_state import STATE_FILE, StateFile, read_left
 from dramatiq_diag.spool.reader import read_finished_run
 from support.simulation import simulated
 from support.spool import TEXT, dead_entry, start_record
@@ -38,7 +38,7 @@ def test_the_last_state_is_read_and_the_file_does_not_grow(state, tmp_path):
     for number in range(1000):
         state.write(1000.0 + number, vitals(number))
 
-    found = read_state(tmp_path)
+    found = read_left(tmp_path).state
 
     assert (found.at, found.vitals.rss_bytes) == (1999.0, 999)
     assert (tmp_path / STATE_FILE).stat().st_size == 2048
@@ -55,7 +55,7 @@ def test_a_state_that_was_torn_costs_itself_alone(state, tmp_path, written):
     whole = (tmp_path / STATE_FILE).read_bytes()
     (tmp_path / STATE_FILE).write_bytes(whole[:written] + before[written:1024] + whole[1024:])
 
-    found = read_state(tmp_path)
+    found = read_left(tmp_path).state
 
     # Then the second is read, or the third where all that matters of it was written
     assert found.vitals.rss_bytes in ((22,) if written < 300 else (22, 333))
@@ -75,17 +75,17 @@ HOSTILE = [
 def test_what_is_no_state_is_none(tmp_path, content):
     (tmp_path / STATE_FILE).write_bytes(content)
 
-    assert read_state(tmp_path) is None
+    assert read_left(tmp_path).state is None
 
 
 def test_a_state_that_is_no_regular_file_is_none(tmp_path):
-    assert read_state(tmp_path) is None
+    assert read_left(tmp_path).state is None
     os.mkfifo(tmp_path / STATE_FILE)
-    assert read_state(tmp_path) is None
+    assert read_left(tmp_path).state is None
     (tmp_path / STATE_FILE).unlink()
     (tmp_path / "secret").write_text("secret")
     (tmp_path / STATE_FILE).symlink_to(tmp_path / "secret")
-    assert read_state(tmp_path) is None
+    assert read_left(tmp_path).state is None
 
 
 def story(at: float, runs: int = 1, name: str = "x") -> MemoryStory:
@@ -124,7 +124,7 @@ def test_nothing_is_written_after_the_end(tmp_path):
     for number, descriptor in enumerate(descriptors):
         os.close(descriptor)
         assert (tmp_path / f"other {number}").read_bytes() == b""
-    assert read_state(tmp_path).at == 1000.0
+    assert read_left(tmp_path).state.at == 1000.0
 
 
 @pytest.mark.parametrize("written", [0, 5, 20])

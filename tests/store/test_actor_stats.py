@@ -14,11 +14,6 @@ from dramatiq_diag.store.models import TaskRun
 from support.records import NOW, bundle, run_record
 
 
-@pytest.fixture
-def store(settings, database_url, store_of):
-    return store_of(settings(database_url=database_url))
-
-
 def publish(store, *runs):
     store.publish([bundle(run) for run in runs])
 

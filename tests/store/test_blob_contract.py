@@ -18,7 +18,7 @@ from dramatiq_diag.store.blobs.base import BlobStore, NewBlob, RootId
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.blobs.objects import PART_BYTES
 from support.object_stores import patient_blobs
-from support.store import replaced_meanwhile
+from support.store import Breaks, replaced_meanwhile
 
 STORE_ID = uuid.uuid4()
 
@@ -42,15 +42,6 @@ def put(blobs: BlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None =
 
 def names(blobs: BlobStore) -> list[str]:
     return [found.name for found in blobs.scan()]
-
-
-class Breaks(io.BytesIO):
-    """Gives a part and then fails, as a disk does."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell():
-            raise OSError(5, "Input/output error")
-        return super().read(size)
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) + 1, PART_BYTES, 2 * PART_BYTES + 1])

@@ -17,7 +17,7 @@ import pytest
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.store.blobs.base import NewBlob
 from dramatiq_diag.store.blobs.local import LocalBlobStore
-from support.store import replaced_meanwhile
+from support.store import Breaks, replaced_meanwhile
 
 STORE_ID = uuid.uuid4()
 
@@ -35,15 +35,6 @@ def blobs(unclaimed):
 
 def put(blobs: LocalBlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
     return blobs.put(artifact_id or uuid.uuid4(), io.BytesIO(data)).name
-
-
-class Breaks(io.BytesIO):
-    """Gives one chunk and then fails, as a disk does."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell():
-            raise OSError(5, "Input/output error")
-        return super().read(size)
 
 
 def test_blobs_are_private(blobs):

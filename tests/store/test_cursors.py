@@ -19,11 +19,6 @@ from dramatiq_diag.store.runs import (
 from support.records import NOW, bundle, run_record
 
 
-@pytest.fixture
-def store(settings, database_url, store_of):
-    return store_of(settings(database_url=database_url))
-
-
 def test_pages_have_every_run_once_newest_first(store):
     moments = [NOW + timedelta(microseconds=random.Random(number).randrange(20)) for number in range(57)]
     store.publish([bundle(run_record(started_at=moment)) for moment in moments])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,11 +15,12 @@ from dramatiq_diag.cli.download import download
 from dramatiq_diag.errors import BlobMissingError
 from dramatiq_diag.maintenance.cleanup import Cleanup
 from dramatiq_diag.maintenance.consistency import check
-from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store import pins as keeping
 from dramatiq_diag.store.models import Artifact
-from dramatiq_diag.store.records import ArtifactRecord, FinishedRun, RunRecord, artifact_id
+from dramatiq_diag.store.records import artifact_id
 from dramatiq_diag.store.store import Store
+from support.records import artifact_record, bundle, run_record
 
 KEPT = b"the private key of somebody\n"
 
@@ -59,26 +59,8 @@ def store(settings: Callable[..., Settings], store_of: Callable[[Settings], Stor
     if store.blobs.store_id() is None:
         (store.blobs.root / ".store-id").write_text(f"{store.store_id()}\n")
     now = datetime.now(UTC) - timedelta(seconds=5)
-    run = RunRecord(
-        run_id=RUN_ID,
-        task_id="t",
-        actor_name="a",
-        queue_name="q",
-        status=RunStatus.SUCCEEDED,
-        started_at=now,
-        finished_at=now,
-        hostname="h",
-        pid=1,
-    )
-    record = ArtifactRecord(
-        name="task_logs",
-        filename="task.log",
-        media_type="text/plain",
-        stored_as=None,
-        status=ArtifactStatus.STORED,
-        open=lambda: io.BytesIO(KEPT),
-    )
-    store.publish([FinishedRun(run=run, artifacts=[record])])
+    run = run_record(run_id=RUN_ID, task_id="t", started_at=now, finished_at=now)
+    store.publish([bundle(run, artifact_record(KEPT, name="task_logs", filename="task.log"))])
     with store.session() as session:
         session.execute(update(Artifact).values(blob_name=name))
     return store

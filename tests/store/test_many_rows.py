@@ -36,11 +36,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def given(settings, database_url):
-    return settings(database_url=database_url)
-
-
 def stored_rows(session, names):
     query = select(*(TaskRun.__table__.c[name] for name in names)).order_by(TaskRun.run_id)
     return [tuple(found) for found in session.execute(query)]

@@ -16,7 +16,7 @@ from dramatiq_diag.store.models import Artifact, TaskRun
 from dramatiq_diag.store.pins import Deletion, RunIsPinnedError, RunIsRunningError, RunNotFoundError, delete, pin, unpin
 from support import eventually
 from support.records import artifact_record, bundle, run_record
-from support.store import FakeClock, files
+from support.store import files
 
 HOUR = timedelta(hours=1)
 
@@ -24,11 +24,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def given(settings, database_url):
     return settings(database_url=database_url, orphan_protection_time=3600, run_retention=7200)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    return FakeClock(monkeypatch)
 
 
 @pytest.fixture

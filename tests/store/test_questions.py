@@ -37,11 +37,6 @@ from support.workers import report
 pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 
-@pytest.fixture
-def store(settings, store_of, database_url):
-    return store_of(settings(database_url=database_url))
-
-
 def ask_stack(store, task_id="task"):
     return ask(store, QuestionKind.STACK, task_id, {}, expires_after_s=600.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,10 +12,10 @@ import pytest
 from sqlalchemy import event
 
 from dramatiq_diag.errors import RunRefusedError, StoreError, StoreUnavailableError
-from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.records import FinishedRun, RunRecord
+from dramatiq_diag.store.records import FinishedRun
 from dramatiq_diag.store.store import Store
+from support.records import run_record
 from support.store import Postgres
 
 #: SQLSTATEs that a run causes: numeric overflow, characters that the database does not have, a constraint, a value that
@@ -33,19 +32,8 @@ OF_THE_SERVER = [
 
 def bundle(**changes: Any) -> FinishedRun:
     now = datetime.now(UTC)
-    run = {
-        "run_id": uuid.uuid4(),
-        "task_id": "task",
-        "actor_name": "work",
-        "queue_name": "default",
-        "status": RunStatus.SUCCEEDED,
-        "started_at": now,
-        "finished_at": now,
-        "duration_ms": 1.0,
-        "hostname": "host",
-        "pid": 1,
-    }
-    return FinishedRun(run=RunRecord(**run | changes), artifacts=[])
+    values = {"task_id": "task", "started_at": now, "finished_at": now}
+    return FinishedRun(run=run_record(**values | changes), artifacts=[])
 
 
 @pytest.fixture(scope="module")

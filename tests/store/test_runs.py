@@ -30,11 +30,6 @@ from dramatiq_diag.store.values import clean_text, task_key
 from support.records import NOW, artifact_record, bundle, run_record
 
 
-@pytest.fixture
-def store(settings, database_url, store_of):
-    return store_of(settings(database_url=database_url))
-
-
 def publish_task(store, task_id, *statuses, start=NOW):
     """Publishes the attempts at a task, last one first. Returns: The run ids, first attempt first."""
     runs = [

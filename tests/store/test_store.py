@@ -19,11 +19,6 @@ from dramatiq_diag.store.store import Store
 from support.records import artifact_record, bundle, run_record
 
 
-@pytest.fixture
-def given(settings, database_url):
-    return settings(database_url=database_url)
-
-
 def test_what_was_published_is_there_whole(store, given, stored):
     published = bundle(
         run_record(peak_rss_bytes=2**40, exception_type="ValueError", exception_message="x", overlapped_task_ids=["a"])

@@ -20,8 +20,6 @@ CONTRACT = {
     "resources": ("resources_profile", "resources.csv", "text/csv", None),
 }
 
-MEGABYTE = 1024 * 1024
-
 
 def spin(seconds: float) -> int:
     """Keeps the processor busy in pure Python, and says so; what other processes take of it does not count."""

@@ -18,16 +18,7 @@ from dramatiq_diag.worker.process import WorkerProcess
 from dramatiq_diag.worker.run import Run
 from dramatiq_diag.worker.tuning import TUNING, Tuning
 from support import PATIENCE_S
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from support.clocks import Clock
 
 
 class DrivenTicker(Ticker):

@@ -80,6 +80,15 @@ class SqliteTemplate:
         return True
 
 
+class Breaks(io.BytesIO):
+    """Gives a part and then fails, as a disk does."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(5, "Input/output error")
+        return super().read(size)
+
+
 class FakeClock:
     """The database's clock, set ahead: what was published now is then as old as it says.
 

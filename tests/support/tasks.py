@@ -52,6 +52,17 @@ def finish(broker: Broker, worker: Worker, *queue_names: str) -> None:
     worker.join()
 
 
+class Gate:
+    """A function for a task, which waits in it until the test opens the gate."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(PATIENCE_S)
+
+
 class Bench:
     """A stub broker with `Diagnostics` and one worker: the shortest way from a function to its artifacts."""
 

@@ -11,18 +11,10 @@ from pydantic import SecretStr
 
 from dramatiq_diag.web.http.access import TokenAccess
 from dramatiq_diag.web.http.logins import MAX_FAILURES, REFILL_S, FailedLogins
+from support.clocks import Clock
 from support.web import TOKEN
 
 WRONG = "the-wrong-token-0"
-
-
-class Clock:
-    """Seconds that a test moves."""
-
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

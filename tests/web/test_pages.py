@@ -15,8 +15,8 @@ from sqlalchemy import update
 from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.models import TaskRun
-from dramatiq_diag.store.records import RunRecord
 from support.pages import BROWSER, HOSTILE, Page, page_of, publish_hostile
+from support.records import run_record
 from support.web import FIRST_START, MEMORY, TOKEN, Site, artifact, assert_problem, memory_artifact, profile_artifact
 
 
@@ -175,16 +175,7 @@ def test_the_form_keeps_the_capture_and_times_that_were_given_as_ages(site: Site
 def announce(site: Site, task_ids: Iterable[str]) -> None:
     """Runs begin, each a minute after the one before."""
     site.store.announce(
-        RunRecord(
-            run_id=uuid.uuid4(),
-            task_id=task_id,
-            actor_name="crawl",
-            queue_name="default",
-            status=RunStatus.RUNNING,
-            started_at=FIRST_START + timedelta(minutes=number),
-            hostname="worker-1",
-            pid=1,
-        )
+        run_record(task_id=task_id, actor_name="crawl", started_at=FIRST_START + timedelta(minutes=number)).as_running()
         for number, task_id in enumerate(task_ids)
     )
 

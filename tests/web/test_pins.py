@@ -10,8 +10,7 @@ import pytest
 from falcon.testing import Result
 
 from dramatiq_diag.documents.signing import Signer
-from dramatiq_diag.statuses import RunStatus
-from dramatiq_diag.store.records import RunRecord
+from support.records import run_record
 from support.web import FIRST_START, TOKEN, Site, assert_problem, memory_artifact
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -58,16 +57,7 @@ def test_a_pinned_run_is_not_deleted(site: Site) -> None:
 
 
 def test_a_running_run_is_neither_pinned_nor_deleted(site: Site) -> None:
-    run = RunRecord(
-        run_id=uuid.uuid4(),
-        task_id="t",
-        actor_name="crawl",
-        queue_name="default",
-        status=RunStatus.RUNNING,
-        started_at=FIRST_START,
-        hostname="worker-1",
-        pid=1,
-    )
+    run = run_record(task_id="t", started_at=FIRST_START).as_running()
     site.store.announce([run])
     assert assert_problem(send(site, "PUT", f"/runs/{run.run_id}/pin"), 409)
     assert assert_problem(send(site, "DELETE", f"/runs/{run.run_id}"), 409)

@@ -15,7 +15,7 @@ from dramatiq.middleware import AsyncIO
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from support import PATIENCE_S, eventually
-from support.tasks import finish, middleware_under_test, running
+from support.tasks import Gate, finish, middleware_under_test, running
 
 memray = pytest.importorskip("memray")
 
@@ -42,29 +42,24 @@ def test_a_run_of_the_second_worker_is_whole_though_the_first_one_stops(settings
     diagnostics = Diagnostics(given)
     first_broker = make_broker(diagnostics)
     second_broker = first_broker if same_broker else make_broker(diagnostics)
-    started, let_go = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        started.set()
-        assert let_go.wait(PATIENCE_S)
-
+    gate = Gate()
     dramatiq.actor(lambda: None, broker=first_broker, actor_name="a", queue_name="a")
-    actor = dramatiq.actor(wait, broker=second_broker, actor_name="b", queue_name="b", max_retries=0)
+    actor = dramatiq.actor(gate.wait, broker=second_broker, actor_name="b", queue_name="b", max_retries=0)
     first, second = Worker(first_broker, queues={"a"}), Worker(second_broker, queues={"b"}, worker_timeout=10)
     first.start()
     second.start()
     process = diagnostics.process
     try:
         message = actor.send()
-        assert started.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         # When the first one stops, twice, and the run ends after it
         first.stop()
         first.stop()
         assert diagnostics.process is process
-        let_go.set()
+        gate.opened.set()
         finish(second_broker, second, "b")
     finally:
-        let_go.set()
+        gate.opened.set()
         second.stop()
 
     # Then it is stored, and with the second worker everything has ended

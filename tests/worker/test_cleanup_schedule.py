@@ -20,7 +20,7 @@ from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.cleanup_schedule import run_cleanup
 from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, RABBITMQ_URL, eventually
-from support.tasks import finish
+from support.tasks import Gate, finish
 
 #: A worker that looks at the schedule many times a second.
 QUICK = Tuning(schedule_s=0.0, attention_s=0.05, report_s=0.05)
@@ -267,25 +267,20 @@ def _another(broker: Any) -> Any:
 
 def test_a_cleanup_overlaps_no_task(settings, stub_broker, run_worker, stored, queue_name, monkeypatch):
     # Given a task and a cleanup at the same time
-    started, ended = threading.Event(), threading.Event()
-
-    def clean(_: Any) -> None:
-        started.set()
-        assert ended.wait(PATIENCE_S)
-
-    monkeypatch.setattr("dramatiq_diag.worker.cleanup_schedule.run_cleanup", clean)
+    gate = Gate()
+    monkeypatch.setattr("dramatiq_diag.worker.cleanup_schedule.run_cleanup", lambda _: gate.wait())
     given = settings(task_diagnostics=["memory"])
     stub_broker.add_middleware(Diagnostics(given))
     actor = dramatiq.actor(lambda: None, broker=stub_broker, actor_name="work")
 
     with run_worker(stub_broker, threads=2) as worker:
         stub_broker.actors[CLEANUP_ACTOR].send()
-        assert started.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         task_id = actor.send().message_id
         finish_tasks = threading.Thread(target=stub_broker.join, args=("default",))
         finish_tasks.start()
         finish_tasks.join(PATIENCE_S)
-        ended.set()
+        gate.opened.set()
         finish(stub_broker, worker, queue_name)
 
     # Then the task's run names nothing that ran beside it

@@ -19,13 +19,13 @@ from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.runtime.thread_faults import ThreadFaults
 from dramatiq_diag.spool.memory_story import MemoryStory
 from dramatiq_diag.spool.owner_state import read_left
+from dramatiq_diag.text import MIB
 from dramatiq_diag.worker.growth_watch import GrowthWatch
 from dramatiq_diag.worker.run import Run
 from dramatiq_diag.worker.touched_memory import TouchedMemory
 from dramatiq_diag.worker.tuning import TUNING
 from support.simulation import Simulation, simulated
 
-MIB = 1024 * 1024
 LIMIT = 1000 * MIB
 
 

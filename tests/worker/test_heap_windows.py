@@ -19,18 +19,9 @@ from dramatiq_diag.store.store import Store
 from dramatiq_diag.worker.heap_windows import HeapWindows
 from dramatiq_diag.worker.tuning import Tuning
 from support import eventually, missing
+from support.clocks import Clock, burn
 
 AT_ONCE = Tuning(heap_window_s=0.0, heap_look_s=0.0, heap_share=1.0, heap_window_runs=10)
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Memory:
@@ -138,9 +129,7 @@ def test_looks_take_a_thousandth_of_the_time(services: Services, clock: Clock) -
 
     def read() -> None:
         looks.append(clock.now_s)
-        ends = time.thread_time() + 0.002
-        while time.thread_time() < ends:
-            pass
+        burn(0.002)
 
     windows = HeapWindows(services, read=read, clock=clock)
     end(windows, clock, *"aaaaaaaa", seconds=0.2)

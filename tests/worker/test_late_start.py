@@ -13,12 +13,12 @@ import pytest
 from dramatiq_diag.policy.propagation import TRIGGERS_OPTION
 from dramatiq_diag.reports.profiles import read_allocations
 from dramatiq_diag.statuses import ArtifactStatus
+from dramatiq_diag.text import MIB
 from dramatiq_diag.worker.late_start import LateStart
 from support import eventually
 from support.tasks import rss_of_runs
 from support.triggers import LATE, NOW, Runs, has_function, spin_until
 
-MIB = 1024 * 1024
 ARTIFACT_OF = {"memory": "memory_profile", "pyinstrument": "pyinstrument_profile", "memray": "memray_profile"}
 
 

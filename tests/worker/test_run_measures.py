@@ -24,6 +24,7 @@ from dramatiq_diag.runtime.counters import CounterReader, Counters
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.run_measures import RunMeasures, queue_wait_ms
 from support import PATIENCE_S
+from support.clocks import burn
 from support.tasks import finish
 
 PAGES = 2000
@@ -32,12 +33,6 @@ COUNTED = ("cpu_ms", "run_queue_ms", "gc_ms", "touched_bytes", "major_faults")
 
 #: The clocks of the kernel tick, and each figure is rounded.
 CLOCKS_MS = 1.0
-
-
-def burn(cpu_s: float) -> None:
-    ends = time.thread_time() + cpu_s
-    while time.thread_time() < ends:
-        pass
 
 
 def work() -> None:

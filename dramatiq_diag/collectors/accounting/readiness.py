@@ -6,15 +6,13 @@ import asyncio
 import ctypes
 import gc
 import inspect
-import sys
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any
 
-#: Through `PyDLL` the thread keeps the GIL; see `runtime.kept_file`.
-_LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
+from ...runtime.kept_file import LIBC
 
 _POLLIN = 1
 
@@ -95,8 +93,8 @@ class Readiness:
 def have_bytes(descriptors: Iterable[int]) -> dict[int, bool]:
     """Returns: Descriptor -> whether there are bytes to read."""
     asked = [_PollFd(descriptor, _POLLIN, 0) for descriptor in descriptors]
-    if _LIBC is not None and asked:
-        _LIBC.poll(polled := (_PollFd * len(asked))(*asked), len(asked), 0)
+    if LIBC is not None and asked:
+        LIBC.poll(polled := (_PollFd * len(asked))(*asked), len(asked), 0)
         asked = list(polled)
     return {each.fd: bool(each.revents & _POLLIN) for each in asked}
 

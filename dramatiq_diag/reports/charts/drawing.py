@@ -13,6 +13,9 @@ Spec = dict[str, Any]
 #: Pixels, or `container` for the width of the surrounding element.
 Width = int | str
 
+#: The width of stacked charts, in pixels: Vega-Lite does not fit these to their container. A page sets it in each part.
+STACKED_WIDTH = 640
+
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ...text import format_duration, format_size
-from .drawing import SCHEMA, Spec
+from ...text import MIB, format_duration, format_size
+from .drawing import SCHEMA, STACKED_WIDTH, Spec
 
 #: Status -> colour, readable on light and dark pages; red-green blindness does not matter.
 _COLOURS = {
@@ -18,7 +18,9 @@ _COLOURS = {
     "running": "#009e73",
 }
 _SHAPES = ["circle", "cross", "triangle-up", "square", "diamond"]
-_MEGABYTE = 1024 * 1024
+
+#: In pixels.
+_HALF_HEIGHT = 160
 
 
 def history_chart(
@@ -27,8 +29,6 @@ def history_chart(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
-    width: int = 640,
-    height: int = 160,
 ) -> Spec:
     """Draws the durations and the peaks of runs, one above the other.
 
@@ -37,8 +37,6 @@ def history_chart(
       href: Returns the address that a click on a run opens.
       since: The beginning of the axis of time; aware. Without both ends it reaches from the first to the last run.
       until: The end of it.
-      width: In pixels; Vega-Lite does not fit stacked charts to their container. A page sets it in each half.
-      height: Of each half, in pixels.
 
     Returns:
       A specification with the data `runs`.
@@ -49,8 +47,8 @@ def history_chart(
         "datasets": {"runs": [_row(run, href(run)) for run in runs]},
         "data": {"name": "runs"},
         "vconcat": [
-            _half("duration_s", "Duration (s)", width, height, None, domain),
-            _half("peak_mb", "Peak memory (MiB)", width, height, "Started (UTC)", domain),
+            _half("duration_s", "Duration (s)", None, domain),
+            _half("peak_mb", "Peak memory (MiB)", "Started (UTC)", domain),
         ],
         "resolve": {"scale": {"color": "shared", "shape": "shared"}},
     }
@@ -70,7 +68,7 @@ def _vega_moment(moment: datetime) -> Spec:
     }
 
 
-def _half(field: str, title: str, width: int, height: int, axis_title: str | None, domain: list[Spec] | None) -> Spec:
+def _half(field: str, title: str, axis_title: str | None, domain: list[Spec] | None) -> Spec:
     scale = {"domain": [*_COLOURS], "range": [*_COLOURS.values()]}
     shapes = {"domain": scale["domain"], "range": _SHAPES}
     status: Spec = {"field": "status", "type": "nominal", "legend": {"title": None, "orient": "top"}}
@@ -80,8 +78,8 @@ def _half(field: str, title: str, width: int, height: int, axis_title: str | Non
     x = {"field": "started_at", "type": "temporal", "title": axis_title, "scale": scale_of_time}
     fields = ("task", "status", "started", "duration", "peak")
     return {
-        "width": width,
-        "height": height,
+        "width": STACKED_WIDTH,
+        "height": _HALF_HEIGHT,
         # Parameters of the same name, so that both halves are zoomed together.
         "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
         "transform": [{"filter": {"field": field, "valid": True}}],
@@ -102,7 +100,7 @@ def _row(run: Any, href: str) -> Spec:
     return {
         "started_at": started_at.isoformat(),
         "duration_s": None if run.duration_ms is None else run.duration_ms / 1000,
-        "peak_mb": None if run.peak_rss_bytes is None else run.peak_rss_bytes / _MEGABYTE,
+        "peak_mb": None if run.peak_rss_bytes is None else run.peak_rss_bytes / MIB,
         "status": str(run.status),
         "href": href,
         "task": run.task_id,

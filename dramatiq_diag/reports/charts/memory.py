@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
+from ...text import MIB
 from .drawing import SCHEMA, Spec, Width, sizing
 
 #: Seconds since the start of the task, and bytes.
@@ -13,7 +14,6 @@ Sample = tuple[float, float]
 #: A name and its samples.
 Curve = tuple[str, Sequence[Sample]]
 
-_MEGABYTE = 1024 * 1024
 _BAND_GREY = "#808080"
 
 
@@ -47,7 +47,7 @@ def memory_chart(
       A specification with the data `samples`, `moments`, `marks` and `bands`.
     """
     curves = _told_apart(curves)
-    sizes = [size_bytes / _MEGABYTE for _, samples in curves for _, size_bytes in samples] or [0.0]
+    sizes = [size_bytes / MIB for _, samples in curves for _, size_bytes in samples] or [0.0]
     last_s = max((second for _, samples in curves for second, _ in samples), default=0.0)
     x = {
         "field": "seconds",
@@ -65,7 +65,7 @@ def memory_chart(
         "$schema": SCHEMA,
         "datasets": {
             "samples": [
-                {"seconds": second, "megabytes": size_bytes / _MEGABYTE, "curve": name}
+                {"seconds": second, "megabytes": size_bytes / MIB, "curve": name}
                 for name, samples in curves
                 for second, size_bytes in samples
             ],
@@ -184,14 +184,14 @@ def _moments(curves: Sequence[Curve]) -> list[Spec]:
     """Returns: A row for each sample, with the latest value of each of two curves."""
     if len(curves) < 2:
         return [
-            {"seconds": second, "megabytes": size_bytes / _MEGABYTE}
+            {"seconds": second, "megabytes": size_bytes / MIB}
             for _, samples in curves
             for second, size_bytes in samples
         ]
     fields = ("a_mb", "b_mb")
-    at = {field: samples[0][1] / _MEGABYTE for field, (_, samples) in zip(fields, curves, strict=True) if samples}
+    at = {field: samples[0][1] / MIB for field, (_, samples) in zip(fields, curves, strict=True) if samples}
     events = sorted(
-        (second, field, size_bytes / _MEGABYTE)
+        (second, field, size_bytes / MIB)
         for field, (_, samples) in zip(fields, curves, strict=True)
         for second, size_bytes in samples
     )
@@ -210,7 +210,7 @@ def _marks(name: str, samples: Sequence[Sample]) -> list[Spec]:
             "kind": kind,
             "curve": name,
             "seconds": second,
-            "megabytes": size_bytes / _MEGABYTE,
+            "megabytes": size_bytes / MIB,
             "label": f"{'at first' if kind == 'first' else 'peak'} {_megabytes(size_bytes)}",
             "align": "right" if second > last_s / 2 else "left",
         }
@@ -219,4 +219,4 @@ def _marks(name: str, samples: Sequence[Sample]) -> list[Spec]:
 
 
 def _megabytes(size_bytes: float) -> str:
-    return f"{size_bytes / _MEGABYTE:,.1f} MiB"
+    return f"{size_bytes / MIB:,.1f} MiB"

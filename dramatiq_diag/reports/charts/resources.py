@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .drawing import SCHEMA, Spec
+from ...text import MIB
+from .drawing import SCHEMA, STACKED_WIDTH, Spec
 
-_MEGABYTE = 1024 * 1024
+#: In pixels.
+_PANEL_HEIGHT = 90
+
 _LEGEND: Spec = {"title": None, "orient": "top"}
 
 #: Title of each panel -> column -> label and divisor. Columns of one panel have the same unit.
@@ -16,18 +19,16 @@ _PANELS: dict[str, dict[str, tuple[str, float]]] = {
         "voluntary_context_switches": ("voluntary", 1),
         "involuntary_context_switches": ("involuntary", 1),
     },
-    "I/O (MiB)": {"read_bytes": ("read", _MEGABYTE), "written_bytes": ("written", _MEGABYTE)},
+    "I/O (MiB)": {"read_bytes": ("read", MIB), "written_bytes": ("written", MIB)},
     "Files, threads": {"open_files": ("files", 1), "threads": ("threads", 1)},
 }
 
 
-def resources_chart(rows: Sequence[Mapping[str, float | None]], *, width: int = 640, height: int = 90) -> Spec:
+def resources_chart(rows: Sequence[Mapping[str, float | None]]) -> Spec:
     """Draws the table of the collector `resources` as panels, one above the other.
 
     Parameters:
       rows: Column name -> figure, by time. A panel without a figure is left out.
-      width: In pixels; Vega-Lite does not fit stacked charts to their container. A page sets it in each panel.
-      height: Of each panel, in pixels.
 
     Returns:
       A specification with the data `figures`.
@@ -45,12 +46,12 @@ def resources_chart(rows: Sequence[Mapping[str, float | None]], *, width: int = 
         "$schema": SCHEMA,
         "datasets": {"figures": figures},
         "data": {"name": "figures"},
-        "vconcat": [_panel(title, last_s, width, height, is_last=title == titles[-1]) for title in titles],
+        "vconcat": [_panel(title, last_s, is_last=title == titles[-1]) for title in titles],
         "resolve": {"scale": {"color": "independent", "strokeDash": "independent"}},
     }
 
 
-def _panel(title: str, last_s: float, width: int, height: int, *, is_last: bool) -> Spec:
+def _panel(title: str, last_s: float, *, is_last: bool) -> Spec:
     x: Spec = {
         "field": "seconds",
         "type": "quantitative",
@@ -60,8 +61,8 @@ def _panel(title: str, last_s: float, width: int, height: int, *, is_last: bool)
     labels = [label for label, _ in _PANELS[title].values()]
     colour = {"field": "label", "type": "nominal", "scale": {"domain": labels}, "legend": _LEGEND}
     return {
-        "width": width,
-        "height": height,
+        "width": STACKED_WIDTH,
+        "height": _PANEL_HEIGHT,
         # Panels with a parameter of the same name are zoomed together.
         "params": [{"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}],
         "transform": [{"filter": {"field": "panel", "equal": title}}],

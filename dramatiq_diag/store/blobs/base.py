@@ -13,16 +13,16 @@ from datetime import UTC, date, datetime
 from typing import BinaryIO, Self, TypeVar
 
 from ...errors import BlobMissingError, StoreMismatchError, StoreUnavailableError
+from ...text import UUID_PATTERN
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-UUID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 RENDERED_SUFFIX = ".rendered"
 #: The file that has the ids of the store and of the root.
 ID_NAME = ".store-id"
 #: The name of a blob in a row. Any other name is not ours, whoever wrote it there, and names no file.
-_BLOB_NAME = re.compile(rf"[0-9]{{8}}/{UUID_PATTERN}")
+BLOB_NAME = re.compile(rf"[0-9]{{8}}/(?P<id>{UUID_PATTERN})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +255,7 @@ def new_blob_name(artifact_id: uuid.UUID, day: date | None) -> str:
 
 def is_blob_name(name: str) -> bool:
     """Returns: Whether it is the name of a blob."""
-    return _BLOB_NAME.fullmatch(name) is not None
+    return BLOB_NAME.fullmatch(name) is not None
 
 
 def blob_name(name: str) -> str:

@@ -18,10 +18,10 @@ from ...errors import BlobMissingError, StoreUnavailableError
 from ...runtime import directory_scan
 from ...runtime.bounded_reading import PIECE_BYTES
 from ...runtime.private_files import make_directory
+from ...text import UUID_PATTERN
 from .base import (
     ID_NAME,
     RENDERED_SUFFIX,
-    UUID_PATTERN,
     Blob,
     BlobStore,
     Found,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +12,9 @@ from datetime import date, timedelta
 from typing import Any, BinaryIO
 
 from ...errors import BlobMissingError, StoreUnavailableError
-from ...runtime.bounded_reading import PIECE_BYTES, RangeFile
-from .base import ID_NAME, UUID_PATTERN, Blob, BlobStore, Found, RootId, blob_name, is_blob_name, new_blob_name
+from ...runtime.bounded_reading import RangeFile, read_up_to
+from .base import BLOB_NAME, ID_NAME, Blob, BlobStore, Found, RootId, blob_name, is_blob_name, new_blob_name
 from .object_client import ObjectClient
-
-_OWN_NAME = re.compile(rf"[0-9]{{8}}/(?P<id>{UUID_PATTERN})")
 
 #: A larger blob is uploaded in parts of this size, the smallest that S3 allows. Few are sent at once: they take
 #: memory of a process that may just be profiled.
@@ -67,7 +64,7 @@ class ObjectBlobStore(BlobStore):
 
         def pieces() -> Iterator[bytes]:
             nonlocal size_bytes
-            while piece := _read_part(source):
+            while piece := read_up_to(source, PART_BYTES):
                 digest.update(piece)
                 size_bytes += len(piece)
                 yield piece
@@ -153,7 +150,7 @@ class ObjectBlobStore(BlobStore):
             if page is None:
                 return
             for meta in page:
-                match = _OWN_NAME.fullmatch(meta["path"])
+                match = BLOB_NAME.fullmatch(meta["path"])
                 if match is not None:
                     yield Found(
                         name=match[0],
@@ -226,13 +223,3 @@ class _ObjectFile(RangeFile):
     def readall(self) -> bytes:
         # The inherited method would make a request for each 8 KiB.
         return b"".join(iter(lambda: self.read(_READ_BYTES) or b"", b""))
-
-
-def _read_part(source: BinaryIO) -> bytes:
-    """Returns: The next part of a file; a shorter one is the last. Read in pieces: `read` allocates all at once."""
-    pieces: list[bytes] = []
-    missing_bytes = PART_BYTES
-    while missing_bytes and (piece := source.read(min(PIECE_BYTES, missing_bytes))):
-        pieces.append(piece)
-        missing_bytes -= len(piece)
-    return b"".join(pieces)

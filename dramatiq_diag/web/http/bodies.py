@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import falcon
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...policy.options import DiagnosticsRequest, parse_request
 from ...store.attachments import MAX_FOR_S, MIN_FOR_S, USUAL_FOR_S
 from ...store.captures import MAX_DURATION_S, MAX_RUNS, MIN_DURATION_S
 from ...store.columns import NAME_LENGTH
@@ -59,6 +60,14 @@ def read_json(req: falcon.Request, body: type[_Body]) -> _Body:
         return body.model_validate_json(_read(req, falcon.MEDIA_JSON))
     except ValidationError as error:
         raise falcon.HTTPBadRequest(description=_wrong(error)) from error
+
+
+def requested(body: CaptureBody | AttachmentBody) -> DiagnosticsRequest:
+    """Returns: The diagnostics that a body asks for. Raises: falcon.HTTPBadRequest."""
+    try:
+        return parse_request(body.diagnostics)
+    except ValueError as error:
+        raise falcon.HTTPBadRequest(description=f"`diagnostics` is {error}.") from error
 
 
 def _wrong(error: ValidationError) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ...statuses import RunStatus
 from ...store.runs import RunFilter, Sort
-from ...text import parse_moment
+from ...text import MIB, parse_moment
 
 #: Runs on a page of a list.
 DEFAULT_LIMIT = 50
@@ -23,7 +23,6 @@ _MAX_LIMIT = 1000
 _MAX_ATTEMPT = 10**18
 #: Beyond any duration in seconds, or size in MiB.
 _MAX_FIGURE = 1e12
-_MEBIBYTE = 1024**2
 
 _T = TypeVar("_T")
 
@@ -164,7 +163,7 @@ class RunsQuery(PageQuery):
             started_before=self.until,
             min_duration_ms=None if self.min_duration_s is None else self.min_duration_s * 1000,
             max_duration_ms=None if self.max_duration_s is None else self.max_duration_s * 1000,
-            min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * _MEBIBYTE),
+            min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * MIB),
             capture_id=self.capture,
             trace_id=self.trace_id,
             is_stuck=self.stuck,

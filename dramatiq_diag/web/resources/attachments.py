@@ -9,11 +9,11 @@ import falcon
 
 from ...documents.attachments import AttachmentDocument, AttachmentsDocument, attachment_document
 from ...documents.fields import task_href
-from ...policy.options import DiagnosticsRequest, parse_request
+from ...policy.options import DiagnosticsRequest
 from ...store import attachments
 from ...store.attachments import AttachmentStanding
 from ...store.questions import TooManyQuestionsError
-from ..http.bodies import AttachmentBody, read_form, read_json
+from ..http.bodies import AttachmentBody, read_form, read_json, requested
 from ..http.openapi import FORM_ANSWERS, PROBLEM, operation
 from ..pages.attach import attach_form_subject
 from .base import Resource, first_value, id_in_path
@@ -42,10 +42,7 @@ class _AttachmentResource(Resource):
     def _read(self, req: falcon.Request) -> tuple[DiagnosticsRequest, float]:
         """Returns: What the body asks for, and for how many seconds. Raises: falcon.HTTPError."""
         body = read_json(req, AttachmentBody)
-        try:
-            return parse_request(body.diagnostics), body.for_s
-        except ValueError as error:
-            raise falcon.HTTPBadRequest(description=f"`diagnostics` is {error}.") from error
+        return requested(body), body.for_s
 
 
 class TaskAttachmentsResource(_AttachmentResource):

@@ -17,10 +17,10 @@ from ...documents.captures import (
     new_capture_document,
 )
 from ...documents.fields import actor_href
-from ...policy.options import DiagnosticsRequest, OptionsError, parse_request, with_options
+from ...policy.options import DiagnosticsRequest, OptionsError, with_options
 from ...store import captures
 from ...store.captures import CaptureStanding
-from ..http.bodies import CaptureBody, read_form, read_json
+from ..http.bodies import CaptureBody, read_form, read_json, requested
 from ..http.negotiation import wants_html
 from ..http.openapi import FORM_ANSWERS, PROBLEM, operation
 from ..http.queries import CapturesQuery
@@ -90,11 +90,7 @@ class CaptureListResource(_CaptureResource):
         any other name is allowed, and the answer has a note.
         """
         body = read_json(req, CaptureBody)
-        try:
-            diagnostics = parse_request(body.diagnostics)
-        except ValueError as error:
-            raise falcon.HTTPBadRequest(description=f"`diagnostics` is {error}.") from error
-        created = self._create(body.actor_name, diagnostics, body.runs, body.for_s, body.unknown_actor)
+        created = self._create(body.actor_name, requested(body), body.runs, body.for_s, body.unknown_actor)
         with self._backend.session() as session:
             document = new_capture_document(session, created)
         resp.media = document

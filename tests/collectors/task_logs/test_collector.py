@@ -11,6 +11,7 @@ import pytest
 
 from support import PATIENCE_S, eventually
 from support.logs import messages_of
+from support.tasks import Gate
 
 BOTH = ["logs", "debug-logs"]
 
@@ -62,22 +63,21 @@ def test_each_run_has_its_own_lines_and_all_of_them(bench, settings, stored, log
 
 def test_what_others_log_meanwhile_is_not_in_it(bench, settings, stored, logger):
     given = settings(task_diagnostics=["logs"])
-    runs, logged = threading.Event(), threading.Event()
+    gate = Gate()
 
     def work() -> None:
         logger.info("before")
         child = threading.Thread(target=logger.info, args=("of a thread of its own",))
         child.start()
         child.join()
-        runs.set()
-        logged.wait(PATIENCE_S)
+        gate.wait()
         logger.info("after")
 
     with bench(given) as tasks:
         message = tasks.actor(work).send()
-        runs.wait(PATIENCE_S)
+        gate.reached.wait(PATIENCE_S)
         logger.info("of the main thread")
-        logged.set()
+        gate.opened.set()
         tasks.finish()
         again = tasks.run(lambda: None, actor_name="next")
 

@@ -11,6 +11,7 @@ import pytest
 
 from support import PATIENCE_S
 from support.logs import Hostile, Kept, lines_of, messages_of
+from support.tasks import Gate
 
 BOTH = ["logs", "debug-logs"]
 
@@ -79,20 +80,19 @@ def test_debug_logs_shows_nobody_else_more(log_of, logger, kept, caplog):
 
 def test_debug_logs_enables_levels_for_its_run_alone(bench, settings, stored, logger, kept):
     given = settings(task_diagnostics=["debug-logs"])
-    runs, looked = threading.Event(), threading.Event()
+    gate = Gate()
     inside: list[bool] = []
 
     def work() -> None:
         inside.append(logger.isEnabledFor(logging.DEBUG))
-        runs.set()
-        looked.wait(PATIENCE_S)
+        gate.wait()
 
     with bench(given) as tasks:
         tasks.actor(work).send()
-        runs.wait(PATIENCE_S)
+        gate.reached.wait(PATIENCE_S)
         outside = logger.isEnabledFor(logging.DEBUG), logger.getEffectiveLevel()
         logger.debug("of the main thread")
-        looked.set()
+        gate.opened.set()
         tasks.finish()
         between = logger.isEnabledFor(logging.DEBUG)
 

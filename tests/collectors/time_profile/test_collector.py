@@ -22,6 +22,7 @@ from support import PATIENCE_S
 from support.collectors import mixed_work, parse_pages, spin
 from support.sampling import Sampled
 from support.store import Stored
+from support.tasks import Gate
 
 # pyinstrument.
 
@@ -262,16 +263,12 @@ def test_pyinstruments_own_profiler_and_memray_keep_out_of_each_others_way(bench
 
 def test_memray_is_declined_while_pyinstruments_own_profiler_runs(bench, settings, stored):
     given = settings(task_diagnostics_on_request=["pyinstrument", "memray"], pyinstrument_engine="profiler")
-    started, done = threading.Event(), threading.Event()
-
-    def profiled_task() -> None:
-        started.set()
-        assert done.wait(PATIENCE_S)
+    gate = Gate()
 
     with bench(given, threads=2) as tasks:
-        profiled_id = tasks.actor(profiled_task, diagnostics=["pyinstrument"]).send().message_id
-        assert started.wait(PATIENCE_S)
-        refused_id = tasks.actor(done.set, actor_name="refused", diagnostics=["memray"]).send().message_id
+        profiled_id = tasks.actor(gate.wait, diagnostics=["pyinstrument"]).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
+        refused_id = tasks.actor(gate.opened.set, actor_name="refused", diagnostics=["memray"]).send().message_id
         tasks.finish()
 
     refused = stored(given).artifacts(refused_id)["memray_profile"]
