@@ -76,6 +76,14 @@ def _paths() -> dict[str, str]:
         "of ten seconds or more": {"min_duration_s": "10"},
         "of two milliseconds or less": {"max_duration_s": "0.002"},
         "of 800 MB or more": {"min_peak_rss_mib": "800"},
+        "of the quickest actor, slowest first": {"actor": "actor_0", "sort": "slowest"},
+        "of the quickest actor, a second or more": {"actor": "actor_0", "min_duration_s": "1"},
+        "of an actor, failed, none": {"actor": "actor_0", "status": "failed"},
+        "of an actor, the last hour, slowest first": {
+            "actor": "actor_0",
+            "since": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+            "sort": "slowest",
+        },
         "slowest first": {"sort": "slowest"},
         "most memory first": {"sort": "memory"},
     }
@@ -142,13 +150,15 @@ def _publish_newest(settings: Settings) -> str:
 
 def _row(chance: random.Random, started_at: datetime) -> dict[str, Any]:
     task_id = str(uuid.UUID(int=chance.getrandbits(128)))
-    status = chance.choices(list(_STATUSES), list(_STATUSES.values()))[0]
-    duration_ms = chance.lognormvariate(5, 1.5)
+    actor = int(50 * chance.random() ** 2)
+    # Actors differ, as they do: a list of one actor cannot be read from the first of all runs.
+    status = RunStatus.SUCCEEDED if actor % 5 == 0 else chance.choices(list(_STATUSES), list(_STATUSES.values()))[0]
+    duration_ms = chance.lognormvariate(actor % 10, 0.5)
     return {
         "run_id": uuid.UUID(int=chance.getrandbits(128)),
         "task_key": task_key(task_id),
         "task_id": task_id,
-        "actor_name": f"actor_{int(50 * chance.random() ** 2)}",
+        "actor_name": f"actor_{actor}",
         "queue_name": chance.choices(("default", "mail", "reports"), (900, 99, 1))[0],
         "status": status,
         "started_at": started_at,
