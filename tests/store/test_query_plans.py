@@ -353,6 +353,25 @@ def test_the_first_of_many_runs_that_a_run_sent_are_not_sorted(full_store: Store
     assert not _is_sorted(steps)
 
 
+@pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.SLOWEST, Sort.MEMORY])
+@pytest.mark.parametrize("least_ms", [10, 99_900], ids=["many", "few"])
+def test_pages_have_all_runs_in_order_whether_they_are_many_or_few(
+    full_store: Store, least_ms: int, sort: Sort
+) -> None:
+    wanted = RunFilter(actor_name="actor_3", min_duration_ms=least_ms)
+    found: list[uuid.UUID] = []
+    with full_store.session() as session:
+        cursor: str | None = None
+        for _ in range(3):
+            runs, cursor = list_runs(session, wanted, 7, cursor, sort)
+            found += [run.run_id for run in runs]
+        of_actor = select(TaskRun.run_id, FIGURES[sort]).where(TaskRun.actor_name == "actor_3")
+        rows = session.execute(of_actor.where(TaskRun.duration_ms >= least_ms)).all()
+
+    known = [(figure, run_id) for run_id, figure in rows if figure is not None]
+    assert found == [run_id for _, run_id in sorted(known, reverse=True)[:21]]
+
+
 @pytest.mark.parametrize("sort", list(Sort))
 def test_a_deep_page_begins_at_its_cursor(full_store: Store, sort: Sort) -> None:
     with full_store.session() as session:
