@@ -12,8 +12,6 @@ from .interval import IntervalRecording
 
 HEADER = "# Seconds since task start\tTask Process Megabytes (MB)\n"
 
-#: The megabyte of the log, in bytes, as in Pulp's plots.
-
 #: The time of the first sample after the start. Until `EARLY_S` a sample is taken whenever the time has doubled.
 FIRST_S = 0.05
 EARLY_S = 2.0

@@ -202,7 +202,7 @@ def translated() -> Iterator[None]:
 
 
 def _translation(error: DBAPIError) -> StoreError:
-    state = getattr(error.orig, "sqlstate", None) or ""
+    state = sqlstate_of(error) or ""
     if isinstance(error, (DataError, IntegrityError)) or state.startswith(_LIMITS_EXCEEDED):
         return RunRefusedError(f"The database refused: {_first_line(error)}")
     if _is_schema_error(error):
@@ -210,10 +210,19 @@ def _translation(error: DBAPIError) -> StoreError:
     return StoreUnavailableError(f"The database cannot be used: {_first_line(error)}")
 
 
-def _is_schema_error(error: Exception) -> bool:
+def sqlstate_of(error: DBAPIError) -> str | None:
+    """Returns: The five characters that PostgreSQL gives an error; each driver has them in another place."""
+    cause: Any = error.orig
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    if state is None and cause is not None and cause.args and isinstance(cause.args[0], dict):
+        state = cause.args[0].get("C")
+    return state
+
+
+def _is_schema_error(error: DBAPIError) -> bool:
     """Returns: Whether the error says that a table or a column is missing."""
-    cause = getattr(error, "orig", None)
-    if getattr(cause, "sqlstate", None) in ("42P01", "42703"):
+    cause = error.orig
+    if sqlstate_of(error) in ("42P01", "42703"):
         return True
     return isinstance(cause, sqlite3.Error) and bool(_MISSING_IN_SQLITE.search(str(cause)))
 

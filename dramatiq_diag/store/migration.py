@@ -22,7 +22,7 @@ from ..runtime.private_files import make_directory
 from ..settings import Settings
 from . import adoption, online_indexes, vacuum
 from .adoption import VERSION_TABLE
-from .database import make_engine, translated
+from .database import make_engine, sqlstate_of, translated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -32,13 +32,19 @@ if TYPE_CHECKING:
 _GENERATION = 1000
 _REVISION = re.compile("[0-9]{4}")
 
+#: Of those that the server has, for this transaction.
+_NO_LIMITS = text(
+    "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
+    " ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+)
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('dramatiq_diag.migrate'))")
 
 #: How long the transaction of a migration waits for a table in PostgreSQL, how often it begins anew, and after what.
 _LOCK_TIMEOUT_MS = 2000
 _MAX_TRIES = 30
 _PAUSE_S = 0.5
-_LOCK_NOT_AVAILABLE = "55P03"
+#: Lock not available, and a deadlock, which PostgreSQL finds after a second.
+_IN_USE = ("55P03", "40P01")
 
 #: Alembic's loggers, which log each step and the import.
 _ALEMBIC_LOGGERS = ("alembic.runtime.migration", "alembic.runtime.plugins")
@@ -89,7 +95,7 @@ def _build_indexes(engine: Engine, on_step: Callable[[str], None]) -> None:
     """Builds the indexes of the coming steps that can be built before them; none for a database without our tables."""
     from alembic.script import ScriptDirectory
 
-    with engine.begin() as connection:
+    with _transaction(engine) as connection:
         _lock(connection)
         current = _revision(connection)
         script = ScriptDirectory.from_config(alembic_config())
@@ -100,14 +106,25 @@ def _build_indexes(engine: Engine, on_step: Callable[[str], None]) -> None:
         online_indexes.build(engine, indexes, on_step)
 
 
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            # Under another level, which a role may have, the transaction keeps the snapshot of its first statement, and
+            # the building of an index waits for its end.
+            connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            yield connection
+
+
 def _migrate_when_free(engine: Engine, on_step: Callable[[str], None]) -> int:
     """Returns: The number of steps."""
     for _ in range(_MAX_TRIES):
         try:
-            with engine.begin() as connection:
+            with _transaction(engine) as connection:
                 return _migrate(connection, on_step)
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            if sqlstate_of(error) not in _IN_USE:
                 raise
         on_step("Another transaction uses a table that is to change; nothing is changed yet, and it is tried again.")
         time.sleep(_PAUSE_S)
@@ -147,8 +164,7 @@ def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
 def _lock(connection: Connection) -> None:
     """Lets one process migrate at a time; the others wait, and then have nothing to do."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # An index of a large table takes its time.
-        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        connection.execute(_NO_LIMITS)  # An index of a large table takes its time.
         # A process that waits in `pg_advisory_xact_lock` has a snapshot, for whose end a building of an index waits.
         while not connection.execute(_TRY_LOCK).scalar():
             time.sleep(_PAUSE_S)

@@ -9,11 +9,16 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, inspect, text
 
 _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-_IS_BEING_BUILT = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE relid = to_regclass(:table)")
+_IS_BEING_BUILT = text(
+    "SELECT count(*) FROM pg_stat_progress_create_index "
+    "WHERE datname = current_database() AND relid = to_regclass(:table)"
+)
 _PAUSE_S = 0.5
 
-#: Of a statement, and of its wait for a lock.
-_LIMITS = ("statement_timeout", "lock_timeout")
+#: Of a statement, and of its wait for a lock; those that the server has.
+_LIMITS = "FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout')"
+_LIFT = text(f"SELECT set_config(name, '0', false) {_LIMITS}")
+_RESTORE = text(f"SELECT set_config(name, reset_val, false) {_LIMITS}")
 
 
 class OnlineIndex(NamedTuple):
@@ -53,14 +58,15 @@ def build(engine: Engine, indexes: Iterable[OnlineIndex], on_step: Callable[[str
             _wait_for_others(connection, index, on_step)
             if _is_built(connection, index):
                 continue
-            on_step(f"Index {index.name}, while others go on writing")
+            on_step(f"Index {index.name}, while others go on writing; it waits for all older transactions")
             # A role may have limits. There is no transaction that could have its own for these statements.
-            for limit in _LIMITS:
-                connection.exec_driver_sql(f"SET {limit} = 0")
-            connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
-            connection.exec_driver_sql(index.creation(concurrently=True))
-            for limit in _LIMITS:  # A pooler gives the connection to others.
-                connection.exec_driver_sql(f"RESET {limit}")
+            connection.execute(_LIFT)
+            try:
+                connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
+                connection.exec_driver_sql(index.creation(concurrently=True))
+            finally:
+                if not connection.invalidated:  # A pooler gives it to others.
+                    connection.execute(_RESTORE)
 
 
 def _wait_for_others(connection: Connection, index: OnlineIndex, on_step: Callable[[str], None]) -> None:

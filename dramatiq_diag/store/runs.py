@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, literal_column, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..statuses import RunStatus
 from .attempts import Attempt, read_attempts, read_page
@@ -29,6 +29,10 @@ _MAX_DURATION_MS = sys.float_info.max
 
 #: To sort this number of runs takes about as long as to find a page of them among the newest of 10,000,000.
 _FEW = 10_000
+
+#: The limits of a list that have indexes, and those whose index has an order of lists.
+_LIMITED = ("duration", "peak", "time", "status", "queue")
+_ORDERED_BY = {Sort.SLOWEST: ("duration",), Sort.MEMORY: ("peak",)}
 
 #: The characters of a task id that PostgreSQL's index of the beginnings has.
 _INDEXED_BEGINNING = 64
@@ -74,10 +78,10 @@ def list_runs(
       ValueError: When the cursor is not one of ours for this order.
     """
     figure = FIGURES[sort]
-    are_few = _are_few(session, wanted, sort)
+    few = _few_by(session, wanted, sort)
     # With an expression as the order, only the matching runs are read and sorted, and not all of the first ones.
-    order = func.coalesce(figure, figure) if are_few else figure
-    conditions = _conditions(session, wanted, are_few=are_few)
+    order = figure if few is None else func.coalesce(figure, figure)
+    conditions = _conditions(session, wanted, _indexed(session, few, sort))
     page = select(Attempt).where(*conditions).order_by(order.desc(), TaskRun.run_id.desc())
     if sort is not Sort.NEWEST:
         page = page.where(order.is_not(None))
@@ -90,9 +94,9 @@ def list_runs(
 
 def count_runs(session: Session, wanted: RunFilter, limit: int) -> int:
     """Returns: How many runs there are; it counts up to *limit* only."""
-    are_few = _are_few(session, wanted, Sort.NEWEST)
-    found = select(TaskRun.run_id).where(*_conditions(session, wanted, are_few=are_few))
-    newest = (found if are_few else found.order_by(*_NEWEST_FIRST)).limit(limit)
+    few = _few_by(session, wanted, Sort.NEWEST)
+    found = select(TaskRun.run_id).where(*_conditions(session, wanted, _indexed(session, few, Sort.NEWEST)))
+    newest = (found.order_by(*_NEWEST_FIRST) if few is None else found).limit(limit)
     return session.execute(select(func.count()).select_from(newest.subquery())).scalar_one()
 
 
@@ -193,66 +197,85 @@ def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
     return session.get(Artifact, artifact_id)
 
 
-def _conditions(session: Session, wanted: RunFilter, *, are_few: bool = False) -> list[ColumnElement[bool]]:
-    """Returns: The conditions of a list. With *are_few* the databases may find the runs by a limit of a figure."""
+def _conditions(session: Session, wanted: RunFilter, indexed: Collection[str] = _LIMITED) -> list[ColumnElement[bool]]:
+    """Returns: The conditions of a list; see `_limits` for *indexed*."""
     fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
         (wanted.actor_name, lambda name: TaskRun.actor_name == name),
-        (wanted.queue_name, lambda name: TaskRun.queue_name == name),
-        (wanted.status, _has_status),
         (wanted.task_id, partial(_has_task_id, session)),
         (wanted.capture_id, lambda capture_id: TaskRun.capture_id == capture_id),
         (wanted.trace_id, lambda trace_id: TaskRun.trace_id == trace_id),
         (wanted.is_stuck, lambda stuck: is_stuck() if stuck else TaskRun.is_stuck.is_not(True)),
     )
     found = [condition(value) for value, condition in fields if value is not None]
-    # SQLite has no statistics: it would take any limit of a figure of an actor for one that leaves few runs.
-    is_guessed = not are_few and session.get_bind().dialect.name == "sqlite"
-    return found + _time_conditions(wanted) + _figure_conditions(wanted, is_indexed=not is_guessed)
+    return found + [condition for limit in _limits(wanted, indexed).values() for condition in limit]
 
 
-def _time_conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
-    since, before = wanted.started_since, wanted.started_before
-    conditions = [] if since is None else [TaskRun.started_at >= _in_utc(since)]
-    return conditions if before is None else [*conditions, TaskRun.started_at < _in_utc(before)]
+def _limits(wanted: RunFilter, indexed: Collection[str]) -> dict[str, list[ColumnElement[bool]]]:
+    """Returns: Name -> the conditions of the duration, the peak, the time, the status and the queue.
 
+    Those that are not *indexed* are conditions of an expression, for which the databases have no index.
+    """
 
-def _figure_conditions(wanted: RunFilter, *, is_indexed: bool = True) -> list[ColumnElement[bool]]:
-    """Returns: The limits of figures; of an expression, for which no index can be used, if they are not indexed."""
-    duration, peak = (
-        column if is_indexed else func.coalesce(column, column)
-        for column in (TaskRun.duration_ms, TaskRun.peak_rss_bytes)
+    def column(name: str, plain: InstrumentedAttribute[Any]) -> Any:
+        return plain if name in indexed else func.coalesce(plain, plain)
+
+    duration, peak = column("duration", TaskRun.duration_ms), column("peak", TaskRun.peak_rss_bytes)
+    started_at, status = column("time", TaskRun.started_at), column("status", TaskRun.status)
+    queue_name = column("queue", TaskRun.queue_name)
+    fields: tuple[tuple[str, Any, Callable[[Any], ColumnElement[bool]]], ...] = (
+        ("duration", wanted.min_duration_ms, lambda least: duration >= float(min(least, _MAX_DURATION_MS))),
+        ("duration", wanted.max_duration_ms, lambda most: duration <= float(min(most, _MAX_DURATION_MS))),
+        ("peak", wanted.min_peak_rss_bytes, lambda least: peak >= min(least, MAX_BYTES)),
+        ("time", wanted.started_since, lambda since: started_at >= _in_utc(since)),
+        ("time", wanted.started_before, lambda before: started_at < _in_utc(before)),
+        ("status", wanted.status, partial(_has_status, status)),
+        ("queue", wanted.queue_name, lambda name: queue_name == name),
     )
-    fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
-        (wanted.min_duration_ms, lambda least: duration >= float(min(least, _MAX_DURATION_MS))),
-        (wanted.max_duration_ms, lambda most: duration <= float(min(most, _MAX_DURATION_MS))),
-        (wanted.min_peak_rss_bytes, lambda least: peak >= min(least, MAX_BYTES)),
-    )
-    return [condition(value) for value, condition in fields if value is not None]
+    found: dict[str, list[ColumnElement[bool]]] = {name: [] for name in _LIMITED}
+    for name, value, condition in fields:
+        if value is not None:
+            found[name].append(condition(value))
+    return found
 
 
-def _are_few(session: Session, wanted: RunFilter, sort: Sort) -> bool:
-    """Returns: Whether one of the conditions that have an index leaves few runs, of the actor if one is wanted.
+def _few_by(session: Session, wanted: RunFilter, sort: Sort) -> str | None:
+    """Returns: Which of the limits leaves few runs, of the actor if one is wanted, as its index has it; None if none.
 
     The databases guess: PostgreSQL expected 56,000 of 10,000,000 runs where 179 had such a peak, and read 2,500,000.
     """
     of_actor = [] if wanted.actor_name is None else [TaskRun.actor_name == wanted.actor_name]
-    limits = [[condition] for condition in _figure_conditions(wanted)]
-    if sort is not Sort.NEWEST:  # In that order the other conditions have indexes.
-        has_status = [] if wanted.status in (None, RunStatus.SUCCEEDED) else [_has_status(wanted.status)]
-        limits += [_time_conditions(wanted), has_status]
-    for limit in filter(None, limits):
-        some = select(TaskRun.run_id).where(*of_actor, *limit).limit(_FEW + 1).subquery()
+    limits = _limits(wanted, _LIMITED)
+    names = ["duration", "peak"]
+    if sort is not Sort.NEWEST:  # In that order the others have indexes.
+        names += ["time"] if wanted.status == RunStatus.SUCCEEDED else ["time", "status"]
+    for name in names:
+        if not limits[name]:
+            continue
+        some = select(TaskRun.run_id).where(*of_actor, *limits[name]).limit(_FEW + 1).subquery()
         if session.execute(select(func.count()).select_from(some)).scalar_one() <= _FEW:
-            return True
-    return False
+            return name
+    return None
 
 
-def _has_status(status: str) -> ColumnElement[bool]:
+def _indexed(session: Session, few: str | None, sort: Sort) -> Collection[str]:
+    """Returns: The limits whose indexes the database may use.
+
+    SQLite has no statistics: it would take any limit for one that leaves few runs. So it may use the one that does, or,
+    if there is none, that of the order and those whose indexes have the order of the time.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        return _LIMITED
+    if few is not None:
+        return (few,)
+    return ("time", "status", "queue", *_ORDERED_BY.get(sort, ()))
+
+
+def _has_status(column: Any, status: str) -> ColumnElement[bool]:
     """Returns: The condition; of most statuses in the words of the index of an actor's runs that did not succeed."""
-    has_status = TaskRun.status == status
+    has_status: ColumnElement[bool] = column == status
     if status == RunStatus.SUCCEEDED:
         return has_status
-    return and_(has_status, TaskRun.status != literal_column(f"'{RunStatus.SUCCEEDED}'"))
+    return and_(has_status, column != literal_column(f"'{RunStatus.SUCCEEDED}'"))
 
 
 def _has_task_id(session: Session, task_id: str) -> ColumnElement[bool]:

@@ -43,6 +43,8 @@ class Transactions:
     @property
     def engine(self) -> Engine:
         """The engine. Raises: NotInstalledError when the database's driver is missing."""
+        if (made := self._engine) is not None:
+            return made
         with self._lock:
             if self._engine is None:
                 self._engine = make_engine(self.settings)
@@ -59,8 +61,14 @@ class Transactions:
           SchemaError: When the schema is not the one needed.
           StoreUnavailableError: When the database cannot be used.
         """
-        with self._lock:
-            if self._checked_at is not None and self._clock() - self._checked_at < _CHECKED_FOR_S:
+        checked_at = self._checked_at
+        if checked_at is not None and self._clock() - checked_at < _CHECKED_FOR_S:
+            return
+        # Only the first check is waited for: where the database hangs, threads would wait one after the other.
+        if not self._lock.acquire(blocking=checked_at is None):
+            return
+        try:
+            if self._checked_at is not None and self._checked_at != checked_at:
                 return
             try:
                 check_schema(self.engine)
@@ -71,6 +79,8 @@ class Transactions:
             except OSError as error:  # As when the process has no descriptor left.
                 raise StoreUnavailableError(f"The database cannot be opened: {error}") from error
             self._checked_at = self._clock()
+        finally:
+            self._lock.release()
 
     def reopen(self) -> None:
         """Opens the database again before its next use: after a fault the schema may not be what it was.

@@ -267,12 +267,27 @@ def test_what_the_server_still_builds_for_a_killed_process_is_waited_for(old, py
     assert valid_indexes(engine) >= NEW_INDEXES
 
 
+def test_a_database_whose_transactions_keep_their_snapshot_is_migrated(old):
+    given, engine = old
+    with engine.begin() as connection:
+        level = f"ALTER DATABASE {given.database.database} SET default_transaction_isolation = 'repeatable read'"
+        connection.execute(text(level))
+    told = []
+
+    thread = in_background(given, told)
+    thread.join(PATIENCE_S)
+
+    assert told[-1] == head_revision()
+    assert valid_indexes(engine) >= NEW_INDEXES
+
+
 def test_a_role_with_limits_builds_the_indexes_of_a_migration(old):
     given, engine = old
     role = given.database.username
     told = []
     with engine.begin() as connection:
         connection.execute(text(f"ALTER ROLE {role} IN DATABASE {given.database.database} SET statement_timeout = 500"))
+        connection.execute(text(f"ALTER ROLE {role} IN DATABASE {given.database.database} SET lock_timeout = 500"))
     with engine.connect() as writer:
         old_rows(engine, writer)
         thread = in_background(given, told)

@@ -144,6 +144,18 @@ QUERIES: dict[str, Query] = {
         RunFilter(actor_name="actor_7", started_since=START + timedelta(seconds=RUNS - 10_000)), Sort.SLOWEST
     ),
     "lately, slowest first": of_page(RunFilter(started_since=START + timedelta(seconds=RUNS - 2_000)), Sort.SLOWEST),
+    "lately and not quick, slowest first": of_page(
+        RunFilter(started_since=START + timedelta(seconds=RUNS - 200), min_duration_ms=10), Sort.SLOWEST
+    ),
+    "failed of an actor and not quick, slowest first": of_page(
+        RunFilter(actor_name="actor_3", status=RunStatus.FAILED, min_duration_ms=10), Sort.SLOWEST
+    ),
+    "slow and not small": of_page(RunFilter(min_duration_ms=99_000, min_peak_rss_bytes=1)),
+    "slow and succeeded": of_page(RunFilter(min_duration_ms=99_000, status=RunStatus.SUCCEEDED)),
+    "large of a queue": of_page(RunFilter(min_peak_rss_bytes=999_000_000, queue_name="default")),
+    "all but the slowest of an actor, slowest first": of_page(
+        RunFilter(actor_name="actor_3", max_duration_ms=90_000), Sort.SLOWEST
+    ),
     "slow of an actor, none": of_page(RunFilter(actor_name="actor_1", min_duration_ms=30)),
     "queue": of_page(RunFilter(queue_name="rare")),
     "failed": of_page(RunFilter(status=RunStatus.FAILED)),
@@ -196,6 +208,15 @@ FEW = (
     "failed of an actor, slowest first",
     "lately of an actor, slowest first",
     "lately, slowest first",
+    *(
+        COMBINED := {
+            "lately and not quick, slowest first": "_started_at_run_id",
+            "failed of an actor and not quick, slowest first": "_actor_not_succeeded",
+            "slow and not small": "_runs_duration_ms_run_id",
+            "slow and succeeded": "_runs_duration_ms_run_id",
+            "large of a queue": "_runs_peak_rss_bytes_run_id",
+        }
+    ),
 )
 
 #: These find what one actor alone has, or has not.
@@ -342,6 +363,18 @@ def test_the_rare_runs_of_an_actor_have_an_index(full_store: Store, name: str) -
 
     (index,) = (index.name for index in TaskRun.__table__.indexes if index.name.endswith(RARE[name.startswith("slow")]))
     assert any(index in step for step in steps), steps
+
+
+@pytest.mark.parametrize("name", [*COMBINED, "all but the slowest of an actor, slowest first"])
+def test_runs_are_found_by_the_condition_that_leaves_few(full_store: Store, name: str) -> None:
+    with statements(full_store) as seen, full_store.session() as session:
+        QUERIES[name](session)
+        (step, *_) = plan(session, *next(found for found in seen if "ORDER BY" in found[0]))
+
+    used = COMBINED.get(name, "_actor_name_duration_ms_run_id (actor_name=? AND duration_ms>? AND duration_ms<?)")
+    # PostgreSQL has statistics, and several ways to combine the conditions.
+    assert not reads_whole_table(step)
+    assert used in step or full_store.engine.dialect.name == "postgresql"
 
 
 def test_the_first_of_many_runs_that_a_run_sent_are_not_sorted(full_store: Store) -> None:
