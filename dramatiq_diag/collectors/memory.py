@@ -20,7 +20,7 @@ _SLACK_S = 0.005
 
 #: A look becomes a sample if its RSS differs from the last sample by this share of it, and by these bytes.
 STEP_SHARE = 0.05
-STEP_BYTES = 8 * 1024 * 1024
+STEP_BYTES = 8 * MIB
 
 #: The number of such samples that any log may have; beyond it there is at most one for each sample of the interval.
 FREE_SAMPLES = 100

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _GENERATION = 1000
 _REVISION = re.compile("[0-9]{4}")
 
-#: Of those that the server has, for this transaction.
+#: Lifts the limits of this transaction, of those that the server has.
 _NO_LIMITS = text(
     "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
     " ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
@@ -141,7 +141,7 @@ def _migrate(connection: Connection, on_step: Callable[[str], None]) -> int:
 
     _lock(connection)
     if connection.dialect.name == "postgresql":
-        # Whoever asks for a table after this transaction waits behind it.
+        # While this transaction waits for a table, all later transactions that ask for the table wait behind it.
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
     adoption.prepare_schema(connection)
     config = alembic_config()

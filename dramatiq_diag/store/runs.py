@@ -3,70 +3,29 @@
 from __future__ import annotations
 
 import math
-import sys
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, partial
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, literal_column, or_, select, tuple_
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Row, Select, bindparam, func, or_, select, tuple_
+from sqlalchemy.orm import Session
 
-from ..statuses import RunStatus
 from .attempts import Attempt, read_attempts, read_page
-from .cursors import BY_DURATION, FIGURES, MAX_BYTES, read_cursor
+from .cursors import BY_DURATION, FIGURES, read_cursor
 from .cursors import Sort as Sort
 from .models import Artifact, TaskRun
-from .stuck_runs import is_stuck
-from .values import clean_text, task_key
+from .run_filter import RunFilter as RunFilter
+from .run_filter import all_conditions, begins_with, conditions_of
+from .values import task_key
 
 _NEWEST_FIRST = TaskRun.started_at.desc(), TaskRun.run_id.desc()
-
-#: The most that a column can hold.
-_MAX_DURATION_MS = sys.float_info.max
-
-#: To sort this number of runs takes about as long as to find a page of them among the newest of 10,000,000.
-_FEW = 10_000
-
-#: The limits of a list that have indexes, and those whose index has an order of lists.
-_LIMITED = ("duration", "peak", "time", "status", "queue")
-_ORDERED_BY = {Sort.SLOWEST: ("duration",), Sort.MEMORY: ("peak",)}
-
-#: The characters of a task id that PostgreSQL's index of the beginnings has.
-_INDEXED_BEGINNING = 64
 
 #: The most runs that are read of those that overlapped a run, and of those whose tasks a run sent.
 _MAX_RELATED = 100
 
-
 #: The most ids in one statement.
 _BATCH_SIZE = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFilter:
-    """The conditions of a list of runs; a field that is None sets none."""
-
-    actor_name: str | None = None
-    queue_name: str | None = None
-    status: str | None = None
-    task_id: str | None = None
-    "A task id; if no run has it, the beginning of task ids. Case-sensitive."
-    started_since: datetime | None = None
-    "Aware, and included."
-    started_before: datetime | None = None
-    "Aware, and not included."
-    min_duration_ms: float | None = None
-    max_duration_ms: float | None = None
-    min_peak_rss_bytes: int | None = None
-    capture_id: uuid.UUID | None = None
-    "Only runs that this capture asked for."
-    trace_id: str | None = None
-    "Only runs of this trace."
-    is_stuck: bool | None = None
-    "Only runs that are stuck; False leaves them out."
 
 
 def list_runs(
@@ -78,10 +37,9 @@ def list_runs(
       ValueError: When the cursor is not one of ours for this order.
     """
     figure = FIGURES[sort]
-    few = _few_by(session, wanted, sort)
+    conditions, are_few = conditions_of(session, wanted, sort)
     # With an expression as the order, only the matching runs are read and sorted, and not all of the first ones.
-    order = figure if few is None else func.coalesce(figure, figure)
-    conditions = _conditions(session, wanted, _indexed(session, few, sort))
+    order = func.coalesce(figure, figure) if are_few else figure
     page = select(Attempt).where(*conditions).order_by(order.desc(), TaskRun.run_id.desc())
     if sort is not Sort.NEWEST:
         page = page.where(order.is_not(None))
@@ -94,9 +52,9 @@ def list_runs(
 
 def count_runs(session: Session, wanted: RunFilter, limit: int) -> int:
     """Returns: How many runs there are; it counts up to *limit* only."""
-    few = _few_by(session, wanted, Sort.NEWEST)
-    found = select(TaskRun.run_id).where(*_conditions(session, wanted, _indexed(session, few, Sort.NEWEST)))
-    newest = (found.order_by(*_NEWEST_FIRST) if few is None else found).limit(limit)
+    conditions, are_few = conditions_of(session, wanted, Sort.NEWEST)
+    found = select(TaskRun.run_id).where(*conditions)
+    newest = (found if are_few else found.order_by(*_NEWEST_FIRST)).limit(limit)
     return session.execute(select(func.count()).select_from(newest.subquery())).scalar_one()
 
 
@@ -105,7 +63,7 @@ def recent_figures(
 ) -> Sequence[Row[uuid.UUID, str, str, datetime, float | None, int | None]]:
     """Returns: The columns of an actor's newest runs that a chart shows. Whole runs would take twice as long."""
     columns = TaskRun.run_id, TaskRun.task_id, TaskRun.status, TaskRun.started_at, TaskRun.duration_ms
-    wanted = _conditions(session, RunFilter(actor_name=actor_name, started_since=since))
+    wanted = all_conditions(session, RunFilter(actor_name=actor_name, started_since=since))
     query = select(*columns, TaskRun.peak_rss_bytes).where(*wanted).order_by(*_NEWEST_FIRST)
     return session.execute(query.limit(limit)).all()
 
@@ -164,11 +122,7 @@ def traceback_of(session: Session, run: TaskRun) -> str | None:
 def task_ids_like(session: Session, beginning: str, limit: int) -> list[str]:
     """Returns: The task ids that begin with a text, sorted; case-sensitive. In SQLite it reads the ids of all runs."""
     query = (
-        select(TaskRun.task_id)
-        .where(_begins_with(session, beginning))
-        .distinct()
-        .order_by(TaskRun.task_id)
-        .limit(limit)
+        select(TaskRun.task_id).where(begins_with(session, beginning)).distinct().order_by(TaskRun.task_id).limit(limit)
     )
     return list(session.execute(query).scalars())
 
@@ -195,112 +149,3 @@ def all_artifacts_of(session: Session, run_id: uuid.UUID) -> list[Artifact]:
 
 def find_artifact(session: Session, artifact_id: uuid.UUID) -> Artifact | None:
     return session.get(Artifact, artifact_id)
-
-
-def _conditions(session: Session, wanted: RunFilter, indexed: Collection[str] = _LIMITED) -> list[ColumnElement[bool]]:
-    """Returns: The conditions of a list; see `_limits` for *indexed*."""
-    fields: tuple[tuple[Any, Callable[[Any], ColumnElement[bool]]], ...] = (
-        (wanted.actor_name, lambda name: TaskRun.actor_name == name),
-        (wanted.task_id, partial(_has_task_id, session)),
-        (wanted.capture_id, lambda capture_id: TaskRun.capture_id == capture_id),
-        (wanted.trace_id, lambda trace_id: TaskRun.trace_id == trace_id),
-        (wanted.is_stuck, lambda stuck: is_stuck() if stuck else TaskRun.is_stuck.is_not(True)),
-    )
-    found = [condition(value) for value, condition in fields if value is not None]
-    return found + [condition for limit in _limits(wanted, indexed).values() for condition in limit]
-
-
-def _limits(wanted: RunFilter, indexed: Collection[str]) -> dict[str, list[ColumnElement[bool]]]:
-    """Returns: Name -> the conditions of the duration, the peak, the time, the status and the queue.
-
-    Those that are not *indexed* are conditions of an expression, for which the databases have no index.
-    """
-
-    def column(name: str, plain: InstrumentedAttribute[Any]) -> Any:
-        return plain if name in indexed else func.coalesce(plain, plain)
-
-    duration, peak = column("duration", TaskRun.duration_ms), column("peak", TaskRun.peak_rss_bytes)
-    started_at, status = column("time", TaskRun.started_at), column("status", TaskRun.status)
-    queue_name = column("queue", TaskRun.queue_name)
-    fields: tuple[tuple[str, Any, Callable[[Any], ColumnElement[bool]]], ...] = (
-        ("duration", wanted.min_duration_ms, lambda least: duration >= float(min(least, _MAX_DURATION_MS))),
-        ("duration", wanted.max_duration_ms, lambda most: duration <= float(min(most, _MAX_DURATION_MS))),
-        ("peak", wanted.min_peak_rss_bytes, lambda least: peak >= min(least, MAX_BYTES)),
-        ("time", wanted.started_since, lambda since: started_at >= _in_utc(since)),
-        ("time", wanted.started_before, lambda before: started_at < _in_utc(before)),
-        ("status", wanted.status, partial(_has_status, status)),
-        ("queue", wanted.queue_name, lambda name: queue_name == name),
-    )
-    found: dict[str, list[ColumnElement[bool]]] = {name: [] for name in _LIMITED}
-    for name, value, condition in fields:
-        if value is not None:
-            found[name].append(condition(value))
-    return found
-
-
-def _few_by(session: Session, wanted: RunFilter, sort: Sort) -> str | None:
-    """Returns: Which of the limits leaves few runs, of the actor if one is wanted, as its index has it; None if none.
-
-    The databases guess: PostgreSQL expected 56,000 of 10,000,000 runs where 179 had such a peak, and read 2,500,000.
-    """
-    of_actor = [] if wanted.actor_name is None else [TaskRun.actor_name == wanted.actor_name]
-    limits = _limits(wanted, _LIMITED)
-    names = ["duration", "peak"]
-    if sort is not Sort.NEWEST:  # In that order the others have indexes.
-        names += ["time"] if wanted.status == RunStatus.SUCCEEDED else ["time", "status"]
-    for name in names:
-        if not limits[name]:
-            continue
-        some = select(TaskRun.run_id).where(*of_actor, *limits[name]).limit(_FEW + 1).subquery()
-        if session.execute(select(func.count()).select_from(some)).scalar_one() <= _FEW:
-            return name
-    return None
-
-
-def _indexed(session: Session, few: str | None, sort: Sort) -> Collection[str]:
-    """Returns: The limits whose indexes the database may use.
-
-    SQLite has no statistics: it would take any limit for one that leaves few runs. So it may use the one that does, or,
-    if there is none, that of the order and those whose indexes have the order of the time.
-    """
-    if session.get_bind().dialect.name != "sqlite":
-        return _LIMITED
-    if few is not None:
-        return (few,)
-    return ("time", "status", "queue", *_ORDERED_BY.get(sort, ()))
-
-
-def _has_status(column: Any, status: str) -> ColumnElement[bool]:
-    """Returns: The condition; of most statuses in the words of the index of an actor's runs that did not succeed."""
-    has_status: ColumnElement[bool] = column == status
-    if status == RunStatus.SUCCEEDED:
-        return has_status
-    return and_(has_status, column != literal_column(f"'{RunStatus.SUCCEEDED}'"))
-
-
-def _has_task_id(session: Session, task_id: str) -> ColumnElement[bool]:
-    exactly = TaskRun.task_key == task_key(task_id)
-    # Ordered as the index of a task's runs is: without it PostgreSQL may read the whole table for a task of many runs.
-    some = select(TaskRun.run_id).where(exactly).order_by(TaskRun.started_at, TaskRun.run_id).limit(1)
-    if session.execute(some).first() is not None:
-        return exactly
-    return _begins_with(session, task_id)
-
-
-def _begins_with(session: Session, beginning: str) -> ColumnElement[bool]:
-    prefix = clean_text(beginning)
-    begins = func.substr(TaskRun.task_id, 1, len(prefix)) == prefix  # LIKE has wildcards, and SQLite's ignores case.
-    if session.get_bind().dialect.name != "postgresql":
-        return begins
-    indexed = func.substr(TaskRun.task_id, literal_column("1"), literal_column(str(_INDEXED_BEGINNING)))
-    begins_indexed = indexed.startswith(prefix[:_INDEXED_BEGINNING], autoescape=True)
-    # Where the index has all of it, the other condition would have PostgreSQL expect too few runs.
-    return begins_indexed if len(prefix) <= _INDEXED_BEGINNING else and_(begins_indexed, begins)
-
-
-def _in_utc(moment: datetime) -> datetime:
-    """Returns: The moment in UTC; the first or the last possible one if it is beyond that."""
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC) if moment.year > 1 else datetime.min.replace(tzinfo=UTC)
