@@ -56,7 +56,7 @@ def find_artifact(run: TaskRun, artifacts: Mapping[str, Artifact], name: str) ->
     """Finds an artifact that has a file. Raises: DiagnosticsError when there is none; the message says why."""
     artifact = artifacts.get(name)
     if artifact is None:
-        raise DiagnosticsError(absence(name, run.status))
+        raise DiagnosticsError(absence(name, run))
     if artifact.status not in DOWNLOADABLE_STATUSES:
         raise DiagnosticsError(f"{name} is {artifact.status}: {artifact.reason or ''}")
     return artifact

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from ..statuses import MemoryRole, RunStatus
 from ..store.attachments import attachments_of
 from ..store.attempts import Attempt, list_attempts
+from ..store.models import TaskRun
 from ..store.runs import RunFilter, Sort, artifacts_of, children_of, list_runs, parent_of, traceback_of
 from .artifacts import ArtifactDocument, artifact_document, urls
 from .attachments import AttachmentDocument, attachment_document
@@ -38,6 +39,7 @@ class RunDocument(TypedDict):
     status: RunStatus
     started_at: Timestamp
     finished_at: Timestamp | None
+    "Null while it goes on, and of an interrupted run of which nothing was published: how it ended is not known."
     duration_ms: float | None
     "The time of the actor's function alone, in milliseconds: `finished_at` less `started_at`."
     collection_ms: float | None
@@ -135,10 +137,12 @@ def run_document(run: Attempt) -> RunDocument:
     )
 
 
-def absence(name: str, status: str, which: str = "this run") -> str:
-    """Returns: Why a run of this status has no artifact of that name, as a sentence."""
-    if status == RunStatus.RUNNING:
+def absence(name: str, run: TaskRun, which: str = "this run") -> str:
+    """Returns: Why a run has no artifact of that name, as a sentence."""
+    if run.status == RunStatus.RUNNING:
         return f"{name} is not there yet: {which} goes on. If it is collected, it appears when the run has ended."
+    if run.finished_at is None:
+        return f"Whether {name} was collected is not known: nothing of {which} was published."
     return f"{name} was not collected for {which}."
 
 

@@ -21,6 +21,7 @@ from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
 from ..store.counters import count_removed, count_removed_runs
 from ..store.forecast import forecast
+from ..store.given_up import give_up, is_given_up
 from ..store.heap_windows import delete_windows
 from ..store.models import Artifact, TaskRun, checked_per_row
 from ..store.questions import delete_questions
@@ -106,6 +107,8 @@ class Cleanup:
     def run(self) -> Counts:
         """Expires artifacts, removes old runs, orphaned blobs and abandoned spool entries, and keeps the bounds.
 
+        Runs whose worker was not heard of for a day do not go on: their rows end.
+
         What is past its time goes first, then the oldest runs beyond `max_runs`, then the oldest artifacts beyond
         `max_bytes`.
 
@@ -123,6 +126,7 @@ class Cleanup:
             self._foretell()
         else:
             self._expire()
+            self._give_up_runs()
             self._remove_runs()
             self._keep_max_runs()
             self._keep_max_bytes()
@@ -230,13 +234,25 @@ class Cleanup:
                 self.store.cache.remove(entry.name for entry in ended)
             self._count(freed_bytes=sum(entry.size_bytes for entry in ended))
 
+    def _give_up_runs(self) -> None:
+        """Ends the rows of runs whose worker was not heard of for a day."""
+        for ids in self._batches_of_runs(is_given_up(self.now)):
+            with self._removal.timed(), self.store.session() as session:
+                give_up(session, ids, self.now)
+            self._removal.let_others_write()
+            self._count()
+
     def _remove_runs(self) -> None:
         old = is_old(self.store.settings, self.now)
-        order = TaskRun.started_at, TaskRun.run_id
-        query = select(*order).where(*old).order_by(*order)
-        # Each chunk begins after the one before, so that no run that stays is looked at twice.
-        for ids in self._batches(query, self._removal, lambda last: tuple_(*order) > tuple_(*last)):
+        for ids in self._batches_of_runs(old):
             self._remove_batch(ids, old)
+
+    def _batches_of_runs(self, conditions: Sequence[ColumnElement[bool]]) -> Iterator[list[uuid.UUID]]:
+        """Yields the ids of the runs that meet the conditions, the oldest first."""
+        order = TaskRun.started_at, TaskRun.run_id
+        query = select(*order).where(*conditions).order_by(*order)
+        # Each chunk begins after the one before, so that no run that stays is looked at twice.
+        return self._batches(query, self._removal, lambda last: tuple_(*order) > tuple_(*last))
 
     def _remove_batch(self, run_ids: Sequence[uuid.UUID], conditions: Sequence[ColumnElement[bool]]) -> int:
         """Removes the rows of runs. Returns: The number of them."""

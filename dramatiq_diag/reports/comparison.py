@@ -175,7 +175,7 @@ def _read(run: ComparedRun, which: str, part: str, open_format: Opener, max_byte
     name, format_name = PARTS[part]
     artifact = run.artifacts.get(name)
     if artifact is None:
-        return None, absence(name, run.run.status, f"run {which}")
+        return None, absence(name, run.run, f"run {which}")
     if artifact.status not in DOWNLOADABLE_STATUSES:
         return None, f"{name} of run {which} is {artifact.status}: {artifact.reason}"
     try:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
-from ..statuses import DOWNLOADABLE_STATUSES, FAILED_STATUSES, ArtifactStatus
+from ..statuses import DOWNLOADABLE_STATUSES, FAILED_STATUSES, ArtifactStatus, RunStatus
 from ..text import MIB
 from .columns import NAME_LENGTH
 from .database import upserting_insert
@@ -186,12 +186,16 @@ def bucket_label(series: Series, value: float) -> str:
 
 
 def count_published(
-    ended: Collection[uuid.UUID], runs: Iterable[FinishedRun], rows: Iterable[Mapping[str, Any]]
+    ended: Collection[uuid.UUID],
+    given_up: Collection[uuid.UUID],
+    runs: Iterable[FinishedRun],
+    rows: Iterable[Mapping[str, Any]],
 ) -> Changes:
     """Counts runs that a transaction brought to their end. Returns: The changes, to be written by the transaction.
 
     Parameters:
       ended: The ids of the runs that had not ended before: published twice, a run counts once.
+      given_up: Those of them that `count_given_up` counted before.
       runs: The runs.
       rows: The rows of the artifacts of these and of other runs; those of attachments are not counted.
     """
@@ -199,7 +203,10 @@ def count_published(
     own = (finished.run for finished in runs if finished.attachment_id is None)
     records = {run.run_id: run for run in own if run.run_id in ended}
     for run in records.values():
-        changes.add(run.actor_name, run.queue_name, Series.RUNS, run.status)
+        if run.run_id in given_up:
+            changes.add_stored(run.actor_name, RunStatus.INTERRUPTED, -1)
+        else:
+            changes.add(run.actor_name, run.queue_name, Series.RUNS, run.status)
         changes.add_stored(run.actor_name, run.status)
         duration_s = None if run.duration_ms is None else run.duration_ms / 1000
         queue_s = None if run.queue_wait_ms is None else run.queue_wait_ms / 1000
@@ -213,6 +220,20 @@ def count_published(
             if row["status"] in DOWNLOADABLE_STATUSES:
                 changes.add_blobs(run.actor_name, row["name"], 1, row["size_bytes"] or 0)
     return changes
+
+
+def count_given_up(session: Session, runs: Iterable[tuple[str, str]]) -> None:
+    """Counts runs of which only the cleanup says that they ended, as the last statement of a transaction.
+
+    Parameters:
+      session: The transaction, which has changed their rows.
+      runs: The actor and the queue of each.
+    """
+    changes = Changes()
+    for actor_name, queue_name in runs:
+        changes.add(actor_name, queue_name, Series.RUNS, RunStatus.INTERRUPTED)
+        changes.add_stored(actor_name, RunStatus.INTERRUPTED)
+    changes.write(session)
 
 
 def live_sizes(session: Session, artifact_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:

@@ -105,6 +105,10 @@ class TaskRun(Base):
     "A `MemoryRole`, where the process was killed for its memory."
     death_reason: Mapped[str | None] = mapped_column(CleanText(4000))
     "What is known of the death of its process, in sentences."
+    given_up_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the cleanup ended it, as nothing was heard of its worker; see `given_up`.
+
+    Until it is published, if ever, `finished_at` is None. This stays, so that publishing knows that it was counted."""
     hostname: Mapped[str] = mapped_column(Name)
     pid: Mapped[int] = mapped_column(BigInteger)
     worker_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)

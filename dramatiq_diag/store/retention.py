@@ -13,8 +13,8 @@ from ..statuses import RunStatus
 from .counters import Series, total_of
 from .models import Artifact, TaskRun, checked_per_row, is_live
 
-#: A run that seems to be running is kept this long at least, in seconds; its worker's disk may be gone for good.
-_RUNNING_KEPT_S = 30 * 86400.0
+#: A run whose end is not known is kept this long at least, in seconds; its worker's disk may be gone for good.
+_WITHOUT_END_KEPT_S = 30 * 86400.0
 
 _Order = tuple[Any, Any]
 #: The order in which artifacts go, the first to expire first, and that of runs. An index serves each.
@@ -55,7 +55,7 @@ def is_old(settings: Settings, now: datetime, *, per_row: bool = False) -> tuple
       per_row: Whether the artifacts of each run are looked up; else PostgreSQL may read all artifacts for it at once.
     """
     before = now - timedelta(seconds=settings.run_retention)
-    started_before = now - timedelta(seconds=max(settings.run_retention, _RUNNING_KEPT_S))
+    started_before = now - timedelta(seconds=max(settings.run_retention, _WITHOUT_END_KEPT_S))
     kept = select(Artifact.run_id).where(
         Artifact.run_id == TaskRun.run_id, or_(is_live(Artifact.status), Artifact.published_at > before)
     )
@@ -64,7 +64,7 @@ def is_old(settings: Settings, now: datetime, *, per_row: bool = False) -> tuple
     return (
         or_(
             TaskRun.finished_at < before,
-            (TaskRun.status == RunStatus.RUNNING) & (TaskRun.started_at < started_before),
+            TaskRun.finished_at.is_(None) & (TaskRun.started_at < started_before),
         ),
         TaskRun.started_at < before,
         TaskRun.pinned_at.is_(None),

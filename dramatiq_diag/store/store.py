@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Table, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, or_, select, update
 from sqlalchemy.orm import Session
 
 from ..errors import BlobMissingError, StoreMismatchError
@@ -53,18 +53,27 @@ def _identity(session: Session) -> RootId:
     return RootId(store_id=store_id, root_id=root_id)
 
 
+#: The columns that a run keeps when it is published.
+_KEPT = ("pinned_at", "capture_id", "given_up_at")
+
+
+def _or_update(insert: Any, *where: ColumnElement[bool]) -> Any:
+    changed = {name: column for name, column in insert.excluded.items() if name not in _KEPT}
+    return insert.on_conflict_do_update(index_elements=[TaskRun.run_id], set_=changed, where=or_(*where))
+
+
 def _or_update_running(insert: Any) -> Any:
     """Returns: The `insert` of a run, or the update of one that goes on."""
-    return insert.on_conflict_do_update(
-        index_elements=[TaskRun.run_id],
-        set_={name: column for name, column in insert.excluded.items() if name not in ("pinned_at", "capture_id")},
-        where=TaskRun.status == RunStatus.RUNNING,
-    )
+    return _or_update(insert, TaskRun.status == RunStatus.RUNNING)
 
 
 def _or_end(insert: Any) -> Any:
-    """Returns: The same; it returns no run that had ended before, as its row stays as it is, and it was counted."""
-    return _or_update_running(insert).returning(TaskRun.run_id, TaskRun.status)
+    """Returns: The same, also for a run that was given up.
+
+    It returns no run that had ended before, as its row stays as it is, and it was counted.
+    """
+    ended = _or_update(insert, TaskRun.status == RunStatus.RUNNING, TaskRun.finished_at.is_(None))
+    return ended.returning(TaskRun.run_id, TaskRun.status, TaskRun.given_up_at)
 
 
 def _or_nothing(insert: Any) -> Any:
@@ -231,11 +240,14 @@ class Store(Transactions):
             # Waits for `exclusive`, not for others.
             now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
             self._set_times(runs, rows, now.scalar_one())
-            just_ended = self._write_runs(session, runs)
-            changes = count_published(just_ended, runs, rows)
+            just_ended, given_up = self._write_runs(session, runs)
+            changes = count_published(just_ended, given_up, runs, rows)
             attached = [row for row in rows if row["attachment_id"] is not None]
+            # A run may be pinned before its own artifacts come only if it was given up.
+            late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] in given_up]
+            if late:
+                unset_expiry_of_pinned(session, late)
             if attached:
-                unset_expiry_of_pinned(session, attached)
                 changes.add_attached(runs, new_ones(session, attached))
             # A run ends once; what is attached to it may have been published before.
             again = {row["artifact_id"]: row for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
@@ -252,18 +264,19 @@ class Store(Transactions):
         if None in self.blobs.sizes_bytes([*names.values()]):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
 
-    def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> set[uuid.UUID]:
-        """Writes the rows of runs. Returns: The ids of those that had not ended before."""
-        connection, just_ended = session.connection(), set[uuid.UUID]()
+    def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
+        """Writes the rows of runs. Returns: The ids of those that had not ended before; those of them given up."""
+        connection, just_ended, given_up = session.connection(), set[uuid.UUID](), set[uuid.UUID]()
         ended = [_row(finished) for finished in runs if finished.attachment_id is None]
         if ended:
-            written = self._ended_runs.execute(connection, ended)
+            written = self._ended_runs.execute(connection, ended).all()
             # An entry that someone forged may say that its run is running.
-            just_ended = {run_id for run_id, status in written if status != RunStatus.RUNNING}
+            just_ended = {run_id for run_id, status, _ in written if status != RunStatus.RUNNING}
+            given_up = {run_id for run_id, _, given_up_at in written if given_up_at is not None}
         attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
         if attached:
             self._attached_runs.execute(connection, attached)
-        return just_ended
+        return just_ended, given_up
 
     def _put(self, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
         """Puts the blobs of artifacts. Returns: The rows of all artifacts, but for the times."""

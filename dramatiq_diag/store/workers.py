@@ -24,8 +24,8 @@ LOST_AFTER_S = 30.0
 #: A process that is lost for longer than this, in seconds, is not one of now.
 _NOW_S = 3600.0
 
-#: The row of a process that was last heard of so long ago, in seconds, is deleted.
-_KEPT_S = 86400.0
+#: The row of a process that was last heard of so long ago, in seconds, is deleted, and its runs are given up.
+KEPT_S = 86400.0
 
 
 class WorkerState(enum.StrEnum):
@@ -132,7 +132,7 @@ class WorkerStanding:
 def list_workers(session: Session, *of: ColumnElement[bool], limit: int = 1000) -> list[WorkerStanding]:
     """Returns: The processes of the last day that meet the conditions, those that began last at the front."""
     clock = Clock(session)
-    query = select(Worker, clock.now).where(Worker.seen_at > clock.after(-_KEPT_S), *of)
+    query = select(Worker, clock.now).where(Worker.seen_at > clock.after(-KEPT_S), *of)
     rows = session.execute(query.order_by(Worker.started_at.desc(), Worker.worker_id).limit(limit))
     return [_standing(worker, (now - worker.seen_at).total_seconds()) for worker, now in rows]
 
@@ -214,14 +214,14 @@ def reported_spools(session: Session) -> Sequence[Row[str, int, datetime | None,
     living = Worker.seen_at > clock.after(-LOST_AFTER_S)
     hosts_alive = select(Worker.hostname).where(*_living(clock))
     query = select(Worker.hostname, Worker.spool_bytes, Worker.unpublished_since, clock.now)
-    kept = Worker.seen_at > clock.after(-_KEPT_S)  # The next cleanup, which may be hours away, deletes the others.
+    kept = Worker.seen_at > clock.after(-KEPT_S)  # The next cleanup, which may be hours away, deletes the others.
     query = query.where(Worker.gone_at.is_(None), kept, or_(living, Worker.hostname.not_in(hosts_alive)))
     return session.execute(query).all()
 
 
 def delete_old_workers(session: Session) -> int:
     """Deletes the rows of processes that were not heard of for a day. Returns: Their number."""
-    old = delete(Worker).where(Worker.seen_at < Clock(session).after(-_KEPT_S)).returning(Worker.worker_id)
+    old = delete(Worker).where(Worker.seen_at < Clock(session).after(-KEPT_S)).returning(Worker.worker_id)
     return len(session.execute(old).all())
 
 

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
 import pytest
 
+from dramatiq_diag.maintenance.cleanup import Cleanup
 from support import PATIENCE_S, eventually
+from support.records import run_record
 from support.web import Site
 from support.workers import move_report
 
@@ -91,3 +94,20 @@ def test_a_frozen_process_is_lost_and_live_again_when_it_goes_on(site: Site, wor
     assert frozen["state"] == "lost"
     eventually(lambda: listed(site)[0]["state"] == "live", "it reports itself again")
     assert attempts(listed(site)[0]) == {"diagnosed": 1, "quiet": None}
+
+
+def test_a_run_of_a_machine_that_is_gone_says_that_its_end_is_not_known(site: Site, clock: Any) -> None:
+    # Given a run whose worker is not heard of for a day
+    run = run_record(task_id="t", worker_id=uuid.uuid4(), started_at=datetime.now(UTC)).as_running()
+    site.store.announce([run])
+    clock.ahead = timedelta(days=2)
+    Cleanup(site.store).run()
+
+    # Then nothing says that it was not collected, or goes on
+    found = site.get("/tasks/t/profile_artifacts/").json
+    assert (found["run"]["status"], found["run"]["finished_at"], found["urls"]) == ("interrupted", None, {})
+    assert "how it ended is not known" in found["run"]["death_reason"]
+    page = site.get("/tasks/t/", headers={"Accept": "text/html"}).text
+    assert "Nothing of this run was published." in page
+    assert "Whether memory was collected is not known" in page
+    assert "so far" not in page
