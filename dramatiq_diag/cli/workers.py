@@ -10,6 +10,11 @@ from ..text import format_duration, format_size
 from .output import Columns, echo_heading, echo_json, echo_table, json_option, shown_time
 from .store import opened_store
 
+
+def _shown(seconds: float | None) -> str:
+    return format_duration(None if seconds is None else seconds * 1000)
+
+
 _COLUMNS: Columns[WorkerDocument] = {
     "STATE": lambda worker: worker["state"],
     "HOST": lambda worker: worker["hostname"],
@@ -18,7 +23,8 @@ _COLUMNS: Columns[WorkerDocument] = {
     "HEARD OF": lambda worker: f"{format_duration(worker['heard_s_ago'] * 1000)} ago",
     "BUSY": lambda worker: "-" if worker["threads"] is None else f"{worker['threads_busy']} of {worker['threads']}",
     "RSS": lambda worker: format_size(worker["rss_bytes"]),
-    "CPU": lambda worker: format_duration(None if worker["cpu_s"] is None else worker["cpu_s"] * 1000),
+    "CPU": lambda worker: _shown(worker["cpu_s"]),
+    "DIAGNOSTICS": lambda worker: _shown(worker["diagnostics_cpu_s"]),
     "SPOOL": lambda worker: format_size(worker["spool_bytes"]),
     "VERSION": lambda worker: worker["version"],
     "QUEUES": lambda worker: "-" if worker["queues"] is None else ",".join(worker["queues"]),
@@ -42,6 +48,8 @@ def workers(*, every_state: bool, as_json: bool) -> None:
 
     A process reports itself every 5 s. It is `lost` when it was not heard of for 30 s: it was killed, is frozen, or
     does not reach the database; then the tasks are those of its last report. It is `gone` when it said goodbye.
+
+    CPU is the CPU time of all threads of the process, DIAGNOSTICS that of the threads of this package among them.
 
     \b
     Examples:

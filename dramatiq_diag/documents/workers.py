@@ -72,6 +72,8 @@ class WorkerDocument(TypedDict):
     rss_bytes: int | None
     cpu_s: float | None
     "The CPU time of all its threads since its start, in seconds."
+    diagnostics_cpu_s: float | None
+    "The CPU time of the threads of this package among them, in seconds; null under gevent and on macOS."
     spool_bytes: int
     "The files of runs in its spool directory, which the processes of a host may share."
     runs: list[ExecutedRunDocument]

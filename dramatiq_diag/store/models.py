@@ -247,6 +247,8 @@ class Worker(Base):
     rss_bytes: Mapped[int | None] = mapped_column(BigInteger)
     cpu_s: Mapped[float | None] = mapped_column(Float)
     "The CPU time of all its threads since its start, in seconds."
+    diagnostics_cpu_s: Mapped[float | None] = mapped_column(Float)
+    "The CPU time of the threads of this package among them, in seconds."
     tasks: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
     "The tasks that it executes, diagnosed or not; see `workers.ExecutedTask`."
     attention: Mapped[int] = mapped_column(BigInteger, server_default="0")

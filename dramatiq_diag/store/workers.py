@@ -75,6 +75,8 @@ class WorkerReport:
     rss_bytes: int | None
     cpu_s: float
     "The CPU time of all its threads since its start."
+    diagnostics_cpu_s: float | None
+    "The CPU time of the threads of this package; see `runtime.own_threads`."
     tasks: list[ExecutedTask]
     age_s: float
     "Seconds since it began."

@@ -12,6 +12,7 @@ from ..collectors.services import Services
 from ..errors import DiagnosticsError, SchemaError, StoreUnavailableError
 from ..runtime.background import BackgroundThread
 from ..runtime.loggers import RareWarning, get_logger
+from ..runtime.own_threads import own_cpu_s
 from ..spool.directory import Spool
 from ..store.store import Store
 from ..store.worker_actors import note_actors
@@ -128,6 +129,7 @@ class Contact:
             return attention_of(session, self._services.worker_id)
 
     def _report(self) -> WorkerReport:
+        own_s = own_cpu_s()
         return WorkerReport(
             worker_id=self._services.worker_id,
             hostname=self._services.hostname,
@@ -139,6 +141,7 @@ class Contact:
             threads=self._hosted.thread_count,
             rss_bytes=self._services.rss.rss_bytes(),
             cpu_s=round(time.process_time(), 3),
+            diagnostics_cpu_s=None if own_s is None else round(own_s, 3),
             tasks=self._tasks(),
             age_s=round(time.monotonic() - self._began, 3),
         )

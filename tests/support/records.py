@@ -45,6 +45,7 @@ def worker_report(**changes: Any) -> WorkerReport:
         "threads": 8,
         "rss_bytes": 100_000_000,
         "cpu_s": 1.5,
+        "diagnostics_cpu_s": 0.25,
         "tasks": [],
         "age_s": 0.0,
     }

@@ -68,6 +68,8 @@ def test_a_killed_process_is_lost_and_its_run_no_longer_executed_once_it_is_publ
     worker.send_signal(signal.SIGKILL)
     worker.wait(PATIENCE_S)
     (killed,) = listed(site)
+    # The thread that reports, among others, has used some time, and the main thread that imports more.
+    assert 0.0 < killed["diagnostics_cpu_s"] < killed["cpu_s"]
     with site.store.session() as session:
         move_report(session, uuid.UUID(killed["worker_id"]), 31.0)
 

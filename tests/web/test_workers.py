@@ -43,7 +43,8 @@ def test_a_process_is_shown_as_it_reported_itself(site: Site) -> None:
     assert worker["worker_id"] == str(worker_id)
     assert (worker["hostname"], worker["pid"], worker["version"], worker["state"]) == ("host", 4711, "1", "live")
     assert (worker["queues"], worker["threads"], worker["threads_busy"]) == (["a", "b"], 8, 1)
-    assert (worker["rss_bytes"], worker["cpu_s"], worker["spool_bytes"]) == (100_000_000, 1.5, 7)
+    figures = worker["rss_bytes"], worker["cpu_s"], worker["diagnostics_cpu_s"], worker["spool_bytes"]
+    assert figures == (100_000_000, 1.5, 0.25, 7)
     assert worker["heard_s_ago"] == 3.0
 
 
@@ -93,9 +94,11 @@ def test_processes_of_now_are_listed_and_on_request_all_of_a_day(site: Site) -> 
 def test_a_process_of_an_older_version_has_nulls(site: Site) -> None:
     report(site.store)
     with site.store.session() as session:
-        session.execute(update(Worker).values(queues=None, threads=None, rss_bytes=None, cpu_s=None, tasks=None))
+        unknown = dict.fromkeys(("queues", "threads", "rss_bytes", "cpu_s", "diagnostics_cpu_s", "tasks"))
+        session.execute(update(Worker).values(**unknown))
     (worker,) = listed(site)
-    assert [worker[name] for name in ("queues", "threads", "threads_busy", "rss_bytes", "cpu_s")] == [None] * 5
+    figures = ("queues", "threads", "threads_busy", "rss_bytes", "cpu_s", "diagnostics_cpu_s")
+    assert [worker[name] for name in figures] == [None] * 6
     assert worker["runs"] == []
     assert site.get("/workers/", headers=HTML).status_code == 200
 
