@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any
@@ -13,12 +12,13 @@ from ...errors import GUARDED
 from ...runtime.sampling_thread import SamplingThread
 from ...runtime.switch_interval import SwitchInterval
 from ...runtime.thread_calls import ThreadCalls
-from ...runtime.thread_state import cpu_s
 from ...runtime.timed_calls import TimedCalls
 from .account import Account, Name
 from .calls import GIL, RUNNING, SLEEP, UNKNOWN, Calls
 from .coroutine_waits import CoroutineWaits, is_loop_busy
+from .gil_chances import GilChances
 from .neighbours import NativeIds, Neighbours
+from .plan import Plan
 
 #: Seconds between samples on average, and between looks of the thread itself; longer where they would take more than a
 #: share of the time: so much for each run, and at most so much for all.
@@ -29,11 +29,6 @@ _MOST_SHARE = 0.05
 
 #: Samples that are planned ahead, and how many are taken at once.
 _PLANNED, _AT_ONCE = 12, 4
-
-#: By how much the interval grows when all planned samples had passed before this thread had the GIL again, and what is
-#: left of that after each turn. Where eight threads compete for the GIL it waits for eight switch intervals of 5 ms.
-#: Samples that always began with its turn would see the same threads wait, and the same ones compute, each time.
-_GROWS, _SHRINKS = 1.5, 0.99
 
 #: A sample stands for so many seconds at most. Longer gaps, as on a machine that is much too busy, are nobody's.
 _MOST_S = 0.1
@@ -55,9 +50,6 @@ _CLOCKS_S = 0.05
 
 #: Seconds between readings of the list of threads.
 _THREADS_S = 0.25
-
-#: A thread that used the CPU for a smaller part of the time did not have the GIL, most likely.
-_LEAST_SHARE = 0.02
 
 #: What no stack tells more about.
 _PLAIN = (RUNNING, GIL, UNKNOWN, SLEEP)
@@ -107,13 +99,7 @@ class AccountSampler(SamplingThread[Account]):
         self._threads_at_s = self._clocks_at_s = -1.0
         self._sampled_ids: set[int] = set()
         "The threads whose calls are read, also between runs: what is read of a run is planned before it begins."
-        self._planned_until_s = 0.0
-        self._stretch = 1.0
-        "By how much the interval of planned samples is longer than it has to be."
-        self._clocks: dict[int, float] = {}
-        "Native id of a thread -> its CPU time at the last look."
-        self._used: dict[int, float] = {}
-        "Native id of a thread, but for this one -> the CPU time that it used between the last two looks."
+        self._plan, self._gil_chances = Plan(), GilChances()
 
     def start(self) -> None:
         self._native_ids.refresh()
@@ -182,7 +168,7 @@ class AccountSampler(SamplingThread[Account]):
         """Plans as many samples as there is room for, and takes some."""
         began_s = time.thread_time()
         self._sampled_ids |= {account.native_id for account in self.accounts}
-        self._plan(planned, time.perf_counter())
+        self._plan.fill(planned, self._sampled_ids, self._interval_s, time.perf_counter())
         is_young = any(account.started() > time.perf_counter() - _YOUNG_S for account in self.accounts)
         moments = planned.take(1 if is_young else _AT_ONCE)
         accounts = self.accounts
@@ -195,15 +181,6 @@ class AccountSampler(SamplingThread[Account]):
             self._note(account)
         self._neighbours.look()
         self._add_took(began_s, max(len(moments), 1))
-
-    def _plan(self, planned: TimedCalls, now_s: float) -> None:
-        ran_dry = 0.0 < self._planned_until_s < now_s
-        self._stretch = self._stretch * _GROWS if ran_dry else max(self._stretch * _SHRINKS, 1.0)
-        interval_s = self._interval_s * self._stretch
-        for _ in range(planned.free):
-            from_s = max(self._planned_until_s, now_s)  # Nothing is planned for the past.
-            self._planned_until_s = from_s + interval_s
-            planned.plan(self._uniform(from_s, self._planned_until_s), self._planned_until_s, self._sampled_ids)
 
     def _note(self, account: Account) -> None:
         """Notes where an account's thread waits now, so that what it was seen in can be named."""
@@ -246,15 +223,18 @@ class AccountSampler(SamplingThread[Account]):
         running = self._waits.look(coroutines, now_s, is_busy=is_busy)
         if now_s > self._clocks_at_s + _CLOCKS_S:
             self._clocks_at_s = now_s
-            self._look_at_clocks({*self._native_ids().values(), *lines})
+            self._gil_chances.read_clocks({*self._native_ids().values(), *lines})
             self._neighbours.look()
-        waiting = self._waiting_for_gil(keys) if threads or running else {}
+        waiting = self._gil_chances.of(keys, self._key_of) if threads or running else {}
         for account in threads:
             self._add(account, account.elapse(now_s), account.thread_id, account.native_id, lines, keys, waiting)
         for account in running:
             spent_s = account.elapse(now_s)
             account.in_steps_s += spent_s
             self._add(account, spent_s, loop_id, loop_native_id, lines, keys, waiting)
+
+    def _key_of(self, native_id: int) -> Hashable:
+        return self._calls.key(self._lines.line(native_id))
 
     def _add(
         self,
@@ -273,28 +253,6 @@ class AccountSampler(SamplingThread[Account]):
         account.add(RUNNING, spent_s * (1.0 - chance))
         if key not in _PLAIN:
             self._note_place(account, key, lines[native_id], thread_id, native_id)
-
-    def _look_at_clocks(self, native_ids: set[int]) -> None:
-        before, self._clocks = self._clocks, {each: cpu_s(each) or 0.0 for each in native_ids}
-        self._used = {each: max(now_s - before.get(each, now_s), 0.0) for each, now_s in self._clocks.items()}
-        self._used.pop(threading.get_native_id(), None)
-
-    def _waiting_for_gil(self, keys: Mapping[int, Hashable]) -> dict[int, float]:
-        """Returns: Native id of each thread that is seen in the GIL's futex -> the chance that it really waited.
-
-        This thread has the GIL at this moment, so one of them had it before. The more of the CPU time a thread used of
-        late, the more likely it was that one.
-        """
-        asking = [native_id for native_id, key in keys.items() if key == GIL]
-        if not asking:
-            return {}
-        least_s = _LEAST_SHARE * sum(self._used.values())
-        busy = [each for each, used_s in self._used.items() if used_s > least_s and each not in keys]
-        asking += [each for each in busy if self._calls.key(self._lines.line(each)) == GIL]
-        if len(asking) == 1:  # Either it had the GIL, or it waits for this thread; or the one that had it blocks now.
-            return {asking[0]: float(self._used[asking[0]] <= least_s and bool(busy))}
-        whole_s = sum(self._used.get(native_id, 0.0) for native_id in asking)
-        return {each: 1.0 - self._used.get(each, 0.0) / whole_s if whole_s > 0 else 1.0 for each in asking}
 
 
 def _coroutines_of(accounts: Iterable[Account]) -> dict[Account, Coroutine[Any, Any, Any]]:
