@@ -55,6 +55,12 @@ class Backlog:
         return self._added - self._done
 
     @property
+    def in_memory(self) -> int:
+        """How many of the entries end with the process, in whole or in part, because the disk did not take them."""
+        with self._changed:
+            return sum(entry.in_memory for entry in self._held.values())
+
+    @property
     def unsaved(self) -> tuple[uuid.UUID, ...]:
         """The ids of the runs whose entries are not complete."""
         return tuple(self._unsaved)  # Other threads change the set; `tuple` copies it at once.

@@ -172,7 +172,7 @@ class Delivery:
         lost = 0
         for entry in entries:
             try:
-                run = read_finished_run(entry)
+                run = read_finished_run(entry, is_left=entry.owner != self.spool.owner)
             except (FileNotFoundError, NotADirectoryError):
                 run = None
             except _UNREADABLE as error:

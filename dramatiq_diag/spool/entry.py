@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,6 +21,9 @@ ENTRY_SUFFIX = "entry"
 #: An entry of this size, or smaller, belongs to no run yet. One byte is left when it is emptied: ext4, at least, writes
 #: a file that was truncated to nothing to the disk as soon as it is closed, and most entries do not live so long.
 EMPTY_BYTES = 1
+
+#: How the file of an entry is opened.
+_APPENDING = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Entry:
@@ -45,20 +49,28 @@ class Entry:
         self._limits = limits
         self.memory_bytes = 0
         "The bytes that are in memory alone, because the disk did not take them."
-        self.is_declined = False
-        "Whether it stays in memory, as the spool is full. No collector of its run starts."
+        self.declined: str | None = None
+        "Why it stays in memory, and no collector of its run starts; None for other entries."
+        self._is_without_file = False
+        "Whether its file could not be made."
+        self._is_parked = False
+        "Whether its file is closed until `reopen`."
+        # Threads that append and the one that closes the file: between a look at the descriptor and the write, another
+        # file might get the same number. The kernel lets appends to one file wait for each other as well.
+        self._lock = threading.Lock()
         self._text_bytes = 0
         self._is_cut = False
 
     def create(self) -> None:
         """Makes the file, and keeps it open for `append`."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = _APPENDING | os.O_CREAT | os.O_EXCL
         try:
             # On a task's thread an interrupt may strike between a call and the assignment: the descriptor would leak.
             # `map` makes the call in C, and no interrupt can strike between it and the assignment.
             [self._descriptor] = map(os.open, (self._prefix + ENTRY_SUFFIX,), (flags,), (0o600,))
         except OSError as error:
             self.error = error
+            self._is_without_file = True
 
     def __del__(self) -> None:
         # An interrupt may strike after an entry was taken from the pool and before a run has it. The file stays until
@@ -73,8 +85,7 @@ class Entry:
           OSError: When that cannot be done; the entry may be empty by then.
         """
         entry = Entry(self.owner, uuid.uuid4(), self._limits)
-        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._prefix + ENTRY_SUFFIX, flags)
+        descriptor = os.open(self._prefix + ENTRY_SUFFIX, _APPENDING)
         try:
             os.ftruncate(descriptor, EMPTY_BYTES)
             os.rename(self._prefix + ENTRY_SUFFIX, entry._prefix + ENTRY_SUFFIX)
@@ -117,7 +128,9 @@ class Entry:
     def _put(self, lines: list[bytes]) -> None:
         data = b"".join(lines)
         try:
-            if self._descriptor < 0 or os.write(self._descriptor, data) != len(data):
+            with self._lock:
+                is_written = self._descriptor >= 0 and os.write(self._descriptor, data) == len(data)
+            if not is_written:
                 self._keep(lines)
         except OSError as error:
             self.error = error
@@ -167,14 +180,39 @@ class Entry:
 
     def close(self) -> None:
         """Closes the file. The content of a file that someone removed meanwhile is kept in memory."""
-        if self._descriptor < 0:
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
             return
-        descriptor, self._descriptor = self._descriptor, -1
         with open(descriptor, "rb") as file:
             if os.fstat(descriptor).st_nlink == 0:
                 data = read_ends(file, self._limits)
                 self._unwritten.insert(0, data)
                 self.memory_bytes += len(data)
+
+    def park(self) -> None:
+        """Closes the file until `reopen`, so that many entries may wait. What is appended meanwhile stays in memory.
+
+        A file that someone removed is left open: its content could not be read again.
+        """
+        with self._lock:
+            if self._descriptor < 0 or os.fstat(self._descriptor).st_nlink == 0:
+                return
+            descriptor, self._descriptor, self._is_parked = self._descriptor, -1, True
+            os.close(descriptor)
+
+    def reopen(self) -> bool:
+        """Opens the file of an entry that was parked. Returns: False where someone has removed it meanwhile."""
+        if not self._is_parked:
+            return True
+        self._is_parked = False
+        try:
+            self._descriptor = os.open(self._prefix + ENTRY_SUFFIX, _APPENDING)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            self.error = error  # What is appended stays in memory.
+        return True
 
     @property
     def in_memory(self) -> bool:
@@ -214,8 +252,10 @@ class Entry:
         """Returns: The size of the file of an artifact; 0 where there is no regular file."""
         try:
             status = os.lstat(self._prefix + suffix)
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
+        except OSError as error:
+            if self._is_absent(error):
+                return 0
+            raise
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def written_at(self) -> datetime | None:
@@ -240,8 +280,8 @@ class Entry:
                         yield TOO_LARGE
                     elif (record := parse(line)) is not None:
                         yield record
-        except (FileNotFoundError, NotADirectoryError):
-            if not self._unwritten:
+        except OSError as error:
+            if not (self._unwritten and self._is_absent(error)):
                 raise
         for data in self._unwritten:
             yield from filter(None, map(parse, data.split(b"\n")))
@@ -254,5 +294,13 @@ class Entry:
     def remove_files(self, suffixes: Iterable[str]) -> None:
         """Removes files of artifacts. Raises: OSError."""
         for suffix in suffixes:
-            with suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 os.unlink(self._prefix + suffix)
+            except OSError as error:
+                if not self._is_absent(error):
+                    raise
+
+    def _is_absent(self, error: OSError) -> bool:
+        """Returns: Whether there is no such file: in a directory that could not be written, nothing of ours is."""
+        is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        return is_missing or (self._is_without_file and isinstance(error, PermissionError))

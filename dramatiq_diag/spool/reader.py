@@ -108,8 +108,12 @@ class _Contents:
         self.overlapped = list(dict.fromkeys((*self.overlapped, *task_ids)))[:MAX_OVERLAPPED]
 
 
-def read_finished_run(entry: Entry) -> FinishedRun | None:
+def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | None:
     """Reads an entry; one without an end is that of a run whose worker died.
+
+    Parameters:
+      entry: The entry.
+      is_left: Whether a dead worker left it, which may have died before the files of an ended run were saved.
 
     Returns:
       What is to be published, or None for an entry that its worker died too early to begin.
@@ -127,7 +131,7 @@ def read_finished_run(entry: Entry) -> FinishedRun | None:
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
     end: Mapping[str, Any] = _cut_short(entry, contents, start) if contents.end is None else dict(contents.end)
     if attachment_id is not None:
-        artifacts = [_artifact(entry, contents, declared) for declared in start["artifacts"]]
+        artifacts = [_artifact(entry, contents, declared, is_left=is_left) for declared in start["artifacts"]]
         return _attachment(start, attachment_id, artifacts, contents.held_bytes)
     known: dict[str, Any] = {
         **{name: start.get(name) for name in RunIdentity.__annotations__},
@@ -137,7 +141,7 @@ def read_finished_run(entry: Entry) -> FinishedRun | None:
     }
     run = RunRecord(**known, exception_traceback=contents.traceback, is_attached=contents.is_attached)
     declared = {**contents.declared, **{artifact["name"]: artifact for artifact in start["artifacts"]}}
-    artifacts = [_artifact(entry, contents, artifact) for artifact in declared.values()]
+    artifacts = [_artifact(entry, contents, artifact, is_left=is_left) for artifact in declared.values()]
     return FinishedRun(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
 
 
@@ -188,7 +192,7 @@ def file_suffixes(run: FinishedRun) -> list[str]:
     return [suffix for artifact in run.artifacts for suffix in (checkpoint_name(artifact.name), artifact.name)]
 
 
-def _artifact(entry: Entry, contents: _Contents, declared: Declared) -> ArtifactRecord:
+def _artifact(entry: Entry, contents: _Contents, declared: Declared, *, is_left: bool) -> ArtifactRecord:
     name, opener = declared["name"], None
     status, reason = _status(contents, name)
     if status in DOWNLOADABLE_STATUSES:
@@ -200,8 +204,7 @@ def _artifact(entry: Entry, contents: _Contents, declared: Declared) -> Artifact
             opener = partial(entry.open, checkpoint_name(name))
         if opener is None:
             status = ArtifactStatus.FAILED
-            nothing = "The worker process died before there was anything of this."
-            reason = reason or "The collector left no file." if contents.end else f"{nothing}{_last_state(contents)}"
+            reason = _absence(contents, reason, is_left=is_left)
     return ArtifactRecord(
         name=name,
         filename=declared["filename"],
@@ -211,6 +214,15 @@ def _artifact(entry: Entry, contents: _Contents, declared: Declared) -> Artifact
         reason=reason,
         open=opener,
     )
+
+
+def _absence(contents: _Contents, reason: str | None, *, is_left: bool) -> str:
+    if contents.end is None:
+        return f"The worker process died before there was anything of this.{_last_state(contents)}"
+    if reason is not None:
+        return reason
+    died = "The worker process died soon after the run had ended, most likely before this was saved."
+    return died if is_left else "The collector left no file."
 
 
 def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]:

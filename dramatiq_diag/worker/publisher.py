@@ -183,9 +183,16 @@ class Publisher:
             self._guarded(lambda: self._publish_windows(is_last=True))
         if self._salvaging is not None:  # It holds a lock, and siblings may have died since it began.
             self._salvaging.close()
-        if self.backlog:
-            self.logger.warning("%d runs wait in the spool for the next worker.", len(self.backlog))
-        elif self._spool.owner is not None:
+        in_memory = self.backlog.in_memory
+        if len(self.backlog) > in_memory:
+            waiting = len(self.backlog) - in_memory
+            self.logger.warning("%d runs wait in the spool for the next worker.", waiting)
+        if in_memory:
+            text = (
+                "%d runs are in memory, in whole or in part, as the disk did not take them, and end with this process."
+            )
+            self.logger.warning(text, in_memory)
+        if not self.backlog and self._spool.owner is not None:
             self._guarded(lambda: self.delivery.salvage(until=stop_at))
 
     def _guarded(self, duty: Callable[[], object]) -> bool:
@@ -203,7 +210,10 @@ class Publisher:
         dropped = f" {self.backlog.dropped} were dropped, as the disk took nothing." if self.backlog.dropped else ""
         lost = f" {self.backlog.lost} were removed from it." if self.backlog.lost else ""
         text = str(error) if str(error).endswith(".") else f"{error}."
-        self._warn_rarely("%s %d sealed runs wait in the spool.%s%s", text, len(self.backlog), lost, dropped)
+        in_memory = self.backlog.in_memory
+        held = f" {in_memory} wait in memory, as the disk did not take them." if in_memory else ""
+        on_disk = len(self.backlog) - in_memory
+        self._warn_rarely("%s %d sealed runs wait in the spool.%s%s%s", text, on_disk, held, lost, dropped)
 
 
 def _running(run: Run) -> RunRecord:

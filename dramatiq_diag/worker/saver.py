@@ -62,6 +62,7 @@ class RunSaver:
         "How many runs were ever taken."
         self._lock = threading.Lock()
         self._sealed: deque[Sealed] = deque()
+        self._max_open, self._max_waiting = tuning.max_open, tuning.max_waiting
         self._measure_interval_s = tuning.measure_s
         self._measure_at = 0.0
         self.has_warned = False
@@ -69,8 +70,13 @@ class RunSaver:
 
     def submit(self, run: Sealed) -> None:
         """Takes a sealed run. Runs on the task's thread; where an interrupt strikes, it may be called again."""
+        waiting = len(self._sealed)
+        # Only before it is submitted for the first time: after that the saver may write to the file.
+        if waiting >= self._max_open and run.entry.run_id not in self._submitted and not run.taken:
+            run.entry.park()
         self._submitted[run.entry.run_id] = run
         self._sealed.append(run)
+        self._spool.is_behind = waiting >= self._max_waiting
         self.thread.wake()
 
     @property
@@ -97,10 +103,12 @@ class RunSaver:
         """Saves a batch of the runs that were submitted."""
         self._log.write()
         batch = [self._sealed.popleft() for _ in range(min(len(self._sealed), BATCH_SIZE))]
+        self._spool.is_behind = len(self._sealed) >= self._max_waiting
         runs = [run for run in batch if self._is_first(run)]
         for run in runs:
             try:
-                run.save()
+                if run.entry.reopen():  # The publisher counts an entry as lost that someone has removed.
+                    run.save()
             except Exception:
                 self.logger.exception("Run %s could not be saved as a whole.", run.entry.run_id)
         if runs:
@@ -110,8 +118,8 @@ class RunSaver:
     def _is_first(self, run: Sealed) -> bool:
         """Returns: Whether the run was not taken before, as it may have been where it was submitted twice."""
         with self._lock:
+            first, run.taken = not run.taken, True  # Before it is no longer among the submitted; see `submit`.
             self._submitted.pop(run.entry.run_id, None)
-            first, run.taken = not run.taken, True
             self._taken += first
         return first
 

@@ -19,6 +19,10 @@ class Tuning:
     "Seconds between notes of which runs grow the process, while it grows near a limit of memory."
     measure_s: float = 5.0
     "Seconds between measurements of the spool."
+    max_open: int = 64
+    "The most ended runs that wait to be saved with an open file; 1,024 files is a usual limit of a process."
+    max_waiting: int = 5000
+    "While so many ended runs wait to be saved, new runs are declined. Each takes 4 to 17 KB until it is saved."
     max_held: int = MAX_HELD
     "The most runs that wait in memory for the store, about 700 bytes each."
     attention_s: float = 2.5

@@ -167,6 +167,86 @@ def test_a_process_that_dies_while_an_entry_is_emptied_leaves_nothing_to_publish
     entry.remove(())
 
 
+# An entry whose file is closed while it waits.
+
+
+def ended(spool):
+    """Returns: An entry of a run that has ended, with its file open."""
+    entry = spool.entry()
+    entry.append(start_record(entry.run_id), TEXT, END)
+    entry.flush()
+    return entry
+
+
+def test_a_parked_entry_has_no_open_file_and_goes_on_where_it_ended(spool):
+    entry = ended(spool)
+    entry.park()
+    assert _descriptors(entry.path(ENTRY_SUFFIX)) == 0
+    entry.append({"to": "memory_profile", "text": "meanwhile\n"})
+
+    assert entry.reopen()
+    assert _descriptors(entry.path(ENTRY_SUFFIX)) == 1
+    outcome = {"artifact": "memory_profile", "status": "partial", "reason": "why"}
+    entry.append(outcome)
+    entry.close()
+
+    # What came while the file was closed is in memory, and the rest on the disk
+    assert entry.in_memory
+    assert outcome in list(Entry(entry.owner, entry.run_id).records())
+    published = read_finished_run(entry).artifacts[0]
+    assert (published.status, published.reason) == (ArtifactStatus.PARTIAL, "why")
+    assert published.open().read() == b"0.000\t1.000\nmeanwhile\n"
+
+
+def test_an_entry_that_was_removed_while_it_was_parked_is_lost_and_says_so(spool):
+    entry = ended(spool)
+    entry.park()
+    entry.path(ENTRY_SUFFIX).unlink()
+
+    assert not entry.reopen()
+    with pytest.raises(FileNotFoundError):
+        list(entry.records())
+
+
+def test_an_entry_that_was_removed_before_is_not_parked_and_kept(spool):
+    entry = ended(spool)
+    entry.path(ENTRY_SUFFIX).unlink()
+    entry.park()
+
+    assert entry.reopen()
+    entry.close()
+    assert read_finished_run(entry).run.status == RunStatus.SUCCEEDED
+
+
+def test_parking_beside_threads_that_append_loses_nothing(spool):
+    entry = spool.entry()
+    entry.append(start_record(entry.run_id))
+    entry.flush()
+    others = [open(os.devnull) for _ in range(3)]  # noqa: SIM115 - files that take the freed number.
+
+    def append(number: int) -> None:
+        for count in range(300):
+            entry.append({"to": "memory_profile", "text": f"{number} {count}\n"})
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        entry.park()
+        others.append(open(os.devnull))  # noqa: SIM115
+        assert entry.reopen()
+        others.pop(0).close()
+    for thread in threads:
+        thread.join()
+    entry.append(END)
+    entry.close()
+    for file in others:
+        file.close()
+
+    lines = read_finished_run(entry).artifacts[0].open().read().decode().splitlines()
+    assert sorted(lines) == sorted(f"{number} {count}" for number in range(4) for count in range(300))
+
+
 def _descriptors(path: Path) -> int:
     """How many descriptors of this process are of that file."""
     links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists())

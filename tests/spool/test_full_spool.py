@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S
-from support.spool import END, TEXT, dead_entry, start_record
+from support.spool import END, TEXT, dead_entry, start_record, without_powers
 from support.tasks import finish
 
 
@@ -66,6 +68,52 @@ def test_an_unwritable_spool_harms_no_task_and_publishes_from_memory(settings, b
         assert artifacts["pyinstrument_profile"].status == ArtifactStatus.FAILED
         assert artifacts["memray_profile"].reason
     assert not stored(given).check()
+
+
+_WORK_THRICE = """
+import logging, sys
+import dramatiq
+from dramatiq import Worker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq_diag import Diagnostics, Settings
+
+logging.basicConfig(level=logging.WARNING)
+given = Settings(data_dir=sys.argv[1], spool_dir=sys.argv[2], task_diagnostics=["memory", "logs"], cleanup_interval=0)
+diagnostics = Diagnostics(given)
+broker = StubBroker(middleware=[diagnostics])
+actor = dramatiq.actor(lambda: None, broker=broker, actor_name="work")
+worker = Worker(broker)
+worker.start()
+for _ in range(3):
+    actor.send()
+broker.join("default")
+print(diagnostics.flush(30))
+worker.stop()
+"""
+
+
+def test_a_spool_of_another_user_keeps_no_run_from_the_store(settings, stored, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir(mode=0o700)
+    os.chown(spool, 12345, 12345)
+    given = settings()
+
+    done = subprocess.run(
+        without_powers(sys.executable, "-c", _WORK_THRICE, str(given.data_dir), str(spool)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+
+    assert done.stdout == "True\n", done.stderr
+    assert "Until then diagnostics are held in memory." in done.stderr
+    assert "stays in the spool" not in done.stderr
+    runs = stored(given).all_runs()
+    assert [run.status for run in runs] == [RunStatus.SUCCEEDED] * 3
+    for run in runs:
+        artifacts = stored(given).artifacts(run.task_id)
+        assert {artifact.status for artifact in artifacts.values()} == {ArtifactStatus.STORED}
 
 
 def test_a_spool_that_becomes_writable_is_used(settings, stub_broker, run_worker, stored, tmp_path):

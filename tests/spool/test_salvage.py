@@ -154,3 +154,26 @@ def test_own_runs_are_published_between_the_steps_of_a_salvage(settings, bench, 
     assert order[0][0].startswith("left-")
     assert order[1] == own
     assert len(stored(given).all_runs()) == len(left) + 1
+
+
+def test_a_file_that_was_not_saved_before_the_worker_died_is_not_a_fault_of_the_collector(spool):
+    # Given a run that has ended, and whose profile was not saved
+    owner, run_id = str(uuid.uuid4()), uuid.uuid4()
+    dead_entry(spool.root, [start_record(run_id), END], run_id, owner)
+
+    # Then what another process publishes of it says so
+    taken: list[Any] = []
+    Delivery(spool, _Keeping(taken)).salvage()
+    assert [each.reason for each in taken[0].artifacts] == [
+        "The worker process died soon after the run had ended, most likely before this was saved."
+    ]
+
+
+class _Keeping:
+    """A store that keeps what is published."""
+
+    def __init__(self, taken: list[Any]) -> None:
+        self._taken = taken
+
+    def publish(self, bundles: Any) -> None:
+        self._taken += bundles

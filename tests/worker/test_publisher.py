@@ -154,6 +154,25 @@ def test_a_blob_directory_that_is_away_gets_everything_when_it_is_back(bench, se
     assert not stored(given).check()
 
 
+def test_what_is_in_memory_alone_at_the_end_does_not_wait_for_anybody(bench, settings, tmp_path, caplog):
+    obstacle = tmp_path / "a file"
+    obstacle.touch()
+    unusable = {"spool_dir": obstacle / "spool", "blob_url": str(obstacle / "blobs")}
+    given = settings(task_diagnostics=["memory"], shutdown_timeout=0.2, **unusable)
+
+    # Given a worker that stops while neither the spool nor the store can be used
+    with bench(given) as tasks:
+        actor = tasks.actor(lambda: None, actor_name="work")
+        for _ in range(3):
+            actor.send()
+        finish(tasks.broker, tasks.worker, "tasks")
+        eventually(lambda: "3 wait in memory" in caplog.text, "the publisher noticed that the store is away")
+
+    # Then it does not say that a next worker finds anything
+    assert "3 runs are in memory, in whole or in part, as the disk did not take them, and end with this" in caplog.text
+    assert "for the next worker" not in caplog.text
+
+
 def test_what_could_not_be_published_at_the_end_waits_for_the_next_worker(
     settings, stub_broker, run_worker, stored, tmp_path, bench, caplog
 ):
