@@ -34,7 +34,8 @@ class DiagnosticsMiddleware:
         self._app = app
         settings = Settings.load(settings)
         key = None if settings.request_key is None else settings.request_key.get_secret_value()
-        self._policy = HeaderPolicy(settings.task_diagnostics_on_request, key, open_to_all=open_to_all)
+        names = settings.task_diagnostics + settings.task_diagnostics_on_request
+        self._policy = HeaderPolicy(names, key, open_to_all=open_to_all)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         decision = None

@@ -33,7 +33,8 @@ class DiagnosticsMiddleware:
         self._app = app
         settings = Settings.load(settings)
         key = None if settings.request_key is None else settings.request_key.get_secret_value()
-        self._policy = HeaderPolicy(settings.task_diagnostics_on_request, key, open_to_all=open_to_all)
+        names = settings.task_diagnostics + settings.task_diagnostics_on_request
+        self._policy = HeaderPolicy(names, key, open_to_all=open_to_all)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         decision = self._policy.decide(_header(environ, HEADER), _header(environ, KEY_HEADER))

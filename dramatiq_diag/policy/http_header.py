@@ -37,15 +37,16 @@ class HeaderPolicy:
     """Decides about the headers of requests.
 
     Parameters:
-      on_request: The names that may be requested.
+      names: The names that may be requested: those of both settings, as for a message. A list replaces the one for
+        every task, so it has to be able to name that too.
       key: The key that a request must have; None if none is set.
       open_to_all: Whether requests need no key if none is set. Then anybody who reaches the application can start
         collectors, which cost the workers time and memory.
     """
 
-    def __init__(self, on_request: tuple[str, ...], key: str | None, *, open_to_all: bool = False) -> None:
+    def __init__(self, names: tuple[str, ...], key: str | None, *, open_to_all: bool = False) -> None:
         # Not only the installed ones: the workers may have more than the machine that answers requests.
-        self._allowed = frozenset(expand(on_request, here=False))
+        self._allowed = frozenset(expand(names, here=False))
         self._key = None if key is None else key.encode()
         self._open_to_all = open_to_all
 
@@ -74,7 +75,7 @@ class HeaderPolicy:
         ignored = [name for name in names if name not in self._allowed and not (name == ALL and meant)]
         texts = [f"accepted: {', '.join(accepted)}"] if accepted else []
         if ignored:
-            texts.append(f"ignored: {_listed(ignored)}, which TASK_DIAGNOSTICS_ON_REQUEST does not have")
+            texts.append(f"ignored: {_listed(ignored)}, of neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST")
         return HeaderDecision(names=accepted, result="; ".join(texts))
 
 

@@ -177,21 +177,29 @@ class TestFrameworks:
     def test_what_is_not_allowed_is_ignored_and_said(self, ask, actor, sent):
         given = Settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
 
-        answer = ask(given, actor, {HEADER: "memory, nonsense, <b>"})
+        answer = ask(given, actor, {HEADER: "pyinstrument, nonsense, <b>"})
 
         assert [message.options for message in sent] == [{}] * len(sent) != []
         assert answer.headers[RESULT] == (
-            "ignored: memory, nonsense, 1 more, which TASK_DIAGNOSTICS_ON_REQUEST does not have"
+            "ignored: pyinstrument, nonsense, 1 more, of neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST"
         )
 
-    def test_all_is_everything_that_may_be_asked_for(self, ask, actor, sent):
-        given = Settings(task_diagnostics=["pyinstrument"], task_diagnostics_on_request=["memray", "memory"])
+    def test_what_is_collected_for_every_task_may_be_asked_for_with_more(self, ask, actor, sent):
+        given = Settings(task_diagnostics=["memory"], task_diagnostics_on_request=["memray"])
 
-        answer = ask(given, actor, {HEADER: "all, pyinstrument"})
+        answer = ask(given, actor, {HEADER: "memory,memray"})
+
+        assert {tuple(message.options["diagnostics"]) for message in sent} == {("memory", "memray")}
+        assert answer.headers[RESULT] == "accepted: memory, memray"
+
+    def test_all_is_everything_that_may_be_asked_for(self, ask, actor, sent):
+        given = Settings(task_diagnostics_on_request=["memray", "memory"])
+
+        answer = ask(given, actor, {HEADER: "all, logs"})
 
         assert {tuple(message.options["diagnostics"]) for message in sent} == {("memory", "memray")}
         assert answer.headers[RESULT] == (
-            "accepted: memory, memray; ignored: pyinstrument, which TASK_DIAGNOSTICS_ON_REQUEST does not have"
+            "accepted: memory, memray; ignored: logs, of neither TASK_DIAGNOSTICS nor TASK_DIAGNOSTICS_ON_REQUEST"
         )
 
     def test_the_key_is_asked_for(self, ask, actor, sent):

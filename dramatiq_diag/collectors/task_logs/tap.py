@@ -27,6 +27,10 @@ _Method = Callable[..., Any]
 #: The attribute in which a wrapper keeps a list with the function that it wraps.
 _BEFORE = "dramatiq_diag_before"
 
+#: An entry of a table of lines, as CPython's Objects/locations.md describes it: eight instructions of two bytes that
+#: are at the same line as those before.
+_SAME_LINE, _SAME_LINE_BYTES = bytes([0x80 | 13 << 3 | 7, 0]), 16
+
 
 def _ignore(_: logging.LogRecord) -> None:
     """Takes the records of a log that has ended."""
@@ -139,7 +143,7 @@ class LogTap:
             makers |= {"_log": self._log, "isEnabledFor": self._is_enabled_for}
         for name in [name for name in makers if name not in self._ours]:
             before = [getattr(logging.Logger, name)]
-            ours = _as_part_of_logging(makers[name](before))
+            ours = _as_part_of_logging(makers[name](before), name)
             vars(ours)[_BEFORE] = before
             self._ours[name] = ours
             setattr(logging.Logger, name, ours)
@@ -202,10 +206,20 @@ def _unwrap(name: str, ours: _Method) -> None:
         front = before[0]
 
 
-def _as_part_of_logging(method: _Method) -> _Method:
-    """Makes `logging` skip the frames of a wrapper when it looks for the caller: it skips those of its own file."""
+def _as_part_of_logging(method: _Method, name: str) -> _Method:
+    """Makes `logging` skip the frames of a wrapper when it looks for the caller: it skips those of its own file.
+
+    In stacks and profiles all of the wrapper stands at the first line of the method that it wraps. A line of this
+    module would be one of something else in that file.
+    """
     assert isinstance(method, FunctionType)
-    method.__code__ = method.__code__.replace(co_filename=logging.getLogger.__code__.co_filename)
+    original, code = getattr(logging.Logger, name), method.__code__
+    method.__code__ = code.replace(
+        co_filename=logging.getLogger.__code__.co_filename,
+        co_qualname=f"Logger.{name}",
+        co_firstlineno=original.__code__.co_firstlineno if isinstance(original, FunctionType) else 1,
+        co_linetable=_SAME_LINE * -(-len(code.co_code) // _SAME_LINE_BYTES),
+    )
     return method
 
 

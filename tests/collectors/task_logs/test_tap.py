@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -104,3 +105,22 @@ def test_what_is_collected_as_garbage_while_a_line_is_written_may_log(log_of, lo
     messages = messages_of(log_of("logs", work))
     assert [message for message in messages if message != "collected"] == [f"line {number}" for number in range(20)]
     assert messages.count("collected") == 20
+
+
+def test_a_wrapper_stands_at_the_method_of_logging_that_it_wraps(logger, kept):
+    """As its file is said to be logging's, another line of that file would be unrelated code."""
+    tap, frames = LogTap(debug=True), []
+
+    def look(_record: logging.LogRecord) -> None:
+        frame = sys._getframe(1)
+        frames.append((frame.f_code.co_name, frame.f_lineno, frame.f_code.co_filename))
+
+    original = logging.Logger.callHandlers.__code__
+    log = RunLog(tap, look)
+    log.start()
+    try:
+        logger.warning("seen")
+    finally:
+        log.stop()
+        tap.close()
+    assert frames == [("callHandlers", original.co_firstlineno, original.co_filename)]
