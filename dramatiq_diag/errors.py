@@ -41,7 +41,8 @@ class SchemaError(StoreError):
 class StoreMismatchError(StoreError):
     """The blob directory belongs to another database; nothing was changed.
 
-    Point DRAMATIQ_DIAG_DATABASE_URL and DRAMATIQ_DIAG_BLOB_URL at two halves of one store.
+    Point DRAMATIQ_DIAG_DATABASE_URL and DRAMATIQ_DIAG_BLOB_URL at two halves of one store. A new database needs a blob
+    directory of its own: set another DRAMATIQ_DIAG_BLOB_URL, or move the old directory away.
     """
 
 
