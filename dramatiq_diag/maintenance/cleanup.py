@@ -315,8 +315,13 @@ class Cleanup:
         spool = Spool(self.store.settings)
         # After an outage of the database old entries are whole, and nobody has published them yet.
         delivery = Delivery(spool, self.store)
-        publish, can_publish = delivery.salvage_owner, delivery.can_read
-        for removed in spool.remove_abandoned(before, dry_run=self.dry_run, publish=publish, can_publish=can_publish):
+        for removed in spool.remove_abandoned(
+            before,
+            dry_run=self.dry_run,
+            store_id=self.store.store_id,
+            publish=delivery.salvage_owner,
+            can_publish=delivery.can_read,
+        ):
             self._count(removed_spool_entries=1, freed_bytes=removed)
 
     def _count(self, **more: int) -> None:

@@ -56,6 +56,8 @@ class Removal:
         self._blobs = blob_store_of(settings)
         self._cache = cache_of(settings)
         self._spool = Spool(settings)
+        self._store_id: UUID | None = None
+        "The id of the store, if the database has one."
 
     def look(self) -> Holdings:
         """Looks, and changes nothing.
@@ -89,7 +91,8 @@ class Removal:
             count += len(batch)
             on_batch(count)
         self._blobs.remove_root()
-        for _ in self._spool.remove_abandoned(math.inf):
+        store_id = self._store_id
+        for _ in self._spool.remove_abandoned(math.inf, store_id=None if store_id is None else lambda: store_id):
             pass
         self._drop_tables()
         for path in self._own_paths():
@@ -101,16 +104,16 @@ class Removal:
         return [path for path in directories if path is not None and not _removed(path)]
 
     def _in_database(self) -> Holdings:
-        holdings, store_id = Holdings(tables=[]), None
+        holdings = Holdings(tables=[])
         if self._has_database():
             with _engine(self._settings) as engine, engine.connect() as connection:
                 holdings.tables = _own_tables(connection)
                 if holdings.tables:
                     check_schema(engine)
-                    store_id = connection.execute(select(StoreState.store_id)).scalar_one()
+                    self._store_id = connection.execute(select(StoreState.store_id)).scalar_one()
                     holdings.runs = connection.execute(select(func.count(TaskRun.run_id))).scalar_one()
                     holdings.artifacts = connection.execute(select(func.count(Artifact.artifact_id))).scalar_one()
-        self._check_identity(store_id)
+        self._check_identity(self._store_id)
         return holdings
 
     def _check_identity(self, expected: UUID | None) -> None:

@@ -20,7 +20,7 @@ from ..runtime import directory_scan
 from ..runtime.loggers import get_logger
 from ..text import UUID_PATTERN
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
-from .owner_lock import LOCK_FILE, NO_LOCKS, OwnerLock
+from .owner_lock import LOCK_FILE, NO_LOCKS, AnotherStoreError, OwnerLock
 from .owner_state import STATE_FILE
 
 _OWNER_NAME = re.compile(UUID_PATTERN)
@@ -70,8 +70,12 @@ class SpoolContents:
         found = (file for owner in owners or self.owners() for file in self.files(owner))
         return [file.status.st_mtime for file in found if file.is_used]
 
-    def dead_owners(self) -> Iterator[Path]:
-        """Yields the directory of each owner that died, locked until the next step, so that one salvager has it."""
+    def dead_owners(self, store_id: Callable[[], uuid.UUID] | None = None) -> Iterator[Path]:
+        """Yields the directory of each owner that died, locked until the next step, so that one salvager has it.
+
+        Parameters:
+          store_id: Returns the id of the store; the owners of other stores are passed over. None for the owners of all.
+        """
         for owner in self.owners():
             try:
                 lock = OwnerLock(owner)
@@ -81,7 +85,11 @@ class SpoolContents:
                 self._pass_over(owner, error)
                 continue
             try:
-                yield owner
+                theirs = None if store_id is None else lock.store_id()
+                if store_id is None or theirs is None or theirs == store_id():
+                    yield owner
+                else:
+                    self._pass_over(owner, AnotherStoreError(errno.EPERM, f"It is of another store, {theirs}"))
             finally:
                 lock.close()
 
@@ -160,15 +168,18 @@ class SpoolContents:
         before: float,
         *,
         dry_run: bool = False,
+        store_id: Callable[[], uuid.UUID] | None = None,
         publish: Callable[[Path], object] = lambda _: None,
         can_publish: Callable[[Entry], bool] = lambda _: False,
     ) -> Iterator[int]:
         """Removes entries that dead owners last wrote *before* a time, in seconds since the epoch.
 
+        With *store_id* the owners of other stores are passed over; see `dead_owners`.
+
         *publish* is called with each owner before that, while it is locked. Yields the bytes of each entry; with
         *dry_run* it does nothing else, and leaves out the entries that *can_publish* is true for.
         """
-        for owner in self.dead_owners():
+        for owner in self.dead_owners(store_id):
             if not dry_run:
                 publish(owner)
             runs: dict[uuid.UUID, list[File]] = {}
@@ -245,5 +256,12 @@ def remedy_for(error: OSError) -> str:
         return (
             "Its file system has no locks, so nothing is salvaged. Set DRAMATIQ_DIAG_SPOOL_DIR to a local disk. "
             "Once no worker uses the old directory, move what is in it there and run: dramatiq-diag recover"
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "It is tried again. Raise the limit of open files of the process (ulimit -n), if this goes on."
+    if isinstance(error, AnotherStoreError):
+        return (
+            "A worker with the settings of that store publishes it. Give each store a spool of its own: "
+            "DRAMATIQ_DIAG_SPOOL_DIR."
         )
     return "Change the owner of it to the worker's user, or run `dramatiq-diag recover` as its owner; or remove it."

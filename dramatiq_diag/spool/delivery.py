@@ -141,7 +141,7 @@ class Delivery:
         One owner is locked at a time, until the iterator is closed. It raises as `salvage` does, and ends with that.
         """
         counts = Salvaged()
-        for owner in self.spool.dead_owners():
+        for owner in self.spool.dead_owners(self._store.store_id):
             self.logger.debug("Salvaging what a dead worker left in %s.", owner)
             for _ in self._salvage_owner(owner, counts.count):
                 yield counts

@@ -65,6 +65,9 @@ class Spool(SpoolContents):
         "The disk space that was measured then, in bytes."
         self._state_file: StateFile | None = None
         self._lock: OwnerLock | None = None
+        self.store_id: uuid.UUID | None = None
+        "The store that this process publishes into, once the publisher knows it."
+        self._written_store_id: uuid.UUID | None = None
 
     def open(self) -> None:
         """Makes this process's own directory and locks it.
@@ -78,7 +81,7 @@ class Spool(SpoolContents):
                 for directory in (self.root.parent, self.root):  # The first one is the data dir, by default.
                     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 owner.mkdir(mode=0o700)
-                self._lock = OwnerLock(owner)
+                self._lock, self._written_store_id = OwnerLock(owner), None
             except OSError as error:
                 # Between the two steps a salvager may take the directory for a dead owner's. Then another one is made.
                 if attempts_left and isinstance(error, (FileNotFoundError, BlockingIOError)):
@@ -168,7 +171,7 @@ class Spool(SpoolContents):
     def _locked_again(self, owner: Path) -> bool:
         """Locks the directory again, where only the lock file was removed. Returns: False where that cannot be done."""
         try:
-            self._lock = OwnerLock(owner)
+            self._lock, self._written_store_id = OwnerLock(owner), None
         except OSError as error:
             self.logger.debug("The spool directory %s cannot be locked again: %s", owner, error)
             return False
@@ -194,6 +197,19 @@ class Spool(SpoolContents):
         size_bytes = sum(_disk_bytes(file.status) for file in found if not file.is_ready)
         self.size_bytes, self.full = size_bytes, size_bytes > self.max_bytes
         return size_bytes
+
+    def write_store_id(self) -> None:
+        """Writes which store this process publishes into, so that a worker of another one salvages none of its runs.
+
+        Where the disk is full any worker may take what this one leaves.
+        """
+        store_id = self.store_id
+        if self._lock is not None and store_id is not None and store_id != self._written_store_id:
+            self._written_store_id = store_id
+            try:
+                self._lock.note_store(store_id)
+            except OSError as error:
+                self.logger.debug("The spool directory %s does not say which store it is of: %s", self.owner, error)
 
     def write_state(self, at: float, state: MemoryState) -> None:
         """Writes the memory state of this process at a time, in seconds since the epoch. Raises: OSError."""

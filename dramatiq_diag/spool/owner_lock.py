@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import uuid
 from pathlib import Path
 
 LOCK_FILE = "owner.lock"
@@ -12,10 +13,16 @@ LOCK_FILE = "owner.lock"
 #: The error numbers of `lockf` on a file system that has no locks.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
+_STORE_ID_LENGTH = len(str(uuid.UUID(int=0)))
+
 #: Process id and directory name -> the lock that this process holds. Record locks never conflict within a process, and
 #: closing any descriptor of a locked file drops its locks, so a second lock on the same directory is refused here.
 #: `setdefault` is atomic. A forked child inherits this dict but no lock, hence the process id.
 _held: dict[tuple[int, str], OwnerLock] = {}
+
+
+class AnotherStoreError(OSError):
+    """The directory belongs to a worker of another store; a worker of that store publishes what is in it."""
 
 
 class OwnerLock:
@@ -48,6 +55,17 @@ class OwnerLock:
             return False
         except OSError:
             return True
+
+    def note_store(self, store_id: uuid.UUID) -> None:
+        """Writes the id of the store that the owner publishes into. Raises: OSError."""
+        os.pwrite(self._descriptor, str(store_id).encode(), 0)
+
+    def store_id(self) -> uuid.UUID | None:
+        """Returns: The id that the owner wrote; None where it wrote none, as it never reached its store."""
+        try:
+            return uuid.UUID(os.pread(self._descriptor, _STORE_ID_LENGTH, 0).decode("ascii"))
+        except ValueError:
+            return None
 
     def close(self) -> None:
         """Releases the lock, then its entry in `_held`. In the other order it could drop the lock of the next owner."""

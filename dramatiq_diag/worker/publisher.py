@@ -71,6 +71,8 @@ class Publisher:
         self._captures = captures
         self._on_settled = on_settled
         self._heap_windows = heap_windows
+        self._is_store_noted = False
+        "Whether the spool knows the store."
         self._announced: set[Run] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
@@ -103,6 +105,7 @@ class Publisher:
         """Does a bit of each duty, the runs of this process first. A fault ends the turn."""
         duties = (
             self._store.open,
+            self._note_store,
             self._announce,
             self._publish_backlog,
             self._publish_windows,
@@ -113,6 +116,12 @@ class Publisher:
                 self._captures.forget_lost(self.backlog.unsaved)
             self.thread.recovered()  # Only now: a read-only server answers each question and takes nothing.
         return 0.0 if self.backlog or self._salvaging is not None else _TICK_S
+
+    def _note_store(self) -> None:
+        """Tells the spool which store its runs are of, again after a fault: the database may have been replaced."""
+        if not self._is_store_noted:
+            self._spool.store_id = self._store.store_id()
+            self._is_store_noted = True
 
     def _publish_backlog(self) -> None:
         """Publishes for a moment at most; the other duties come in between."""
@@ -201,6 +210,7 @@ class Publisher:
             duty()
         except DiagnosticsError as error:
             self._store.reopen()
+            self._is_store_noted = False
             self._warn(error)
             self.thread.back_off()
             return False

@@ -129,6 +129,7 @@ class RunSaver:
         started = time.monotonic()
         try:
             spool.refill_pool()
+            spool.write_store_id()
             if started < self._measure_at:
                 return
             if spool.owner is None:

@@ -12,6 +12,7 @@ from dramatiq_diag.runtime.memory_state import MemoryStateReader
 from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.directory import Spool
 from dramatiq_diag.spool.entry import ENTRY_SUFFIX
+from dramatiq_diag.spool.owner_lock import LOCK_FILE
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, eventually
@@ -48,6 +49,10 @@ def test_runs_past_the_limit_leave_nothing_on_the_disk(bench, settings, stored, 
         process = tasks.diagnostics.process
         process.spool.write_state(0.0, MemoryStateReader(process.services.rss).read())
         process.spool.measure()
+        lock = process.spool.owner / LOCK_FILE  # The id of the store is written into it once.
+        eventually(
+            lambda: process.saver.thread.wake() or lock.stat().st_size > 0, "the spool says which store it is of"
+        )
         before = used_files(given.spool), disk_bytes(given.spool)
         # When runs end
         actor = tasks.actor(lambda: None, actor_name="work")

@@ -14,9 +14,11 @@ import pytest
 from dramatiq_diag.runtime.memory_state import MemoryState
 from dramatiq_diag.spool.delivery import SALVAGE_BATCH_SIZE, Delivery
 from dramatiq_diag.spool.directory import Spool
+from dramatiq_diag.spool.owner_lock import LOCK_FILE, AnotherStoreError
 from dramatiq_diag.spool.owner_state import StateFile
 from dramatiq_diag.spool.reader import file_suffixes, read_finished_run
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.worker.tuning import Tuning
 from support import PATIENCE_S, eventually
 from support.spool import END, dead_entry, start_record
 from support.tasks import finish
@@ -41,9 +43,14 @@ class Taking:
 
     def __init__(self) -> None:
         self.batches: list[list[uuid.UUID]] = []
+        self.runs: list[Any] = []
+
+    def store_id(self) -> uuid.UUID:
+        return uuid.UUID(int=1)
 
     def publish(self, bundles: Any) -> None:
         self.batches.append([bundle.run.run_id for bundle in bundles])
+        self.runs += bundles
 
 
 def left_behind(spool_root: Path, count: int) -> tuple[Path, list[uuid.UUID]]:
@@ -162,18 +169,46 @@ def test_a_file_that_was_not_saved_before_the_worker_died_is_not_a_fault_of_the_
     dead_entry(spool.root, [start_record(run_id), END], run_id, owner)
 
     # Then what another process publishes of it says so
-    taken: list[Any] = []
-    Delivery(spool, _Keeping(taken)).salvage()
-    assert [each.reason for each in taken[0].artifacts] == [
+    store = Taking()
+    Delivery(spool, store).salvage()
+    assert [each.reason for each in store.runs[0].artifacts] == [
         "The worker process died soon after the run had ended, most likely before this was saved."
     ]
 
 
-class _Keeping:
-    """A store that keeps what is published."""
+# Which store a spool directory is of.
 
-    def __init__(self, taken: list[Any]) -> None:
-        self._taken = taken
 
-    def publish(self, bundles: Any) -> None:
-        self._taken += bundles
+def lock_content(owner: Path) -> str:
+    return (owner / LOCK_FILE).read_text()
+
+
+def test_a_worker_says_in_its_directory_which_store_its_runs_are_of(settings, bench, stored):
+    given = settings(task_diagnostics=["memory"])
+    with bench(given, tuning=Tuning(measure_s=0.01)) as tasks:
+        tasks.run(lambda: None, actor_name="work")
+        owner = tasks.diagnostics.process.spool.owner
+        store_id = str(stored(given).store.store_id())
+        eventually(lambda: lock_content(owner) == store_id, "the id is written")
+
+
+def test_what_a_worker_of_another_store_left_waits_for_a_worker_of_that_store(settings, stored, caplog):
+    given = settings()
+    store = stored(given).store
+    theirs, ids = left_behind(given.spool, 2)
+    (theirs / LOCK_FILE).write_text(str(uuid.uuid4()))
+    ours, _ = left_behind(given.spool, 1)
+    (ours / LOCK_FILE).write_text(str(store.store_id()))
+    left_behind(given.spool, 1)  # Its worker never reached a store.
+
+    spool = Spool(given)
+    assert Delivery(spool, store).salvage().recovered_runs == 2
+    assert len(stored(given).all_runs()) == 2
+    assert isinstance(spool.passed_over[theirs], AnotherStoreError)
+    assert "It is of another store" in caplog.text
+    assert "DRAMATIQ_DIAG_SPOOL_DIR" in caplog.text
+
+    # A cleanup removes nothing of it either, however old it is
+    cleaned = list(spool.remove_abandoned(time.time() + 1e6, store_id=store.store_id))
+    assert cleaned == []
+    assert {entry.run_id for entry in spool.entries(theirs, 10)} == set(ids)
