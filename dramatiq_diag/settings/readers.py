@@ -182,6 +182,8 @@ def directory(value: Any) -> Path:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:  # There is no such user's home.
         raise ValueError(str(error)) from None
+    except OSError as error:
+        raise ValueError(f"the working directory cannot be found: {error.strerror or error}") from None
 
 
 def collectors(value: Any) -> tuple[str, ...]:

@@ -124,7 +124,13 @@ def _limit_statements(connection: Connection) -> None:
 def _make_sqlite_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
     """Makes the file with mode 0600. SQLite would let others read it; its journal gets the mode of the file."""
     path = Path(arguments[0])
-    if "file:" not in arguments[0] and not path.exists():
+    if "file:" in arguments[0]:
+        return
+    try:
+        is_there = path.exists()
+    except OSError as error:  # A directory that this user may not enter. SQLite would not say why.
+        raise sqlite3.OperationalError(f"unable to open database file: {error}") from error
+    if not is_there:
         with suppress(OSError):  # SQLite says next why it cannot be made.
             make_file(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...settings import Settings
-from .check import Check, Status
+from .check import Check, Status, guarded
 from .directories import check_directories
 from .installation import check_installation
 from .spool import check_spool
@@ -13,10 +13,10 @@ __all__ = ["Check", "Status", "examine"]
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Makes all checks. Changes nothing."""
+    """Makes all checks. Changes nothing, and raises nothing: what a check does not expect is a finding."""
     return [
-        *check_installation(settings),
-        *check_directories(settings),
-        *check_spool(settings),
-        *check_store(settings),
+        *guarded("installation", check_installation, settings),
+        *guarded("directories", check_directories, settings),
+        *guarded("spool", check_spool, settings),
+        *guarded("store", check_store, settings),
     ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ...documents.signing import KEY_FILE
@@ -13,7 +17,8 @@ from ...runtime.private_files import open_to_others
 from ...settings import Settings
 from ...store.blobs import blob_store_of
 from ...text import format_size
-from .check import FINDING, OK, Check
+from .check import FINDING, OK, Check, guarded
+from .remedies import place_of, remedy_of
 
 #: The bytes that a writable directory takes: a full disk still takes empty files.
 _PROBE_BYTES = 65536
@@ -22,41 +27,55 @@ _PROBE_BYTES = 65536
 _LEAST_FREE = 0.1
 
 
+#: The name of each directory, and the field of the settings that says where it is.
+_DIRECTORIES = {"data dir": "data_dir", "spool": "spool_dir", "cache": "cache_dir", "blobs": "blob_url"}
+
+
 def check_directories(settings: Settings) -> Iterator[Check]:
     """Checks the directories, and the bucket if the blobs are in one."""
-    yield _directory("data dir", settings.data_dir, Settings.variable("data_dir"))
-    yield _directory("spool", settings.spool, Settings.variable("spool_dir"))
-    yield _directory("cache", settings.cache, Settings.variable("cache_dir"))
-    yield _blobs(settings)
-    yield from _free_disk(settings)
-    yield from _privacy(settings)
+    for name, field in _DIRECTORIES.items():
+        yield from guarded(name, _place, name, settings, field)
+    yield from guarded("free disk", _free_disk, settings)
+    yield from guarded("privacy", _privacy, settings)
 
 
-def _directory(name: str, path: Path, variable: str) -> Check:
+def _place(name: str, settings: Settings, field: str) -> Iterator[Check]:
+    place = place_of(settings, field)
+    path = place.path
+    if path is None:
+        yield _bucket(name, settings)
+        return
     try:
         existing = existing_part(path)
         with tempfile.TemporaryFile(dir=existing, buffering=0) as file:
             file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        remedy = f"Make it writable for the worker's user, or set {variable}."
-        return Check(name, FINDING, f"{path} cannot be written: {error.strerror or error}", remedy)
-    return Check(name, OK, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
+        yield Check(name, FINDING, f"{path} cannot be written: {error.strerror or error}", remedy_of(error, place))
+        return
+    yield Check(name, OK, f"{path} is writable" if existing == path else f"{path} will be made when it is needed")
 
 
-def _blobs(settings: Settings) -> Check:
-    if settings.blob_dir is not None:
-        return _directory("blobs", settings.blob_dir, Settings.variable("blob_url"))
+def _bucket(name: str, settings: Settings) -> Check:
     try:
         next(blob_store_of(settings).scan(), None)
     except DiagnosticsError as error:
-        remedy = "Check the name of the bucket, and the variables of the cloud's tools; see docs/object-stores.md."
-        return Check("blobs", FINDING, str(error), remedy)
-    return Check("blobs", OK, f"{settings.blob_url} answers")
+        return Check(name, FINDING, str(error), remedy_of(error, place_of(settings, "blob_url")))
+    return Check(name, OK, f"{settings.blob_url} answers")
 
 
 def existing_part(path: Path) -> Path:
-    """Returns: The path, or the nearest of its parents that exists."""
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+    """Returns: The path, or the nearest of its parents that exists.
+
+    Raises:
+      OSError: When that cannot be told, as in a directory that this user may not enter.
+    """
+    for part in (path, *path.parents):
+        try:
+            part.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return part
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def _free_disk(settings: Settings) -> Iterator[Check]:
@@ -69,12 +88,17 @@ def _free_disk(settings: Settings) -> Iterator[Check]:
         try:
             existing = existing_part(path)
             disk = existing.stat().st_dev
-        except OSError:  # `_directory` reports it.
+        except OSError:  # `_place` reports it.
             continue
         names_by_disk.setdefault(disk, []).append(name)
         paths.setdefault(disk, existing)
     for disk, path in paths.items():
-        usage = shutil.disk_usage(path)
+        try:
+            usage = shutil.disk_usage(path)
+        except OSError as error:
+            remedy = remedy_of(error, replace(place_of(settings, "data_dir"), path=path))
+            yield Check("free disk", FINDING, f"that of {path} cannot be measured: {error.strerror or error}", remedy)
+            continue
         text = f"{format_size(usage.free)} of {format_size(usage.total)} are free for {', '.join(names_by_disk[disk])}"
         if usage.total and usage.free < _LEAST_FREE * usage.total:
             bounds = f"{Settings.variable('max_bytes')} and {Settings.variable('spool_max_bytes')}"
@@ -101,8 +125,7 @@ def _privacy(settings: Settings) -> Iterator[Check]:
         if fault is not None:
             all_private = False
             change_owner = f"Run this as the owner of {path}, or change the owner."
-            yield Check(
-                "privacy", FINDING, f"{path}: {fault}", f"chmod go= {path}" if "mode" in fault else change_owner
-            )
+            remedy = f"chmod go= {shlex.quote(str(path))}" if "mode" in fault else change_owner
+            yield Check("privacy", FINDING, f"{path}: {fault}", remedy)
     if all_private:
         yield Check("privacy", OK, "only this user reaches the directories, the key and the database file")

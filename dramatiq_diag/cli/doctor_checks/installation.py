@@ -12,7 +12,7 @@ from ...collectors.base import UnavailableCollector
 from ...collectors.names import ALL, COLLECTOR_NAMES, discover, expand, installed
 from ...collectors.registry import load
 from ...settings import Settings
-from .check import FINDING, INFO, OK, Check
+from .check import FINDING, INFO, OK, Check, guarded
 
 #: Variables with our prefix that are no settings: those of the demo's worker and of the tests.
 _OTHER_VARIABLES = ("DRAMATIQ_DIAG_DEMO_", "DRAMATIQ_DIAG_TEST_")
@@ -30,10 +30,10 @@ _EXTRAS = {
 
 def check_installation(settings: Settings) -> Iterator[Check]:
     """Checks what is installed, and what the environment selects of it."""
-    yield from _versions()
-    yield from _collectors(settings)
-    yield from _extras(settings)
-    yield from _variables()
+    yield from guarded("versions", _versions)
+    yield from guarded("collectors", _collectors, settings)
+    yield from guarded("extras", _extras, settings)
+    yield from guarded("variables", _variables)
 
 
 def _versions() -> Iterator[Check]:
@@ -58,7 +58,7 @@ def _collectors(settings: Settings) -> Iterator[Check]:
         else:
             status = FINDING if name in needed else INFO
             yield Check(name, status, "is not installed", f"pip install 'dramatiq_diag[{name}]'")
-    yield from _other_collectors(needed, settings)
+    yield from guarded("collectors of other packages", _other_collectors, needed, settings)
 
 
 def _other_collectors(needed: set[str], settings: Settings) -> Iterator[Check]:

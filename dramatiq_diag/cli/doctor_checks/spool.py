@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from ...settings import Settings
 from ...spool.contents import remedy_for
 from ...spool.directory import Spool
 from ...spool.owner_lock import NO_LOCKS, try_lock
-from .check import FINDING, OK, Check
+from .check import FINDING, OK, Check, guarded
 from .directories import existing_part
+from .remedies import place_of, remedy_of
 
 #: How many directories of the spool with the same fault are named.
 _NAMED = 3
+
+#: Error numbers of the disk or of this process. Any other one is of a directory of another user, or of foreign files.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 
 #: Seconds after which an unchanged entry waits for the store: a running run writes to its entry each second.
 _STUCK_S = 60.0
@@ -22,8 +27,8 @@ _STUCK_S = 60.0
 
 def check_spool(settings: Settings) -> Iterator[Check]:
     """Checks whether runs go from the spool into the store."""
-    yield from _locks(settings)
-    yield from _backlog(settings)
+    yield from guarded("spool locks", _locks, settings)
+    yield from guarded("backlog", _backlog, settings)
 
 
 def _locks(settings: Settings) -> Iterator[Check]:
@@ -43,7 +48,7 @@ def _backlog(settings: Settings) -> Iterator[Check]:
     written_at = spool.written_at()
     oldest_s = time.time() - min(written_at, default=time.time())
     left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
-    yield from _passed_over(spool)
+    yield from _passed_over(spool, settings)
     text = f"{len(written_at)} runs, {size_bytes} bytes"
     if written_at:
         text += f", the oldest written to {oldest_s:.0f} s ago"
@@ -63,11 +68,14 @@ def _backlog(settings: Settings) -> Iterator[Check]:
         yield Check("backlog", OK, text)
 
 
-def _passed_over(spool: Spool) -> Iterator[Check]:
+def _passed_over(spool: Spool, settings: Settings) -> Iterator[Check]:
     """Names the unusable directories of the spool, together where they have the same remedy."""
     by_remedy: dict[str, list[str]] = {}
+    place = place_of(settings, "spool_dir")
     for path, error in spool.passed_over.items():
-        by_remedy.setdefault(remedy_for(error), []).append(f"{path}: {error.strerror or error}")
+        is_of_all = path == spool.root or error.errno in _OF_THE_DISK
+        remedy = remedy_of(error, place) if is_of_all else remedy_for(error)
+        by_remedy.setdefault(remedy, []).append(f"{path}: {error.strerror or error}")
     for remedy, paths in by_remedy.items():
         more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         yield Check("unusable in the spool", FINDING, f"{'; '.join(paths[:_NAMED])}{more}", remedy)

@@ -239,19 +239,23 @@ class LocalBlobStore(BlobStore):
 
     def scan(self) -> Iterator[Found]:
         for day in self._days():
-            try:
-                for match, status in directory_scan.scan(self.root / day, _OWN_NAME):
-                    suffix = match["suffix"] or ""
-                    if stat.S_ISREG(status.st_mode) or (suffix == RENDERED_SUFFIX and stat.S_ISDIR(status.st_mode)):
-                        yield Found(
-                            name=f"{day}/{match[0]}",
-                            artifact_id=uuid.UUID(match["id"]),
-                            size_bytes=status.st_size,
-                            modified_at=status.st_mtime,
-                            suffix=suffix,
-                        )
-            except FileNotFoundError:  # Another cleanup removed it, or the whole root has gone away.
-                self.see_root()
+            with self._unavailable("read"):
+                try:
+                    yield from self._files_of(day)
+                except FileNotFoundError:  # Another cleanup removed it, or the whole root has gone away.
+                    self.see_root()
+
+    def _files_of(self, day: str) -> Iterator[Found]:
+        for match, status in directory_scan.scan(self.root / day, _OWN_NAME):
+            suffix = match["suffix"] or ""
+            if stat.S_ISREG(status.st_mode) or (suffix == RENDERED_SUFFIX and stat.S_ISDIR(status.st_mode)):
+                yield Found(
+                    name=f"{day}/{match[0]}",
+                    artifact_id=uuid.UUID(match["id"]),
+                    size_bytes=status.st_size,
+                    modified_at=status.st_mtime,
+                    suffix=suffix,
+                )
 
     def _days(self) -> list[str]:
         """Returns: The names of the days' directories in their order; none where there is no root."""
