@@ -65,7 +65,9 @@ class UnavailableError(DiagnosticsError):
 class StepTimeoutError(DiagnosticsError):
     """A step of a collector did not return in time."""
 
-    def __init__(self, message: str, is_over: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, message: str, is_over: Callable[[], bool] = lambda: True, *, has_begun: bool = True) -> None:
         super().__init__(message)
         self.is_over = is_over
         "Whether the step has returned since."
+        self.has_begun = has_begun
+        "False where the process was too busy to begin it: then it does not hang."

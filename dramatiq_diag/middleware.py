@@ -110,7 +110,9 @@ class Diagnostics(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         if self.process is not None:
-            self._end(self.process, RunStatus.SUCCEEDED if exception is None else RunStatus.FAILED, exception)
+            # A message that another middleware failed goes to the dead letters; Dramatiq may not even have executed it.
+            is_failed = exception is not None or message.failed
+            self._end(self.process, RunStatus.FAILED if is_failed else RunStatus.SUCCEEDED, exception)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.process is not None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
+import pytest
+from dramatiq.broker import MessageProxy
 from dramatiq.middleware import (
     Middleware,
     SkipMessage,
@@ -21,6 +23,7 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import MemoryCollector
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.run import Run
 from support import PATIENCE_S, eventually
 from support.tasks import finish
 
@@ -132,6 +135,25 @@ def test_a_message_that_a_later_middleware_skips_is_a_skipped_run(bench, setting
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.SKIPPED
     assert set(stored(given).artifacts(task_id)) == ARTIFACT_NAMES
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_message_that_another_middleware_fails_is_no_success(bench, settings, stored, is_first):
+    given = settings(task_diagnostics=["memory"])
+    calls: list[int] = []
+
+    class FailAll(Middleware):
+        def before_process_message(self, broker, message):
+            message.fail()
+
+    with bench(given) as tasks:
+        order = {"before": Diagnostics} if is_first else {"after": Diagnostics}
+        tasks.broker.add_middleware(FailAll(), **order)
+        task_id = tasks.run(lambda: calls.append(1))
+
+    assert calls == []  # Dramatiq did not execute it.
+    (run,) = stored(given).runs(task_id)
+    assert run.status == RunStatus.FAILED
 
 
 def test_an_async_actor_leaves_three_artifacts(bench, settings, stored):
@@ -342,6 +364,46 @@ def test_a_hook_that_fails_costs_the_run_and_not_the_task(bench, settings, monke
 
     assert calls == [1, 1]
     assert caplog.records == []
+
+
+def test_an_end_that_fails_leaves_a_run_with_its_status(bench, settings, stored, monkeypatch):
+    given = settings(task_diagnostics=["memory"])
+
+    def broken(self: Any, *_: Any) -> Any:
+        raise MemoryError
+
+    with bench(given) as tasks:
+        monkeypatch.setattr(Run, "end", broken)
+        task_id = tasks.run(short_task, actor_name="broken")
+        monkeypatch.undo()
+        after = tasks.run(short_task, actor_name="whole")
+        assert tasks.diagnostics.process.runs == {}
+        assert tasks.diagnostics.process.unsaved == set()
+
+    (run,) = stored(given).runs(task_id)
+    assert run.status == RunStatus.SUCCEEDED
+    assert run.duration_ms >= 0.0
+    assert stored(given).runs(after)[0].status == RunStatus.SUCCEEDED
+
+
+def test_a_message_that_is_executed_within_a_task_does_not_lose_the_run_of_that_task(bench, settings, stored):
+    """As brokers do that execute a message at once, on the thread that sends it."""
+    given = settings(task_diagnostics=["memory"])
+
+    with bench(given) as tasks:
+        inner = tasks.actor(short_task, actor_name="inner")
+
+        def outer() -> None:
+            proxy = MessageProxy(inner.message())
+            tasks.broker.emit_before("process_message", proxy)
+            tasks.broker.emit_after("process_message", proxy, result=None)
+
+        outer_id = tasks.run(outer, actor_name="outer")
+        assert tasks.diagnostics.process.runs == {}
+        assert tasks.diagnostics.process.unsaved == set()
+
+    assert [run.status for run in stored(given).runs(outer_id)] == [RunStatus.INTERRUPTED]
+    assert {run.actor_name for run in stored(given).all_runs()} == {"outer", "inner"}
 
 
 def test_the_middleware_works_in_a_shell_command(tmp_path: Path):

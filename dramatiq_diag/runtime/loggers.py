@@ -1,9 +1,12 @@
-"""Makes loggers whose tracebacks are safe beside running tasks."""
+"""Makes loggers that raise nothing, and whose tracebacks are safe beside running tasks."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from dramatiq.logging import get_logger as _get_logger
@@ -12,7 +15,28 @@ from ..errors import GUARDED
 from .tracebacks import take_traceback, traceback_text
 
 
-def get_logger(module: str, name: type[Any] | str | None = None) -> logging.Logger:
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """A logger that raises nothing: handlers and filters are the application's, and may fail as its network does.
+
+    An error of a handler would end the thread that logs, most likely while the store is out of reach as well.
+    """
+
+    is_told = False
+    "Whether it was printed that messages cannot be logged."
+
+    def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
+        """Logs a message. An error of the application's logging is printed once in a process."""
+        try:
+            super().log(level, msg, *args, **{"stacklevel": 2} | options)  # Above this function.
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises.
+            if not Log.is_told and sys.stderr is not None:
+                Log.is_told = True
+                told = f"dramatiq_diag: a message of {self.name} could not be logged: {type(error).__name__}: {error}\n"
+                with suppress(OSError, ValueError):  # It is closed, or takes nothing.
+                    sys.stderr.write(told)
+
+
+def get_logger(module: str, name: type[Any] | str | None = None) -> Log:
     """Returns: Dramatiq's logger for a module or a class, with tracebacks formatted by `tracebacks`.
 
     Python's own text has carets below the lines, for which it parses each line into a syntax tree. In some releases a
@@ -21,7 +45,7 @@ def get_logger(module: str, name: type[Any] | str | None = None) -> logging.Logg
     logger: logging.Logger = _get_logger(module, name)
     if _add_text not in logger.filters:
         logger.addFilter(_add_text)
-    return logger
+    return Log(logger)
 
 
 def _add_text(record: logging.LogRecord) -> bool:
@@ -38,8 +62,8 @@ def _add_text(record: logging.LogRecord) -> bool:
 class RareWarning:
     """Logs a warning at most once in *interval_s* seconds, as of a store that is out of reach; others are left out."""
 
-    def __init__(self, logger: logging.Logger, interval_s: float = 60.0) -> None:
-        self._logger = logger
+    def __init__(self, warn: Callable[..., None], interval_s: float = 60.0) -> None:
+        self._warn = warn
         self._interval_s = interval_s
         self._not_before = 0.0
 
@@ -47,4 +71,4 @@ class RareWarning:
         now = time.monotonic()
         if now >= self._not_before:
             self._not_before = now + self._interval_s
-            self._logger.warning(text, *arguments)
+            self._warn(text, *arguments)

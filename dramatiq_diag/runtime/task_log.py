@@ -7,6 +7,8 @@ import queue
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from .loggers import Log
+
 
 class TaskLog:
     """Queues the log messages of tasks' threads: an interrupt in `logging` would leave its locks held.
@@ -17,7 +19,7 @@ class TaskLog:
       logger: The logger that they go to.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: Log) -> None:
         self._logger = logger
         self._queued: queue.SimpleQueue[tuple[int, str, tuple[Any, ...], BaseException | None]] = queue.SimpleQueue()
         self._warned: set[Hashable] = set()

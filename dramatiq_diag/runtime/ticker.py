@@ -94,12 +94,12 @@ class Ticker:
         self._soon.append(call)
         self._wakes.put(None)
 
-    def stop(self) -> None:
-        """Ends the thread and waits for it."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Ends the thread, and waits for it; for so long at most, as a timer may wait for a disk."""
         self._stopped = True
         self._wakes.put(None)
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     def turn(self) -> bool:
         """Calls the next timer if it is due. Returns: True if another one may be due; False if none is."""

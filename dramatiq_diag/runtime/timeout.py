@@ -11,7 +11,27 @@ from ..errors import StepTimeoutError
 Handover = Callable[[Callable[[], object]], None]
 
 
-def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Handover) -> None:
+class _Once:
+    """Something that one of two threads does: `list.pop` is atomic, and no interrupt leaves a lock held."""
+
+    def __init__(self) -> None:
+        self._free = [True]
+
+    def take(self) -> bool:
+        """Returns: True for the first that asks."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+
+def call_with_timeout(
+    call: Callable[[], None],
+    timeout_s: float,
+    hand_over: Handover,
+    *,
+    undo: Callable[[], None] | None = None,
+) -> None:
     """Makes a call on a thread of its own, and waits for it.
 
     The threads of tasks do this, so it waits for a plain lock; see `runtime.interrupts`. Another thread starts the new
@@ -21,6 +41,8 @@ def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Han
       call: The call.
       timeout_s: Seconds to wait at most.
       hand_over: Makes a call on the thread that starts the new one.
+      undo: Undoes the call if it returns after it was abandoned. With it the call is not made at all if it has not
+        begun by then; without it, it is made however late.
 
     Raises:
       StepTimeoutError: When the call has not returned after *timeout_s* seconds.
@@ -28,6 +50,9 @@ def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Han
     """
     raised: list[BaseException] = []
     done = threading.Lock()
+    beginning, ending = _Once(), _Once()
+    begun: list[bool] = []
+    over: list[bool] = []
 
     def start() -> None:
         try:
@@ -37,18 +62,30 @@ def call_with_timeout(call: Callable[[], None], timeout_s: float, hand_over: Han
             done.release()
 
     def make() -> None:
+        if not beginning.take():
+            return
+        begun.append(True)
         try:
             call()
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
             raised.append(error)
-        done.release()
+        if ending.take():
+            done.release()
+        elif undo is not None:
+            undo()
+        over.append(True)
 
     done.acquire()
     hand_over(start)
     is_done = done.acquire(timeout=timeout_s)
+    if not is_done and undo is not None and beginning.take():
+        text = f"It was not begun within {timeout_s:g} s, as the process was busy, and was left out."
+        raise StepTimeoutError(text, has_begun=False)
+    if not is_done and not ending.take():
+        done.acquire()  # It returned just now, and releases the lock.
+        is_done = True
     if raised:
         raise raised[0]
     if not is_done:
-        raise StepTimeoutError(
-            f"It did not return within {timeout_s:g} s and was abandoned.", is_over=lambda: not done.locked()
-        )
+        text = f"It did not return within {timeout_s:g} s and was abandoned."
+        raise StepTimeoutError(text, is_over=lambda: bool(over), has_begun=bool(begun))

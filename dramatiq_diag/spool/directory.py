@@ -31,9 +31,8 @@ READY_ENTRIES = 64
 _FEW_READY = READY_ENTRIES // 2
 _MAX_READY = 2 * READY_ENTRIES
 
-#: Why a run has no artifacts that began when the spool was full, or when too many others waited to be completed.
+#: Why a run has no artifacts that began when the spool was full.
 FULL = "The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES."
-_BEHIND = "So many runs had just ended that this one was not collected: tasks ended faster than they could be saved."
 
 #: Bytes of a block, the unit of `st_blocks`; and about the bytes that a file's inode and name take.
 _BLOCK_BYTES = 512
@@ -59,8 +58,6 @@ class Spool(SpoolContents):
         "Entries that were made beforehand."
         self.full = False
         "Whether the spool was found past its limit when it was last measured."
-        self.is_behind = False
-        "Whether so many entries wait to be completed that new runs are declined."
         self.size_bytes = 0
         "The disk space that was measured then, in bytes."
         self._state_file: StateFile | None = None
@@ -123,23 +120,18 @@ class Spool(SpoolContents):
         """Returns: An entry for a new run, one made beforehand if there is one; or one with this id.
 
         Without a usable spool the entry is kept in memory and published from there. So is the entry of a run that
-        begins while the spool is full, or behind: it collects nothing, and each artifact has the reason.
+        begins while the spool is full: it collects nothing, and each artifact has the reason.
         """
         if self.full:
-            return self._declined_entry(entry_id, FULL)
-        if self.is_behind:
-            return self._declined_entry(entry_id, _BEHIND)
+            entry = Entry(self.owner or self.root, entry_id or uuid.uuid4())
+            entry.declined = FULL
+            return entry
         if entry_id is not None:
             return self._new_entry(entry_id)
         try:
             return self.ready.popleft()
         except IndexError:
             return self._new_entry(uuid.uuid4())
-
-    def _declined_entry(self, entry_id: uuid.UUID | None, reason: str) -> Entry:
-        entry = Entry(self.owner or self.root, entry_id or uuid.uuid4())
-        entry.declined = reason
-        return entry
 
     def refill_pool(self) -> None:
         """Makes entries beforehand: a file's creation waits for a sync of the same disk, and a task must not wait.
@@ -197,6 +189,11 @@ class Spool(SpoolContents):
         size_bytes = sum(_disk_bytes(file.status) for file in found if not file.is_ready)
         self.size_bytes, self.full = size_bytes, size_bytes > self.max_bytes
         return size_bytes
+
+    def keep_lock_young(self) -> None:
+        """Sets the time of the lock file. Raises: OSError."""
+        if self._lock is not None:
+            self._lock.touch()
 
     def write_store_id(self) -> None:
         """Writes which store this process publishes into, so that a worker of another one salvages none of its runs.

@@ -50,7 +50,7 @@ class Entry:
         self.memory_bytes = 0
         "The bytes that are in memory alone, because the disk did not take them."
         self.declined: str | None = None
-        "Why it stays in memory, and no collector of its run starts; None for other entries."
+        "Why it stays in memory, and no collector of its run starts: the spool is full; None for other entries."
         self._is_without_file = False
         "Whether its file could not be made."
         self._is_parked = False

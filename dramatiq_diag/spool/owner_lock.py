@@ -56,6 +56,10 @@ class OwnerLock:
         except OSError:
             return True
 
+    def touch(self) -> None:
+        """Sets the time of the file, as programs that remove old files would remove it. Raises: OSError."""
+        os.utime(self._descriptor)
+
     def note_store(self, store_id: uuid.UUID) -> None:
         """Writes the id of the store that the owner publishes into. Raises: OSError."""
         os.pwrite(self._descriptor, str(store_id).encode(), 0)

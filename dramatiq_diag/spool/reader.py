@@ -17,7 +17,7 @@ from ..runtime.bounded_reading import PIECE_BYTES, PiecesFile
 from ..runtime.memory_state import MemoryState
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from ..store.records import ArtifactRecord, FinishedRun, RunRecord
-from .death import death_of
+from .death import Death, death_of
 from .entry import EMPTY_BYTES, ENTRY_SUFFIX, Entry
 from .owner_state import read_left
 from .schema import MAX_ARTIFACTS, MAX_OVERLAPPED, Call, Declared, End, Record, RunIdentity, Start
@@ -49,6 +49,8 @@ class _Contents:
         self.traceback: str | None = None
         self.unmet_rules: list[str] | None = None
         self.is_attached = False
+        self.stopped: str | None = None
+        "Why its worker, which lived on, saw no end of the run."
         self.cut: str | None = None
         "The reason why texts are not whole."
         self.is_empty = True
@@ -85,6 +87,7 @@ class _Contents:
         self.traceback = record.get("traceback", self.traceback)
         self.unmet_rules = record.get("dropped", self.unmet_rules)
         self.cut = record.get("cut", self.cut)
+        self.stopped = record.get("stopped", self.stopped)
         self.is_attached = record.get("attached", self.is_attached)
 
     def note_peak(self, rss_bytes: int | None) -> None:
@@ -171,6 +174,8 @@ def _cut_short(entry: Entry, contents: _Contents, start: Start) -> Mapping[str, 
             contents.note_peak(state.rss_bytes)  # It may be later than the last sample.
             ended_at = max(ended_at, datetime.fromtimestamp(at, UTC))
     death = death_of(start["run_id"], start["started_at"].timestamp(), left)
+    if contents.stopped is not None:
+        death = Death(reason=contents.stopped, touched_bytes=death.touched_bytes)
     return {
         "status": RunStatus.INTERRUPTED,
         "started_at": started_at,
@@ -218,7 +223,8 @@ def _artifact(entry: Entry, contents: _Contents, declared: Declared, *, is_left:
 
 def _absence(contents: _Contents, reason: str | None, *, is_left: bool) -> str:
     if contents.end is None:
-        return f"The worker process died before there was anything of this.{_last_state(contents)}"
+        died = f"The worker process died before there was anything of this.{_last_state(contents)}"
+        return contents.stopped or died
     if reason is not None:
         return reason
     died = "The worker process died soon after the run had ended, most likely before this was saved."
@@ -230,8 +236,8 @@ def _status(contents: _Contents, name: str) -> tuple[ArtifactStatus, str | None]
     if status not in DOWNLOADABLE_STATUSES:
         return status, reason
     if contents.end is None:
-        text = f"The worker process died while the task ran; this is what it left.{_last_state(contents)}"
-        return ArtifactStatus.PARTIAL, text
+        died = f"The worker process died while the task ran; this is what it left.{_last_state(contents)}"
+        return ArtifactStatus.PARTIAL, contents.stopped or died
     if contents.unmet_rules is not None:
         return ArtifactStatus.DROPPED, f"Dropped: none of its keep rules held ({', '.join(contents.unmet_rules)})."
     return status, reason

@@ -156,6 +156,9 @@ class Record(TypedDict, total=False):
     cut: Annotated[str, Field(max_length=500)]
     "The reason why texts are not whole."
 
+    stopped: Annotated[str, Field(max_length=500)]
+    "Why its worker, which lived on, saw no end of the run."
+
     end: End
 
 

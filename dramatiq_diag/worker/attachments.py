@@ -73,6 +73,16 @@ class Attachments:
         if self._open.pop(entry_id, None) is not None:
             self._published.append(entry_id)
 
+    def forget_lost(self, nothing_waits: Callable[[], bool]) -> None:
+        """Forgets the attachments whose entries were lost, if nothing waits to be published any more.
+
+        It looks in the opposite order of an entry's way, so that one that goes on meanwhile is not taken for lost.
+        """
+        gone = [attachment_id for attachment_id in tuple(self._open) if attachment_id not in self._unsaved]
+        if gone and nothing_waits():
+            for attachment_id in gone:
+                self.settled(attachment_id)
+
     def begin(
         self, attachment_id: uuid.UUID, execution: Execution, request: Mapping[str, Mapping[str, Any]], for_s: float
     ) -> Attachment:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 
 from dramatiq.asyncio import get_event_loop_thread
 
@@ -17,6 +16,7 @@ from ..spool.directory import Spool
 from ..store.store import Store
 from ..store.worker_actors import note_actors
 from ..store.workers import ExecutedTask, WorkerReport, attention_of, note_goodbye, note_worker
+from ..version import own_version
 from .actors import HostedActors
 from .answers import Answers
 from .captures import CaptureClient
@@ -58,7 +58,7 @@ class Contact:
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.thread = BackgroundThread("contact", self._step, self._finish, backoff_s=tuning.backoff_s)
-        self._warn_rarely = RareWarning(self.logger)
+        self._warn_rarely = RareWarning(self.logger.warning)
         self._services = services
         self._spool = spool
         self._store = store
@@ -77,7 +77,7 @@ class Contact:
         "Whether the store was out of reach at the last step."
         self._attention: int | None = None
         "The number of the row of this process when it last looked at what is asked of it."
-        self._version = version("dramatiq_diag")
+        self._version = own_version()
         self._began = time.monotonic()
 
     def watch_coroutines(self) -> None:

@@ -46,7 +46,7 @@ class GilStalls:
 
     def rest(self) -> None:
         """Looks at nothing until the next `look`. Runs on the ticker's thread, as all that follows."""
-        self._seen = ()
+        self._seen, self._logs = (), {}
         if self._watchdog is not None:
             self._watchdog.rest()
 
@@ -59,6 +59,8 @@ class GilStalls:
         if not runs:
             self._watchdog.rest()
             return
+        if any(run not in runs for run in self._logs):  # A run has its message, whose arguments may be large.
+            self._logs = {run: log for run, log in self._logs.items() if run in runs}
         stall = self._watchdog.look()
         if stall is None:
             return

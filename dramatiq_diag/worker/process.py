@@ -25,7 +25,7 @@ from ..policy.trigger_rules import collectors_of, parse_triggers
 from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.gc_pause import GcPause
-from ..runtime.loggers import get_logger
+from ..runtime.loggers import RareWarning, get_logger
 from ..runtime.task_log import TaskLog
 from ..runtime.ticker import Ticker
 from ..settings import Settings
@@ -54,6 +54,9 @@ from .undiagnosed_run import UndiagnosedRun
 
 #: Seconds that a failed boot waits for the end of each thread that it has started.
 _UNDO_TIMEOUT_S = 5.0
+
+#: Seconds that the end of the process's diagnostics waits for the ticker, which may wait for a disk.
+_JOIN_S = 1.0
 
 
 class WorkerProcess:
@@ -114,6 +117,7 @@ class WorkerProcess:
             self.runs,
             self.captures,
             lambda key: self.attachments.settled(key),
+            lambda nothing_waits: self.attachments.forget_lost(nothing_waits),
             self._heap_windows,
             tuning=tuning,
         )
@@ -123,6 +127,9 @@ class WorkerProcess:
         self.messages = self.services.messages
         self._undiagnosed: dict[int, float] = {}
         "Thread id -> the start of the last message on it for which nothing was selected, as `messages` has it."
+        self._left_out = 0
+        "How many tasks were not diagnosed, as too many ended runs waited to be saved; about, as threads count at once."
+        self._warn_left_out = RareWarning(self.log.warn)
         self._ending = threading.Lock()
         "Held while the run of a thread is looked for at its end, and while one is registered in the middle of a task."
         executions = Executions(self.messages, self.runs)
@@ -190,7 +197,7 @@ class WorkerProcess:
 
     def _close(self) -> None:
         forget(self._end_in_child)
-        self.services.ticker.stop()
+        self.services.ticker.stop(_JOIN_S)
         self.services.counters.gc_clock.close()
         close_all(self.collectors)
         self.services.coroutines.close()
@@ -213,6 +220,8 @@ class WorkerProcess:
             set_sending_task(None)
             return None
         thread_id = threading.get_ident()
+        if thread_id in self.runs:  # Its end failed, or the task executes another one on its own thread.
+            self.end(RunStatus.INTERRUPTED)
         started_at_s = time.time()
         self.messages[thread_id] = inner, started_at_s
         if self.runs:
@@ -224,6 +233,10 @@ class WorkerProcess:
         plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
             set_sending_task(SendingTask(inner, self.selection.message_options) if self.selection.samples else None)
+            self._undiagnosed[thread_id] = started_at_s
+            return None
+        if self.saver.is_behind:
+            self._leave_out()
             self._undiagnosed[thread_id] = started_at_s
             return None
         span, trace = self._trace_of(inner)
@@ -253,6 +266,24 @@ class WorkerProcess:
             if other_id != thread_id:
                 run.overlap(task_id_of(other))
         return run
+
+    def _stop(self, run: Run, status: RunStatus, exception: BaseException | None) -> None:
+        """Ends a run. If that fails twice, as where there is no memory, the run has its status and its time."""
+        try:
+            run.stop(status, exception)
+        except GUARDED:
+            try:
+                run.stop(status, exception)
+            except GUARDED as error:
+                self.services.warn_once(("end", type(error)), error, "The end of a run is not whole.")
+                run.seal_with(status)
+
+    def _leave_out(self) -> None:
+        """Counts a task that is not diagnosed, as too many ended runs wait to be saved."""
+        set_sending_task(None)
+        self._left_out += 1
+        text = "Tasks end faster than their diagnostics can be saved: %d of them were not diagnosed so far."
+        self._warn_left_out(text, self._left_out)
 
     def _register(self, execution: Execution) -> Run | None:
         """Makes and registers the run of a task for which nothing was selected. Runs on the contact's thread.
@@ -317,7 +348,7 @@ class WorkerProcess:
             run = self.runs.get(thread_id)
         if run is not None:
             if not run.sealed:
-                run.stop(status, exception)
+                self._stop(run, status, exception)
             self.saver.submit(run)
             self.runs.pop(thread_id, None)
         if ended is not None:

@@ -43,6 +43,7 @@ class Publisher:
     Parameters:
       runs: Thread id -> the diagnosed run on it.
       on_settled: Called with the id of each entry that was published, or is lost.
+      forget_lost: Called now and then with a function that says whether nothing waits to be published.
       heap_windows: The windows of the live memory, which are published beside the runs.
     """
 
@@ -55,6 +56,7 @@ class Publisher:
         runs: Mapping[int, Run],
         captures: CaptureClient,
         on_settled: Callable[[uuid.UUID], None] = lambda _: None,
+        forget_lost: Callable[[Callable[[], bool]], None] = lambda _: None,
         heap_windows: HeapWindows | None = None,
         *,
         tuning: Tuning = TUNING,
@@ -70,6 +72,7 @@ class Publisher:
         self._runs = runs
         self._captures = captures
         self._on_settled = on_settled
+        self._forget_lost = forget_lost
         self._heap_windows = heap_windows
         self._is_store_noted = False
         "Whether the spool knows the store."
@@ -81,7 +84,7 @@ class Publisher:
         self._salvaged = Salvaged()
         "The runs that it has published so far."
         self._salvage_began = 0.0
-        self._warn_rarely = RareWarning(self.logger)
+        self._warn_rarely = RareWarning(self.logger.warning)
         self._salvage_at = 0.0
 
     def flush(self, count: int, timeout_s: float) -> bool:
@@ -114,6 +117,7 @@ class Publisher:
         if all(self._guarded(duty) for duty in duties):
             if not self.backlog:
                 self._captures.forget_lost(self.backlog.unsaved)
+            self._forget_lost(lambda: not self.backlog)
             self.thread.recovered()  # Only now: a read-only server answers each question and takes nothing.
         return 0.0 if self.backlog or self._salvaging is not None else _TICK_S
 

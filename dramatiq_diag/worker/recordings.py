@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
@@ -34,6 +35,10 @@ class Recordings:
         "The error of the last `Recording.enter`, set by Dramatiq's hook."
         self.running: list[tuple[Collector, Recording]] = []
         self._unsaved: list[tuple[Collector, Recording]] = []
+        self._is_started = False
+        "Whether `start` came to its end, and was not cut short by an interrupt."
+        self._refused: list[Collector] = []
+        "Collectors that did not start, as the entry says."
         self._slow_looks = HungCollectors()
         "Collectors of which `so_far` does not return. Apart from `hung`, as neither run nor artifact depends on it."
 
@@ -54,7 +59,8 @@ class Recordings:
                 if recording.runs_inline:
                     recording.start()
                 else:
-                    self.call(collector, recording, recording.start)
+                    undo = partial(self._undo, collector, recording)
+                    self._call(collector, recording, recording.start, self._hung, undo)
                 if recording.enter is not None:
                     self.enter_error = None
                     yield recording.enter
@@ -64,6 +70,7 @@ class Recordings:
                 self.running = [pair for pair in self.running if pair[0] is not collector]
                 self.enter_error = None
                 self.not_started(collector, error)
+        self._is_started = True
 
     def record(self, run: RunContext, collector: Collector) -> Recording:
         """Makes a recording. Raises: SkippedError, or the error of the collector."""
@@ -81,6 +88,7 @@ class Recordings:
 
     def not_started(self, collector: Collector, error: BaseException) -> None:
         """Writes the outcome of a collector that did not start."""
+        self._refused.append(collector)
         if isinstance(error, UnavailableError):
             self.append_outcome(collector, ArtifactStatus.UNAVAILABLE, str(error))
         elif isinstance(error, SkippedError):
@@ -90,6 +98,12 @@ class Recordings:
 
     def stop(self) -> None:
         """Stops the recordings, the last one first. An interrupt may cut it short: called again, it goes on."""
+        if not self._is_started:
+            begun = {*self.collectors(), *self._refused}
+            for collector in self._choice.collectors:
+                if collector not in begun:
+                    self.not_started(collector, SkippedError("The run was interrupted before this was started."))
+            self._is_started = True
         while self.running:
             collector, recording = self.running[-1]
             try:
@@ -170,17 +184,34 @@ class Recordings:
         """
         self._call(collector, recording, step, self._hung)
 
-    def _call(self, collector: Collector, recording: Recording, step: Callable[[], None], hung: HungCollectors) -> None:
+    def _call(
+        self,
+        collector: Collector,
+        recording: Recording,
+        step: Callable[[], None],
+        hung: HungCollectors,
+        undo: Callable[[], None] | None = None,
+    ) -> None:
         if recording.runs_inline:
             step()
             return
         if collector in hung:
             raise StepTimeoutError("It hung in another run of this process.")
         try:
-            call_with_timeout(step, recording.step_timeout_s, self._services.ticker.call_soon)
+            call_with_timeout(step, recording.step_timeout_s, self._services.ticker.call_soon, undo=undo)
         except StepTimeoutError as error:
-            hung.add(collector, error.is_over)
+            if error.has_begun:
+                hung.add(collector, error.is_over)
             raise
+
+    def _undo(self, collector: Collector, recording: Recording) -> None:
+        """Ends a recording whose start returned after it was abandoned. Runs on the thread of that start."""
+        try:
+            recording.stop()
+            recording.discard()
+        except GUARDED as error:
+            text = "The collector %r, which started late, failed to stop."
+            self._services.warn_once((collector.name, "undo", type(error)), error, text, collector.name)
 
     def append_outcome(self, collector: Collector, status: ArtifactStatus, reason: str) -> None:
         """Writes the status of an artifact that is not `stored`, and the reason."""

@@ -19,7 +19,7 @@ from ..runtime.memory_state import MemoryState
 from ..runtime.stacks import coroutine_function
 from ..runtime.tracebacks import Traceback, take_traceback, traceback_text
 from ..spool.directory import Spool
-from ..spool.schema import MAX_OVERLAPPED, Record, RunIdentity, cut_id, moment, start_record, text_records
+from ..spool.schema import MAX_OVERLAPPED, End, Record, RunIdentity, cut_id, moment, start_record, text_records
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.records import NO_SLOT
 from .extensions import Attached, LateStarts
@@ -220,6 +220,21 @@ class Run(RunMeasures):
             self.entry.append(*decision, {"end": end})
             self.entry.flush()
             self.sealed = True
+            self.sending = None  # It has the message, whose arguments would wait with the run until it is saved.
+
+    def seal_with(self, status: RunStatus) -> None:
+        """Completes the entry with no more than the status and the time, after `stop` has failed."""
+        elapsed_s = self.elapsed_s
+        end: End = {
+            "status": status,
+            "started_at": moment(self.started_at_s),
+            "finished_at": moment(self.started_at_s + elapsed_s),
+            "duration_ms": round(elapsed_s * 1000, 3),
+        }
+        self.write_start()
+        self.entry.append({"end": end})
+        self.entry.flush()
+        self.sealed = True
 
     def abandon(self) -> None:
         """Ends what is collected of a task that goes on, as its worker stops."""
@@ -227,6 +242,7 @@ class Run(RunMeasures):
             self.late.end()
         reason = "The worker was stopped while the task went on."
         self.recordings.end_early(but=(), reason=reason)
+        self.entry.append({"stopped": reason})
         for attachment in tuple(self.attachments):
             attachment.end_early(reason)
 
@@ -238,8 +254,9 @@ class Run(RunMeasures):
     def lose_slot(self) -> None:
         """Stops collecting for a capture that has no slot for the run. Runs on the publisher's thread."""
         self.slot_is_lost = True
-        if self.sending is not None:
-            self.sending.request = None
+        sending = self.sending
+        if sending is not None:
+            sending.request = None
         if not self.sealed:
             self.recordings.end_early(but=self._without_capture or (), reason=NO_SLOT)
 

@@ -76,8 +76,12 @@ class RunSaver:
             run.entry.park()
         self._submitted[run.entry.run_id] = run
         self._sealed.append(run)
-        self._spool.is_behind = waiting >= self._max_waiting
         self.thread.wake()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many ended runs wait to be saved that no more tasks are diagnosed."""
+        return len(self._sealed) >= self._max_waiting
 
     @property
     def submitted(self) -> int:
@@ -103,7 +107,6 @@ class RunSaver:
         """Saves a batch of the runs that were submitted."""
         self._log.write()
         batch = [self._sealed.popleft() for _ in range(min(len(self._sealed), BATCH_SIZE))]
-        self._spool.is_behind = len(self._sealed) >= self._max_waiting
         runs = [run for run in batch if self._is_first(run)]
         for run in runs:
             try:
@@ -135,6 +138,7 @@ class RunSaver:
             if spool.owner is None:
                 spool.open()
             spool.measure()
+            spool.keep_lock_young()
             self.has_warned = False
         except (SpoolError, OSError) as error:
             if not self.has_warned:

@@ -22,7 +22,7 @@ class Tuning:
     max_open: int = 64
     "The most ended runs that wait to be saved with an open file; 1,024 files is a usual limit of a process."
     max_waiting: int = 5000
-    "While so many ended runs wait to be saved, new runs are declined. Each takes 4 to 17 KB until it is saved."
+    "While so many ended runs wait to be saved, no task is diagnosed. Each takes 4 to 17 KB until it is saved."
     max_held: int = MAX_HELD
     "The most runs that wait in memory for the store, about 700 bytes each."
     attention_s: float = 2.5

@@ -24,9 +24,9 @@ from dramatiq_diag.store import pins
 from dramatiq_diag.store.attachments import AttachmentRequestError, AttachmentState, NothingRunsError, attach
 from dramatiq_diag.store.pins import RunIsRunningError
 from dramatiq_diag.worker.attachment import Attachment
-from support import eventually
+from support import PATIENCE_S, eventually
 from support.attachments import SOON, Attaching
-from support.tasks import Bench
+from support.tasks import Bench, Gate
 from support.triggers import has_function
 
 logger = logging.getLogger("attached")
@@ -418,3 +418,22 @@ def test_an_interrupt_at_the_end_of_an_attachment_neither_loses_it_nor_changes_t
     assert found["memory_profile"].status == ArtifactStatus.STORED
     assert stored(given).runs(message.message_id)[0].status == RunStatus.SUCCEEDED
     assert not stored(given).check()
+
+
+def test_attachments_whose_entries_were_lost_do_not_count_for_ever(bench, settings, attaching):
+    given = settings(task_diagnostics=["memory"], task_diagnostics_on_request=["logs"])
+    ask = attaching(given)
+    gate = Gate()
+    with bench(given) as tasks:
+        process = tasks.diagnostics.process
+        task_id = tasks.actor(gate.wait).send().message_id
+        assert gate.reached.wait(PATIENCE_S)
+        attachment_id = ask.attach(task_id, ["logs"])
+        ask.active(attachment_id)
+
+        # When somebody removes its entry, and the task ends
+        next(given.spool.glob(f"*/{attachment_id}.entry")).unlink()
+        process.unsaved.discard(attachment_id)
+        eventually(lambda: process.attachments.find(attachment_id) is None, "it is forgotten")
+        gate.opened.set()
+        tasks.finish()

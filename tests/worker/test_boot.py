@@ -115,7 +115,9 @@ def test_a_task_that_outlasts_its_worker_leaves_no_tracker_behind(settings, stor
         let_go.set()
         assert ended.wait(PATIENCE_S)
         broker.close()
-    assert stored(given).runs(message.message_id)[0].status == RunStatus.INTERRUPTED
+    run = stored(given).runs(message.message_id)[0]
+    assert (run.status, run.death_reason) == (RunStatus.INTERRUPTED, "The worker was stopped while the task went on.")
+    assert {each.reason for each in stored(given).artifacts(message.message_id).values()} == {run.death_reason}
     statuses = {name: each.status for name, each in stored(given).artifacts(message.message_id).items()}
     assert statuses == {"memory_profile": ArtifactStatus.PARTIAL, "memray_profile": ArtifactStatus.PARTIAL}
 

@@ -6,7 +6,7 @@ import os
 
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.worker.tuning import Tuning
-from support import PATIENCE_S, eventually
+from support import PATIENCE_S
 from support.tasks import finish, running_bench
 
 NAMES = ["memory", "logs"]
@@ -42,26 +42,22 @@ def test_runs_that_wait_to_be_saved_have_few_open_files_and_lose_nothing(setting
         }
 
 
-def test_while_too_many_wait_new_runs_are_declined_with_the_reason(settings, stored):
+def test_while_too_many_wait_no_task_is_diagnosed_and_the_log_says_so(settings, stored, caplog):
     given = settings(task_diagnostics=NAMES)
+    calls: list[int] = []
     with running_bench(given, tuning=Tuning(max_waiting=20)) as tasks:
         process = tasks.diagnostics.process
         tasks.run(lambda: None, actor_name="first")
         process.saver.thread.hold(PATIENCE_S)
-        actor = tasks.actor(lambda: None, actor_name="work")
+        actor = tasks.actor(lambda: calls.append(1), actor_name="work")
         ids = [actor.send().message_id for _ in range(50)]
         finish(tasks.broker, tasks.worker, "tasks")
         process.saver.thread.hold(0.0)
         assert tasks.diagnostics.flush(PATIENCE_S)
-        eventually(lambda: not process.spool.is_behind, "it is not behind any more")
         after = tasks.run(lambda: None, actor_name="after")
 
-    found = [stored(given).artifacts(task_id) for task_id in ids]
-    skipped = [artifacts for artifacts in found if artifacts["memory_profile"].status == ArtifactStatus.SKIPPED]
-    assert 20 <= len(skipped) <= 30
-    assert all(
-        "ended faster than they could be saved" in artifact.reason
-        for artifacts in skipped
-        for artifact in artifacts.values()
-    )
+    assert len(calls) == 50
+    found = [stored(given).runs(task_id) for task_id in ids]
+    assert [len(runs) for runs in found] == [1] * 20 + [0] * 30
+    assert "Tasks end faster than their diagnostics can be saved" in caplog.text
     assert stored(given).artifacts(after)["memory_profile"].status == ArtifactStatus.STORED

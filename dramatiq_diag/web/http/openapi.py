@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import falcon
 from apispec import APISpec
 from pydantic import BaseModel, TypeAdapter
 
+from ...version import own_version
 from .documents import ProblemDocument, ProgressDocument
 from .queries import Query
 from .rfc9457 import PROBLEM_TYPE
@@ -84,7 +84,7 @@ class OpenApiResource:
     def _document(self) -> dict[str, Any]:
         spec = APISpec(
             title="dramatiq_diag",
-            version=version("dramatiq_diag"),
+            version=own_version(),
             openapi_version="3.1.0",
             info={"description": "Where did this task's time and memory go."},
         )
