@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..runtime.own_threads import is_own_thread
 from ..runtime.profile_hook import LOOP_THREAD, TASK_THREAD
 
 #: A call in a stack: function, file, line.
@@ -133,7 +134,7 @@ def _is_call(call: Call, name: str, file: str) -> bool:
 
 def _is_ours(thread_name: str, stack: list[Call]) -> bool:
     if not stack:
-        return thread_name.startswith("dramatiq_diag.") and thread_name not in (TASK_THREAD, LOOP_THREAD)
+        return is_own_thread(thread_name) and thread_name not in (TASK_THREAD, LOOP_THREAD)
     return any(is_own_code(file) for _, file, _ in stack)
 
 

@@ -1,4 +1,4 @@
-"""Sums up the CPU time of the threads of this package."""
+"""Knows the threads of this package by their names, and sums up their CPU time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dramatiq.threading import is_gevent_active
 
 from .thread_state import cpu_s
 
-#: The names of all threads of this package begin with it.
-_PREFIX = "dramatiq_diag."
+
+def is_own_thread(name: str) -> bool:
+    """Returns: Whether a thread of this name is one of this package."""
+    return name.startswith("dramatiq_diag.")
 
 
 def own_cpu_s() -> float | None:
@@ -21,7 +23,7 @@ def own_cpu_s() -> float | None:
     """
     if "gevent.monkey" in sys.modules and is_gevent_active():
         return None
-    own = [thread.native_id for thread in threading.enumerate() if thread.name.startswith(_PREFIX)]
+    own = [thread.native_id for thread in threading.enumerate() if is_own_thread(thread.name)]
     spent = [cpu_s(native_id) for native_id in own if native_id is not None]
     known = [seconds for seconds in spent if seconds is not None]
     return sum(known) if known else None

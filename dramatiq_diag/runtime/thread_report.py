@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .frames import Look, Place, is_looking, thread_ids
 from .greenlets import greenlet_places
+from .own_threads import is_own_thread
 from .sameness import Identity, SameTimes
 from .stacks import AWAIT, Branch, Codes, CoroutineStacks, Stack, future_of
 from .thread_state import ThreadStateReader, cpu_s, state_of_greenlet
@@ -33,9 +34,6 @@ _MAX_DETAIL = 1000
 
 #: An event loop that executes the same function after this time is blocked, in seconds.
 _BLOCKED_S = 0.02
-
-#: Threads whose names begin so are this package's own.
-_OWN_PREFIX = "dramatiq_diag."
 
 _NOT_KNOWN = ThreadState("blocked", Wait("unknown", None, "is a thread of which the kernel's id is not known"))
 
@@ -189,7 +187,7 @@ class _Moment(NamedTuple):
 
     def is_own(self, thread_id: int) -> bool:
         """Returns: Whether a thread is this package's own, or the one that looked."""
-        return self.name(thread_id).startswith(_OWN_PREFIX) or is_looking(self.stacks[thread_id])
+        return is_own_thread(self.name(thread_id)) or is_looking(self.stacks[thread_id])
 
 
 def _look(reader: ThreadStateReader, coroutine: Coroutine[Any, Any, Any] | None, loop_thread_id: int) -> _Moment:

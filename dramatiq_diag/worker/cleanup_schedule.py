@@ -79,7 +79,7 @@ class Schedule:
         "Executes a cleanup. A thread of its own, as publishing must not wait for it."
 
     def __call__(self, store: Store) -> None:
-        """Claims the turn if a cleanup is due. Runs on the publisher's thread, every few seconds."""
+        """Claims the turn if a cleanup is due. Runs on the contact's thread, every few seconds."""
         if self._stopping or (self._thread is not None and self._thread.is_alive()) or not store.claim_cleanup():
             return
         try:

@@ -122,7 +122,7 @@ class Recordings:
         return [collector for collector, _ in (*self.running, *self._unsaved)]
 
     def end_early(self, but: Collection[str], reason: str) -> None:
-        """Ends the recordings of all artifacts but these while the task goes on. Runs on the publisher's thread."""
+        """Ends the recordings of all artifacts but these while the task goes on, on another thread than the task's."""
         for collector, recording in tuple(self.running):
             if collector.artifact_name not in but:
                 try:

@@ -60,7 +60,7 @@ class RunMeasures:
         self.is_executing = False
         self.first_rss_bytes: int | None = None
         self._seen_rss_bytes = 0
-        "The largest RSS in between. Only one thread writes each of the three."
+        "The largest RSS in between, which the ticker's thread writes; the task's writes the first and the last one."
         self.last_rss_bytes: int | None = None
         self._followers: list[Callable[[int], None]] = []
 
