@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -62,8 +61,8 @@ def _add_text(record: logging.LogRecord) -> bool:
 class RareWarning:
     """Logs a warning at most once in *interval_s* seconds, as of a store that is out of reach; others are left out."""
 
-    def __init__(self, warn: Callable[..., None], interval_s: float = 60.0) -> None:
-        self._warn = warn
+    def __init__(self, logger: Log, interval_s: float = 60.0) -> None:
+        self._logger = logger
         self._interval_s = interval_s
         self._not_before = 0.0
 
@@ -71,4 +70,4 @@ class RareWarning:
         now = time.monotonic()
         if now >= self._not_before:
             self._not_before = now + self._interval_s
-            self._warn(text, *arguments)
+            self._logger.warning(text, *arguments)

@@ -58,7 +58,7 @@ class Contact:
     ) -> None:
         self.logger = get_logger(__name__, type(self))
         self.thread = BackgroundThread("contact", self._step, self._finish, backoff_s=tuning.backoff_s)
-        self._warn_rarely = RareWarning(self.logger.warning)
+        self._warn_rarely = RareWarning(self.logger)
         self._services = services
         self._spool = spool
         self._store = store

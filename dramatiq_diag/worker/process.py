@@ -25,7 +25,7 @@ from ..policy.trigger_rules import collectors_of, parse_triggers
 from ..policy.triggers import Triggers
 from ..runtime.forks import call_in_child, forget
 from ..runtime.gc_pause import GcPause
-from ..runtime.loggers import RareWarning, get_logger
+from ..runtime.loggers import get_logger
 from ..runtime.task_log import TaskLog
 from ..runtime.ticker import Ticker
 from ..settings import Settings
@@ -127,9 +127,6 @@ class WorkerProcess:
         self.messages = self.services.messages
         self._undiagnosed: dict[int, float] = {}
         "Thread id -> the start of the last message on it for which nothing was selected, as `messages` has it."
-        self._left_out = 0
-        "How many tasks were not diagnosed, as too many ended runs waited to be saved; about, as threads count at once."
-        self._warn_left_out = RareWarning(self.log.warn)
         self._ending = threading.Lock()
         "Held while the run of a thread is looked for at its end, and while one is registered in the middle of a task."
         executions = Executions(self.messages, self.runs)
@@ -236,7 +233,8 @@ class WorkerProcess:
             self._undiagnosed[thread_id] = started_at_s
             return None
         if self.saver.is_behind:
-            self._leave_out()
+            self.saver.left_out += 1
+            set_sending_task(None)
             self._undiagnosed[thread_id] = started_at_s
             return None
         span, trace = self._trace_of(inner)
@@ -277,13 +275,6 @@ class WorkerProcess:
             except GUARDED as error:
                 self.services.warn_once(("end", type(error)), error, "The end of a run is not whole.")
                 run.seal_with(status)
-
-    def _leave_out(self) -> None:
-        """Counts a task that is not diagnosed, as too many ended runs wait to be saved."""
-        set_sending_task(None)
-        self._left_out += 1
-        text = "Tasks end faster than their diagnostics can be saved: %d of them were not diagnosed so far."
-        self._warn_left_out(text, self._left_out)
 
     def _register(self, execution: Execution) -> Run | None:
         """Makes and registers the run of a task for which nothing was selected. Runs on the contact's thread.

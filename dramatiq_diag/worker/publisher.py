@@ -84,7 +84,7 @@ class Publisher:
         self._salvaged = Salvaged()
         "The runs that it has published so far."
         self._salvage_began = 0.0
-        self._warn_rarely = RareWarning(self.logger.warning)
+        self._warn_rarely = RareWarning(self.logger)
         self._salvage_at = 0.0
 
     def flush(self, count: int, timeout_s: float) -> bool:

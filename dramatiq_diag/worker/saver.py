@@ -63,6 +63,8 @@ class RunSaver:
         self._lock = threading.Lock()
         self._sealed: deque[Sealed] = deque()
         self._max_open, self._max_waiting = tuning.max_open, tuning.max_waiting
+        self.left_out = 0
+        "How many tasks were not diagnosed because of that and not told yet; about, as threads count at the same time."
         self._measure_interval_s = tuning.measure_s
         self._measure_at = 0.0
         self.has_warned = False
@@ -114,6 +116,10 @@ class RunSaver:
                     run.save()
             except Exception:
                 self.logger.exception("Run %s could not be saved as a whole.", run.entry.run_id)
+        if self.left_out and len(self._sealed) <= self._max_waiting / 2:
+            left_out, self.left_out = self.left_out, 0
+            text = "Tasks ended faster than their diagnostics could be saved: about %d of them were not diagnosed."
+            self.logger.warning(text, left_out)
         if runs:
             self.backlog.add([run.entry for run in runs])
             self._on_saved()
