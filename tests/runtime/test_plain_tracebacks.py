@@ -57,7 +57,7 @@ def test_the_traceback_of_a_run_is_made_without_parsing(parsed):
 
 def test_what_a_thread_of_ours_logs_is_made_without_parsing(parsed, caplog):
     logger = get_logger("dramatiq_diag.test", Ticker)
-    assert get_logger("dramatiq_diag.test", Ticker).filters == logger.filters
+    assert get_logger("dramatiq_diag.test", Ticker).logger.filters == logger.logger.filters
 
     with caplog.at_level(logging.WARNING):
         logger.warning("It failed.", exc_info=failing(fails))
