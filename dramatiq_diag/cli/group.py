@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import sys
 from typing import Any
 
 import click
@@ -32,9 +36,18 @@ from .workers import workers
 #: Errors of settings or installation: trying again makes no sense.
 _CONFIGURATION = (NotInstalledError, SettingsError, StoreMismatchError)
 
+#: The error numbers of an output that takes nothing more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
 
 class Commands(click.Group):
     """A group that prints this package's errors as one line, without a traceback."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # A character that its encoding lacks is shown as a question mark.
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,6 +55,12 @@ class Commands(click.Group):
         except DiagnosticsError as error:
             click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             ctx.exit(2 if isinstance(error, _CONFIGURATION) else 1)
+        except OSError as error:
+            if error.errno not in _FULL or error.filename is not None:
+                raise
+            click.echo(f"Error: The output cannot be written: {error.strerror}.", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes the rest when it ends.
+            ctx.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

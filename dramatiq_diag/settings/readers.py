@@ -163,7 +163,8 @@ def key_or_empty(value: Any) -> Secret | None:
 
 
 def _secret_text(value: Any) -> str:
-    return text(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
+    # A secret that is mounted as a file often ends with a line end, which nobody can send in a header.
+    return text(value.get_secret_value() if hasattr(value, "get_secret_value") else value).strip()
 
 
 def names(value: Any) -> tuple[str, ...]:

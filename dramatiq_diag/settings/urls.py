@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from .readers import directory, names, text
 
@@ -103,10 +103,11 @@ def is_address(name: str) -> bool:
 def http_url(value: Any) -> str:
     """Reads the URL of a web part. Returns: The URL without a slash at its end. Raises: ValueError."""
     url = text(value)
-    _split_web_url(url)
+    parts = _split_web_url(url)
     if "?" in url or "#" in url:
         raise ValueError
-    return url.rstrip("/")
+    # Headers have ASCII alone; what is quoted already stays so.
+    return urlunsplit(parts._replace(path=quote(parts.path, safe="/%:@!$&'()*+,;=~"))).rstrip("/")
 
 
 def _split_web_url(url: str) -> SplitResult:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from support import PATIENCE_S
 from support.cli import Command
+from support.records import artifact_record, bundle, run_record
+
+#: A memory log of which `show` draws a curve in block characters.
+CURVE = "".join(f"{number}.000\t{number % 7 + 1}.000\n" for number in range(60)).encode()
 
 COMMANDS = (
     *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),
@@ -79,3 +90,36 @@ def test_a_database_out_of_reach_exits_1_and_keeps_its_password_to_itself(comman
     assert result.exit_code == 1
     assert "cannot be used" in result.stderr
     assert "secret" not in result.stdout + result.stderr
+
+
+def run_for_real(arguments: list[str], stdout: Any, data_dir: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from dramatiq_diag.cli import main; main(prog_name='dramatiq-diag')", *arguments],
+        env=os.environ | {"DRAMATIQ_DIAG_DATA_DIR": str(data_dir)} | environ,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_what_the_encoding_of_the_output_lacks_is_a_question_mark(store_of: Any, settings: Any, encoding: str) -> None:
+    given = settings()
+    store_of(given).publish([bundle(run_record(task_id="t", actor_name="größe-日本"), artifact_record(CURVE))])
+    for arguments in (["tasks"], ["show", "t"], ["actors"]):
+        done = run_for_real(arguments, subprocess.PIPE, given.data_dir, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "-??" in done.stdout
+
+
+def test_an_output_that_takes_nothing_more_is_one_line(store_of: Any, settings: Any) -> None:
+    given = settings()
+    store_of(given).publish([bundle(run_record(task_id="t"))])
+    with open("/dev/full", "w") as full:
+        done = run_for_real(["tasks"], full, given.data_dir)
+    assert done.returncode == 1
+    assert done.stderr == "Error: The output cannot be written: No space left on device.\n"

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from dramatiq_diag import Settings
 from dramatiq_diag.web.server import Server
 from support import missing
 from support.pages import PATIENCE_MS
 from support.web import Site
+
+
+@pytest.fixture(autouse=True)
+def one_connection_at_a_time() -> Iterator[None]:
+    """No request takes a second connection while it has one: threads that each need one more would wait for ever."""
+    held: dict[int, int] = {}
+    nested: list[str] = []
+
+    def take(*_: object) -> None:
+        thread_id = threading.get_ident()
+        held[thread_id] = held.get(thread_id, 0) + 1
+        if held[thread_id] > 1:
+            nested.append("".join(traceback.format_stack(limit=25)))
+
+    def give_back(*_: object) -> None:
+        held[threading.get_ident()] = max(held.get(threading.get_ident(), 0) - 1, 0)
+
+    event.listen(Pool, "checkout", take)
+    event.listen(Pool, "checkin", give_back)
+    try:
+        yield
+    finally:
+        event.remove(Pool, "checkout", take)
+        event.remove(Pool, "checkin", give_back)
+    assert not nested, nested[0]
 
 
 @pytest.fixture

@@ -84,11 +84,16 @@ class SameSite:
         if site is not None:
             allowed = site in ("same-origin", "none")
         else:
-            host = (origin or "").partition("://")[2]  # Empty for the origin `null`.
-            own = (req.netloc, req.forwarded_host, self._public_host)
-            allowed = origin is None or (host != "" and host in own)
+            scheme, _, host = (origin or "").partition("://")  # No host for the origin `null`.
+            own = {_plain(each, scheme) for each in (req.netloc, req.forwarded_host, self._public_host)}
+            allowed = origin is None or (host != "" and _plain(host, scheme) in own)
         if not allowed:
             raise falcon.HTTPForbidden(description="A page of another site asked for this.")
+
+
+def _plain(host: str, scheme: str) -> str:
+    """Returns: A host as a browser writes it into an origin: in lower case, and without the scheme's own port."""
+    return host.lower().removesuffix({"http": ":80", "https": ":443"}.get(scheme.lower(), ""))
 
 
 def _encoded(token: Secret | None) -> list[bytes]:

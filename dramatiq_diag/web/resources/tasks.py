@@ -81,23 +81,23 @@ class TaskArtifactsResource(Resource):
 def answer_run(backend: Backend, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
     """Answers with what was collected of one run: as a document, or as a page."""
     attempt = AttemptQuery.read(req).attempt
+    view = None
     with backend.session() as session:
         chosen = find_attempt(session, task_id, attempt)
-        if chosen is None:
-            if wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
-                # It is executed, and not diagnosed.
-                backend.show(req, resp, "live.html", **live, **attach_values(backend, task_id))
+        if chosen is not None:
+            if not wants_html(req):
+                resp.media = artifacts_document(session, chosen, backend.signer, backend.base_url(req))
                 return
-            raise falcon.HTTPNotFound(
-                description=_NEVER
-                if attempt is None
-                else f"Nothing was ever collected for attempt {attempt} of this task."
-            )
-        if not wants_html(req):
-            resp.media = artifacts_document(session, chosen, backend.signer, backend.base_url(req))
-            return
-        view = read_run_view(session, chosen)
-    show_run(backend, req, resp, view)
+            view = read_run_view(session, chosen)
+    # Out of the session: what follows opens others, and threads that each hold a connection would wait for one more.
+    if view is not None:
+        show_run(backend, req, resp, view)
+    elif wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
+        # It is executed, and not diagnosed.
+        backend.show(req, resp, "live.html", **live, **attach_values(backend, task_id))
+    else:
+        nothing = f"Nothing was ever collected for attempt {attempt} of this task."
+        raise falcon.HTTPNotFound(description=_NEVER if attempt is None else nothing)
 
 
 class TaskParts(Resource):
