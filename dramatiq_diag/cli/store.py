@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 @contextmanager
 def opened_store(settings: Settings) -> Iterator[Store]:
-    """Opens the store of the settings, and closes it at the end."""
+    """Opens the database of the settings, and closes it at the end. The blob root is claimed by what stores blobs."""
     store = Store(settings)
     try:
-        store.open()
+        store.open_database()
         yield store
     finally:
         store.close()

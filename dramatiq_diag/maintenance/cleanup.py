@@ -119,7 +119,7 @@ class Cleanup:
           StoreMismatchError: When blob root and database are not of one store; nothing was changed.
           StoreError: When the store cannot be used; what was done until then is done.
         """
-        self.store.open()
+        # It claims no blob root: it stores no blob, and the one of this host need not be the one of the workers.
         self.store.check_identity()
         self.now = self.store.now()
         if self.dry_run:

@@ -115,7 +115,9 @@ class Store(Transactions):
         self._artifacts = ManyRows(backend_name, cast(Table, Artifact.__table__), _or_replace_live)
 
     def open(self) -> None:
-        """Opens the database and claims the blob root, unless both was done before.
+        """Opens the database and claims the blob root, unless both was done before. For what stores blobs.
+
+        What only reads opens the database alone: the root that is claimed first is the one of all workers.
 
         Raises:
           NotInstalledError: When the database's driver is missing.
