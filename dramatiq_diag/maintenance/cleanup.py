@@ -34,6 +34,7 @@ from ..store.retention import (
     oldest_artifacts,
     oldest_runs,
 )
+from ..store.row_locks import lock_runs
 from ..store.store import Store
 from ..store.vacuum import give_back
 from ..store.worker_actors import delete_worker_actors
@@ -263,6 +264,7 @@ class Cleanup:
             .execution_options(synchronize_session=False)
         )
         with self._removal.timed(), self.store.session() as session:
+            lock_runs(session, run_ids)  # An artifact may just be published, which the row would take along.
             removed = session.execute(remove).all()
             count_removed_runs(session, ((name, status) for name, status in removed if status != RunStatus.RUNNING))
         self._count(removed_runs=len(removed))
