@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..collectors.services import Services
 from ..errors import GUARDED
 from ..policy.propagation import DUE_OPTION
+from ..runtime.coroutine_steps import CoroutineSteps
 from ..runtime.counters import Counters
 from ..spool.schema import Counted, End, moment, text_of
 from ..statuses import RunStatus
@@ -31,8 +32,7 @@ class RunMeasures:
         "at_call",
         "at_return",
         "clock",
-        "coroutine_cpu_s",
-        "coroutine_steps_s",
+        "coroutine_steps",
         "ended",
         "first_rss_bytes",
         "is_async",
@@ -54,8 +54,7 @@ class RunMeasures:
         self.at_call: Counters | None = None
         "What was counted for the thread when the function was called; None where that was not noted."
         self.at_return: Counters | None = None
-        self.coroutine_cpu_s: float | None = None
-        self.coroutine_steps_s: float | None = None
+        self.coroutine_steps: CoroutineSteps | None = None
         self.is_async = is_async
         self.is_executing = False
         self.first_rss_bytes: int | None = None
@@ -77,9 +76,10 @@ class RunMeasures:
         """Notes that the function has returned."""
         self.at_return = self._read_counters()
         if self.is_async:
-            measured = self.services.coroutines.measured.pop(threading.get_ident(), None)
-            if measured is not None:
-                self.coroutine_cpu_s, self.coroutine_steps_s = measured.cpu_s, measured.steps_s
+            coroutines, thread_id = self.services.coroutines.measured, threading.get_ident()
+            if (measured := coroutines.get(thread_id)) is not None:
+                self.coroutine_steps = measured.steps
+            coroutines.pop(thread_id, None)  # After that, as an interrupt may come in between.
         self.last_rss_bytes = self.read_rss()
         self.ended = self.clock()
 
@@ -153,8 +153,8 @@ class RunMeasures:
             return {}
         counted: Counted = {"throttled_ms": _throttled_ms(before, after)}
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
-            spent_s = self.coroutine_cpu_s
-            return {**counted, "cpu_ms": None if spent_s is None else round(spent_s * 1000, 3)}
+            steps = self.coroutine_steps
+            return {**counted, "cpu_ms": None if steps is None else round(steps.cpu_s * 1000, 3)}
         return counted if self.services.counters.is_thread_shared else {**counted, **after.since(before)}
 
     def follow_rss(self, look: Callable[[int], None]) -> None:

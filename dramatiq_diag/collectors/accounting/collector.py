@@ -109,7 +109,8 @@ class _AccountingRecording(Recording):
         if self.is_async:
             self.services.coroutines.watch(event_loop_thread())
         if self.is_late:
-            self.from_s, self.before = self.services.clock(), self._times()  # So nothing is counted beyond the time.
+            self.from_s = self.services.clock()
+            self.before = self._times(self.from_s)  # After the clock, so nothing is counted beyond the time.
         self.used_before = self.collector.neighbours.used()
         self.collector.sampler.add(self.account)
         self.services.ticker.add(self.timer)
@@ -128,17 +129,28 @@ class _AccountingRecording(Recording):
         self.collector.sampler.remove(self.account)
         if self.used_after is None:
             if self.is_late:
-                self.after, self.ended_s = self._times(), self.services.clock()
+                self.after, self.ended_s = self._times_now()
             self.used_after = self.collector.neighbours.used()
 
-    def _times(self) -> Times:
-        """Returns: What is counted now; any thread may ask."""
+    def _times_now(self) -> tuple[Times, float]:
+        """Returns: What is counted now, and the time."""
+        after = self._times(self.services.clock())
+        return after, self.services.clock()
+
+    def _times(self, until_s: float) -> Times:
+        """Returns: What is counted now; any thread may ask.
+
+        Parameters:
+          until_s: The time up to which a coroutine that has ended, or not begun, waits for its event loop.
+        """
         run = self.run
         if self.is_async:
             measured = self.services.coroutines.measured.get(run.thread_id)
-            if measured is None or run.ended is not None:  # Then it is that of the next run.
-                return Times(run.coroutine_cpu_s, steps_s=run.coroutine_steps_s)
-            return Times(measured.cpu_s, steps_s=measured.steps_s)
+            # After the end it is that of the next run.
+            steps = run.coroutine_steps if measured is None or run.ended is not None else measured.steps
+            if steps is None:
+                return Times(None)
+            return Times(steps.cpu_s, steps_s=steps.steps_s, loop_wait_s=steps.outside_s(self._started(), until_s))
         found = self.services.counters.read_times(run.thread_id, run.native_id)
         return Times(found.cpu_s, found.run_queue_s, found.gc_s)
 
@@ -146,17 +158,15 @@ class _AccountingRecording(Recording):
         """Returns: The wall time up to now or to the end, and what was counted in it."""
         run = self.run
         if self.is_late:
-            after, until_s = (
-                (self._times(), self.services.clock()) if self.ended_s is None else (self.after, self.ended_s)
-            )
+            after, until_s = self._times_now() if self.ended_s is None else (self.after, self.ended_s)
             return max(until_s - self.from_s, 0.0), after.since(self.before)
         if run.at_call is None:
             return 0.0, Times(0.0)
-        before = Times(0.0, steps_s=0.0) if self.is_async else _times_of(run.at_call)
+        before = Times(0.0, steps_s=0.0, loop_wait_s=0.0) if self.is_async else _times_of(run.at_call)
         if run.ended is not None and run.at_return is not None:
-            after = self._times() if self.is_async else _times_of(run.at_return)
+            after = self._times(run.ended) if self.is_async else _times_of(run.at_return)
             return run.ended - run.started, after.since(before)
-        after = self._times()
+        after = self._times(self.services.clock())
         return run.elapsed_s, after.since(before)
 
     def so_far(self) -> dict[str, Any] | None:

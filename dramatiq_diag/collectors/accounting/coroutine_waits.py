@@ -49,13 +49,18 @@ class CoroutineWaits:
           is_busy: Whether their event loop executes something at this moment, or is about to.
 
         Returns: The accounts of those whose steps run: the thread of the event loop is their own then.
+
+        Note:
+          The time before the first step of a measured coroutine and after its last one is known without samples.
         """
         known, self._waits = self._waits, {}
         self._descriptors = {account: each for account, each in self._descriptors.items() if account in coroutines}
         others: list[Account] = []
         for account in coroutines:
             wait = known.get(account)
-            if wait is None or wait.is_over():
+            if _is_outside_of_steps(coroutines[account]):
+                account.elapse(now_s)
+            elif wait is None or wait.is_over():
                 others.append(account)
             else:
                 self._add(account, wait, now_s, is_busy=is_busy)
@@ -189,6 +194,11 @@ class CoroutineWait:
         if not self._can_go_on and not account.is_named(self._key):
             account.note(self._key, self._key, name)
         return True
+
+
+def _is_outside_of_steps(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    """Returns: Whether a measured coroutine has not begun, or has ended."""
+    return isinstance(coroutine, MeasuredCoroutine) and (coroutine.began_s is None or coroutine.ended_s is not None)
 
 
 def is_loop_busy(thread_id: int) -> bool:

@@ -190,6 +190,29 @@ def test_a_coroutine_that_has_not_begun_or_lets_others_go_first_waits_for_the_lo
     assert largest(account_of(stored(given), late.message_id)) == ("loop_wait", None)
 
 
+@pytest.mark.parametrize("sleep_s", [0.0, 0.2])
+def test_a_coroutine_that_has_ended_waits_for_the_loop(bench, given, stored, sleep_s):
+    truth: list[float] = []
+
+    async def end() -> None:
+        began_s = time.perf_counter()
+        if sleep_s:
+            await asyncio.sleep(sleep_s)
+        # The loop comes to this before it hands over the result.
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * LONG_S)
+        truth.append(time.perf_counter() - began_s)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(end)
+
+    account = account_of(stored(given), task_id)
+    (own_s,) = truth
+    assert largest(account) == ("loop_wait", None)
+    assert sum(shares(account, "loop_wait").values()) >= 2 * LONG_S * 1000 / account["wall_ms"]
+    rest_s = account["wall_ms"] / 1000 * (1 - shares(account, "loop_wait")[None])
+    assert rest_s == pytest.approx(own_s, abs=0.05)
+
+
 def test_the_account_of_a_coroutine_has_nothing_of_the_next_one_on_its_thread(bench, given, stored, monkeypatch):
     has_begun, may_end = threading.Event(), threading.Event()
     save = _AccountingRecording.save
