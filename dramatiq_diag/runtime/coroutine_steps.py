@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
@@ -36,61 +36,91 @@ class MeasuredCoroutine(Coroutine[Any, Any, Any]):
       What it awaits runs within its steps, so that is counted. A task that it creates has steps of its own.
     """
 
-    __slots__ = ("began_s", "coroutine", "cpu_s", "ended_s", "steps_s", "waits_since_s", "waits_until_s")
+    __slots__ = ("_counted", "began_s", "coroutine", "ended_s", "waits_since_s", "waits_until_s")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.coroutine = coroutine
-        self.cpu_s = 0.0
-        "The CPU time of the steps so far, in seconds."
-        self.steps_s = 0.0
-        "How long they took, in seconds."
+        self._counted: tuple[float, float, tuple[float, float] | None] = (0.0, 0.0, None)
+        """The CPU time and the duration of the steps that are over, in seconds; and both clocks at the beginning of the
+        step that is under way. Other threads read all of it at once."""
         self.began_s: float | None = None
-        "When the first one began, by `time.perf_counter`."
+        "When the first step began, by `time.perf_counter`."
         self.ended_s: float | None = None
-        "When the one ended that was the last."
+        "When the step ended that was the last."
         self.waits_since_s = 0.0
-        "When the latest one ended; 0 before that."
+        "When the latest step ended; 0 before that."
         self.waits_until_s: float | None = None
         "When the first one began after this was set to None."
 
     @property
+    def cpu_s(self) -> float:
+        """The CPU time of the steps that are over, in seconds."""
+        return self._counted[0]
+
+    @property
+    def steps_s(self) -> float:
+        """How long they took, in seconds."""
+        return self._counted[1]
+
+    @property
     def steps(self) -> CoroutineSteps:
-        """What its steps took up to now."""
-        return CoroutineSteps(self.cpu_s, self.steps_s, self.began_s, self.ended_s)
+        """What the steps took that are over."""
+        cpu_s, steps_s, _ = self._counted
+        return CoroutineSteps(cpu_s, steps_s, self.began_s, self.ended_s)
+
+    def steps_until(self, now_s: float, thread_cpu_s: Callable[[], float | None]) -> CoroutineSteps:
+        """Returns: What the steps took up to now, also the one that is under way. Any thread may ask.
+
+        Parameters:
+          now_s: The time.
+          thread_cpu_s: Gives the CPU time of the event loop's thread, in seconds; None where it is not known.
+        """
+        cpu_s, steps_s, step = counted = self._counted
+        if step is not None:
+            thread_s = thread_cpu_s()
+            if self._counted is not counted:  # It went on meanwhile.
+                cpu_s, steps_s, _ = self._counted
+            else:
+                cpu_s += 0.0 if thread_s is None else max(thread_s - step[1], 0.0)
+                steps_s += max(now_s - step[0], 0.0)
+        return CoroutineSteps(cpu_s, steps_s, self.began_s, self.ended_s)
 
     def send(self, value: Any) -> Any:
-        began_s, began_cpu_s, is_last = self._begin(), thread_time(), True
+        step, is_last = self._begin(), True
         try:
             yielded = self.coroutine.send(value)
             is_last = False
             return yielded
         finally:
-            self._end(began_s, began_cpu_s, is_last=is_last)
+            self._end(step, is_last=is_last)
 
     def throw(self, *exception: Any) -> Any:
-        began_s, began_cpu_s, is_last = self._begin(), thread_time(), True
+        step, is_last = self._begin(), True
         try:
             yielded = self.coroutine.throw(*exception)
             is_last = False
             return yielded
         finally:
-            self._end(began_s, began_cpu_s, is_last=is_last)
+            self._end(step, is_last=is_last)
 
-    def _begin(self) -> float:
-        """Returns: When a step began, which is now."""
+    def _begin(self) -> tuple[float, float]:
+        """Returns: The time and the thread's CPU time at the beginning of a step, which is now."""
         began_s = perf_counter()
         if self.waits_until_s is None:
             self.waits_until_s = began_s
         if self.began_s is None:
             self.began_s = began_s
-        return began_s
+        cpu_s, steps_s, _ = self._counted
+        step = began_s, thread_time()
+        self._counted = cpu_s, steps_s, step
+        return step
 
-    def _end(self, began_s: float, began_cpu_s: float, *, is_last: bool) -> None:
-        self.cpu_s += thread_time() - began_cpu_s
+    def _end(self, step: tuple[float, float], *, is_last: bool) -> None:
+        spent_s = thread_time() - step[1]
         self.waits_since_s = ended_s = perf_counter()
-        self.steps_s += ended_s - began_s
-        if is_last:
-            self.ended_s = ended_s
+        cpu_s, steps_s, _ = self._counted
+        self._counted = cpu_s + spent_s, steps_s + ended_s - step[0], None
+        self.ended_s = ended_s if is_last else None
 
     def close(self) -> None:
         self.coroutine.close()

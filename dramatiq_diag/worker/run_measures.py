@@ -28,6 +28,7 @@ class RunMeasures:
 
     __slots__ = (
         "_followers",
+        "_processed",
         "_seen_rss_bytes",
         "at_call",
         "at_return",
@@ -56,6 +57,8 @@ class RunMeasures:
         self.at_return: Counters | None = None
         self.coroutine_steps: CoroutineSteps | None = None
         self.is_async = is_async
+        self._processed: tuple[Message[Any], float] | None = None
+        "The message of an async run and since when it is processed, while it runs."
         self.is_executing = False
         self.first_rss_bytes: int | None = None
         self._seen_rss_bytes = 0
@@ -66,7 +69,9 @@ class RunMeasures:
     def note_call(self) -> None:
         """Notes the call of the function, which comes next."""
         if self.is_async:
-            self.services.coroutines.measured[threading.get_ident()] = None
+            thread_id = threading.get_ident()
+            self._processed = self.services.messages.get(thread_id)
+            self.services.coroutines.measured[thread_id] = None
         self.started_at_s, self.started = time.time(), self.clock()
         # After the clock, and at the end before it: a wait for a processor in between is part of the duration as well.
         self.at_call = self._read_counters()
@@ -76,10 +81,14 @@ class RunMeasures:
         """Notes that the function has returned."""
         self.at_return = self._read_counters()
         if self.is_async:
-            coroutines, thread_id = self.services.coroutines.measured, threading.get_ident()
-            if (measured := coroutines.get(thread_id)) is not None:
+            coroutines, thread_id, processed = self.services.coroutines, threading.get_ident(), self._processed
+            if (measured := coroutines.measured.get(thread_id)) is not None:
                 self.coroutine_steps = measured.steps
-            coroutines.pop(thread_id, None)  # After that, as an interrupt may come in between.
+                if processed is not None:
+                    for note_end in coroutines.on_end:
+                        note_end(thread_id, processed, measured)
+            coroutines.measured.pop(thread_id, None)  # After that, as an interrupt may come in between.
+            self._processed = None
         self.last_rss_bytes = self.read_rss()
         self.ended = self.clock()
 

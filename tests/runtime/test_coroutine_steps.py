@@ -84,6 +84,30 @@ def test_its_first_step_and_its_end_are_noted(how: str) -> None:
     asyncio.run(main())
 
 
+def test_the_step_that_is_under_way_counts_up_to_now() -> None:
+    seen: list[CoroutineSteps] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        burn(0.05)
+        now_s, cpu_s = time.perf_counter(), time.thread_time()
+        seen.append(measured.steps_until(now_s, lambda: cpu_s))
+        seen.append(measured.steps_until(now_s, lambda: None))
+
+    async def main() -> None:
+        await measured
+
+    measured = MeasuredCoroutine(work())
+    asyncio.run(main())
+    under_way, without_clock = seen
+    assert 0.05 <= under_way.cpu_s <= measured.cpu_s
+    assert under_way.cpu_s <= under_way.steps_s + 0.001
+    assert (under_way.began_s, under_way.ended_s) == (measured.began_s, None)
+    assert without_clock.cpu_s < 0.05
+    assert without_clock.steps_s == under_way.steps_s
+    assert measured.steps_until(time.perf_counter(), time.thread_time) == measured.steps
+
+
 @pytest.mark.parametrize(
     ("began_s", "ended_s", "expected_s"),
     [

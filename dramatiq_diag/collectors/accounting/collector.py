@@ -11,15 +11,17 @@ from dramatiq.threading import is_gevent_active
 from typing_extensions import TypedDict
 
 from ...errors import UnavailableError
+from ...runtime.coroutines import CoroutineTracker
 from ...runtime.counters import Counters
 from ...runtime.stacks import coroutine_function
+from ...runtime.thread_state import cpu_s
 from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Recording, RunContext, checkpoint_name
 from ..event_loop import event_loop_thread
 from ..services import Services
 from .account import Account
 from .arithmetic import PartDocument, Times, divide
-from .neighbours import AllUsed, NativeIds, NeighbourDocument, Neighbours
+from .neighbours import Mark, NativeIds, NeighbourDocument, Neighbours
 from .sampler import AccountSampler
 
 #: Seconds until the first checkpoint. The intervals double from there up to the longest one.
@@ -56,7 +58,11 @@ class AccountingCollector(Collector):
     def open(self, services: Services) -> None:
         super().open(services)
         native_ids = NativeIds()
-        self.neighbours = Neighbours(services.messages, services.coroutines.measured, native_ids)
+        coroutines = services.coroutines
+        self.neighbours = Neighbours(
+            services.messages, coroutines.measured, native_ids, lambda: _loop_cpu_s(coroutines)
+        )
+        coroutines.on_end.append(self.neighbours.note_end)
         self.sampler = AccountSampler(
             services.switch_interval,
             self.neighbours,
@@ -68,6 +74,8 @@ class AccountingCollector(Collector):
 
     def close(self) -> None:
         self.sampler.stop()
+        if (note_end := self.neighbours.note_end) in (on_end := self.services.coroutines.on_end):
+            on_end.remove(note_end)
 
     def record(self, run: RunContext) -> Recording:
         return _AccountingRecording(self, run)
@@ -89,8 +97,10 @@ class _AccountingRecording(Recording):
         self.account = Account(run.thread_id, run.native_id, self._started, self._coroutine if self.is_async else None)
         self.before = self.after = Times(None)
         "What was counted at the start and at the end of a late one."
-        self.used_before: AllUsed = {}
-        self.used_after: AllUsed | None = None
+        self.mark: Mark | None = None
+        "What the other tasks had used at the start; None after the end."
+        self.neighbours: list[NeighbourDocument] | None = None
+        "The other tasks, once the run has ended."
         self.ended_s: float | None = None
         self.timer = Timer(_FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
@@ -111,7 +121,7 @@ class _AccountingRecording(Recording):
         if self.is_late:
             self.from_s = self.services.clock()
             self.before = self._times(self.from_s)  # After the clock, so nothing is counted beyond the time.
-        self.used_before = self.collector.neighbours.used()
+        self.mark = self.collector.neighbours.mark()
         self.collector.sampler.add(self.account)
         self.services.ticker.add(self.timer)
 
@@ -127,10 +137,11 @@ class _AccountingRecording(Recording):
 
     def _leave(self) -> None:
         self.collector.sampler.remove(self.account)
-        if self.used_after is None:
+        if self.neighbours is None:
             if self.is_late:
                 self.after, self.ended_s = self._times_now()
-            self.used_after = self.collector.neighbours.used()
+            self.neighbours = self._neighbours()
+            self.mark = None
 
     def _times_now(self) -> tuple[Times, float]:
         """Returns: What is counted now, and the time."""
@@ -147,7 +158,10 @@ class _AccountingRecording(Recording):
         if self.is_async:
             measured = self.services.coroutines.measured.get(run.thread_id)
             # After the end it is that of the next run.
-            steps = run.coroutine_steps if measured is None or run.ended is not None else measured.steps
+            if measured is None or run.ended is not None:
+                steps = run.coroutine_steps
+            else:
+                steps = measured.steps_until(until_s, lambda: _loop_cpu_s(self.services.coroutines))
             if steps is None:
                 return Times(None)
             return Times(steps.cpu_s, steps_s=steps.steps_s, loop_wait_s=steps.outside_s(self._started(), until_s))
@@ -174,16 +188,21 @@ class _AccountingRecording(Recording):
             return None
         return {**self._document()}
 
+    def _neighbours(self) -> list[NeighbourDocument]:
+        """Returns: What other tasks have used up to now or to the end."""
+        mark, listed = self.mark, self.neighbours
+        if listed is not None or mark is None:
+            return listed or []
+        return self.collector.neighbours.listed(mark, self.run.thread_id)
+
     def _document(self) -> AccountingDocument:
         wall_s, spent = self._spent()
         parts = divide(wall_s, spent, self.account.seen(spent.cpu_s, spent.steps_s))
-        neighbours = self.collector.neighbours
-        after = neighbours.used() if self.used_after is None else self.used_after
         return {
             "wall_ms": round(wall_s * 1e6) / 1000,
             "samples": self.account.sample_count,
             "parts": parts,
-            "neighbours": neighbours.listed(self.used_before, after, self.run.thread_id),
+            "neighbours": self._neighbours(),
         }
 
     def _tick(self) -> None:
@@ -207,6 +226,12 @@ class _AccountingRecording(Recording):
     def discard(self) -> None:
         with self.lock:  # A checkpoint may be being written.
             pass
+
+
+def _loop_cpu_s(coroutines: CoroutineTracker) -> float | None:
+    """Returns: The CPU time of the event loop's thread, in seconds; None where it is not known."""
+    native_id = coroutines.native_id
+    return None if native_id is None else cpu_s(native_id)
 
 
 def _times_of(counters: Counters) -> Times:

@@ -134,6 +134,32 @@ def test_a_neighbour_is_named_with_its_cpu_time(bench, given, stored):
     assert neighbour["cpu_ms"] >= 250
 
 
+@pytest.mark.parametrize("before_s", [0.0, 0.05])
+def test_a_coroutine_that_computes_in_its_last_step_is_a_neighbour(bench, given, stored, before_s):
+    computed = threading.Event()
+
+    def wait() -> None:
+        computed.wait(PATIENCE_S)
+        time.sleep(0.1)
+
+    async def compute() -> None:
+        if before_s:
+            await asyncio.sleep(before_s)
+        spin(0.3)
+        computed.set()
+
+    with bench(given, threads=2) as tasks:
+        waiting = tasks.actor(wait).send()
+        computing = tasks.actor(compute).send()
+        tasks.finish()
+
+    (neighbour,) = account_of(stored(given), waiting.message_id)["neighbours"]
+    assert neighbour["task_id"] == computing.message_id
+    cpu_ms = stored(given).runs(computing.message_id)[0].cpu_ms
+    assert neighbour["cpu_ms"] == pytest.approx(cpu_ms, abs=1.0)
+    assert cpu_ms >= 300
+
+
 def test_a_coroutine_awaits_a_sleep_or_waits_for_a_loop_that_is_busy(bench, given, stored):
     asleep = threading.Event()
 
