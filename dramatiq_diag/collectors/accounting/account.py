@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from .arithmetic import OTHERS, Where
@@ -57,6 +57,9 @@ class Account:
         self.sample_count = 0
         self.in_steps_s = 0.0
         "The seconds that those samples stand for that have seen a coroutine in its own steps."
+        self.correction: Callable[[], Mapping[Hashable, float]] | None = None
+        """Gives what is to be added to what it was seen in, as more is known of it by now. It is asked whenever that is
+        read, so that the last wait of a run, after which nothing looks at it, is corrected as well."""
         self._seen: dict[Hashable, float] = {}
         "What it was seen in -> the seconds that these samples stand for."
         self._places: dict[Hashable, dict[Hashable, int]] = {}
@@ -114,7 +117,10 @@ class Account:
         """
         found: dict[Where, float] = {}
         on_cpu_s = (cpu_s or 0.0) * (self.in_steps_s / steps_s if steps_s else 1.0)
-        for key, seconds in self._seen.copy().items():
+        seen, correction = self._seen.copy(), self.correction
+        for key, more_s in ({} if correction is None else correction()).items():
+            seen[key] = max(seen.get(key, 0.0) + more_s, 0.0)
+        for key, seconds in seen.items():
             if key == RUNNING:
                 where: Where = ("run_queue" if cpu_s is not None else "unknown", None)
                 seconds = max(seconds - on_cpu_s, 0.0) if self.coroutine is not None else 0.0

@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any
 
 from ...runtime.coroutine_steps import MeasuredCoroutine
-from ...runtime.frames import Look, awaited_by
-from ...runtime.stacks import Branch, future_of
+from ...runtime.frames import Look, awaited_by, future_of
+from ...runtime.stacks import Branch
 from ...runtime.waits.coroutines import awaited_wait, executed_by_loop
 from .account import LOOP_WAIT, Account, Name
 from .calls import on_of
@@ -77,6 +77,7 @@ class CoroutineWaits:
 
     def _add(self, account: Account, wait: CoroutineWait, now_s: float, *, is_busy: bool) -> None:
         self._waits[account] = wait
+        account.correction = wait.correction
         if wait.descriptor is not None:
             self._descriptors[account] = wait.descriptor
         wait.add(account, account.elapse(now_s), now_s, self._has_bytes, is_busy=is_busy)
@@ -151,14 +152,19 @@ class CoroutineWait:
         self._seen_late_s += spent_s if is_late else 0.0
 
     def correct(self, account: Account) -> None:
-        """Divides what was seen of a sleep that is over as it was: its end and the next step are known exactly."""
+        """Adds the correction to its account, which asks for it until then."""
+        account.correction = None
+        for key, more_s in self.correction().items():
+            account.add(key, more_s)
+
+    def correction(self) -> dict[Hashable, float]:
+        """Returns: What divides a sleep that is over as it was: its end and the next step are known exactly."""
         since_s, due_s = self._sleeps_since_s, self._readiness.due_s
         until_s = None if self._measured is None else self._measured.waits_until_s
         if since_s is None or due_s is None or until_s is None or until_s - due_s < _LATE_S:
-            return
+            return {}
         more_s = self._seen_s * min((until_s - due_s) / (until_s - since_s), 1.0) - self._seen_late_s
-        account.add(LOOP_WAIT, more_s)
-        account.add(self._key, -more_s)
+        return {LOOP_WAIT: more_s, self._key: -more_s}
 
     def _read(self, coroutine: Coroutine[Any, Any, Any], account: Account) -> bool:
         """Finds what is awaited, through tasks that await others. Returns: Whether it has not ended."""
