@@ -12,6 +12,9 @@ from .calls import GIL, RUNNING, SLEEP, UNKNOWN
 _MAX_KEYS = 1000
 _MAX_TRIES = 5
 
+#: The thread of a task, and when it began to process it.
+Task = tuple[int, float]
+
 #: What a coroutine is seen in that could go on.
 LOOP_WAIT = "loop wait"
 
@@ -60,6 +63,8 @@ class Account:
         self.correction: Callable[[], Mapping[Hashable, float]] | None = None
         """Gives what is to be added to what it was seen in, as more is known of it by now. It is asked whenever that is
         read, so that the last wait of a run, after which nothing looks at it, is corrected as well."""
+        self.kept: dict[Task, float] = {}
+        "For how long other tasks kept the event loop while the run was seen to wait for that, in seconds."
         self._seen: dict[Hashable, float] = {}
         "What it was seen in -> the seconds that these samples stand for."
         self._places: dict[Hashable, dict[Hashable, int]] = {}
@@ -80,6 +85,12 @@ class Account:
         if key not in self._seen and len(self._seen) >= _MAX_KEYS:
             key = OTHERS
         self._seen[key] = self._seen.get(key, 0.0) + spent_s
+
+    def add_kept(self, kept: Mapping[Task, float], spent_s: float) -> None:
+        """Adds for how long tasks kept the event loop while a sample that stands for so many seconds saw it wait."""
+        for task, kept_s in kept.items():
+            if task[0] != self.thread_id and (task in self.kept or len(self.kept) < _MAX_KEYS):
+                self.kept[task] = self.kept.get(task, 0.0) + min(kept_s, spent_s)
 
     def is_named(self, place: Hashable) -> bool:
         """Returns: Whether a place has its whole name."""

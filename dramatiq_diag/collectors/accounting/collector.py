@@ -19,9 +19,9 @@ from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Recording, RunContext, checkpoint_name
 from ..event_loop import event_loop_thread
 from ..services import Services
-from .account import Account
+from .account import Account, Task
 from .arithmetic import PartDocument, Times, divide
-from .neighbours import Mark, NativeIds, NeighbourDocument, Neighbours
+from .neighbours import Mark, NativeIds, NeighbourDocument, Neighbours, bounded
 from .sampler import AccountSampler
 
 #: Seconds until the first checkpoint. The intervals double from there up to the longest one.
@@ -193,7 +193,17 @@ class _AccountingRecording(Recording):
         mark, listed = self.mark, self.neighbours
         if listed is not None or mark is None:
             return listed or []
-        return self.collector.neighbours.listed(mark, self.run.thread_id)
+        return self.collector.neighbours.listed(mark, self.run.thread_id, self._kept() if self.is_async else None)
+
+    def _kept(self) -> dict[Task, float]:
+        """Returns: For how long other tasks kept the event loop while the run waited for it, in seconds."""
+        kept, run = self.account.kept.copy(), self.run
+        # After the last look, which may have been long ago where a step of another coroutine did not let go of the GIL.
+        since_s = max(self.account.last_s, self._started())
+        spent_s = max((self.services.clock() if run.ended is None else run.ended) - since_s, 0.0)
+        for task, kept_s in self.collector.neighbours.kept_since().items():
+            kept[task] = kept.get(task, 0.0) + min(kept_s, spent_s)
+        return kept
 
     def _document(self) -> AccountingDocument:
         wall_s, spent = self._spent()
@@ -202,7 +212,7 @@ class _AccountingRecording(Recording):
             "wall_ms": round(wall_s * 1e6) / 1000,
             "samples": self.account.sample_count,
             "parts": parts,
-            "neighbours": self._neighbours(),
+            "neighbours": bounded(self._neighbours(), sum(each["ms"] for each in parts if each["part"] == "loop_wait")),
         }
 
     def _tick(self) -> None:

@@ -33,6 +33,8 @@ class CoroutineWaits:
         self._descriptors: dict[Account, int] = {}
         "The connection that each coroutine has awaited last."
         self._has_bytes: dict[int, bool] = {}
+        self.late: dict[Account, float] = {}
+        "The accounts of those that the last look saw wait for the event loop -> the seconds that it stood for."
 
     def begin(self) -> None:
         """Asks for answers that have come; the rest of a look takes long enough for others to come."""
@@ -53,13 +55,13 @@ class CoroutineWaits:
         Note:
           The time before the first step of a measured coroutine and after its last one is known without samples.
         """
-        known, self._waits = self._waits, {}
+        known, self._waits, self.late = self._waits, {}, {}
         self._descriptors = {account: each for account, each in self._descriptors.items() if account in coroutines}
         others: list[Account] = []
         for account in coroutines:
             wait = known.get(account)
             if _is_outside_of_steps(coroutines[account]):
-                account.elapse(now_s)
+                self.late[account] = account.elapse(now_s)
             elif wait is None or wait.is_over():
                 others.append(account)
             else:
@@ -80,7 +82,9 @@ class CoroutineWaits:
         account.correction = wait.correction
         if wait.descriptor is not None:
             self._descriptors[account] = wait.descriptor
-        wait.add(account, account.elapse(now_s), now_s, self._has_bytes, is_busy=is_busy)
+        spent_s = account.elapse(now_s)
+        if wait.add(account, spent_s, now_s, self._has_bytes, is_busy=is_busy):
+            self.late[account] = spent_s
 
 
 class CoroutineWait:
@@ -136,7 +140,7 @@ class CoroutineWait:
 
     def add(
         self, account: Account, spent_s: float, now_s: float, has_bytes: Mapping[int, bool], *, is_busy: bool
-    ) -> None:
+    ) -> bool:
         """Adds seconds to its account: to waits for the event loop, or to what it awaits.
 
         Parameters:
@@ -145,11 +149,14 @@ class CoroutineWait:
           now_s: The time of the sample.
           has_bytes: Descriptor -> whether there were bytes to read at that time.
           is_busy: Whether the event loop executes something at this moment, or is about to.
+
+        Returns: Whether it waits for the event loop.
         """
         is_late = self._can_go_on or self._readiness.has_come(now_s, has_bytes, is_busy=is_busy)
         account.add(LOOP_WAIT if is_late else self._key, spent_s)
         self._seen_s += spent_s
         self._seen_late_s += spent_s if is_late else 0.0
+        return is_late
 
     def correct(self, account: Account) -> None:
         """Adds the correction to its account, which asks for it until then."""

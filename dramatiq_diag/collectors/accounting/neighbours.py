@@ -1,9 +1,9 @@
-"""Measures the CPU time of all tasks that the process executes, diagnosed or not."""
+"""Measures the CPU time of all tasks that the process executes, and for how long they kept the event loop."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -12,16 +12,17 @@ from typing_extensions import TypedDict
 
 from ...runtime.coroutine_steps import MeasuredCoroutine
 from ...runtime.thread_state import cpu_s
+from .account import Task
 
 #: The most tasks that have ended and are remembered, and the most that one run lists.
 _MAX_TASKS = 5000
 MAX_LISTED = 50
 
-#: Smaller CPU times are not listed, in seconds: that a task began or ended takes as long.
+#: Smaller times are not listed, in seconds: that a task began or ended takes as long.
 _LEAST_S = 0.0005
 
-#: The thread of a task, and when it began to process it.
-_Task = tuple[int, float]
+#: Shorter times for which a coroutine kept the event loop are charged at a later look, in seconds.
+_LEAST_KEPT_S = 0.0001
 
 
 class Used(NamedTuple):
@@ -38,11 +39,20 @@ class Used(NamedTuple):
         return self.cpu_s - (earlier.cpu_s if earlier is not None and earlier.is_async == self.is_async else 0.0)
 
 
+class _EndedCoroutine(NamedTuple):
+    """A coroutine that has ended since the last look."""
+
+    task: Task
+    used: Used
+    "All that it has used."
+    measured: MeasuredCoroutine
+
+
 class _Ended(NamedTuple):
     """Tasks that have ended, in the order in which that was seen, the oldest of them forgotten."""
 
     forgotten: int
-    tasks: list[tuple[_Task, Used]]
+    tasks: list[tuple[Task, Used]]
     "It only grows."
 
     @property
@@ -54,7 +64,7 @@ class _Ended(NamedTuple):
 class Mark(NamedTuple):
     """A moment from which on it is asked what the tasks used."""
 
-    used: Mapping[_Task, Used]
+    used: Mapping[Task, Used]
     "What those had used that the process executed then."
     ended: int
     "How many had ended."
@@ -66,10 +76,14 @@ class NeighbourDocument(TypedDict):
     task_id: str
     actor_name: str
     cpu_ms: float
+    loop_ms: float | None
+    "For how long it kept the event loop while the run waited for that; None unless both are coroutines."
 
 
 class Neighbours:
     """Adds up the CPU time of each task: that of its thread, or of the steps of its coroutine.
+
+    It also knows for how long each coroutine kept the event loop, with CPU time or without it.
 
     Parameters:
       messages: Thread id -> the message that is processed on it, and since when.
@@ -95,11 +109,12 @@ class Neighbours:
         self._is_looking = False
         self._clocks: dict[int, float] = {}
         "Thread id -> its CPU time at the last look."
-        self._known: dict[_Task, Used] = {}
+        self._known: dict[Task, Used] = {}
         "What those have used that were processed at the last look. Each look replaces it."
         self._ended = _Ended(0, [])
-        self._coroutines_ended: list[tuple[_Task, Used]] = []
-        "Those of which the coroutine has ended since the last look, with all that they have used."
+        self._coroutines_ended: list[_EndedCoroutine] = []
+        self._steps: dict[MeasuredCoroutine, float] = {}
+        "How long the steps took of each coroutine up to the last call of `kept`, which replaces it; in seconds."
 
     def begin(self) -> None:
         """Charges no thread with what it used up to now. Runs on the thread that looks, before its first look."""
@@ -128,6 +143,7 @@ class Neighbours:
         self._is_looking = False
         self._clocks = {}
         self._coroutines_ended.clear()
+        self._steps = {}
         self._ended = _Ended(self._ended.number, [])
 
     def note_end(self, thread_id: int, processed: tuple[Any, float], measured: MeasuredCoroutine) -> None:
@@ -141,33 +157,74 @@ class Neighbours:
         if self._is_looking and len(self._coroutines_ended) < _MAX_TASKS:
             message, since = processed
             used = Used(measured.cpu_s, str(message.message_id), str(message.actor_name), is_async=True)
-            self._coroutines_ended.append(((thread_id, since), used))
+            self._coroutines_ended.append(_EndedCoroutine((thread_id, since), used, measured))
+
+    def kept(self) -> dict[Task, float]:
+        """Returns: For how long coroutines kept the event loop since the last call, in seconds.
+
+        It is called by the thread that looks, at each of its looks at coroutines.
+        """
+        found, self._steps = self._kept()
+        return found
+
+    def kept_since(self) -> dict[Task, float]:
+        """Returns: The same, without an effect on what `kept` gives. Any thread may ask."""
+        return self._kept()[0]
+
+    def _kept(self) -> tuple[dict[Task, float], dict[MeasuredCoroutine, float]]:
+        known, now_s = self._steps, perf_counter()
+        found, steps = {}, {}
+        for measured, task in self._coroutines().items():
+            steps[measured] = known.get(measured, 0.0)
+            steps_s = measured.steps_until(now_s, lambda: None).steps_s
+            if (kept_s := steps_s - steps[measured]) >= _LEAST_KEPT_S:
+                found[task], steps[measured] = kept_s, steps_s
+        return found, steps
+
+    def _coroutines(self) -> dict[MeasuredCoroutine, Task]:
+        """Returns: The coroutines that there are, and those that have ended since the last look."""
+        found = {ended.measured: ended.task for ended in tuple(self._coroutines_ended)}
+        for thread_id, measured in tuple(self._measured.items()):
+            processed = self._messages.get(thread_id)
+            # Otherwise the thread may have its next task by now.
+            if measured is not None and processed is not None and self._measured.get(thread_id) is measured:
+                found[measured] = thread_id, processed[1]
+        return found
 
     def mark(self) -> Mark:
         """Returns: What tasks have used up to now. Any thread may ask."""
         return Mark(self._now(self._clock), self._ended.number)  # In this order: one may end in between.
 
-    def listed(self, mark: Mark, own: int) -> list[NeighbourDocument]:
-        """Returns: The other tasks that used the CPU since then, the one that used most first. Any thread may ask.
+    def listed(self, mark: Mark, own: int, kept: Mapping[Task, float] | None = None) -> list[NeighbourDocument]:
+        """Returns: The other tasks that used the CPU since then, or kept the event loop. Any thread may ask.
+
+        The one that kept the loop for the longest time comes first, and then the one that used most.
 
         Parameters:
           mark: What `mark` gave at the beginning.
           own: The thread of the run itself, whose tasks are left out.
+          kept: For how long each kept the event loop while the run waited for that, in seconds; None for a run that is
+            no coroutine.
         """
         now, ended = self._now(self._clock), self._ended  # In this order, too.
         after = dict(ended.tasks[max(mark.ended - ended.forgotten, 0) :]) | now
         spent = {task: used.since(mark.used.get(task)) for task, used in after.items() if task[0] != own}
-        most = sorted((task for task in spent if spent[task] >= _LEAST_S), key=lambda task: -spent[task])
+        loop = {task: kept.get(task, 0.0) for task in spent if after[task].is_async} if kept is not None else {}
+        most = sorted(
+            (task for task in spent if max(spent[task], loop.get(task, 0.0)) >= _LEAST_S),
+            key=lambda task: (-loop.get(task, 0.0), -spent[task]),
+        )
         return [
             {
                 "task_id": after[task].task_id,
                 "actor_name": after[task].actor_name,
-                "cpu_ms": round(spent[task] * 1000, 3),
+                "cpu_ms": round(max(spent[task], 0.0) * 1000, 3),
+                "loop_ms": round(loop[task] * 1000, 3) if task in loop else None,
             }
             for task in most[:MAX_LISTED]
         ]
 
-    def _now(self, clock: Callable[[int], float]) -> dict[_Task, Used]:
+    def _now(self, clock: Callable[[int], float]) -> dict[Task, Used]:
         """Returns: What tasks have used that are processed now, or have ended since the last look."""
         known = self._known
         found = {}
@@ -180,10 +237,10 @@ class Neighbours:
                 is_followed = earlier.is_async or task[0] in self._messages
                 more_s = 0.0 if is_followed else self._since_look(task[0], clock)
                 found[task] = earlier._replace(cpu_s=earlier.cpu_s + more_s)
-        return found | dict(tuple(self._coroutines_ended))
+        return found | {ended.task: ended.used for ended in tuple(self._coroutines_ended)}
 
     def _used(
-        self, task: _Task, processed: tuple[Any, float], earlier: Used | None, clock: Callable[[int], float]
+        self, task: Task, processed: tuple[Any, float], earlier: Used | None, clock: Callable[[int], float]
     ) -> Used:
         thread_id, message = task[0], processed[0]
         # Not the message itself, whose arguments may be large.
@@ -205,6 +262,20 @@ class Neighbours:
     def _clock(self, thread_id: int) -> float:
         native_id = self._native_ids().get(thread_id)
         return 0.0 if native_id is None else self._cpu_of(native_id) or 0.0
+
+
+def bounded(listed: Sequence[NeighbourDocument], loop_wait_ms: float) -> list[NeighbourDocument]:
+    """Returns: The neighbours of a run that together kept the event loop no longer than the run waited for it.
+
+    Who kept the loop is counted from look to look; for how long the run waited is known better.
+    """
+    whole_ms = sum(other["loop_ms"] or 0.0 for other in listed)
+    share = min(loop_wait_ms / whole_ms, 1.0) if whole_ms else 1.0
+    found: list[NeighbourDocument] = [
+        {**other, "loop_ms": None if other["loop_ms"] is None else round(other["loop_ms"] * share, 3)}
+        for other in listed
+    ]
+    return [other for other in found if max(other["cpu_ms"], other["loop_ms"] or 0.0) >= _LEAST_S * 1000]
 
 
 class NativeIds:

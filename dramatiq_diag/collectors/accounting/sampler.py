@@ -221,6 +221,9 @@ class AccountSampler(SamplingThread[Account]):
         # A loop that waits for a processor or the GIL has left its selector, though its stack still says it selects.
         is_busy = bool(coroutines) and (keys[loop_native_id] in (RUNNING, GIL) or is_loop_busy(loop_id))
         running = self._waits.look(coroutines, now_s, is_busy=is_busy)
+        kept = self._neighbours.kept() if coroutines else {}
+        for account, spent_s in self._waits.late.items():
+            account.add_kept(kept, spent_s)
         if now_s > self._clocks_at_s + _CLOCKS_S:
             self._clocks_at_s = now_s
             self._gil_chances.read_clocks({*self._native_ids().values(), *lines})

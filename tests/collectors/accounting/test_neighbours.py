@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.collectors.accounting.neighbours import MAX_LISTED, Neighbours
+from dramatiq_diag.collectors.accounting.neighbours import MAX_LISTED, Neighbours, bounded
 from dramatiq_diag.runtime.coroutine_steps import CoroutineSteps
 
 
@@ -37,6 +37,7 @@ class Process:
     def listed(self, before: Any, own: int = 1) -> list[tuple[str, float]]:
         found = self.neighbours.listed(before, own)
         assert all(other["actor_name"] == f"actor of {other['task_id']}" for other in found)
+        assert all(other["loop_ms"] is None for other in found)
         return [(other["task_id"], other["cpu_ms"]) for other in found]
 
 
@@ -121,13 +122,13 @@ class Steps:
     def __init__(self, process: Process, thread_id: int) -> None:
         self.process, self.thread_id, self.processed = process, thread_id, process.messages[thread_id]
         process.measured[thread_id] = self
-        self.cpu_s = 0.0
+        self.cpu_s = self.steps_s = 0.0
         self.begun_s: float | None = None
         "The CPU time of the loop's thread at the beginning of a step."
 
     def steps_until(self, now_s: float, thread_cpu_s: Callable[[], float | None]) -> CoroutineSteps:
         under_way_s = 0.0 if self.begun_s is None else (thread_cpu_s() or 0.0) - self.begun_s
-        return CoroutineSteps(self.cpu_s + under_way_s, 0.0, None, None)
+        return CoroutineSteps(self.cpu_s + under_way_s, self.steps_s, None, None)
 
     def end(self) -> None:
         """Ends the run, whose message is no longer among those that are processed."""
@@ -194,6 +195,64 @@ def test_nothing_is_noted_of_coroutines_that_end_between_accounted_periods() -> 
     process.neighbours.begin()
 
     assert process.listed(before) == []
+
+
+def test_for_how_long_each_coroutine_kept_the_loop_is_counted_from_look_to_look() -> None:
+    process = Process()
+    process.messages.update({2: (message("a"), 1), 3: (message("b"), 1)})
+    a, b = Steps(process, 2), Steps(process, 3)
+    a.steps_s = 1.0
+    process.neighbours.kept()
+    assert process.neighbours.kept() == {}
+
+    a.steps_s, b.steps_s = 1.5, 0.00005
+    assert process.neighbours.kept_since() == {(2, 1): 0.5}
+    assert process.neighbours.kept() == {(2, 1): 0.5}
+    b.steps_s = 0.00015  # What was too little before counts, too.
+    assert process.neighbours.kept() == {(3, 1): 0.00015}
+
+    # One that has ended, and one that nothing was seen of.
+    a.steps_s = 1.75
+    a.end()
+    process.messages[2] = message("c"), 2
+    c = Steps(process, 2)
+    c.steps_s = 0.25
+    c.end()
+    assert process.neighbours.kept() == {(2, 1): 0.25, (2, 2): 0.25}
+    assert process.neighbours.kept() == {}
+    process.neighbours.look()
+    assert process.neighbours.kept() == {}
+
+
+def test_the_neighbour_that_kept_the_loop_for_the_longest_time_comes_first() -> None:
+    process = Process()
+    before = process.neighbours.mark()
+    for thread_id, name in ((2, "blocks"), (3, "computes")):
+        process.messages[thread_id] = message(name), 1
+        Steps(process, thread_id)
+    process.measured[3].cpu_s = 2.0
+    kept = {(2, 1): 3.0, (3, 1): 1.0}
+
+    listed = process.neighbours.listed(before, 1, kept)
+    assert [(other["task_id"], other["cpu_ms"], other["loop_ms"]) for other in listed] == [
+        ("blocks", 0.0, 3000.0),
+        ("computes", 2000.0, 1000.0),
+    ]
+    assert process.listed(before) == [("computes", 2000.0)]
+    assert [other["loop_ms"] for other in bounded(listed, 1000.0)] == [750.0, 250.0]
+    assert bounded(listed, 5000.0) == listed
+    assert [other["task_id"] for other in bounded(listed, 0.0)] == ["computes"]
+
+
+def test_what_a_thread_computes_does_not_keep_the_loop() -> None:
+    process = Process()
+    before = process.neighbours.mark()
+    process.messages[2] = message("thread"), 1
+    process.neighbours.look()
+    process.cpu_s[102] += 1.0
+
+    (other,) = process.neighbours.listed(before, 1, {})
+    assert (other["cpu_ms"], other["loop_ms"]) == (1000.0, None)
 
 
 def test_a_thread_that_has_ended_and_tasks_that_used_nothing_are_no_neighbours() -> None:
