@@ -23,7 +23,6 @@ _NAMES: dict[Hashable, Where] = {
     LOOP_WAIT: ("loop_wait", None),
     GIL: ("gil_wait", None),
     UNKNOWN: ("unknown", None),
-    SLEEP: ("blocked", "sleep"),
 }
 
 
@@ -146,6 +145,8 @@ class Account:
         if key in _NAMES:
             return {_NAMES[key]: 1.0}
         unnamed: Where = ("blocked" if self.coroutine is None else "awaiting", None)
+        if key == SLEEP:
+            unnamed = "blocked", "sleep"
         places = self._places.get(key, {}).copy()
         whole = sum(places.values())
         shares: dict[Where, float] = {} if whole else {unnamed: 1.0}
