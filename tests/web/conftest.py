@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,10 +14,38 @@ from urllib.parse import urlsplit
 import pytest
 
 from dramatiq_diag import Settings
+from dramatiq_diag.store.transactions import Transactions
 from dramatiq_diag.web.server import Server
 from support import missing
 from support.pages import PATIENCE_MS
 from support.web import Site
+
+
+@pytest.fixture(autouse=True)
+def one_connection_for_each_request(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test in which a thread opened a second session of a store while it had one.
+
+    Requests that do so take all connections of the pool, and then each waits for one that another of them holds.
+    """
+    opened: Counter[tuple[int, int]] = Counter()
+    nested: list[str] = []
+    open_session = Transactions.session
+
+    @contextmanager
+    def session(store: Transactions) -> Iterator[Any]:
+        key = threading.get_ident(), id(store)
+        if opened[key]:
+            nested.append("".join(traceback.format_stack(limit=8)))
+        opened[key] += 1
+        try:
+            with open_session(store) as made:
+                yield made
+        finally:
+            opened[key] -= 1
+
+    monkeypatch.setattr(Transactions, "session", session)
+    yield
+    assert nested == []
 
 
 @pytest.fixture

@@ -83,21 +83,22 @@ def answer_run(backend: Backend, req: falcon.Request, resp: falcon.Response, tas
     attempt = AttemptQuery.read(req).attempt
     with backend.session() as session:
         chosen = find_attempt(session, task_id, attempt)
-        if chosen is None:
-            if wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
-                # It is executed, and not diagnosed.
-                backend.show(req, resp, "live.html", **live, **attach_values(backend, task_id))
-                return
-            raise falcon.HTTPNotFound(
-                description=_NEVER
-                if attempt is None
-                else f"Nothing was ever collected for attempt {attempt} of this task."
-            )
-        if not wants_html(req):
+        if chosen is not None and not wants_html(req):
             resp.media = artifacts_document(session, chosen, backend.signer, backend.base_url(req))
             return
-        view = read_run_view(session, chosen)
-    show_run(backend, req, resp, view)
+        view = None if chosen is None else read_run_view(session, chosen)
+    # The session has ended: the pages open others, and requests that each hold a connection and wait for a second one
+    # would wait for each other.
+    if view is not None:
+        show_run(backend, req, resp, view)
+        return
+    if wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
+        # It is executed, and not diagnosed.
+        backend.show(req, resp, "live.html", **live, **attach_values(backend, task_id))
+        return
+    raise falcon.HTTPNotFound(
+        description=_NEVER if attempt is None else f"Nothing was ever collected for attempt {attempt} of this task."
+    )
 
 
 class TaskParts(Resource):
