@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from support.cli import Command
+from dramatiq_diag import Settings
+from dramatiq_diag.store.store import Store
+from support.cli import SCRIPT, Command
+from support.records import bundle, run_record
 
 COMMANDS = (
     *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),
@@ -79,3 +89,60 @@ def test_a_database_out_of_reach_exits_1_and_keeps_its_password_to_itself(comman
     assert result.exit_code == 1
     assert "cannot be used" in result.stderr
     assert "secret" not in result.stdout + result.stderr
+
+
+@pytest.fixture
+def run_it(settings: Callable[..., Settings], store_of: Callable[[Settings], Store]) -> Callable[..., Any]:
+    """Runs the command in a process of its own, on a store with one run that has names of all kinds."""
+    given = settings()
+    store_of(given).publish([bundle(run_record(task_id="täsk…", actor_name="größe→"))])
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        environment = os.environ | {"DRAMATIQ_DIAG_DATA_DIR": str(given.data_dir)} | options.pop("environment", {})
+        return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], stderr=-1, env=environment, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "utf-8"])
+@pytest.mark.parametrize("arguments", [["tasks"], ["show", "täsk…"]], ids=lambda given: given[0])
+def test_a_character_that_the_encoding_of_the_output_lacks_is_replaced(
+    run_it: Callable[..., Any], encoding: str, arguments: list[str]
+) -> None:
+    done = run_it(*arguments, environment={"PYTHONIOENCODING": encoding}, stdout=subprocess.PIPE)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"gr" in done.stdout
+    if encoding == "cp437":
+        assert "größe?".encode(encoding) in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="It is of Linux.")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["tasks"], ["tasks", "--json"], ["--help"], ["tasks", "--help"]], ids=" ".join)
+def test_a_full_output_ends_it_with_one_line(run_it: Callable[..., Any], unbuffered: str, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_it(*arguments, environment={"PYTHONUNBUFFERED": unbuffered}, stdout=full)
+
+    assert done.returncode == 1
+    assert done.stderr == b"Error: The output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="It is of Linux.")
+def test_where_nothing_can_be_told_the_exit_code_tells_it(run_it: Callable[..., Any]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_it("tasks", stdout=full)
+        nowhere = subprocess.run([sys.executable, "-c", SCRIPT, "--help"], stdout=full, stderr=full)
+
+    assert (done.returncode, nowhere.returncode) == (1, 1)
+
+
+def test_an_output_that_nobody_reads_ends_it_quietly(run_it: Callable[..., Any]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run_it("tasks", stdout=writer)
+    finally:
+        os.close(writer)
+
+    assert (done.returncode, done.stderr) == (1, b"")
