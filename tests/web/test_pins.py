@@ -114,6 +114,45 @@ def test_the_own_page_behind_a_proxy_may(make_site: Callable[..., Site]) -> None
     assert (result.status_code, result.headers["location"]) == (303, "/here/tasks/t/?attempt=1")
 
 
+@pytest.mark.parametrize(
+    ("public_url", "origin", "allowed"),
+    [
+        ("http://Diag.Example", "http://diag.example", True),
+        ("HTTP://diag.example:80/here", "http://diag.example", True),
+        ("https://diag.example:443", "https://diag.example", True),
+        ("https://diag.example:8443", "https://diag.example:8443", True),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]", True),
+        ("https://diag.example:8443", "https://diag.example", False),
+        ("https://diag.example", "http://diag.example", False),
+        ("https://diag.example:80", "https://diag.example", False),
+        ("https://diag.example", "https://diag.example:bad", False),
+        ("https://diag.example", "https://[", False),
+        ("https://diag.example", "https://diag.example.evil.example", False),
+    ],
+)
+def test_the_origin_of_a_page_is_compared_as_browsers_compare_it(
+    make_site: Callable[..., Site], public_url: str, origin: str, allowed: bool
+) -> None:
+    site = make_site(public_url=public_url)
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Origin=origin).status_code == (303 if allowed else 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("LOCALHOST", "http://localhost"),
+        ("localhost:80", "http://localhost"),
+        ("localhost:443", "https://localhost"),  # Behind a proxy that ends TLS.
+        ("localhost:8321", "http://localhost:8321"),
+    ],
+)
+def test_so_is_that_of_a_page_under_the_host_of_the_request(site: Site, host: str, origin: str) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Host=host, Origin=origin).status_code == 303
+    assert submit(site, run_id, "pin", Host=host, Origin=f"{origin}1").status_code == 403
+
+
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
     run_id = site.publish("t", [memory_artifact()])
     signer = Signer(site.settings)
