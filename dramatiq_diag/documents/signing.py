@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import secrets
 import stat
@@ -19,6 +20,8 @@ from ..settings import Settings
 #: The file in the data dir that has the key.
 KEY_FILE = "secret.key"
 _MAX_KEY_BYTES = 4096
+#: Seconds for which a page may send its forms. The setting of the lifetime is about downloads, which need no login.
+_FORM_TTL_S = 86400.0
 
 
 class Signer:
@@ -40,7 +43,7 @@ class Signer:
 
     def url_path(self, artifact_id: str, filename: str) -> str:
         """Returns: The path and query of a download that is valid for the URL TTL from now."""
-        expires = self._expires()
+        expires = self._expires(self._ttl_s)
         query = urlencode({"expires": expires, "signature": self._sign("artifact", artifact_id, filename, expires)})
         return f"/artifacts/{quote(artifact_id, safe='')}/{quote(filename, safe='')}?{query}"
 
@@ -54,7 +57,7 @@ class Signer:
 
     def action_token(self, subject: str) -> str:
         """Returns: The token of a form about a run or an actor, so that no form of another site is accepted."""
-        expires = self._expires()
+        expires = self._expires(_FORM_TTL_S)
         return f"{expires}.{self._sign('action', subject, expires)}"
 
     def reason_against_action(self, subject: str, token: str) -> str | None:
@@ -64,8 +67,8 @@ class Signer:
             return "The form is not one that a page of this server showed."
         return "The page was open for too long; load it again." if self._has_passed(expires) else None
 
-    def _expires(self) -> str:
-        return str(int(self._clock() + self._ttl_s))
+    def _expires(self, ttl_s: float) -> str:
+        return str(math.ceil(self._clock() + ttl_s))  # Below a second it would else have passed already.
 
     def _has_passed(self, expires: str) -> bool:
         return int(expires) < self._clock()

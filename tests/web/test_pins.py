@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -156,9 +157,7 @@ def test_so_is_that_of_a_page_under_the_host_of_the_request(site: Site, host: st
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
     run_id = site.publish("t", [memory_artifact()])
     signer = Signer(site.settings)
-    late = Signer(site.settings)
-    late._ttl_s = -5.0
-    expired = late.action_token(str(run_id))
+    expired = Signer(site.settings, lambda: time.time() - 86400 - 5).action_token(str(run_id))
     for token in ("", "x", "9999999999.", "9999999999.abc", signer.action_token(str(uuid.uuid4())), expired):
         assert assert_problem(submit(site, run_id, "delete", token), 403)
     for body, content_type in ((b"", ""), (b"{", "application/json"), (b"\xff", FORM["Content-Type"]), (b"a", "x/y")):
@@ -175,3 +174,11 @@ def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> No
     assert assert_problem(send(site, "DELETE", f"/runs/{run_id}"), 401)
     assert assert_problem(submit(site, run_id, "delete"), 401)
     assert send(site, "DELETE", f"/runs/{run_id}", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_a_form_lives_for_a_day_whatever_the_lifetime_of_downloads(make_site: Callable[..., Site]) -> None:
+    site = make_site(url_ttl="1s")
+    run_id = site.publish("t", [memory_artifact()])
+    for age_s, status in ((86400 - 60, 303), (86400 + 5, 403)):
+        token = Signer(site.settings, lambda age_s=age_s: time.time() - age_s).action_token(str(run_id))
+        assert submit(site, run_id, "pin", token).status_code == status
