@@ -150,15 +150,19 @@ def matching(pattern: str) -> Reader:
 
 
 def key(value: Any) -> Secret:
-    """Reads a secret that cannot be guessed, from a text or from an object with `get_secret_value`."""
-    found = _secret_text(value)
+    """Reads a secret that cannot be guessed, from a text or from an object with `get_secret_value`.
+
+    White space at its ends is no part of it: a secret that is mounted as a file mostly ends with a line end, and no
+    header can have that.
+    """
+    found = _secret_text(value).strip()
     if len(found) < _MIN_KEY_LENGTH:
         raise ValueError(f"it has {len(found)} characters")
     return Secret(found)
 
 
 def key_or_empty(value: Any) -> Secret | None:
-    """Reads a key; an empty text means None."""
+    """Reads a key; an empty text means None, and one of white space alone is refused."""
     return key(value) if _secret_text(value) else None
 
 

@@ -398,6 +398,21 @@ def test_a_secret_key_has_to_be_long():
     assert Settings(secret_key="x" * 16).secret_key.get_secret_value() == "x" * 16
 
 
+@pytest.mark.parametrize("field", ["secret_key", "request_key", "api_token", "metrics_token"])
+def test_white_space_at_the_ends_of_a_secret_is_left_out(monkeypatch, field):
+    for text in (f"{LONG_SECRET}\n", f" {LONG_SECRET}\r\n", f"\t{LONG_SECRET}"):
+        monkeypatch.setenv(Settings.variable(field), text)
+        assert getattr(Settings(), field).get_secret_value() == LONG_SECRET
+        assert getattr(Settings(**{field: text}), field).get_secret_value() == LONG_SECRET
+
+
+@pytest.mark.parametrize("field", ["secret_key", "request_key", "api_token", "metrics_token"])
+@pytest.mark.parametrize("text", ["\n", " " * 20, "short" + "\n" * 20])
+def test_a_secret_that_is_empty_or_short_without_white_space_is_refused(field, text):
+    with pytest.raises(SettingsError, match="at least 16 characters"):
+        Settings(**{field: text})
+
+
 def test_settings_do_not_change():
     with pytest.raises(FrozenInstanceError):
         Settings().memory_interval = 3
