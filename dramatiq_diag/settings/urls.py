@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from .readers import directory, names, text
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Stands for every host.
 ANY_HOST = "*"
+
+#: The characters that stand in the path of a URL as they are, besides letters, digits and `-._~`.
+_PATH_CHARACTERS = "/%:@!$&'()*+,;="
 
 #: Stands for the id of a trace in the URL of traces.
 TRACE_ID_PLACEHOLDER = "{trace_id}"
@@ -103,10 +106,13 @@ def is_address(name: str) -> bool:
 def http_url(value: Any) -> str:
     """Reads the URL of a web part. Returns: The URL without a slash at its end. Raises: ValueError."""
     url = text(value)
-    _split_web_url(url)
+    parts = _split_web_url(url)
     if "?" in url or "#" in url:
         raise ValueError
-    return url.rstrip("/")
+    if not parts.netloc.isascii():
+        raise ValueError("write the host as it is in DNS: xn--…")
+    # Headers such as that of a redirect have no other characters. What is quoted already stays as it is.
+    return urlunsplit(parts._replace(path=quote(parts.path, safe=_PATH_CHARACTERS))).rstrip("/")
 
 
 def _split_web_url(url: str) -> SplitResult:
