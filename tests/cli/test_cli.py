@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from dramatiq_diag import Settings
+from dramatiq_diag.store.captures import create
 from dramatiq_diag.store.store import Store
+from dramatiq_diag.store.workers import note_worker
 from support.cli import SCRIPT, Command
-from support.records import bundle, run_record
+from support.records import artifact_record, bundle, executed_task, run_record, worker_report
 
 COMMANDS = (
     *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),
@@ -146,3 +148,22 @@ def test_an_output_that_nobody_reads_ends_it_quietly(run_it: Callable[..., Any])
         os.close(writer)
 
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("name", ["actors", "tasks", "workers", "storage", "captures"])
+def test_a_long_name_of_an_actor_is_cut_in_a_table_and_whole_in_json(
+    command: Command, data_dir: Path, store_of: Callable[[Settings], Store], name: str
+) -> None:
+    actor_name = "n" * 250
+    settings = Settings(data_dir=data_dir, task_diagnostics="memory")
+    store = store_of(settings)
+    store.publish([bundle(run_record(actor_name=actor_name), artifact_record())])
+    create(store, actor_name, {"memory": {}}, 1, 3600.0)
+    with store.session() as session:
+        note_worker(session, worker_report(tasks=[executed_task(actor_name=actor_name)]))
+
+    table, document = command(name), command(name, "--json")
+
+    assert "nnn…" in table.stdout
+    assert "n" * 48 not in table.stdout
+    assert "n" * 250 in document.stdout
