@@ -118,10 +118,16 @@ class TaskParts(Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
         self._answer("post", req, resp, path)
 
+    def on_put(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
+        self._answer("put", req, resp, path)  # No part has it; but the answer names the methods of this very address.
+
+    on_patch = on_delete = on_put
+
     def _answer(self, method: str, req: falcon.Request, resp: falcon.Response, path: str) -> None:
         wanted = task_path(req, path)
         part = self._parts[wanted.part]
         responder = getattr(part, f"on_{method}", None)
         if responder is None:
-            raise falcon.HTTPMethodNotAllowed([name for name in _METHODS if hasattr(part, f"on_{name.lower()}")])
+            methods = [name for name in _METHODS if hasattr(part, f"on_{name.lower()}")]
+            raise falcon.HTTPMethodNotAllowed([*methods, "OPTIONS"])
         responder(req, resp, wanted.task_id)
