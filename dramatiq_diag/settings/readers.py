@@ -19,7 +19,7 @@ from ..collectors.names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, known_names
 from ..policy.keep_rules import parse_rules
 from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import parse_triggers, trigger_text
-from ..text import parse_duration_ms, parse_size_bytes
+from ..text import is_plain_number, parse_duration_ms, parse_size_bytes
 
 #: The least length of a key, in characters; shorter ones can be guessed.
 _MIN_KEY_LENGTH = 16
@@ -52,6 +52,8 @@ def number(least: float, most: float, *, above: bool = False) -> Reader:
 
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        if isinstance(value, str) and not is_plain_number(value):
             raise ValueError
         try:
             found = float(value)
@@ -182,6 +184,8 @@ def directory(value: Any) -> Path:
     """Reads a directory, and makes its path absolute."""
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise ValueError
+    if value == "":
+        raise ValueError("it is empty; the working directory is .")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:  # There is no such user's home.

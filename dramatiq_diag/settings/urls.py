@@ -97,8 +97,9 @@ def host_names(value: Any) -> tuple[str, ...]:
 
 def is_address(name: str) -> bool:
     """Returns: Whether it is an IP address, one of version 6 with or without brackets."""
+    is_bracketed = name.startswith("[") and name.endswith("]")
     try:
-        return ip_address(name.removeprefix("[").removesuffix("]")).version == 6 or "[" not in name
+        return ip_address(name[1:-1] if is_bracketed else name).version == 6 or not is_bracketed
     except ValueError:
         return False
 

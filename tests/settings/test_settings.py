@@ -455,3 +455,27 @@ def test_nothing_else_reads_the_environment():
 
     # The demo tells its worker where the broker is; child processes are given a few variables.
     assert set(readers) <= {"settings/__init__.py", "demo/worker.py", "runtime/interpreter.py"}
+
+
+@pytest.mark.parametrize("text", ["1_000", "\u0661\u0662", "1\uff10"])
+@pytest.mark.parametrize("field", ["memory_interval", "pass_on_depth", "max_runs"])
+def test_a_number_has_no_other_digits_or_underscores(field, text):
+    with pytest.raises(SettingsError, match=Settings.variable(field)):
+        Settings(**{field: text})
+
+
+@pytest.mark.parametrize("field", ["data_dir", "blob_url", "spool_dir", "cache_dir"])
+def test_an_empty_directory_in_code_is_not_the_working_directory(field):
+    with pytest.raises(SettingsError, match="it is empty"):
+        Settings(**{field: ""})
+
+
+@pytest.mark.parametrize("name", ["[::1", "::1]", "[10.0.0.5]", "[]", "["])
+def test_half_an_address_is_no_host(name):
+    with pytest.raises(SettingsError, match="is not the name of a host"):
+        Settings(allowed_hosts=[name])
+
+
+def test_a_percentile_has_ascii_digits():
+    with pytest.raises(SettingsError, match="percentile"):
+        Settings(keep_if="slower_than>p9\u0665")
