@@ -57,7 +57,7 @@ class Commands(click.Group):
             if not _is_of_output(error):
                 raise
             with suppress(OSError):
-                click.echo(f"Error: The output cannot be written: {error.strerror or error}", err=True)
+                click.echo(f"Error: The output cannot be written: {error.strerror or error}.", err=True)
             with suppress(OSError, ValueError):  # Python writes the rest when it ends, and would complain again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)

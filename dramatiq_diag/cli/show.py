@@ -190,17 +190,21 @@ def _show_account(account: Account | str) -> None:
     ]
     echo_figures(("TIME", "SHARE", "WHAT"), rows)
     if account["neighbours"]:
-        echo_heading("Tasks that used the CPU meanwhile")
-        others = account["neighbours"][:_ROWS]
-        rows = [
+        others = account["neighbours"]
+        is_for_loop = any(other["loop_ms"] is not None for other in others)
+        echo_heading(f"Tasks that used the CPU {'or kept the event loop ' * is_for_loop}meanwhile")
+        figures = [
             (
+                "-" if other["loop_ms"] is None else format_duration(other["loop_ms"]),
                 format_duration(other["cpu_ms"]),
                 f"{100 * other['cpu_ms'] / whole_ms:.1f} %",
                 f"{other['task_id']}  {other['actor_name']}",
             )
-            for other in others
+            for other in others[:_ROWS]
         ]
-        echo_figures(("CPU", "OF ITS TIME", "TASK"), rows)
+        first = 0 if is_for_loop else 1
+        headings = ("KEPT THE LOOP", "CPU", "OF ITS TIME", "TASK")
+        echo_figures(headings[first:], [row[first:] for row in figures])
 
 
 def _show_functions(title: str, tree: CallTree | str) -> None:

@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 @contextmanager
 def opened_store(settings: Settings) -> Iterator[Store]:
-    """Opens the store of the settings, and closes it at the end."""
+    """Opens the database of the settings, and closes it at the end. The blob root is claimed by what stores blobs."""
     store = Store(settings)
     try:
-        store.open()
+        store.open_database()
         yield store
     finally:
         store.close()
@@ -87,7 +87,8 @@ def cleanup(*, dry_run: bool, as_json: bool) -> None:
     Workers schedule the cleanup by themselves; run it from cron where that schedule is off. The settings are
     DRAMATIQ_DIAG_ORPHAN_PROTECTION_TIME (seconds an artifact is kept) and DRAMATIQ_DIAG_RUN_RETENTION (seconds the row
     of a run is kept). Beyond DRAMATIQ_DIAG_MAX_BYTES and DRAMATIQ_DIAG_MAX_RUNS the oldest goes, however young it is.
-    With DRAMATIQ_DIAG_LEAK_CAPTURES it then asks for allocation profiles of leaking actors.
+    With DRAMATIQ_DIAG_LEAK_CAPTURES it then asks for allocation profiles of leaking actors. A cleanup frees at least as
+    many bytes as a dry run counts: reports in this machine's cache go with their artifacts.
 
     \b
     Example:

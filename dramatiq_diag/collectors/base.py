@@ -14,6 +14,7 @@ from ..errors import UnavailableError
 if TYPE_CHECKING:
     from dramatiq import Actor
 
+    from ..runtime.coroutine_steps import CoroutineSteps
     from ..runtime.counters import Counters
     from .services import Services
 
@@ -110,10 +111,8 @@ class RunContext(Protocol):
     "What was counted for the task's thread when the function was called; None where that was not noted."
     at_return: Counters | None
     "The same when the function had returned; None before that."
-    coroutine_cpu_s: float | None
-    "The CPU time of the coroutine of an async actor, once it has ended and if it was measured."
-    coroutine_steps_s: float | None
-    "How long its steps took; None as before."
+    coroutine_steps: CoroutineSteps | None
+    "What the steps of the coroutine of an async actor took, once the run has ended and if they were measured."
     is_executing: bool
     "Whether the function has been called. A recording made after that starts late, on another thread."
 

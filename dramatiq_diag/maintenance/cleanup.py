@@ -21,7 +21,7 @@ from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
 from ..store.counters import count_removed, count_removed_runs
 from ..store.forecast import forecast
-from ..store.given_up import give_up, is_given_up
+from ..store.given_up import give_up, is_given_up, not_executed
 from ..store.heap_windows import delete_windows
 from ..store.models import Artifact, TaskRun, checked_per_row
 from ..store.questions import delete_questions
@@ -34,6 +34,7 @@ from ..store.retention import (
     oldest_artifacts,
     oldest_runs,
 )
+from ..store.row_locks import lock_runs
 from ..store.store import Store
 from ..store.vacuum import give_back
 from ..store.worker_actors import delete_worker_actors
@@ -107,7 +108,8 @@ class Cleanup:
     def run(self) -> Counts:
         """Expires artifacts, removes old runs, orphaned blobs and abandoned spool entries, and keeps the bounds.
 
-        Runs whose worker was not heard of for a day do not go on: their rows end.
+        Old runs whose worker was not heard of for a day, or lives and does not execute them, do not go on: their rows
+        end.
 
         What is past its time goes first, then the oldest runs beyond `max_runs`, then the oldest artifacts beyond
         `max_bytes`.
@@ -119,7 +121,7 @@ class Cleanup:
           StoreMismatchError: When blob root and database are not of one store; nothing was changed.
           StoreError: When the store cannot be used; what was done until then is done.
         """
-        self.store.open()
+        # It claims no blob root: it stores no blob, and the one of this host need not be the one of the workers.
         self.store.check_identity()
         self.now = self.store.now()
         if self.dry_run:
@@ -235,12 +237,19 @@ class Cleanup:
             self._count(freed_bytes=sum(entry.size_bytes for entry in ended))
 
     def _give_up_runs(self) -> None:
-        """Ends the rows of runs whose worker was not heard of for a day."""
+        """Ends the rows of old runs whose worker was not heard of for a day, or does not know them any more."""
         for ids in self._batches_of_runs(is_given_up(self.now)):
-            with self._removal.timed(), self.store.session() as session:
-                give_up(session, ids, self.now)
-            self._removal.let_others_write()
-            self._count()
+            self._give_up_batch(ids)
+        with self.store.session() as session:
+            unknown = not_executed(session, self.now)
+        for ids in self._removal.batched(unknown):
+            self._give_up_batch(ids, is_executed=False)
+
+    def _give_up_batch(self, run_ids: Sequence[uuid.UUID], *, is_executed: bool = True) -> None:
+        with self._removal.timed(), self.store.session() as session:
+            give_up(session, run_ids, self.now, is_executed=is_executed)
+        self._removal.let_others_write()
+        self._count()
 
     def _remove_runs(self) -> None:
         old = is_old(self.store.settings, self.now)
@@ -263,6 +272,7 @@ class Cleanup:
             .execution_options(synchronize_session=False)
         )
         with self._removal.timed(), self.store.session() as session:
+            lock_runs(session, run_ids)  # An artifact may just be published, which the row would take along.
             removed = session.execute(remove).all()
             count_removed_runs(session, ((name, status) for name, status in removed if status != RunStatus.RUNNING))
         self._count(removed_runs=len(removed))

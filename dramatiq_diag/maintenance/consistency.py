@@ -68,7 +68,8 @@ def check(
       StoreMismatchError: When blob root and database are not of one store; nothing was changed.
       StoreError: When the store cannot be used.
     """
-    store.open()
+    if fix:
+        store.open()
     if blobs_lost:
         store.claim_root(instead=True)
     store.check_identity()

@@ -45,6 +45,8 @@ class Neighbour(TypedDict):
     task_id: str
     actor_name: str
     cpu_ms: float
+    loop_ms: float | None
+    "For how long it kept the event loop while the run waited for that; None where that is not known."
 
 
 class Account(TypedDict):
@@ -92,11 +94,12 @@ def parse_account(content: Any) -> Account:
                     "task_id": _text(other["task_id"]),
                     "actor_name": _text(other["actor_name"]),
                     "cpu_ms": _number(other["cpu_ms"]),
+                    "loop_ms": None if other.get("loop_ms") is None else _number(other["loop_ms"]),
                 }
                 for other in content["neighbours"]
             ],
         }
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ReportError("The stored account of the time cannot be read; see `dramatiq-diag check`.") from error
 
 

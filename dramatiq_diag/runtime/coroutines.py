@@ -27,6 +27,9 @@ class CoroutineTracker:
         "Worker thread -> the coroutine that it has handed over and waits for."
         self.measured: dict[int, MeasuredCoroutine | None] = {}
         "Worker thread of which the next coroutine is to be measured -> that coroutine, once it is handed over."
+        self.on_end: list[Callable[[int, tuple[Any, float], MeasuredCoroutine], None]] = []
+        """What is called at the end of a run on its worker thread, with that, the message and since when it was
+        processed, and the measured coroutine, before that is forgotten."""
         self._expected: dict[int, list[_Found]] = {}
         self._watched: EventLoopThread | None = None
         self._wrapper: Any = None

@@ -23,6 +23,11 @@ Link = tuple[Place, int, bool]
 #: In a chain of coroutines that await each other, those beyond this number are left out.
 MAX_AWAITING = 300
 
+#: The iterators of `anext`, `asend`, `athrow` and `aclose` of asynchronous generators, and of coroutines that an
+#: `__await__` awaits; and the most objects that are looked at behind one.
+_ITERATORS = ("anext_awaitable", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper")
+_MAX_BEHIND = 20
+
 #: Until Python 3.11 any allocation may start a collection; since 3.12 only the interpreter's loop does.
 _ALLOCATION_COLLECTS = sys.version_info < (3, 12)
 
@@ -121,8 +126,9 @@ class Look:
 def awaited_by(coroutine: Any) -> tuple[list[Place], list[Any], bool]:
     """Reads a coroutine in a tenth of the time of a `Look`; it is for one that does not go on meanwhile.
 
-    Returns: The places of the coroutine, of the one it awaits, and so on; all of them as objects, and the awaitable of
-    the last one; and whether the last one runs. No places if it has ended, or one of them ended meanwhile.
+    Returns: The places of the coroutine, of the one it awaits, and so on; all of them as objects, with the iterators
+    between them, and the awaitable of the last one; and whether the last one runs. No places if it has ended, or one of
+    them ended meanwhile.
 
     Note:
       Another thread may get the GIL in between, also by a collection. What is read stays alive with the coroutines,
@@ -130,7 +136,13 @@ def awaited_by(coroutine: Any) -> tuple[list[Place], list[Any], bool]:
     """
     places: list[Place] = []
     chain, is_running = [coroutine], False
-    while (getter := _LINKS.get(type(chain[-1]))) is not None and len(places) < MAX_AWAITING:
+    while len(places) < MAX_AWAITING:
+        if (getter := _LINKS.get(type(chain[-1]))) is None:
+            behind = () if chain[-1] is None else frames_behind(chain[-1])
+            if not behind:
+                break
+            chain.append(behind[0])
+            continue
         try:
             awaited, code, line, is_running = getter(chain[-1])
         except AttributeError:
@@ -138,6 +150,27 @@ def awaited_by(coroutine: Any) -> tuple[list[Place], list[Any], bool]:
         places.append((code, line))
         chain.append(awaited)
     return places, chain, is_running
+
+
+def future_of(awaitable: Any) -> Any:
+    """Returns: The future or task behind the iterator that a coroutine awaits; None if there is none."""
+    behind = [awaitable, *gc.get_referents(awaitable)]
+    return next((found for found in behind if hasattr(type(found), "_asyncio_future_blocking")), None)
+
+
+def frames_behind(awaitable: Any) -> list[Any]:
+    """Returns: The coroutines and generators with frames that an iterator stands for which has none, as in `async for`.
+
+    It looks at types alone before it knows an object, so that no code of the application runs. Nothing is behind a
+    future here: a task that is awaited has steps of its own.
+    """
+    if future_of(awaitable) is not None:
+        return []
+    behind = [awaitable]
+    for found in behind:  # The list grows while it is iterated.
+        if found is awaitable or type(found).__name__ in _ITERATORS:
+            behind += gc.get_referents(found)[:_MAX_BEHIND] if len(behind) < _MAX_BEHIND else ()
+    return [found for found in behind if has_frame(found)]
 
 
 def has_frame(awaitable: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dramatiq import Actor
 
-from .frames import MAX_AWAITING, Look, Place, has_frame
+from .frames import MAX_AWAITING, Look, Place, frames_behind, future_of, has_frame
 
 #: A flat sequence, root first: the id of a code object, and the line in it (0 if unknown). While a coroutine awaits, it
 #: ends with `AWAIT`. Ids are used because hashing a code object reads all its instructions each time.
@@ -179,12 +179,6 @@ def _stack_of(upward: list[Place], codes: Codes) -> Stack:
     return tuple(parts)
 
 
-def future_of(awaitable: Any) -> Any:
-    """Returns: The future or task behind the iterator that a coroutine awaits; None if there is none."""
-    behind = [awaitable, *gc.get_referents(awaitable)]
-    return next((found for found in behind if hasattr(type(found), "_asyncio_future_blocking")), None)
-
-
 def _awaited(awaitable: Any, holder: Any) -> list[Any]:
     """Returns: The coroutines with frames that an awaitable without a frame waits for.
 
@@ -195,11 +189,11 @@ def _awaited(awaitable: Any, holder: Any) -> list[Any]:
       awaitable: The iterator of a future, a task, or an asynchronous generator.
       holder: The coroutine that awaits it; it refers to the tasks of a `TaskGroup` or an `asyncio.wait`.
     """
-    behind = [awaitable, *gc.get_referents(awaitable)]
     future = future_of(awaitable)
-    if future is not None:
-        tasks = _only_tasks([future]) or _only_tasks(getattr(future, "_children", ())) or _tasks_of(holder)
-        behind = [task.get_coro() for task in tasks if not task.done()]
+    if future is None:
+        return frames_behind(awaitable)
+    tasks = _only_tasks([future]) or _only_tasks(getattr(future, "_children", ())) or _tasks_of(holder)
+    behind = [task.get_coro() for task in tasks if not task.done()]
     return [inner for inner in behind[:_MAX_AWAITED] if has_frame(inner)]
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any, NamedTuple
 
-from .frames import Look, Place, is_looking, thread_ids
+from .frames import Look, Place, future_of, is_looking, thread_ids
 from .greenlets import greenlet_places
 from .own_threads import is_own_thread
 from .sameness import Identity, SameTimes
-from .stacks import AWAIT, Branch, Codes, CoroutineStacks, Stack, future_of
+from .stacks import AWAIT, Branch, Codes, CoroutineStacks, Stack
 from .thread_state import ThreadStateReader, cpu_s, state_of_greenlet
 from .waits.coroutines import awaited_wait, blocked_wait, executed_by_loop
 from .waits.wait import State, ThreadState, Wait

@@ -66,7 +66,7 @@ def list_actors(session: Session, since: datetime | None = None) -> list[ActorSu
 
 def summarize_actor(session: Session, actor_name: str) -> ActorSummary | None:
     """Returns: The summary of an actor, or None where no run of it is stored and no worker has it."""
-    name = clean_text(actor_name)
+    name = clean_text(actor_name, NAME_LENGTH)
     found = _summaries(session, select(literal(name, Text).label("actor_name")).cte())
     if found:
         return found[0]

@@ -16,9 +16,12 @@ _Row = dict[str, Any]
 
 
 def unset_expiry_of_pinned(session: Session, rows: Iterable[_Row]) -> None:
-    """Removes the expiry of new artifacts whose run is pinned; a pin that is just being made waits."""
+    """Removes the expiry of new artifacts whose run is pinned.
+
+    The transaction has written or locked the rows of the runs before; a pin that is just being made waits.
+    """
     query = select(TaskRun.run_id, TaskRun.pinned_at).where(TaskRun.run_id.in_({row["run_id"] for row in rows}))
-    pinned_at = {row.run_id: row.pinned_at for row in session.execute(query.with_for_update(read=True))}
+    pinned_at = {row.run_id: row.pinned_at for row in session.execute(query)}
     for row in rows:
         if pinned_at.get(row["run_id"]) is not None:
             row["expires_at"] = None

@@ -19,10 +19,11 @@ from ..statuses import RunStatus
 from .allowed import reason_against
 from .attempts import find_attempt
 from .clock import Clock
+from .columns import NAME_LENGTH
 from .models import Artifact, Question, Worker
 from .questions import NotExecutedError, QuestionKind, QuestionState, ask
 from .store import Store
-from .values import task_key
+from .values import clean_text, task_key
 from .workers import WorkerState, executed_tasks, list_workers
 
 #: The bounds of the time for which something is attached, and the usual time, in seconds.
@@ -134,8 +135,9 @@ def attach_to_actor(store: Store, actor_name: str, diagnostics: DiagnosticsReque
     A task that ends before it is asked for is left out.
     """
     check_request(store, diagnostics, for_s)
+    reported_name = clean_text(actor_name, NAME_LENGTH)
     with store.session() as session:
-        tasks = [task for task in executed_tasks(session) if task["actor_name"] == actor_name]
+        tasks = [task for task in executed_tasks(session) if task["actor_name"] == reported_name]
     task_ids = [task["task_id"] for task in tasks if task_key(task["task_id"]) == task["task_key"]]
     if tasks and not task_ids:
         raise NothingRunsError("The ids of the running tasks are too long to be reported whole; name the task itself.")

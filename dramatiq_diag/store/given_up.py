@@ -1,4 +1,4 @@
-"""Ends the rows of runs whose worker process was not heard of for a day: nobody knows how they ended."""
+"""Ends the rows of old runs that nobody executes any more: it is not known how they ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from ..statuses import RunStatus
 from .counters import count_given_up
 from .models import TaskRun, Worker, checked_per_row
-from .workers import KEPT_S
+from .row_locks import lock_runs
+from .workers import KEPT_S, fully_reported
 
 #: What the run says of its end. If what the worker left is published later, that takes its place.
 REASON = (
@@ -20,6 +21,15 @@ REASON = (
     "known. The spool with what it left may be gone, as with a pod that was removed. If it is still on the disk of "
     "that host, `dramatiq-diag recover` publishes it there."
 )
+
+#: The same of a run whose worker lives.
+REASON_NOT_EXECUTED = (
+    "Its worker process lives and does not execute it any more, and nothing was published that says how it ended: the "
+    "row may have been removed after its end, and have come back with an attachment."
+)
+
+#: Runs that go on that are looked at, at most.
+_MOST_LOOKED_AT = 10_000
 
 
 def is_given_up(now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -37,12 +47,50 @@ def is_given_up(now: datetime) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def give_up(session: Session, run_ids: Sequence[uuid.UUID], now: datetime) -> int:
-    """Ends the rows of runs that still meet the conditions. Returns: Their number."""
+def not_executed(session: Session, now: datetime) -> list[uuid.UUID]:
+    """Finds runs that began more than a day ago, and that their living worker does not report among its tasks.
+
+    A condition on the reports, which are JSON, would differ between the databases.
+
+    Returns:
+      Their ids, those of the oldest first.
+    """
+    before = now - timedelta(seconds=KEPT_S)
+    long_ones = select(TaskRun.run_id, TaskRun.task_key, TaskRun.worker_id).where(
+        TaskRun.status == RunStatus.RUNNING, TaskRun.started_at < before, TaskRun.worker_id.is_not(None)
+    )
+    order = TaskRun.started_at, TaskRun.run_id
+    runs = session.execute(long_ones.order_by(*order).limit(_MOST_LOOKED_AT)).all()
+    reported = fully_reported(session, {run.worker_id for run in runs}) if runs else {}
+    executed = {key: {task[key] for tasks in reported.values() for task in tasks} for key in ("run_id", "task_key")}
+    return [
+        run.run_id
+        for run in runs
+        if run.worker_id in reported
+        and str(run.run_id) not in executed["run_id"]
+        and run.task_key not in executed["task_key"]  # It may execute the task, and not know yet that this is its run.
+    ]
+
+
+def give_up(session: Session, run_ids: Sequence[uuid.UUID], now: datetime, *, is_executed: bool = True) -> int:
+    """Ends the rows of runs that still meet the conditions.
+
+    Parameters:
+      session: The transaction.
+      run_ids: The runs.
+      now: The time by the database's clock.
+      is_executed: False for runs of which their living workers do not know; see `not_executed`.
+
+    Returns:
+      Their number.
+    """
+    lock_runs(session, run_ids)  # Their workers may be heard of while it waits for a row.
+    conditions = is_given_up(now) if is_executed else (TaskRun.status == RunStatus.RUNNING,)
+    reason = REASON if is_executed else REASON_NOT_EXECUTED
     end = (
         update(TaskRun)
-        .where(TaskRun.run_id.in_(run_ids), checked_per_row(*is_given_up(now)))
-        .values(status=RunStatus.INTERRUPTED, is_stuck=None, given_up_at=now, death_reason=REASON)
+        .where(TaskRun.run_id.in_(run_ids), checked_per_row(*conditions))
+        .values(status=RunStatus.INTERRUPTED, is_stuck=None, given_up_at=now, death_reason=reason)
         .returning(TaskRun.actor_name, TaskRun.queue_name)
         .execution_options(synchronize_session=False)
     )

@@ -43,7 +43,9 @@ def has_live_artifact() -> ColumnElement[bool]:
     return live.offset(0).exists()  # See `is_old`.
 
 
-def is_old(settings: Settings, now: datetime, *, per_row: bool = False) -> tuple[ColumnElement[bool], ...]:
+def is_old(
+    settings: Settings, now: datetime, *, per_row: bool = False, after_expiry: bool = False
+) -> tuple[ColumnElement[bool], ...]:
     """Returns: The conditions of runs that are past their retention.
 
     They ended long ago by the clocks of their hosts, which may be wrong. So their artifacts must also have been
@@ -53,11 +55,15 @@ def is_old(settings: Settings, now: datetime, *, per_row: bool = False) -> tuple
       settings: The settings, with the retention.
       now: The time by the database's clock.
       per_row: Whether the artifacts of each run are looked up; else PostgreSQL may read all artifacts for it at once.
+      after_expiry: Whether the artifacts that are due count as expired, as they are when a cleanup comes to the runs.
     """
     before = now - timedelta(seconds=settings.run_retention)
     started_before = now - timedelta(seconds=max(settings.run_retention, _WITHOUT_END_KEPT_S))
+    has_blob = is_live(Artifact.status)
+    if after_expiry:
+        has_blob &= or_(Artifact.expires_at.is_(None), Artifact.expires_at > now)
     kept = select(Artifact.run_id).where(
-        Artifact.run_id == TaskRun.run_id, or_(is_live(Artifact.status), Artifact.published_at > before)
+        Artifact.run_id == TaskRun.run_id, or_(has_blob, Artifact.published_at > before)
     )
     if per_row:
         kept = kept.offset(0)  # PostgreSQL makes no hash table of a subquery with an offset.
@@ -85,9 +91,10 @@ def oldest_artifacts(after: Row[Any] | None) -> Select[Any]:
     return _oldest(_ARTIFACT_ORDER, amount, Series.STORED_BYTES, after).where(*may_expire())
 
 
-def oldest_runs(after: Row[Any] | None) -> Select[Any]:
-    """Returns: The query of the runs that a bound may take; see `oldest_artifacts`."""
-    return _oldest(RUN_ORDER, literal(1), Series.STORED_RUNS, after).where(*may_be_removed())
+def oldest_runs(after: Row[Any] | None, may_go: ColumnElement[bool] | None = None) -> Select[Any]:
+    """Returns: The query of the runs that a bound may take, or that meet another condition; see `oldest_artifacts`."""
+    query = _oldest(RUN_ORDER, literal(1), Series.STORED_RUNS, after)
+    return query.where(*may_be_removed()) if may_go is None else query.where(may_go)
 
 
 def _oldest(order: _Order, amount: ColumnElement[Any], series: Series, after: Row[Any] | None) -> Select[Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, false, or_, select, update
 from sqlalchemy.orm import Session
 
 from ..errors import BlobMissingError, StoreMismatchError
@@ -76,9 +77,14 @@ def _or_end(insert: Any) -> Any:
     return ended.returning(TaskRun.run_id, TaskRun.status, TaskRun.given_up_at)
 
 
-def _or_nothing(insert: Any) -> Any:
-    """Returns: The `insert` of a run to which something was attached, if it was not announced before."""
-    return insert.on_conflict_do_nothing(index_elements=[TaskRun.run_id])
+def _or_lock(insert: Any) -> Any:
+    """Returns: The `insert` of a run to which something was attached; a row that is there is locked and stays.
+
+    So neither a pin nor a cleanup comes between this and the artifacts, nor the same attachment that is published twice
+    at once.
+    """
+    unchanged = {"status": TaskRun.status}
+    return insert.on_conflict_do_update(index_elements=[TaskRun.run_id], set_=unchanged, where=false())
 
 
 def _or_replace_live(insert: Any) -> Any:
@@ -110,12 +116,14 @@ class Store(Transactions):
         backend_name = settings.database.get_backend_name()
         self._running_runs, self._ended_runs, self._attached_runs = (
             ManyRows(backend_name, cast(Table, TaskRun.__table__), finish)
-            for finish in (_or_update_running, _or_end, _or_nothing)
+            for finish in (_or_update_running, _or_end, _or_lock)
         )
         self._artifacts = ManyRows(backend_name, cast(Table, Artifact.__table__), _or_replace_live)
 
     def open(self) -> None:
-        """Opens the database and claims the blob root, unless both was done before.
+        """Opens the database and claims the blob root, unless both was done before. For what stores blobs.
+
+        What only reads opens the database alone: the root that is claimed first is the one of all workers.
 
         Raises:
           NotInstalledError: When the database's driver is missing.
@@ -275,6 +283,8 @@ class Store(Transactions):
             given_up = {run_id for run_id, _, given_up_at in written if given_up_at is not None}
         attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
         if attached:
+            # In one order: two transactions that lock the same runs would deadlock otherwise.
+            attached.sort(key=itemgetter("run_id"))
             self._attached_runs.execute(connection, attached)
         return just_ended, given_up
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, func, not_, or_, select, update
@@ -26,6 +26,12 @@ _NOW_S = 3600.0
 
 #: The row of a process that was last heard of so long ago, in seconds, is deleted, and its runs are given up.
 KEPT_S = 86400.0
+
+#: The most tasks that a process reports, the oldest ones.
+MAX_REPORTED = 256
+
+#: A run that has ended is published within seconds, unless the store is out of reach.
+_PROMPTLY_S = 60.0
 
 
 class WorkerState(enum.StrEnum):
@@ -197,6 +203,21 @@ def executed_tasks(session: Session) -> list[ExecutedTask]:
     """Returns: The tasks that live processes report, at most 5 s ago, the oldest first."""
     tasks = [task for worker in _executing(session) for task in reported_by(worker)]
     return sorted(tasks, key=lambda task: str(task["started_at"]))
+
+
+def fully_reported(session: Session, worker_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Sequence[ExecutedTask]]:
+    """Returns: Those of the processes that live, and that have reported all of their tasks -> the tasks.
+
+    A process of which a run waits to be published for long is left out: more may wait, whose rows say that they go on.
+    """
+    before = Clock(session).read() - timedelta(seconds=_PROMPTLY_S)
+    return {
+        worker.worker_id: reported_by(worker)
+        for worker in _executing(session)
+        if worker.worker_id in worker_ids
+        and (worker.unpublished_since is None or worker.unpublished_since > before)
+        and len(reported_by(worker)) < MAX_REPORTED
+    }
 
 
 def _executing(session: Session) -> Iterable[Worker]:

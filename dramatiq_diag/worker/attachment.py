@@ -160,9 +160,9 @@ class Attachment(RunMeasures):
         """Notes what the coroutine of an async task has used up to now, or up to its end."""
         found = self.services.coroutines.measured.get(self.thread_id)
         if found is not None and self.run.ended is None:  # After the end it is that of the thread's next task.
-            self.coroutine_cpu_s, self.coroutine_steps_s = found.cpu_s, found.steps_s
+            self.coroutine_steps = found.steps
         else:
-            self.coroutine_cpu_s, self.coroutine_steps_s = self.run.coroutine_cpu_s, self.run.coroutine_steps_s
+            self.coroutine_steps = self.run.coroutine_steps
 
     # The rest is used by the recordings and the saver.
 

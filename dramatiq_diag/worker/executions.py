@@ -13,15 +13,12 @@ from ..policy.propagation import task_id_of
 from ..spool.schema import MAX_ID_LENGTH
 from ..store.columns import NAME_LENGTH
 from ..store.values import clean_text, task_key
-from ..store.workers import ExecutedTask
+from ..store.workers import MAX_REPORTED, ExecutedTask
 
 if TYPE_CHECKING:
     from dramatiq import Message
 
     from .run import Run
-
-#: The most tasks that the process reports.
-_MAX_REPORTED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,4 +76,4 @@ class Executions:
 
     def reported(self) -> list[ExecutedTask]:
         """Returns: What the process says of its tasks; the oldest ones, where there are many."""
-        return [execution.reported for execution in self.now()[:_MAX_REPORTED]]
+        return [execution.reported for execution in self.now()[:MAX_REPORTED]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..collectors.services import Services
 from ..errors import GUARDED
 from ..policy.propagation import DUE_OPTION
+from ..runtime.coroutine_steps import CoroutineSteps
 from ..runtime.counters import Counters
 from ..spool.schema import Counted, End, moment, text_of
 from ..statuses import RunStatus
@@ -27,12 +28,12 @@ class RunMeasures:
 
     __slots__ = (
         "_followers",
+        "_processed",
         "_seen_rss_bytes",
         "at_call",
         "at_return",
         "clock",
-        "coroutine_cpu_s",
-        "coroutine_steps_s",
+        "coroutine_steps",
         "ended",
         "first_rss_bytes",
         "is_async",
@@ -54,9 +55,10 @@ class RunMeasures:
         self.at_call: Counters | None = None
         "What was counted for the thread when the function was called; None where that was not noted."
         self.at_return: Counters | None = None
-        self.coroutine_cpu_s: float | None = None
-        self.coroutine_steps_s: float | None = None
+        self.coroutine_steps: CoroutineSteps | None = None
         self.is_async = is_async
+        self._processed: tuple[Message[Any], float] | None = None
+        "The message of an async run and since when it is processed, while it runs."
         self.is_executing = False
         self.first_rss_bytes: int | None = None
         self._seen_rss_bytes = 0
@@ -67,7 +69,9 @@ class RunMeasures:
     def note_call(self) -> None:
         """Notes the call of the function, which comes next."""
         if self.is_async:
-            self.services.coroutines.measured[threading.get_ident()] = None
+            thread_id = threading.get_ident()
+            self._processed = self.services.messages.get(thread_id)
+            self.services.coroutines.measured[thread_id] = None
         self.started_at_s, self.started = time.time(), self.clock()
         # After the clock, and at the end before it: a wait for a processor in between is part of the duration as well.
         self.at_call = self._read_counters()
@@ -77,9 +81,14 @@ class RunMeasures:
         """Notes that the function has returned."""
         self.at_return = self._read_counters()
         if self.is_async:
-            measured = self.services.coroutines.measured.pop(threading.get_ident(), None)
-            if measured is not None:
-                self.coroutine_cpu_s, self.coroutine_steps_s = measured.cpu_s, measured.steps_s
+            coroutines, thread_id, processed = self.services.coroutines, threading.get_ident(), self._processed
+            if (measured := coroutines.measured.get(thread_id)) is not None:
+                self.coroutine_steps = measured.steps
+                if processed is not None:
+                    for note_end in coroutines.on_end:
+                        note_end(thread_id, processed, measured)
+            coroutines.measured.pop(thread_id, None)  # After that, as an interrupt may come in between.
+            self._processed = None
         self.last_rss_bytes = self.read_rss()
         self.ended = self.clock()
 
@@ -153,8 +162,8 @@ class RunMeasures:
             return {}
         counted: Counted = {"throttled_ms": _throttled_ms(before, after)}
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
-            spent_s = self.coroutine_cpu_s
-            return {**counted, "cpu_ms": None if spent_s is None else round(spent_s * 1000, 3)}
+            steps = self.coroutine_steps
+            return {**counted, "cpu_ms": None if steps is None else round(steps.cpu_s * 1000, 3)}
         return counted if self.services.counters.is_thread_shared else {**counted, **after.since(before)}
 
     def follow_rss(self, look: Callable[[int], None]) -> None:

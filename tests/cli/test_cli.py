@@ -15,6 +15,7 @@ from dramatiq_diag import Settings
 from dramatiq_diag.store.captures import create
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.workers import note_worker
+from support import PATIENCE_S
 from support.cli import SCRIPT, Command
 from support.records import artifact_record, bundle, executed_task, run_record, worker_report
 
@@ -127,7 +128,7 @@ def test_a_full_output_ends_it_with_one_line(run_it: Callable[..., Any], unbuffe
         done = run_it(*arguments, environment={"PYTHONUNBUFFERED": unbuffered}, stdout=full)
 
     assert done.returncode == 1
-    assert done.stderr == b"Error: The output cannot be written: No space left on device\n"
+    assert done.stderr == b"Error: The output cannot be written: No space left on device.\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="It is of Linux.")
@@ -167,3 +168,40 @@ def test_a_long_name_of_an_actor_is_cut_in_a_table_and_whole_in_json(
     assert "nnn…" in table.stdout
     assert "n" * 48 not in table.stdout
     assert "n" * 250 in document.stdout
+
+
+#: A memory log of which `show` draws a curve in block characters.
+CURVE = "".join(f"{number}.000\t{number % 7 + 1}.000\n" for number in range(60)).encode()
+
+
+def run_for_real(arguments: list[str], stdout: Any, data_dir: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from dramatiq_diag.cli import main; main(prog_name='dramatiq-diag')", *arguments],
+        env=os.environ | {"DRAMATIQ_DIAG_DATA_DIR": str(data_dir)} | environ,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_what_the_encoding_of_the_output_lacks_is_a_question_mark(store_of: Any, settings: Any, encoding: str) -> None:
+    given = settings()
+    store_of(given).publish([bundle(run_record(task_id="t", actor_name="größe-日本"), artifact_record(CURVE))])
+    for arguments in (["tasks"], ["show", "t"], ["actors"]):
+        done = run_for_real(arguments, subprocess.PIPE, given.data_dir, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "-??" in done.stdout
+
+
+def test_an_output_that_takes_nothing_more_is_one_line(store_of: Any, settings: Any) -> None:
+    given = settings()
+    store_of(given).publish([bundle(run_record(task_id="t"))])
+    with open("/dev/full", "w") as full:
+        done = run_for_real(["tasks"], full, given.data_dir)
+    assert done.returncode == 1
+    assert done.stderr == "Error: The output cannot be written: No space left on device.\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +160,28 @@ def test_show_has_the_reason_in_place_of_a_missing_artifact(command: Command, ex
     assert result.exit_code == 0
     assert part(result.stdout, "Time") == ["  pyinstrument_profile was not collected for this run."]
     assert part(result.stdout, "Allocations") == ["  memray_profile was not collected for this run."]
+
+
+def test_show_names_the_coroutine_that_kept_the_event_loop(command: Command, bench: Any, settings: Any) -> None:
+    asleep = threading.Event()
+
+    async def nap() -> None:
+        asleep.set()
+        await asyncio.sleep(0.01)
+
+    async def keep_loop() -> None:
+        while not asleep.is_set():
+            await asyncio.sleep(0.001)
+        time.sleep(0.3)
+
+    with bench(settings(task_diagnostics=["accounting"]), threads=2) as tasks:
+        keeping = tasks.actor(keep_loop).send().message_id
+        napping = tasks.actor(nap).send().message_id
+        tasks.finish()
+
+    lines = part(command("show", napping).stdout, "Tasks that used the CPU or kept the event loop meanwhile")
+    assert lines[0].split() == ["KEPT", "THE", "LOOP", "CPU", "OF", "ITS", "TIME", "TASK"]
+    assert lines[1].endswith(f"{keeping}  keep_loop")
 
 
 def test_show_lists_the_tasks_that_overlapped(command: Command, bench: Any, settings: Any) -> None:

@@ -8,13 +8,18 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dramatiq_diag import Settings
+from dramatiq_diag.maintenance.consistency import check
+from dramatiq_diag.store.migration import migrate
+from dramatiq_diag.store.store import Store
 from support.cli import SCRIPT, Command, add_up, document
+from support.records import bundle
 from support.store import Postgres, Stored
 
 
@@ -26,6 +31,44 @@ def test_cleanup_prints_the_counts_by_their_names(command: Command, execute: Any
     names = ["expired_artifacts", "removed_blobs", "freed_bytes", "removed_runs", "removed_spool_entries"]
     assert counts == dict.fromkeys(names, 0)
     assert "expired artifacts" in command("cleanup").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tasks",),
+        ("actors",),
+        ("workers",),
+        ("storage",),
+        ("leaks",),
+        ("captures",),
+        ("check",),
+        ("doctor",),
+        ("recover",),
+        ("cleanup", "--dry-run"),
+        ("cleanup",),
+    ],
+    ids=" ".join,
+)
+def test_what_stores_nothing_claims_no_blob_directory(
+    command: Command, data_dir: Path, tmp_path: Path, database_url: str | None, arguments: tuple[str, ...]
+) -> None:
+    shared = database_url or f"sqlite:///{tmp_path}/shared.db"
+    migrate(Settings(database_url=shared))
+
+    result = command(*arguments, DRAMATIQ_DIAG_DATABASE_URL=shared)
+
+    assert result.exit_code == 0 or arguments == ("doctor",), result.output
+    assert not (data_dir / "blobs").exists()
+    with closing(Store(Settings(database_url=shared, data_dir=tmp_path / "worker"))) as store:
+        store.publish([bundle()])
+        assert not check(store)
+
+
+def test_check_fix_claims_the_blob_directory(command: Command, data_dir: Path) -> None:
+    assert command("check", "--fix").exit_code == 0
+    with closing(Store(Settings())) as store:
+        assert store.identity() == store.blobs.see_root()
 
 
 def test_cleanup_removes_expired_artifacts_unless_it_is_a_dry_run(

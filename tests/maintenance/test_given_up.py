@@ -1,4 +1,4 @@
-"""Runs whose worker is gone for good do not go on for ever, over both databases; what it left may still come."""
+"""Runs that nobody executes any more do not go on for ever, over both databases; what was left may still come."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store import pins
 from dramatiq_diag.store.counters import Series
 from dramatiq_diag.store.models import Counter
+from dramatiq_diag.store.records import FinishedRun
 from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.workers import note_goodbye, note_worker
-from support.records import artifact_record, bundle, run_record, worker_report
+from support.records import artifact_record, bundle, executed_task, run_record, worker_report
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
@@ -45,6 +46,14 @@ def announce(store: Store, *runs: Any) -> None:
             note_worker(session, worker_report(worker_id=run.worker_id))
 
 
+def executing(run: Any, **changes: Any) -> Any:
+    return executed_task(run.task_id, **{"run_id": str(run.run_id)} | changes)
+
+
+def report_of(run: Any, *tasks: Any, **changes: Any) -> Any:
+    return worker_report(worker_id=run.worker_id, tasks=[*tasks], **changes)
+
+
 def ended_runs(store: Store) -> dict[str, float]:
     """Returns: Status -> how many runs ended with it, as `/metrics` tells."""
     with store.session() as session:
@@ -61,7 +70,7 @@ def test_a_run_is_given_up_a_day_after_its_worker_was_last_heard_of(store, given
     assert {each.status for each in stored(given).all_runs()} == {RunStatus.RUNNING}
 
     with store.session() as session:
-        note_worker(session, worker_report(worker_id=heard.worker_id))
+        note_worker(session, report_of(heard, executing(heard)))
     clock.ahead = DAY + MINUTE
     Cleanup(store).run()
     (lost,) = stored(given).runs("lost")
@@ -70,6 +79,59 @@ def test_a_run_is_given_up_a_day_after_its_worker_was_last_heard_of(store, given
     assert stored(given).runs("heard")[0].status == RunStatus.RUNNING
     assert ended_runs(store) == {"interrupted": 1}
     assert not stored(given).check()
+
+
+def note(store: Store, *reports: Any) -> None:
+    with store.session() as session:
+        for report in reports:
+            note_worker(session, report)
+
+
+def test_an_attachment_that_comes_after_the_row_of_its_run_makes_none_that_goes_on(
+    store, given, settings, store_of, stored, clock
+):
+    run = running()
+    young = running(worker_id=run.worker_id, started_at=run.started_at + MINUTE)
+    store.publish([bundle(ended(run, RunStatus.SUCCEEDED)), bundle(ended(young, RunStatus.SUCCEEDED))])
+    assert Cleanup(store).run().removed_runs == 1
+    store.publish([FinishedRun(run=run, artifacts=[artifact_record()], attachment_id=uuid.uuid4())])
+
+    clock.ahead = DAY + MINUTE
+    # A busy one: there is always a run that waits to be published.
+    note(store, report_of(run, executing(young), unpublished_since=clock.now()))
+    Cleanup(store_of(settings(database_url=given.database_url))).run()
+
+    (attempt,) = stored(given).runs(run.task_id)
+    assert attempt.status == RunStatus.INTERRUPTED
+    assert "does not execute it any more" in attempt.death_reason
+    assert len(stored(given).attached()) == 1
+    assert not stored(given).check()
+
+
+def test_a_run_that_its_worker_may_still_execute_goes_on(store, given, stored, clock):
+    executed, named, crowded, unpublished, silent = runs = [running() for _ in range(5)]
+    young = running(started_at=datetime.now(UTC) + DAY)
+    store.announce([*runs, young])
+
+    clock.ahead = DAY + MINUTE
+    note(store, report_of(silent))
+    clock.ahead += MINUTE
+    note(
+        store,
+        report_of(executed, executing(executed)),
+        report_of(named, executing(named, run_id=None)),
+        report_of(crowded, *(executed_task(f"task {number}") for number in range(256))),
+        report_of(unpublished, unpublished_since=clock.now() - 2 * MINUTE),
+        report_of(young),
+    )
+    Cleanup(store).run()
+
+    assert {run.status for run in stored(given).all_runs()} == {RunStatus.RUNNING}
+    clock.ahead += DAY - MINUTE
+    note(store, *(report_of(run) for run in (executed, named, crowded, unpublished, silent)))
+    Cleanup(store).run()
+    assert {run.status for run in stored(given).all_runs()} == {RunStatus.INTERRUPTED, RunStatus.RUNNING}
+    assert stored(given).runs(young.task_id)[0].status == RunStatus.RUNNING
 
 
 def test_a_worker_that_said_goodbye_leaves_no_run_that_goes_on(store, given, stored, clock):

@@ -18,7 +18,7 @@ def account(*parts: tuple[str, str | None, float]) -> dict[str, Any]:
         "wall_ms": sum(ms for _, _, ms in parts),
         "samples": 10,
         "parts": [{"part": part, "on": on, "ms": ms} for part, on, ms in parts],
-        "neighbours": [{"task_id": "t", "actor_name": "crunch", "cpu_ms": 5.0}],
+        "neighbours": [{"task_id": "t", "actor_name": "crunch", "cpu_ms": 5.0, "loop_ms": 7.0}],
     }
 
 
@@ -30,6 +30,12 @@ def test_an_account_is_read_as_it_was_written() -> None:
     written = account(("cpu", None, 250.0), ("blocked", "127.0.0.1:5432", 750.0))
 
     assert read(written) == written
+
+
+def test_an_account_of_an_earlier_version_says_nothing_of_the_event_loop() -> None:
+    earlier = account() | {"neighbours": [{"task_id": "t", "actor_name": "crunch", "cpu_ms": 5.0}]}
+
+    assert read(earlier)["neighbours"][0]["loop_ms"] is None
 
 
 def test_every_part_that_is_written_is_explained() -> None:
@@ -52,6 +58,7 @@ def test_every_part_that_is_written_is_explained() -> None:
         account() | {"samples": float("inf")},
         account() | {"parts": [{"part": "cpu", "on": 3, "ms": 1}]},
         account() | {"neighbours": [{"task_id": "t"}]},
+        account() | {"neighbours": [{"task_id": "t", "actor_name": "a", "cpu_ms": 1.0, "loop_ms": "1"}]},
     ],
     ids=[
         "empty",
@@ -65,6 +72,7 @@ def test_every_part_that_is_written_is_explained() -> None:
         "infinite",
         "on",
         "other",
+        "loop",
     ],
 )
 def test_what_is_no_account_is_refused(content: Any) -> None:

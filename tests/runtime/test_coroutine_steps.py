@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from dramatiq.asyncio import EventLoopThread
 
-from dramatiq_diag.runtime.coroutine_steps import MeasuredCoroutine
+from dramatiq_diag.runtime.coroutine_steps import CoroutineSteps, MeasuredCoroutine
 from dramatiq_diag.runtime.coroutines import CoroutineTracker
 from support import PATIENCE_S, eventually
 from support.clocks import burn
@@ -55,6 +55,73 @@ def test_it_is_a_coroutine_for_asyncio_and_has_its_names() -> None:
         measured.missing  # noqa: B018
     measured.close()
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+@pytest.mark.parametrize("how", ["returns", "fails", "is cancelled"])
+def test_its_first_step_and_its_end_are_noted(how: str) -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        if how == "is cancelled":
+            await asyncio.sleep(PATIENCE_S)
+        if how == "fails":
+            raise ValueError
+
+    async def main() -> None:
+        measured = MeasuredCoroutine(work())
+        task = asyncio.create_task(measured)
+        assert measured.steps == (0.0, 0.0, None, None)
+        await asyncio.sleep(0)
+        began_s = measured.steps.began_s
+        assert began_s == measured.began_s is not None
+        await asyncio.sleep(0)
+        if how == "is cancelled":
+            assert measured.steps.ended_s is None
+            task.cancel()
+        await asyncio.wait([task])
+        assert measured.steps.began_s == began_s
+        assert measured.steps.ended_s == measured.waits_since_s >= began_s
+
+    asyncio.run(main())
+
+
+def test_the_step_that_is_under_way_counts_up_to_now() -> None:
+    seen: list[CoroutineSteps] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        burn(0.05)
+        now_s, cpu_s = time.perf_counter(), time.thread_time()
+        seen.append(measured.steps_until(now_s, lambda: cpu_s))
+        seen.append(measured.steps_until(now_s, lambda: None))
+
+    async def main() -> None:
+        await measured
+
+    measured = MeasuredCoroutine(work())
+    asyncio.run(main())
+    under_way, without_clock = seen
+    assert 0.05 <= under_way.cpu_s <= measured.cpu_s
+    assert under_way.cpu_s <= under_way.steps_s + 0.001
+    assert (under_way.began_s, under_way.ended_s) == (measured.began_s, None)
+    assert without_clock.cpu_s < 0.05
+    assert without_clock.steps_s == under_way.steps_s
+    assert measured.steps_until(time.perf_counter(), time.thread_time) == measured.steps
+
+
+@pytest.mark.parametrize(
+    ("began_s", "ended_s", "expected_s"),
+    [
+        (None, None, 10.0),
+        (12.0, None, 2.0),
+        (12.0, 17.0, 5.0),
+        (5.0, 17.0, 3.0),
+        (5.0, 6.0, 10.0),
+        (5.0, 25.0, 0.0),
+        (25.0, 26.0, 10.0),
+    ],
+)
+def test_the_time_outside_of_all_steps(began_s: float | None, ended_s: float | None, expected_s: float) -> None:
+    assert CoroutineSteps(0.0, 0.0, began_s, ended_s).outside_s(10.0, 20.0) == expected_s
 
 
 def test_cancellation_reaches_it_and_may_be_refused() -> None:

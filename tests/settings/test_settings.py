@@ -392,6 +392,25 @@ def test_a_database_password_is_kept_for_connecting():
     assert given.database.drivername == "postgresql+psycopg"
 
 
+@pytest.mark.parametrize("name", ["secret_key", "api_token", "metrics_token", "request_key"])
+def test_a_key_has_no_white_space_at_its_ends_as_a_mounted_secret_has(name):
+    given = Settings(**{name: f" {LONG_SECRET}\n"})
+    assert getattr(given, name).get_secret_value() == LONG_SECRET
+    with pytest.raises(SettingsError, match="at least 16 characters"):
+        Settings(**{name: " " * 40 + "x"})
+
+
+@pytest.mark.parametrize(
+    ("public_url", "kept"),
+    [
+        ("https://x.example/日本/é", "https://x.example/%E6%97%A5%E6%9C%AC/%C3%A9"),
+        ("https://x.example/a%20b/c@d/", "https://x.example/a%20b/c@d"),
+    ],
+)
+def test_the_path_of_the_public_url_is_fit_for_headers(public_url, kept):
+    assert Settings(public_url=public_url).public_url == kept
+
+
 def test_a_secret_key_has_to_be_long():
     with pytest.raises(SettingsError, match="at least 16 characters"):
         Settings(secret_key="short")

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from dramatiq_diag.statuses import RunStatus
 from dramatiq_diag.store.actor_stats import LATEST_RUNS, ActorSummary, list_actors, summarize_actor
 from dramatiq_diag.store.models import TaskRun
+from dramatiq_diag.store.worker_actors import note_actors
 from support.records import NOW, bundle, run_record
 
 
@@ -70,6 +71,18 @@ def test_an_unknown_actor_has_no_summary(store, actor_name):
     publish(store, run_record())
 
     assert summary(store, actor_name) is None
+
+
+def test_a_name_longer_than_its_column_finds_the_actor(store):
+    name = "work" * 100
+    publish(store, run_record(actor_name=name))
+    with store.session() as session:
+        note_actors(session, {f"idle {name}": "default"})
+
+    found = summary(store, name)
+    assert (found.run_count, found.actor_name) == (1, name[:254] + "\u2026")
+    assert summary(store, f"idle {name}").run_count == 0
+    assert sorted(each.actor_name for each in summaries(store)) == [f"idle {name}"[:254] + "\u2026", found.actor_name]
 
 
 def test_an_actor_whose_runs_all_run_has_no_durations(store):

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, func, select, update
 
+from dramatiq_diag.store.attachments import attach_to_actor
+from dramatiq_diag.store.columns import NAME_LENGTH
 from dramatiq_diag.store.models import Question, TaskRun, Worker
 from dramatiq_diag.store.questions import (
     MAX_OPEN,
@@ -23,6 +25,7 @@ from dramatiq_diag.store.questions import (
     open_questions,
     renew,
 )
+from dramatiq_diag.store.values import clean_text
 from dramatiq_diag.store.workers import (
     WorkerState,
     attention_of,
@@ -192,3 +195,12 @@ def test_workers_are_live_lost_or_gone(store):
         note_goodbye(session, gone)
         listed = {standing.worker.worker_id: standing.state for standing in list_workers(session)}
     assert listed == {live: WorkerState.LIVE, lost: WorkerState.LOST, gone: WorkerState.GONE}
+
+
+def test_an_actor_whose_name_is_longer_than_its_column_is_found_by_it(settings, store_of, database_url):
+    name = "work" * 100
+    store = store_of(settings(database_url=database_url, task_diagnostics_on_request=["memory"]))
+    report(store, executed_task("shown", actor_name=clean_text(name, NAME_LENGTH)))
+
+    (attachment_id,) = attach_to_actor(store, name, {"memory": {}}, 30.0)
+    assert found(store, attachment_id).task_id == "shown"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from dramatiq_diag import Settings
-from dramatiq_diag.store.transactions import Transactions
 from dramatiq_diag.web.server import Server
 from support import missing
 from support.pages import PATIENCE_MS
@@ -22,30 +21,28 @@ from support.web import Site
 
 
 @pytest.fixture(autouse=True)
-def one_connection_for_each_request(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fails a test in which a thread opened a second session of a store while it had one.
-
-    Requests that do so take all connections of the pool, and then each waits for one that another of them holds.
-    """
-    opened: Counter[tuple[int, int]] = Counter()
+def one_connection_at_a_time() -> Iterator[None]:
+    """No request takes a second connection while it has one: threads that each need one more would wait for ever."""
+    held: dict[int, int] = {}
     nested: list[str] = []
-    open_session = Transactions.session
 
-    @contextmanager
-    def session(store: Transactions) -> Iterator[Any]:
-        key = threading.get_ident(), id(store)
-        if opened[key]:
-            nested.append("".join(traceback.format_stack(limit=8)))
-        opened[key] += 1
-        try:
-            with open_session(store) as made:
-                yield made
-        finally:
-            opened[key] -= 1
+    def take(*_: object) -> None:
+        thread_id = threading.get_ident()
+        held[thread_id] = held.get(thread_id, 0) + 1
+        if held[thread_id] > 1:
+            nested.append("".join(traceback.format_stack(limit=25)))
 
-    monkeypatch.setattr(Transactions, "session", session)
-    yield
-    assert nested == []
+    def give_back(*_: object) -> None:
+        held[threading.get_ident()] = max(held.get(threading.get_ident(), 0) - 1, 0)
+
+    event.listen(Pool, "checkout", take)
+    event.listen(Pool, "checkin", give_back)
+    try:
+        yield
+    finally:
+        event.remove(Pool, "checkout", take)
+        event.remove(Pool, "checkin", give_back)
+    assert not nested, nested[0]
 
 
 @pytest.fixture

@@ -296,7 +296,8 @@ def test_a_page_that_was_there_before_its_actor_was_forgotten_still_starts_a_cap
 
 def test_a_form_without_the_token_of_its_page_changes_nothing(able: Site) -> None:
     signer = Signer(able.settings)
-    expired = Signer(able.settings, lambda: time.time() - 86400 - 5).action_token(form_subject("crunch"))
+    late = Signer(able.settings, clock=lambda: time.time() - 86405.0)  # A page that was opened a day ago.
+    expired = late.action_token(form_subject("crunch"))
     others = signer.action_token(form_subject("other")), signer.action_token("crunch"), expired
     for token in ("", "x", "9999999999.", "9999999999.abc", *others):
         fields = {"token": token, "diagnostics": "memory", "runs": 1, "minutes": 1}

@@ -280,3 +280,9 @@ def test_nothing_hostile_is_markup(site: Site) -> None:
         assert page.text.count("pwned()") >= 16
         assert page.all("img") == []
         assert all("src" in attributes for attributes in page.all("script"))
+
+
+def test_the_page_of_a_task_that_is_not_diagnosed_takes_one_connection_at_a_time(site: Site) -> None:
+    """The fixture `one_connection_at_a_time` sees it: with more threads than connections pages waited for ever."""
+    report(site.store, executed_task("quiet"))
+    assert "running" in page_of(site, "/tasks/quiet/").text

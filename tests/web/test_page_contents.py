@@ -245,5 +245,11 @@ def test_where_the_time_went_is_a_bar_and_a_table(site: Site) -> None:
     assert "Blocked: 127.0.0.1:5432" in page.text
     assert "75.0 %" in page.text
     assert "/tasks/other/" in [link["href"] for link in page.all("a")]
+    assert "Kept the loop" not in page.text
+    account["neighbours"][0]["loop_ms"] = 640.0
+    site.publish("async", [artifact("time_accounting", json.dumps(account).encode(), **file)])
+    assert "Kept the loop" in (page := page_of(site, "/tasks/async/")).text
+    assert "640.0 ms" in page.text
+    page = page_of(site, "/tasks/t/")
     assert [bar["width"] for bar in page.all("rect")] == ["250.0", "750.0"]
     assert "The account cannot be read now." in page_of(site, "/tasks/broken/").text

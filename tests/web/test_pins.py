@@ -154,6 +154,31 @@ def test_so_is_that_of_a_page_under_the_host_of_the_request(site: Site, host: st
     assert submit(site, run_id, "pin", Host=host, Origin=f"{origin}1").status_code == 403
 
 
+def test_a_page_that_was_open_for_longer_than_a_download_url_keeps_its_buttons(make_site: Callable[..., Site]) -> None:
+    site = make_site(url_ttl=1.0)
+    run_id = site.publish("t", [memory_artifact()])
+    token = Signer(site.settings, clock=lambda: time.time() - 3600.0).action_token(str(run_id))
+    assert submit(site, run_id, "pin", token).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("public_url", "origin"),
+    [
+        ("http://Diag.Example.com", "http://diag.example.com"),
+        ("http://diag.example.com:80/prefix", "http://diag.example.com"),
+        ("https://diag.example.com:443", "https://diag.example.com"),
+    ],
+)
+def test_the_origin_of_a_browser_is_that_of_the_public_url_however_it_is_written(
+    make_site: Callable[..., Site], public_url: str, origin: str
+) -> None:
+    site = make_site(public_url=public_url)
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Origin=origin).status_code == 303
+    for other in (f"{origin}:81", origin.replace("diag.", "evil."), "null"):
+        assert submit(site, run_id, "unpin", Origin=other).status_code == 403
+
+
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
     run_id = site.publish("t", [memory_artifact()])
     signer = Signer(site.settings)

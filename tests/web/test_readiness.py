@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import pytest
 from falcon.testing import TestClient
 
 from dramatiq_diag import Settings
+from dramatiq_diag.store.migration import migrate
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.web import create_app
 from dramatiq_diag.web.http.documents import Part
 from dramatiq_diag.web.resources.health import ReadyResource
 from support import PATIENCE_S, eventually
+from support.records import bundle
 from support.web import TOKEN, Site, assert_problem, memory_artifact, path_of, profile_artifact
 
 HTML = {"Accept": "text/html"}
@@ -41,8 +46,6 @@ def test_the_first_request_may_be_that(tmp_path: Path) -> None:
 def test_a_database_that_is_away_is_named_alone_and_again_there_it_is_ready(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dramatiq_diag.store.store import Store
-
     own = Settings(data_dir=tmp_path / "data")
     store = Store(own)
     store.open()
@@ -79,6 +82,30 @@ def test_blobs_that_are_away_are_named(without_blobs: Site) -> None:
 def test_blobs_of_another_store_are_named(site: Site) -> None:
     (site.store.blobs.root / ".store-id").write_text("8b00c56a-0f40-48bb-9e96-0123456789ab\n")
     assert site.get("/readyz").json["failing"] == ["blobs"]
+
+
+def test_a_directory_of_the_same_store_that_was_not_claimed_is_named(site: Site) -> None:
+    identity = site.store.identity()
+    site.store.blobs.write_id(replace(identity, root_id=uuid.uuid4()), replace=True)
+    assert site.get("/readyz").json["failing"] == ["blobs"]
+
+
+def test_a_probe_claims_no_directory_that_the_workers_do_not_have(tmp_path: Path, database_url: str | None) -> None:
+    # With SQLite they share the file.
+    shared = database_url or f"sqlite:///{tmp_path}/shared.db"
+    migrate(Settings(database_url=shared))
+    web, worker = (Settings(database_url=shared, data_dir=tmp_path / name) for name in ("web", "worker"))
+    app = create_app(web, insecure=True)
+    client = TestClient(app, headers={"Host": "localhost"})
+
+    assert client.simulate_get("/readyz").json["status"] == "ok"  # There are no blobs yet.
+    with closing(Store(worker)) as store:
+        store.publish([bundle()])
+        assert store.identity().root_id == store.blobs.see_root().root_id
+
+    assert client.simulate_get("/readyz").json["failing"] == ["blobs"]
+    assert not (tmp_path / "web" / "blobs").exists()
+    app.close()
 
 
 def test_the_pages_are_there_and_say_so_beside_each_artifact(without_blobs: Site) -> None:

@@ -127,6 +127,24 @@ def test_an_async_run_has_the_cpu_time_of_its_own_steps(
         assert [getattr(run, name) for name in COUNTED[1:]] == [None] * 4
 
 
+def test_who_asks_for_it_is_told_of_the_end_of_an_async_run(
+    bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any]
+) -> None:
+    seen: list[Any] = []
+
+    async def work() -> None:
+        burn(0.02)
+
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        tasks.diagnostics.process.services.coroutines.on_end.append(lambda *told: seen.append(told))
+        task_id = tasks.run(work)
+
+    ((_, (message, _), measured),) = seen
+    assert message.message_id == task_id
+    assert round(measured.cpu_s * 1000, 3) == stored(given).runs(task_id)[0].cpu_ms >= 20
+
+
 def test_the_result_of_an_async_actor_is_the_same(
     bench: Callable[..., Any], settings: Callable[..., Any], stored: Callable[..., Any]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from .arithmetic import OTHERS, Where
@@ -12,6 +12,9 @@ from .calls import GIL, RUNNING, SLEEP, UNKNOWN
 _MAX_KEYS = 1000
 _MAX_TRIES = 5
 
+#: The thread of a task, and when it began to process it.
+Task = tuple[int, float]
+
 #: What a coroutine is seen in that could go on.
 LOOP_WAIT = "loop wait"
 
@@ -20,7 +23,6 @@ _NAMES: dict[Hashable, Where] = {
     LOOP_WAIT: ("loop_wait", None),
     GIL: ("gil_wait", None),
     UNKNOWN: ("unknown", None),
-    SLEEP: ("blocked", "sleep"),
 }
 
 
@@ -57,6 +59,11 @@ class Account:
         self.sample_count = 0
         self.in_steps_s = 0.0
         "The seconds that those samples stand for that have seen a coroutine in its own steps."
+        self.correction: Callable[[], Mapping[Hashable, float]] | None = None
+        """Gives what is to be added to what it was seen in, as more is known of it by now. It is asked whenever that is
+        read, so that the last wait of a run, after which nothing looks at it, is corrected as well."""
+        self.kept: dict[Task, float] = {}
+        "For how long other tasks kept the event loop while the run was seen to wait for that, in seconds."
         self._seen: dict[Hashable, float] = {}
         "What it was seen in -> the seconds that these samples stand for."
         self._places: dict[Hashable, dict[Hashable, int]] = {}
@@ -77,6 +84,12 @@ class Account:
         if key not in self._seen and len(self._seen) >= _MAX_KEYS:
             key = OTHERS
         self._seen[key] = self._seen.get(key, 0.0) + spent_s
+
+    def add_kept(self, kept: Mapping[Task, float], spent_s: float) -> None:
+        """Adds for how long tasks kept the event loop while a sample that stands for so many seconds saw it wait."""
+        for task, kept_s in kept.items():
+            if task[0] != self.thread_id and (task in self.kept or len(self.kept) < _MAX_KEYS):
+                self.kept[task] = self.kept.get(task, 0.0) + min(kept_s, spent_s)
 
     def is_named(self, place: Hashable) -> bool:
         """Returns: Whether a place has its whole name."""
@@ -114,7 +127,10 @@ class Account:
         """
         found: dict[Where, float] = {}
         on_cpu_s = (cpu_s or 0.0) * (self.in_steps_s / steps_s if steps_s else 1.0)
-        for key, seconds in self._seen.copy().items():
+        seen, correction = self._seen.copy(), self.correction
+        for key, more_s in ({} if correction is None else correction()).items():
+            seen[key] = max(seen.get(key, 0.0) + more_s, 0.0)
+        for key, seconds in seen.items():
             if key == RUNNING:
                 where: Where = ("run_queue" if cpu_s is not None else "unknown", None)
                 seconds = max(seconds - on_cpu_s, 0.0) if self.coroutine is not None else 0.0
@@ -129,6 +145,8 @@ class Account:
         if key in _NAMES:
             return {_NAMES[key]: 1.0}
         unnamed: Where = ("blocked" if self.coroutine is None else "awaiting", None)
+        if key == SLEEP:
+            unnamed = "blocked", "sleep"
         places = self._places.get(key, {}).copy()
         whole = sum(places.values())
         shares: dict[Where, float] = {} if whole else {unnamed: 1.0}

@@ -39,6 +39,8 @@ class Times(NamedTuple):
     gc_s: float | None = None
     steps_s: float | None = None
     "Of a coroutine: how long its own steps took."
+    loop_wait_s: float | None = None
+    "Of a coroutine: how long the event loop let it wait before its first step, and its run after the last one."
 
     def since(self, earlier: Times) -> Times:
         """Returns: The differences."""
@@ -61,6 +63,7 @@ def divide(wall_s: float, spent: Times, seen: Mapping[Where, float]) -> list[Par
         ("cpu", (spent.cpu_s or 0.0) - gc_s),
         ("gc", gc_s),
         ("run_queue", spent.run_queue_s or 0.0),
+        ("loop_wait", spent.loop_wait_s or 0.0),
     )
     for part, seconds in counted:  # The counters are read a moment before the clock, and may be a little more.
         found[part, None] = min(max(round(seconds * 1e6), 0), left)

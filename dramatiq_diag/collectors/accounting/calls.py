@@ -63,7 +63,17 @@ _PLACES = 5
 #: What is waited for there is told by those who call it.
 _LOCK_FILES = ("/threading.py", "/queue.py", "/concurrent/futures/_base.py")
 
-_BEGINNINGS = ("waits for ", "waits until ", "awaits ", "reads from ", "writes to ")
+#: The beginning of a phrase about a wait -> that of a noun phrase for what it is for.
+_BEGINNINGS = {
+    "waits for ": "",
+    "waits until ": "",
+    "waits in ": "",
+    "awaits ": "",
+    "reads from ": "",
+    "writes to ": "",
+    "is ": "",
+    "resolves ": "the resolution of ",
+}
 _ENDINGS = (", without a time limit", " has ended")
 
 
@@ -103,12 +113,14 @@ class Calls:
         return name, first if name in _OF_DESCRIPTOR else None
 
     def place(self, key: Hashable, thread_id: int) -> Hashable:
-        """Returns: What tells a wait from others that have the same key: a lock, an open file.
+        """Returns: What tells a wait from others that have the same key: a lock, an open file, who sleeps.
 
         Parameters:
           key: The key of the line that the thread has now.
           thread_id: The thread, as `threading.get_ident` gives it.
         """
+        if key == SLEEP:
+            return SLEEP, on_sleep(self._stack(thread_id))
         if not isinstance(key, tuple):
             return key
         name, descriptor = key
@@ -135,6 +147,8 @@ class Calls:
         """
         if isinstance(place, _LockKey):
             return on_lock(place.places)
+        if isinstance(place, tuple) and place[0] == SLEEP:
+            return str(place[1])
         words = line.split()
         name = PAGE_FAULT if int(words[0]) < 0 else self._names.get(int(words[0]), f"system call {int(words[0])}")
         call = SystemCall(name, tuple(int(word, 16) for word in words[1:7]))
@@ -151,9 +165,19 @@ def on_of(wait: Wait) -> str:
     text = wait.detail
     for ending in _ENDINGS:
         text = text.removesuffix(ending)
-    for beginning in _BEGINNINGS:
-        text = text.removeprefix(beginning)
+    for beginning, noun in _BEGINNINGS.items():
+        if text.startswith(beginning):
+            return (noun + text.removeprefix(beginning))[:300]
     return text[:300]
+
+
+def on_sleep(places: Sequence[Place]) -> str:
+    """Returns: A noun phrase for a sleep by the stack of who sleeps.
+
+    It is for a child process where that is looked at again and again, as `Popen.wait` with a time limit does.
+    """
+    purpose = purpose_of_thread(places)
+    return "sleep" if purpose is None else on_of(Wait(purpose.kind, None, purpose.detail.replace(" has ended", "", 1)))
 
 
 def on_lock(places: Sequence[Place]) -> str:

@@ -11,15 +11,17 @@ from dramatiq.threading import is_gevent_active
 from typing_extensions import TypedDict
 
 from ...errors import UnavailableError
+from ...runtime.coroutines import CoroutineTracker
 from ...runtime.counters import Counters
 from ...runtime.stacks import coroutine_function
+from ...runtime.thread_state import cpu_s
 from ...runtime.ticker import Timer
 from ..base import Collector, CollectorSettings, Recording, RunContext, checkpoint_name
 from ..event_loop import event_loop_thread
 from ..services import Services
-from .account import Account
+from .account import Account, Task
 from .arithmetic import PartDocument, Times, divide
-from .neighbours import AllUsed, NativeIds, NeighbourDocument, Neighbours
+from .neighbours import Mark, NativeIds, NeighbourDocument, Neighbours, bounded
 from .sampler import AccountSampler
 
 #: Seconds until the first checkpoint. The intervals double from there up to the longest one.
@@ -56,7 +58,11 @@ class AccountingCollector(Collector):
     def open(self, services: Services) -> None:
         super().open(services)
         native_ids = NativeIds()
-        self.neighbours = Neighbours(services.messages, services.coroutines.measured, native_ids)
+        coroutines = services.coroutines
+        self.neighbours = Neighbours(
+            services.messages, coroutines.measured, native_ids, lambda: _loop_cpu_s(coroutines)
+        )
+        coroutines.on_end.append(self.neighbours.note_end)
         self.sampler = AccountSampler(
             services.switch_interval,
             self.neighbours,
@@ -68,6 +74,8 @@ class AccountingCollector(Collector):
 
     def close(self) -> None:
         self.sampler.stop()
+        if (note_end := self.neighbours.note_end) in (on_end := self.services.coroutines.on_end):
+            on_end.remove(note_end)
 
     def record(self, run: RunContext) -> Recording:
         return _AccountingRecording(self, run)
@@ -89,8 +97,10 @@ class _AccountingRecording(Recording):
         self.account = Account(run.thread_id, run.native_id, self._started, self._coroutine if self.is_async else None)
         self.before = self.after = Times(None)
         "What was counted at the start and at the end of a late one."
-        self.used_before: AllUsed = {}
-        self.used_after: AllUsed | None = None
+        self.mark: Mark | None = None
+        "What the other tasks had used at the start; None after the end."
+        self.neighbours: list[NeighbourDocument] | None = None
+        "The other tasks, once the run has ended."
         self.ended_s: float | None = None
         self.timer = Timer(_FIRST_CHECKPOINT_S, self._tick)
         self.lock = threading.Lock()  # A tick may be under way when the run ends.
@@ -109,8 +119,9 @@ class _AccountingRecording(Recording):
         if self.is_async:
             self.services.coroutines.watch(event_loop_thread())
         if self.is_late:
-            self.from_s, self.before = self.services.clock(), self._times()  # So nothing is counted beyond the time.
-        self.used_before = self.collector.neighbours.used()
+            self.from_s = self.services.clock()
+            self.before = self._times(self.from_s)  # After the clock, so nothing is counted beyond the time.
+        self.mark = self.collector.neighbours.mark()
         self.collector.sampler.add(self.account)
         self.services.ticker.add(self.timer)
 
@@ -126,19 +137,34 @@ class _AccountingRecording(Recording):
 
     def _leave(self) -> None:
         self.collector.sampler.remove(self.account)
-        if self.used_after is None:
+        if self.neighbours is None:
             if self.is_late:
-                self.after, self.ended_s = self._times(), self.services.clock()
-            self.used_after = self.collector.neighbours.used()
+                self.after, self.ended_s = self._times_now()
+            self.neighbours = self._neighbours()
+            self.mark = None
 
-    def _times(self) -> Times:
-        """Returns: What is counted now; any thread may ask."""
+    def _times_now(self) -> tuple[Times, float]:
+        """Returns: What is counted now, and the time."""
+        after = self._times(self.services.clock())
+        return after, self.services.clock()
+
+    def _times(self, until_s: float) -> Times:
+        """Returns: What is counted now; any thread may ask.
+
+        Parameters:
+          until_s: The time up to which a coroutine that has ended, or not begun, waits for its event loop.
+        """
         run = self.run
         if self.is_async:
             measured = self.services.coroutines.measured.get(run.thread_id)
-            if measured is None or run.ended is not None:  # Then it is that of the next run.
-                return Times(run.coroutine_cpu_s, steps_s=run.coroutine_steps_s)
-            return Times(measured.cpu_s, steps_s=measured.steps_s)
+            # After the end it is that of the next run.
+            if measured is None or run.ended is not None:
+                steps = run.coroutine_steps
+            else:
+                steps = measured.steps_until(until_s, lambda: _loop_cpu_s(self.services.coroutines))
+            if steps is None:
+                return Times(None)
+            return Times(steps.cpu_s, steps_s=steps.steps_s, loop_wait_s=steps.outside_s(self._started(), until_s))
         found = self.services.counters.read_times(run.thread_id, run.native_id)
         return Times(found.cpu_s, found.run_queue_s, found.gc_s)
 
@@ -146,17 +172,15 @@ class _AccountingRecording(Recording):
         """Returns: The wall time up to now or to the end, and what was counted in it."""
         run = self.run
         if self.is_late:
-            after, until_s = (
-                (self._times(), self.services.clock()) if self.ended_s is None else (self.after, self.ended_s)
-            )
+            after, until_s = self._times_now() if self.ended_s is None else (self.after, self.ended_s)
             return max(until_s - self.from_s, 0.0), after.since(self.before)
         if run.at_call is None:
             return 0.0, Times(0.0)
-        before = Times(0.0, steps_s=0.0) if self.is_async else _times_of(run.at_call)
+        before = Times(0.0, steps_s=0.0, loop_wait_s=0.0) if self.is_async else _times_of(run.at_call)
         if run.ended is not None and run.at_return is not None:
-            after = self._times() if self.is_async else _times_of(run.at_return)
+            after = self._times(run.ended) if self.is_async else _times_of(run.at_return)
             return run.ended - run.started, after.since(before)
-        after = self._times()
+        after = self._times(self.services.clock())
         return run.elapsed_s, after.since(before)
 
     def so_far(self) -> dict[str, Any] | None:
@@ -164,16 +188,31 @@ class _AccountingRecording(Recording):
             return None
         return {**self._document()}
 
+    def _neighbours(self) -> list[NeighbourDocument]:
+        """Returns: What other tasks have used up to now or to the end."""
+        mark, listed = self.mark, self.neighbours
+        if listed is not None or mark is None:
+            return listed or []
+        return self.collector.neighbours.listed(mark, self.run.thread_id, self._kept() if self.is_async else None)
+
+    def _kept(self) -> dict[Task, float]:
+        """Returns: For how long other tasks kept the event loop while the run waited for it, in seconds."""
+        kept, run = self.account.kept.copy(), self.run
+        # After the last look, which may have been long ago where a step of another coroutine did not let go of the GIL.
+        since_s = max(self.account.last_s, self._started())
+        spent_s = max((self.services.clock() if run.ended is None else run.ended) - since_s, 0.0)
+        for task, kept_s in self.collector.neighbours.kept_since().items():
+            kept[task] = kept.get(task, 0.0) + min(kept_s, spent_s)
+        return kept
+
     def _document(self) -> AccountingDocument:
         wall_s, spent = self._spent()
         parts = divide(wall_s, spent, self.account.seen(spent.cpu_s, spent.steps_s))
-        neighbours = self.collector.neighbours
-        after = neighbours.used() if self.used_after is None else self.used_after
         return {
             "wall_ms": round(wall_s * 1e6) / 1000,
             "samples": self.account.sample_count,
             "parts": parts,
-            "neighbours": neighbours.listed(self.used_before, after, self.run.thread_id),
+            "neighbours": bounded(self._neighbours(), sum(each["ms"] for each in parts if each["part"] == "loop_wait")),
         }
 
     def _tick(self) -> None:
@@ -197,6 +236,12 @@ class _AccountingRecording(Recording):
     def discard(self) -> None:
         with self.lock:  # A checkpoint may be being written.
             pass
+
+
+def _loop_cpu_s(coroutines: CoroutineTracker) -> float | None:
+    """Returns: The CPU time of the event loop's thread, in seconds; None where it is not known."""
+    native_id = coroutines.native_id
+    return None if native_id is None else cpu_s(native_id)
 
 
 def _times_of(counters: Counters) -> Times:

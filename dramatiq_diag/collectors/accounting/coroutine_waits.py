@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any
 
 from ...runtime.coroutine_steps import MeasuredCoroutine
-from ...runtime.frames import Look, awaited_by
-from ...runtime.stacks import Branch, future_of
+from ...runtime.frames import Look, awaited_by, future_of
+from ...runtime.stacks import Branch
 from ...runtime.waits.coroutines import awaited_wait, executed_by_loop
 from .account import LOOP_WAIT, Account, Name
 from .calls import on_of
@@ -33,6 +33,8 @@ class CoroutineWaits:
         self._descriptors: dict[Account, int] = {}
         "The connection that each coroutine has awaited last."
         self._has_bytes: dict[int, bool] = {}
+        self.late: dict[Account, float] = {}
+        "The accounts of those that the last look saw wait for the event loop -> the seconds that it stood for."
 
     def begin(self) -> None:
         """Asks for answers that have come; the rest of a look takes long enough for others to come."""
@@ -49,13 +51,18 @@ class CoroutineWaits:
           is_busy: Whether their event loop executes something at this moment, or is about to.
 
         Returns: The accounts of those whose steps run: the thread of the event loop is their own then.
+
+        Note:
+          The time before the first step of a measured coroutine and after its last one is known without samples.
         """
-        known, self._waits = self._waits, {}
+        known, self._waits, self.late = self._waits, {}, {}
         self._descriptors = {account: each for account, each in self._descriptors.items() if account in coroutines}
         others: list[Account] = []
         for account in coroutines:
             wait = known.get(account)
-            if wait is None or wait.is_over():
+            if _is_outside_of_steps(coroutines[account]):
+                self.late[account] = account.elapse(now_s)
+            elif wait is None or wait.is_over():
                 others.append(account)
             else:
                 self._add(account, wait, now_s, is_busy=is_busy)
@@ -72,9 +79,12 @@ class CoroutineWaits:
 
     def _add(self, account: Account, wait: CoroutineWait, now_s: float, *, is_busy: bool) -> None:
         self._waits[account] = wait
+        account.correction = wait.correction
         if wait.descriptor is not None:
             self._descriptors[account] = wait.descriptor
-        wait.add(account, account.elapse(now_s), now_s, self._has_bytes, is_busy=is_busy)
+        spent_s = account.elapse(now_s)
+        if wait.add(account, spent_s, now_s, self._has_bytes, is_busy=is_busy):
+            self.late[account] = spent_s
 
 
 class CoroutineWait:
@@ -130,7 +140,7 @@ class CoroutineWait:
 
     def add(
         self, account: Account, spent_s: float, now_s: float, has_bytes: Mapping[int, bool], *, is_busy: bool
-    ) -> None:
+    ) -> bool:
         """Adds seconds to its account: to waits for the event loop, or to what it awaits.
 
         Parameters:
@@ -139,21 +149,29 @@ class CoroutineWait:
           now_s: The time of the sample.
           has_bytes: Descriptor -> whether there were bytes to read at that time.
           is_busy: Whether the event loop executes something at this moment, or is about to.
+
+        Returns: Whether it waits for the event loop.
         """
         is_late = self._can_go_on or self._readiness.has_come(now_s, has_bytes, is_busy=is_busy)
         account.add(LOOP_WAIT if is_late else self._key, spent_s)
         self._seen_s += spent_s
         self._seen_late_s += spent_s if is_late else 0.0
+        return is_late
 
     def correct(self, account: Account) -> None:
-        """Divides what was seen of a sleep that is over as it was: its end and the next step are known exactly."""
+        """Adds the correction to its account, which asks for it until then."""
+        account.correction = None
+        for key, more_s in self.correction().items():
+            account.add(key, more_s)
+
+    def correction(self) -> dict[Hashable, float]:
+        """Returns: What divides a sleep that is over as it was: its end and the next step are known exactly."""
         since_s, due_s = self._sleeps_since_s, self._readiness.due_s
         until_s = None if self._measured is None else self._measured.waits_until_s
         if since_s is None or due_s is None or until_s is None or until_s - due_s < _LATE_S:
-            return
+            return {}
         more_s = self._seen_s * min((until_s - due_s) / (until_s - since_s), 1.0) - self._seen_late_s
-        account.add(LOOP_WAIT, more_s)
-        account.add(self._key, -more_s)
+        return {LOOP_WAIT: more_s, self._key: -more_s}
 
     def _read(self, coroutine: Coroutine[Any, Any, Any], account: Account) -> bool:
         """Finds what is awaited, through tasks that await others. Returns: Whether it has not ended."""
@@ -189,6 +207,11 @@ class CoroutineWait:
         if not self._can_go_on and not account.is_named(self._key):
             account.note(self._key, self._key, name)
         return True
+
+
+def _is_outside_of_steps(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    """Returns: Whether a measured coroutine has not begun, or has ended."""
+    return isinstance(coroutine, MeasuredCoroutine) and (coroutine.began_s is None or coroutine.ended_s is not None)
 
 
 def is_loop_busy(thread_id: int) -> bool:

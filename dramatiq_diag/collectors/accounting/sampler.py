@@ -14,7 +14,7 @@ from ...runtime.switch_interval import SwitchInterval
 from ...runtime.thread_calls import ThreadCalls
 from ...runtime.timed_calls import TimedCalls
 from .account import Account, Name
-from .calls import GIL, RUNNING, SLEEP, UNKNOWN, Calls
+from .calls import GIL, RUNNING, UNKNOWN, Calls
 from .coroutine_waits import CoroutineWaits, is_loop_busy
 from .gil_chances import GilChances
 from .neighbours import NativeIds, Neighbours
@@ -52,7 +52,7 @@ _CLOCKS_S = 0.05
 _THREADS_S = 0.25
 
 #: What no stack tells more about.
-_PLAIN = (RUNNING, GIL, UNKNOWN, SLEEP)
+_PLAIN = (RUNNING, GIL, UNKNOWN)
 
 #: Signals that tell of a fault of the thread itself.
 _OF_THE_THREAD = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
@@ -171,7 +171,8 @@ class AccountSampler(SamplingThread[Account]):
         self._plan.fill(planned, self._sampled_ids, self._interval_s, time.perf_counter())
         is_young = any(account.started() > time.perf_counter() - _YOUNG_S for account in self.accounts)
         moments = planned.take(1 if is_young else _AT_ONCE)
-        accounts = self.accounts
+        # One of a coroutine may have been added meanwhile: its thread only waits for the event loop.
+        accounts = [account for account in self.accounts if account.coroutine is None]
         for at_s, until_s, lines in moments:
             for account in accounts:
                 if account.started() <= at_s and account.native_id in lines:
@@ -221,6 +222,9 @@ class AccountSampler(SamplingThread[Account]):
         # A loop that waits for a processor or the GIL has left its selector, though its stack still says it selects.
         is_busy = bool(coroutines) and (keys[loop_native_id] in (RUNNING, GIL) or is_loop_busy(loop_id))
         running = self._waits.look(coroutines, now_s, is_busy=is_busy)
+        kept = self._neighbours.kept() if coroutines else {}
+        for account, spent_s in self._waits.late.items():
+            account.add_kept(kept, spent_s)
         if now_s > self._clocks_at_s + _CLOCKS_S:
             self._clocks_at_s = now_s
             self._gil_chances.read_clocks({*self._native_ids().values(), *lines})

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..frames import Place
-from ..stacks import Branch, future_of
+from ..frames import Place, future_of
+from ..stacks import Branch
 from .phrases import called_by_client
 from .python import client_of, purpose_of_coroutine
 from .services import service_at

@@ -93,6 +93,20 @@ def test_a_coroutine_waits_in_its_steps_for_the_machine_and_between_them_for_oth
     assert divided(10.0, Times(None), seen)[("awaiting", "sleep")] == pytest.approx(10_000 * 9 / 10.4, abs=0.01)
 
 
+def test_a_wait_for_the_loop_that_is_known_is_no_part_of_the_division() -> None:
+    times = Times(1.0, steps_s=2.0, loop_wait_s=3.0)
+    assert divided(10.0, times, {("awaiting", "sleep"): 4.0, ("loop_wait", None): 1.0}) == {
+        ("cpu", None): 1000,
+        ("unknown", None): 1000,
+        ("awaiting", "sleep"): 4000,
+        ("loop_wait", None): 4000,
+    }
+    assert divided(10.0, Times(1.0, steps_s=1.0, loop_wait_s=9.5), {}) == {
+        ("cpu", None): 1000,
+        ("loop_wait", None): 9000,
+    }
+
+
 def test_parts_come_in_a_fixed_order_of_kinds_and_the_largest_first() -> None:
     parts = divide(1.0, Times(0.1, 0.1, 0.0), {PEER: 1.0, SLEEP: 2.0, GIL: 1.0})
 

@@ -134,6 +134,32 @@ def test_a_neighbour_is_named_with_its_cpu_time(bench, given, stored):
     assert neighbour["cpu_ms"] >= 250
 
 
+@pytest.mark.parametrize("before_s", [0.0, 0.05])
+def test_a_coroutine_that_computes_in_its_last_step_is_a_neighbour(bench, given, stored, before_s):
+    computed = threading.Event()
+
+    def wait() -> None:
+        computed.wait(PATIENCE_S)
+        time.sleep(0.1)
+
+    async def compute() -> None:
+        if before_s:
+            await asyncio.sleep(before_s)
+        spin(0.3)
+        computed.set()
+
+    with bench(given, threads=2) as tasks:
+        waiting = tasks.actor(wait).send()
+        computing = tasks.actor(compute).send()
+        tasks.finish()
+
+    (neighbour,) = account_of(stored(given), waiting.message_id)["neighbours"]
+    assert neighbour["task_id"] == computing.message_id
+    cpu_ms = stored(given).runs(computing.message_id)[0].cpu_ms
+    assert neighbour["cpu_ms"] == pytest.approx(cpu_ms, abs=1.0)
+    assert cpu_ms >= 300
+
+
 def test_a_coroutine_awaits_a_sleep_or_waits_for_a_loop_that_is_busy(bench, given, stored):
     asleep = threading.Event()
 
@@ -156,7 +182,13 @@ def test_a_coroutine_awaits_a_sleep_or_waits_for_a_loop_that_is_busy(bench, give
         tasks.finish()
 
     assert largest(account_of(stored(given), alone)) == ("awaiting", "sleep")
-    assert largest(account_of(stored(given), napping.message_id)) == ("loop_wait", None)
+    account = account_of(stored(given), napping.message_id)
+    assert largest(account) == ("loop_wait", None)
+    # It is found among the others, though it used no CPU.
+    other = account["neighbours"][0]
+    loop_wait_ms = shares(account, "loop_wait")[None] * account["wall_ms"]
+    assert other["task_id"] == keeping.message_id
+    assert 0.8 * loop_wait_ms <= other["loop_ms"] <= loop_wait_ms + 0.001
     assert largest(account_of(stored(given), keeping.message_id)) == ("blocked", "sleep")
 
 
@@ -188,6 +220,29 @@ def test_a_coroutine_that_has_not_begun_or_lets_others_go_first_waits_for_the_lo
 
     assert largest(account_of(stored(given), giving.message_id)) == ("loop_wait", None)
     assert largest(account_of(stored(given), late.message_id)) == ("loop_wait", None)
+
+
+@pytest.mark.parametrize("sleep_s", [0.0, 0.2])
+def test_a_coroutine_that_has_ended_waits_for_the_loop(bench, given, stored, sleep_s):
+    truth: list[float] = []
+
+    async def end() -> None:
+        began_s = time.perf_counter()
+        if sleep_s:
+            await asyncio.sleep(sleep_s)
+        # The loop comes to this before it hands over the result.
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * LONG_S)
+        truth.append(time.perf_counter() - began_s)
+
+    with bench(given) as tasks:
+        task_id = tasks.run(end)
+
+    account = account_of(stored(given), task_id)
+    (own_s,) = truth
+    assert largest(account) == ("loop_wait", None)
+    assert sum(shares(account, "loop_wait").values()) >= 2 * LONG_S * 1000 / account["wall_ms"]
+    rest_s = account["wall_ms"] / 1000 * (1 - shares(account, "loop_wait")[None])
+    assert rest_s == pytest.approx(own_s, abs=0.05)
 
 
 def test_the_account_of_a_coroutine_has_nothing_of_the_next_one_on_its_thread(bench, given, stored, monkeypatch):

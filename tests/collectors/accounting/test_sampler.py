@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from dramatiq_diag.collectors.accounting.account import Account
+from dramatiq_diag.collectors.accounting.calls import on_of
 from dramatiq_diag.collectors.accounting.neighbours import NativeIds, Neighbours
 from dramatiq_diag.collectors.accounting.sampler import AccountSampler
 from dramatiq_diag.runtime.switch_interval import SwitchInterval
 from dramatiq_diag.runtime.timed_calls import TimedCalls
-from support import eventually
+from dramatiq_diag.runtime.waits.wait import Wait
+from support import PATIENCE_S, eventually
 
 ENOUGH = 20
 
@@ -68,6 +71,74 @@ def test_a_sleep(open_calls):
 
     with sampled(sleep, open_calls=open_calls) as (account, _):
         assert largest_of(account) == ("blocked", "sleep")
+
+
+@ways
+def test_a_sleep_of_who_waits_for_a_child_is_for_the_child(open_calls):
+    def wait(ended):
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+            while not ended.is_set():
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(0.2)
+            child.communicate(b"\n")
+
+    with sampled(wait, open_calls=open_calls) as (account, _):
+        assert largest_of(account) == ("blocked", "a child process (subprocess)")
+
+
+def test_the_thread_of_a_coroutine_is_not_looked_at_that_begins_during_planned_samples():
+    begins = threading.Event()
+
+    class Slow:
+        """Planned samples that take until a coroutine has begun."""
+
+        def __init__(self, count):
+            self._calls = TimedCalls.opened(count)
+            self.plan, self.close = self._calls.plan, self._calls.close
+
+        @property
+        def free(self):
+            return self._calls.free
+
+        def take(self, count):
+            found = self._calls.take(count)
+            begins.set()
+            eventually(lambda: len(added) == 1, "a coroutine has begun")
+            return found
+
+    def sleep(ended):
+        while not ended.is_set():
+            time.sleep(0.05)
+
+    added = []
+    with sampled(sleep, open_calls=Slow) as (account, sampler):
+        assert begins.wait(PATIENCE_S)
+        own = Account(account.thread_id, account.native_id, lambda: 0.0, lambda: None)
+        sampler.add(own)
+        added.append(own)
+        eventually(lambda: account.sample_count >= ENOUGH, "it is looked at")
+        sampler.remove(own)
+        assert own.seen(0.0) == {}
+
+
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [
+        (Wait("socket", None, "waits for an answer of 127.0.0.1:80", "127.0.0.1:80"), "127.0.0.1:80"),
+        (Wait("sleep", None, "sleeps (gevent)"), "sleep"),
+        (Wait("child", None, "waits until the child process 7 has ended"), "the child process 7"),
+        (Wait("loop", None, "is an event loop that has nothing to do"), "an event loop that has nothing to do"),
+        (Wait("lock", None, "is a thread of a pool that has no work"), "a thread of a pool that has no work"),
+        (Wait("unknown", None, "waits in the call foo of the kernel"), "the call foo of the kernel"),
+        (
+            Wait("socket", None, "resolves a host name: waits for an answer of a server, without a time limit"),
+            "the resolution of a host name: waits for an answer of a server",
+        ),
+        (Wait("file", None, "reads from /tmp/is a file"), "/tmp/is a file"),
+    ],
+)
+def test_what_is_waited_for_is_a_noun(wait, expected):
+    assert on_of(wait) == expected
 
 
 @ways
