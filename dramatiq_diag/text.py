@@ -22,6 +22,11 @@ UUID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 MAX_SIZE_BYTES = 2**62
 
 
+def is_plain_number(text: str) -> bool:
+    """Returns: False for a number that Python reads and nobody means, such as `1_000` or digits of another script."""
+    return text.isascii() and "_" not in text
+
+
 def parse_duration_ms(text: str) -> float:
     """Reads a duration such as `500ms`, `90s`, `15m`, `15min`, `2h`, `3d` or `1w`. Returns: Milliseconds.
 

@@ -9,12 +9,12 @@ import click
 from ..documents.actors import ActorDocument, actors_document
 from ..settings import Settings
 from ..text import format_duration, format_size
-from .output import Columns, echo_json, echo_table, json_option, shown_time
+from .output import Columns, echo_json, echo_table, json_option, shown_name, shown_time
 from .parameters import moment
 from .store import opened_store
 
 _COLUMNS: Columns[ActorDocument] = {
-    "ACTOR": lambda actor: actor["actor_name"],
+    "ACTOR": lambda actor: shown_name(actor["actor_name"]),
     "RUNS": lambda actor: str(actor["run_count"]),
     "FAILED": lambda actor: str(actor["failed_count"]),
     "MEDIAN": lambda actor: format_duration(actor["median_duration_ms"]),

@@ -17,14 +17,14 @@ from ..policy.options import OptionsError, with_options
 from ..settings import Settings
 from ..store import captures
 from ..text import printable
-from .output import Columns, echo_json, echo_table, json_option, shown_time
+from .output import Columns, echo_json, echo_table, json_option, shown_name, shown_time
 from .parameters import duration_s
 from .store import opened_store
 
 _COLUMNS: Columns[CaptureDocument] = {
     "STATE": lambda document: document["state"],
     "RUNS": lambda document: f"{document['captured_runs']} of {document['run_limit']}",
-    "ACTOR": lambda document: document["actor_name"],
+    "ACTOR": lambda document: shown_name(document["actor_name"]),
     "DIAGNOSTICS": lambda document: ",".join(described_diagnostics(document)),
     "UNTIL": lambda document: _until(document),
     "CAPTURE ID": lambda document: document["capture_id"],

@@ -6,7 +6,8 @@ import errno
 import io
 import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import click
 
@@ -36,8 +37,11 @@ from .workers import workers
 #: Errors of settings or installation: trying again makes no sense.
 _CONFIGURATION = (NotInstalledError, SettingsError, StoreMismatchError)
 
-#: The error numbers of an output that takes nothing more.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+#: The error numbers of an output that takes nothing more. A closed pipe is not among them: click ends quietly then.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+#: What the streams do by themselves about a character that their encoding lacks, and raise no error.
+_FORGIVING = ("replace", "backslashreplace", "namereplace", "xmlcharrefreplace", "ignore")
 
 
 class Commands(click.Group):
@@ -45,22 +49,43 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # A character that its encoding lacks is shown as a question mark.
-                stream.reconfigure(errors="replace")
-        return super().main(*args, **options)
+            if isinstance(stream, io.TextIOWrapper) and stream.errors not in _FORGIVING:
+                stream.reconfigure(errors="replace")  # Names of tasks and actors may have any character.
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if not _is_of_output(error):
+                raise
+            with suppress(OSError):
+                click.echo(f"Error: The output cannot be written: {error.strerror or error}.", err=True)
+            with suppress(OSError, ValueError):  # Python writes the rest when it ends, and would complain again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            _flush()  # While an error of it can still be told.
+            return result
         except DiagnosticsError as error:
             click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             ctx.exit(2 if isinstance(error, _CONFIGURATION) else 1)
-        except OSError as error:
-            if error.errno not in _FULL or error.filename is not None:
-                raise
-            click.echo(f"Error: The output cannot be written: {error.strerror}.", err=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes the rest when it ends.
-            ctx.exit(1)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Returns: Whether the error is one of standard output, or of standard error, and not of a file."""
+    try:
+        _flush()  # What could not be written is tried again.
+    except OSError:
+        return True
+    return error.filename is None and error.errno in _NOT_WRITABLE
+
+
+def _flush() -> None:
+    """Writes what waits for standard output, which may be closed."""
+    stream: TextIO | None = sys.stdout
+    if stream is not None:
+        stream.flush()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

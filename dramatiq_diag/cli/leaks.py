@@ -12,7 +12,7 @@ from ..maintenance.leak_captures import LeakCaptures, capture_leaks
 from ..settings import Settings
 from ..statuses import LeakVerdict
 from ..text import format_size
-from .output import Columns, echo_json, echo_table, json_option
+from .output import Columns, echo_json, echo_table, json_option, shown_name
 from .parameters import moment
 from .store import echo_captures, opened_store
 
@@ -23,7 +23,7 @@ _COLUMNS: Columns[ActorLeakDocument] = {
     "TO": lambda actor: _kept(actor["high"]),
     "RUNS": lambda actor: str(actor["runs"]),
     "MORE NEEDED": lambda actor: "-" if actor["runs_needed"] is None else str(actor["runs_needed"]),
-    "ACTOR": lambda actor: actor["actor_name"],
+    "ACTOR": lambda actor: shown_name(actor["actor_name"]),
 }
 
 

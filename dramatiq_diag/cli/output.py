@@ -22,6 +22,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 #: A table's headings, each with the text of its cell in a row.
 Columns = Mapping[str, Callable[[T], str]]
 
+#: The most characters of an actor's name in a table.
+_NAME_WIDTH = 48
+
 attempt_option = click.option(
     "--attempt", type=click.IntRange(min=1), help="Which attempt; without it the latest that has ended."
 )
@@ -76,13 +79,19 @@ def status_text(status: str, memory_role: str | None) -> str:
     return status if memory_role is None else f"{status}, {MemoryRole(memory_role).label}"
 
 
+def shown_name(name: str) -> str:
+    """Returns: The name of an actor for a table, in which a long one would widen all rows; it is whole in JSON."""
+    safe = printable(name)
+    return safe if len(safe) <= _NAME_WIDTH else f"{safe[: _NAME_WIDTH - 1]}…"
+
+
 def run_columns(sort: Sort = Sort.NEWEST) -> Columns[RunDocument]:
     """Returns: The columns of a list of runs in an order."""
     return {
         "STARTED": lambda run: shown_time(run["started_at"]),
         "STATUS": lambda run: "stuck" if run["is_stuck"] else status_text(run["status"], run["memory_role"]),
         **{(figure.heading or "").upper(): figure.text for figure in figures_of_list(sort)},
-        "ACTOR": lambda run: run["actor_name"],
+        "ACTOR": lambda run: shown_name(run["actor_name"]),
         "ATTEMPT": lambda run: str(run["attempt"]),
         "TASK ID": lambda run: run["task_id"],
     }

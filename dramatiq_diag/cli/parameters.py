@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from ..text import parse_duration_ms, parse_moment
+from ..text import is_plain_number, parse_duration_ms, parse_moment
 
 #: Larger than any duration in seconds or size in MiB.
 _MAX_NUMBER = 1e12
@@ -38,7 +38,7 @@ def trace_id(value: str) -> str:
 
 def milliseconds(value: str) -> float:
     """Reads a number of seconds. Returns: Milliseconds. Raises: click.BadParameter for anything else."""
-    return number(value) * 1000
+    return round(number(value) * 1000, 6)  # 1.001 times 1000 is a little less than 1001.
 
 
 def mebibytes(value: str) -> int:
@@ -49,7 +49,7 @@ def mebibytes(value: str) -> int:
 def number(value: str) -> float:
     """Reads a number from 0 up. Raises: click.BadParameter for anything else."""
     try:
-        read = float(value)
+        read = float(value) if is_plain_number(value) else -1.0
     except ValueError:
         read = -1.0
     if not 0 <= read <= _MAX_NUMBER:

@@ -14,11 +14,11 @@ from ..documents.storage import (
 )
 from ..settings import Settings
 from ..text import format_size
-from .output import Columns, echo_heading, echo_json, echo_table, json_option, shown_time
+from .output import Columns, echo_heading, echo_json, echo_table, json_option, shown_name, shown_time
 from .store import opened_store
 
 _ACTORS: Columns[ActorStorageDocument] = {
-    "ACTOR": lambda actor: actor["actor_name"],
+    "ACTOR": lambda actor: shown_name(actor["actor_name"]),
     "RUNS": lambda actor: str(actor["run_count"]),
     "ARTIFACTS": lambda actor: str(actor["artifact_count"]),
     "SIZE": lambda actor: format_size(actor["size_bytes"]),

@@ -7,7 +7,7 @@ import click
 from ..documents.workers import ExecutedRunDocument, WorkerDocument, workers_document
 from ..settings import Settings
 from ..text import format_duration, format_size
-from .output import Columns, echo_heading, echo_json, echo_table, json_option, shown_time
+from .output import Columns, echo_heading, echo_json, echo_table, json_option, shown_name, shown_time
 from .store import opened_store
 
 
@@ -32,7 +32,7 @@ _COLUMNS: Columns[WorkerDocument] = {
 _RUN_COLUMNS: Columns[tuple[WorkerDocument, ExecutedRunDocument]] = {
     "FOR": lambda pair: format_duration(pair[1]["age_s"] * 1000),
     "USUALLY": lambda pair: format_duration(pair[1]["usual_duration_ms"]),
-    "ACTOR": lambda pair: pair[1]["actor_name"],
+    "ACTOR": lambda pair: shown_name(pair[1]["actor_name"]),
     "WHERE": lambda pair: f"{pair[0]['hostname']}, {pair[0]['pid']}",
     "STATE": lambda pair: pair[0]["state"],
     "STUCK": lambda pair: "stuck" if pair[1]["is_stuck"] else "-",

@@ -22,7 +22,8 @@ class Href(str):
 
 def timestamp(moment: datetime) -> str:
     """Returns: RFC 3339 in UTC with microseconds and a Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    text = moment.astimezone(UTC).isoformat(timespec="microseconds")  # `strftime` writes the year 7 with one digit.
+    return f"{text.removesuffix('+00:00')}Z"
 
 
 #: The texts of a moment, an id and a path; a row has the first two as a `datetime` and a `UUID`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import secrets
 import stat
@@ -19,8 +20,7 @@ from ..settings import Settings
 #: The file in the data dir that has the key.
 KEY_FILE = "secret.key"
 _MAX_KEY_BYTES = 4096
-
-#: Seconds for which the forms of a page may be sent. The setting of the URL TTL is about downloads alone.
+#: Seconds for which a page may send its forms. The setting of the lifetime is about downloads, which need no login.
 _FORM_TTL_S = 86400.0
 
 
@@ -68,7 +68,7 @@ class Signer:
         return "The page was open for too long; load it again." if self._has_passed(expires) else None
 
     def _expires(self, ttl_s: float) -> str:
-        return str(int(self._clock() + ttl_s))
+        return str(math.ceil(self._clock() + ttl_s))  # Below a second it would else have passed already.
 
     def _has_passed(self, expires: str) -> bool:
         return int(expires) < self._clock()

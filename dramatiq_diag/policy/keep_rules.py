@@ -22,7 +22,7 @@ _RSS_SUBJECTS = ("peak_rss", "rss_growth")
 #: The most rules that one actor may have.
 _MAX_RULES = 20
 
-_PERCENTILE = r"p(?P<percent>[1-9]\d?(?:\.\d{1,2})?)"
+_PERCENTILE = r"p(?P<percent>[1-9][0-9]?(?:\.[0-9]{1,2})?)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ ENV_PREFIX = "DRAMATIQ_DIAG_"
 
 _NAMES = ", ".join(COLLECTOR_NAMES)
 _COLLECTORS = f"{ALL}, or names out of {_NAMES}, and collectors of other packages that are installed"
-_KEY = "at least 16 characters"
+_KEY = "at least 16 characters, without white space at the ends, which is left out"
 
 
 @dataclass(frozen=True, kw_only=True, init=False)

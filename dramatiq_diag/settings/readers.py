@@ -19,7 +19,7 @@ from ..collectors.names import ALL, BUILTIN, COLLECTOR_NAMES, NONE, known_names
 from ..policy.keep_rules import parse_rules
 from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import parse_triggers, trigger_text
-from ..text import parse_duration_ms, parse_size_bytes
+from ..text import is_plain_number, parse_duration_ms, parse_size_bytes
 
 #: The least length of a key, in characters; shorter ones can be guessed.
 _MIN_KEY_LENGTH = 16
@@ -52,6 +52,8 @@ def number(least: float, most: float, *, above: bool = False) -> Reader:
 
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        if isinstance(value, str) and not is_plain_number(value):
             raise ValueError
         try:
             found = float(value)
@@ -150,21 +152,24 @@ def matching(pattern: str) -> Reader:
 
 
 def key(value: Any) -> Secret:
-    """Reads a secret that cannot be guessed, from a text or from an object with `get_secret_value`."""
-    found = _secret_text(value)
+    """Reads a secret that cannot be guessed, from a text or from an object with `get_secret_value`.
+
+    White space at its ends is no part of it: a secret that is mounted as a file mostly ends with a line end, and no
+    header can have that.
+    """
+    found = _secret_text(value).strip()
     if len(found) < _MIN_KEY_LENGTH:
         raise ValueError(f"it has {len(found)} characters")
     return Secret(found)
 
 
 def key_or_empty(value: Any) -> Secret | None:
-    """Reads a key; an empty text means None."""
+    """Reads a key; an empty text means None, and one of white space alone is refused."""
     return key(value) if _secret_text(value) else None
 
 
 def _secret_text(value: Any) -> str:
-    # A secret that is mounted as a file often ends with a line end, which nobody can send in a header.
-    return text(value.get_secret_value() if hasattr(value, "get_secret_value") else value).strip()
+    return text(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -179,6 +184,8 @@ def directory(value: Any) -> Path:
     """Reads a directory, and makes its path absolute."""
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise ValueError
+    if value == "":
+        raise ValueError("it is empty; the working directory is .")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:  # There is no such user's home.

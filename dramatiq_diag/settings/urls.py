@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Stands for every host.
 ANY_HOST = "*"
 
+#: The characters that stand in the path of a URL as they are, besides letters, digits and `-._~`.
+_PATH_CHARACTERS = "/%:@!$&'()*+,;="
+
 #: Stands for the id of a trace in the URL of traces.
 TRACE_ID_PLACEHOLDER = "{trace_id}"
 
@@ -94,8 +97,9 @@ def host_names(value: Any) -> tuple[str, ...]:
 
 def is_address(name: str) -> bool:
     """Returns: Whether it is an IP address, one of version 6 with or without brackets."""
+    is_bracketed = name.startswith("[") and name.endswith("]")
     try:
-        return ip_address(name.removeprefix("[").removesuffix("]")).version == 6 or "[" not in name
+        return ip_address(name[1:-1] if is_bracketed else name).version == 6 or not is_bracketed
     except ValueError:
         return False
 
@@ -106,8 +110,10 @@ def http_url(value: Any) -> str:
     parts = _split_web_url(url)
     if "?" in url or "#" in url:
         raise ValueError
-    # Headers have ASCII alone; what is quoted already stays so.
-    return urlunsplit(parts._replace(path=quote(parts.path, safe="/%:@!$&'()*+,;=~"))).rstrip("/")
+    if not parts.netloc.isascii():
+        raise ValueError("write the host as it is in DNS: xn--…")
+    # Headers such as that of a redirect have no other characters. What is quoted already stays as it is.
+    return urlunsplit(parts._replace(path=quote(parts.path, safe=_PATH_CHARACTERS))).rstrip("/")
 
 
 def _split_web_url(url: str) -> SplitResult:

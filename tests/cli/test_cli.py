@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dramatiq_diag import Settings
+from dramatiq_diag.store.captures import create
+from dramatiq_diag.store.store import Store
+from dramatiq_diag.store.workers import note_worker
 from support import PATIENCE_S
-from support.cli import Command
-from support.records import artifact_record, bundle, run_record
-
-#: A memory log of which `show` draws a curve in block characters.
-CURVE = "".join(f"{number}.000\t{number % 7 + 1}.000\n" for number in range(60)).encode()
+from support.cli import SCRIPT, Command
+from support.records import artifact_record, bundle, executed_task, run_record, worker_report
 
 COMMANDS = (
     *("demo", "serve", "migrate", "cleanup", "tasks", "artifacts", "report", "recover", "doctor", "check"),
@@ -90,6 +92,86 @@ def test_a_database_out_of_reach_exits_1_and_keeps_its_password_to_itself(comman
     assert result.exit_code == 1
     assert "cannot be used" in result.stderr
     assert "secret" not in result.stdout + result.stderr
+
+
+@pytest.fixture
+def run_it(settings: Callable[..., Settings], store_of: Callable[[Settings], Store]) -> Callable[..., Any]:
+    """Runs the command in a process of its own, on a store with one run that has names of all kinds."""
+    given = settings()
+    store_of(given).publish([bundle(run_record(task_id="täsk…", actor_name="größe→"))])
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        environment = os.environ | {"DRAMATIQ_DIAG_DATA_DIR": str(given.data_dir)} | options.pop("environment", {})
+        return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], stderr=-1, env=environment, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "utf-8"])
+@pytest.mark.parametrize("arguments", [["tasks"], ["show", "täsk…"]], ids=lambda given: given[0])
+def test_a_character_that_the_encoding_of_the_output_lacks_is_replaced(
+    run_it: Callable[..., Any], encoding: str, arguments: list[str]
+) -> None:
+    done = run_it(*arguments, environment={"PYTHONIOENCODING": encoding}, stdout=subprocess.PIPE)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"gr" in done.stdout
+    if encoding == "cp437":
+        assert "größe?".encode(encoding) in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="It is of Linux.")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["tasks"], ["tasks", "--json"], ["--help"], ["tasks", "--help"]], ids=" ".join)
+def test_a_full_output_ends_it_with_one_line(run_it: Callable[..., Any], unbuffered: str, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_it(*arguments, environment={"PYTHONUNBUFFERED": unbuffered}, stdout=full)
+
+    assert done.returncode == 1
+    assert done.stderr == b"Error: The output cannot be written: No space left on device.\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="It is of Linux.")
+def test_where_nothing_can_be_told_the_exit_code_tells_it(run_it: Callable[..., Any]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_it("tasks", stdout=full)
+        nowhere = subprocess.run([sys.executable, "-c", SCRIPT, "--help"], stdout=full, stderr=full)
+
+    assert (done.returncode, nowhere.returncode) == (1, 1)
+
+
+def test_an_output_that_nobody_reads_ends_it_quietly(run_it: Callable[..., Any]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run_it("tasks", stdout=writer)
+    finally:
+        os.close(writer)
+
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("name", ["actors", "tasks", "workers", "storage", "captures"])
+def test_a_long_name_of_an_actor_is_cut_in_a_table_and_whole_in_json(
+    command: Command, data_dir: Path, store_of: Callable[[Settings], Store], name: str
+) -> None:
+    actor_name = "n" * 250
+    settings = Settings(data_dir=data_dir, task_diagnostics="memory")
+    store = store_of(settings)
+    store.publish([bundle(run_record(actor_name=actor_name), artifact_record())])
+    create(store, actor_name, {"memory": {}}, 1, 3600.0)
+    with store.session() as session:
+        note_worker(session, worker_report(tasks=[executed_task(actor_name=actor_name)]))
+
+    table, document = command(name), command(name, "--json")
+
+    assert "nnn…" in table.stdout
+    assert "n" * 48 not in table.stdout
+    assert "n" * 250 in document.stdout
+
+
+#: A memory log of which `show` draws a curve in block characters.
+CURVE = "".join(f"{number}.000\t{number % 7 + 1}.000\n" for number in range(60)).encode()
 
 
 def run_for_real(arguments: list[str], stdout: Any, data_dir: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from typing_extensions import TypedDict
 
 from dramatiq_diag.documents.artifacts import ArtifactDocument
-from dramatiq_diag.documents.fields import Href, HrefText, Timestamp, UuidText, document_of, mounted
+from dramatiq_diag.documents.fields import Href, HrefText, Timestamp, UuidText, document_of, mounted, timestamp
 from dramatiq_diag.documents.runs import RunDocument, run_document
 from dramatiq_diag.store.attempts import Attempt
 from dramatiq_diag.store.models import Artifact, TaskRun
@@ -101,3 +101,7 @@ def test_the_exception_of_a_run_is_one_field(error: tuple[str | None, str | None
 
     assert document["exception"] == exception
     assert (document["attempt"], document["href"], document["pinned"]) == (2, "/tasks/a%2Fb/", False)
+
+
+def test_a_moment_has_four_digits_for_its_year() -> None:
+    assert timestamp(datetime(7, 1, 2, tzinfo=UTC)) == "0007-01-02T00:00:00.000000Z"

@@ -417,6 +417,21 @@ def test_a_secret_key_has_to_be_long():
     assert Settings(secret_key="x" * 16).secret_key.get_secret_value() == "x" * 16
 
 
+@pytest.mark.parametrize("field", ["secret_key", "request_key", "api_token", "metrics_token"])
+def test_white_space_at_the_ends_of_a_secret_is_left_out(monkeypatch, field):
+    for text in (f"{LONG_SECRET}\n", f" {LONG_SECRET}\r\n", f"\t{LONG_SECRET}"):
+        monkeypatch.setenv(Settings.variable(field), text)
+        assert getattr(Settings(), field).get_secret_value() == LONG_SECRET
+        assert getattr(Settings(**{field: text}), field).get_secret_value() == LONG_SECRET
+
+
+@pytest.mark.parametrize("field", ["secret_key", "request_key", "api_token", "metrics_token"])
+@pytest.mark.parametrize("text", ["\n", " " * 20, "short" + "\n" * 20])
+def test_a_secret_that_is_empty_or_short_without_white_space_is_refused(field, text):
+    with pytest.raises(SettingsError, match="at least 16 characters"):
+        Settings(**{field: text})
+
+
 def test_settings_do_not_change():
     with pytest.raises(FrozenInstanceError):
         Settings().memory_interval = 3
@@ -459,3 +474,27 @@ def test_nothing_else_reads_the_environment():
 
     # The demo tells its worker where the broker is; child processes are given a few variables.
     assert set(readers) <= {"settings/__init__.py", "demo/worker.py", "runtime/interpreter.py"}
+
+
+@pytest.mark.parametrize("text", ["1_000", "\u0661\u0662", "1\uff10"])
+@pytest.mark.parametrize("field", ["memory_interval", "pass_on_depth", "max_runs"])
+def test_a_number_has_no_other_digits_or_underscores(field, text):
+    with pytest.raises(SettingsError, match=Settings.variable(field)):
+        Settings(**{field: text})
+
+
+@pytest.mark.parametrize("field", ["data_dir", "blob_url", "spool_dir", "cache_dir"])
+def test_an_empty_directory_in_code_is_not_the_working_directory(field):
+    with pytest.raises(SettingsError, match="it is empty"):
+        Settings(**{field: ""})
+
+
+@pytest.mark.parametrize("name", ["[::1", "::1]", "[10.0.0.5]", "[]", "["])
+def test_half_an_address_is_no_host(name):
+    with pytest.raises(SettingsError, match="is not the name of a host"):
+        Settings(allowed_hosts=[name])
+
+
+def test_a_percentile_has_ascii_digits():
+    with pytest.raises(SettingsError, match="percentile"):
+        Settings(keep_if="slower_than>p9\u0665")

@@ -128,3 +128,24 @@ def test_another_url_of_traces_is_refused(url: Any) -> None:
     with pytest.raises(SettingsError, match="DRAMATIQ_DIAG_TRACE_URL") as caught:
         Settings(trace_url=url)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "read"),
+    [
+        ("https://x.example/é", "https://x.example/%C3%A9"),
+        ("https://x.example/日本/", "https://x.example/%E6%97%A5%E6%9C%AC"),
+        ("https://x.example/%C3%A9/a~b(1);c='2'", "https://x.example/%C3%A9/a~b(1);c='2'"),
+        ('https://x.example/a"<b>', "https://x.example/a%22%3Cb%3E"),
+        ("https://Diag.example:443/Here/", "https://Diag.example:443/Here"),
+    ],
+)
+def test_the_path_of_the_public_url_is_quoted_once(url: str, read: str) -> None:
+    assert Settings(public_url=url).public_url == read
+    assert Settings(public_url=read).public_url == read
+
+
+def test_the_host_of_the_public_url_is_that_of_dns() -> None:
+    with pytest.raises(SettingsError, match="xn--"):
+        Settings(public_url="https://bücher.example/")
+    assert Settings(public_url="https://xn--bcher-kva.example/").public_url == "https://xn--bcher-kva.example"

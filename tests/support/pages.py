@@ -21,11 +21,10 @@ PATIENCE_MS = PATIENCE_S * 1000
 
 
 def expect_width(page: Any, width: int) -> None:
-    """Waits until the page is no wider than its window, in CSS pixels."""
-    eventually(
-        lambda: page.evaluate("document.documentElement.scrollWidth") <= width,
-        f"{page.url} is at most {width} pixels wide",
-    )
+    """Waits until the page is no wider than its window, in CSS pixels, and its content, which could scroll, neither."""
+    widest = """Math.max(document.documentElement.scrollWidth,
+        ...[...document.querySelectorAll("main, main ul, main table")].map(each => each.scrollWidth))"""
+    eventually(lambda: page.evaluate(widest) <= width, f"{page.url} is at most {width} pixels wide")
 
 
 class Page(html.parser.HTMLParser):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from dramatiq_diag.store.questions import QuestionKind, ask
+from dramatiq_diag.store.records import FinishedRun
+from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.workers import note_worker
 from support import eventually
 from support.attachments import SOON, Attaching
 from support.hanging import hanging
-from support.records import executed_task, worker_report
+from support.records import artifact_record, executed_task, run_record, worker_report
 from support.web import Site, assert_problem
 
 HTML = {"Accept": "text/html"}
@@ -120,3 +125,38 @@ def test_a_page_of_another_site_cannot_attach(site: Site) -> None:
     headers = {"Sec-Fetch-Site": "cross-site"}
     refused = site.client.simulate_post("/tasks/task/attachments/", json={"diagnostics": ["memory"]}, headers=headers)
     assert "another site" in assert_problem(refused, 403)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_run_with_nothing_but_attached_files_shows_and_deletes_them(
+    make_site: Callable[..., Site], is_known: bool
+) -> None:
+    site = make_site(task_diagnostics=["memory"])
+    run = run_record(task_id="t")
+    attachment_id = ask_for(site.store, run.run_id) if is_known else uuid.uuid4()
+    file = artifact_record(b"x", name="memray_profile", filename="memray.bin")
+    attached = FinishedRun(
+        run=replace(run.as_running(), is_attached=True), attachment_id=attachment_id, artifacts=[file]
+    )
+    site.store.publish([attached])
+    site.store.publish([FinishedRun(run=run, artifacts=[])])
+
+    page = site.client.simulate_get("/tasks/t/", headers=HTML).text
+    assert "left no files" not in page
+    assert ("only the files of its attachments" in page) == is_known
+    assert page.count(">memray.bin</a>") == 1
+    token = page.partition("/forms/delete")[2].partition('name="token" value="')[2].partition('"')[0]
+    deleted = site.client.simulate_post(f"/runs/{run.run_id}/forms/delete", **as_form({"token": token}))
+    assert deleted.status_code == 303, deleted.text
+
+    page = site.client.simulate_get("/tasks/t/", headers=HTML).text
+    assert "/forms/delete" not in page
+    assert ">memray.bin</a>" not in page
+
+
+def ask_for(store: Store, run_id: uuid.UUID) -> uuid.UUID:
+    """Asks a process to attach to a run that it executes. Returns: The attachment's id."""
+    task = {**executed_task("t"), "task_id": "t", "run_id": str(run_id)}
+    with store.session() as session:
+        note_worker(session, worker_report(tasks=[task]))
+    return ask(store, QuestionKind.ATTACH, "t", {"request": {"memray": {}}, "for_s": 1.0}, expires_after_s=60.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -16,11 +17,15 @@ import pytest
 from dramatiq_diag import Settings
 from dramatiq_diag.documents.fields import actor_href, task_href
 from dramatiq_diag.reports.charts.script import charts_script
+from dramatiq_diag.statuses import RunStatus
+from dramatiq_diag.store import captures
 from dramatiq_diag.web.server import Server
 from support import missing
 from support.pages import HOSTILE, PATIENCE_MS, expect_width, publish_hostile
+from support.records import executed_task, run_record
 from support.tasks import running_bench
 from support.web import Site, memory_artifact, profile_artifact, session_of
+from support.workers import report
 
 try:
     from playwright.sync_api import expect
@@ -359,25 +364,39 @@ def test_nothing_hostile_runs_on_any_page(
         expect(page.locator("body"), path).to_contain_text("pwned()", use_inner_text=True)
 
 
-@pytest.mark.parametrize("width", [360, 800, 1024, 1280])
+@pytest.mark.parametrize("width", [320, 360, 768, 800, 1024, 1280])
 def test_wide_tables_fit_their_windows(
-    site: Site, start_server: Callable[..., Server], open_pages: Callable[..., Any], width: int
+    make_site: Callable[..., Site],
+    cache_dir: Path,
+    start_server: Callable[..., Server],
+    open_pages: Callable[..., Any],
+    width: int,
 ) -> None:
+    site = make_site(cache_dir=cache_dir, task_diagnostics="memory", task_diagnostics_on_request="logs")
     figures = {"duration_ms": 754_321.0, "queue_wait_ms": 321_987.6, "cpu_ms": 654_321.0, "run_queue_ms": 12_345.6}
     now = datetime.now(UTC)
+    long_id, long_name = hashlib.sha256(b"task").hexdigest(), "orders.tasks." + "import_all_orders_of_" * 5
     for number in range(3):
-        record = memory_artifact() if number else profile_artifact(b"")
+        record = memory_artifact() if number else profile_artifact()
         site.publish(
-            f"task-{number}",
+            f"{number}{long_id[1:]}",
             [record],
             **figures,
-            actor_name=f"an_actor_{number}",
+            actor_name=f"an_actor_{number}" if number else long_name,
+            hostname="ip-10-0-12-34.eu-central-1.compute.internal",
+            overlapped_task_ids=[long_id],
             started_at=now - timedelta(minutes=13),
             gc_ms=987.6,
             touched_bytes=1023 * 1024**2,
             peak_rss_bytes=1023 * 1024**2,
         )
+    running = {"status": RunStatus.RUNNING, "finished_at": None, "duration_ms": None}
+    site.store.announce([run_record(task_id=long_id, actor_name=long_name, **running)])
+    report(site.store, executed_task(long_id, actor_name=long_name) | {"task_id": long_id}, hostname="h" * 64)
+    captures.create(site.store, long_name, {"memory": {}, "logs": {}}, 3, 100.0, unknown_actor=True)
     page = open_pages(start_server(site.settings), viewport={"width": width, "height": 800})
-    for path in ("/actors/?since=24h", "/actors/", "/leaks/", *(f"/tasks/?sort={name}" for name in ("touched", "cpu"))):
+    lists = ("/tasks/", "/tasks/?sort=touched", "/tasks/?sort=cpu", "/actors/", "/actors/?since=24h", "/workers/")
+    of_one = (actor_href(long_name), task_href(f"1{long_id[1:]}"))
+    for path in (*lists, "/leaks/", "/captures/", "/storage/", *of_one):
         page.goto(path)
         expect_width(page, width)

@@ -334,6 +334,11 @@ def test_styles_and_scripts_are_served_and_cached(site: Site) -> None:
         packed = site.get(f"/static/{name}", headers={"Accept-Encoding": "gzip"})
         assert packed.headers["content-encoding"] == "gzip"
         assert len(packed.content) < len(result.content)
+        assert packed.headers["etag"] != result.headers["etag"]
+        again = site.get(
+            f"/static/{name}", headers={"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]}
+        )
+        assert (again.status_code, again.headers["etag"]) == (304, packed.headers["etag"])
     assert assert_problem(site.get("/static/../app.py"), 404)
     assert assert_problem(site.get("/static/app.py"), 404)
 
@@ -413,3 +418,22 @@ def test_the_answer_is_the_progress_until_the_report_is_rendered(make_site: Call
         assert shown.headers["refresh"] == "1"
         assert Page(shown).all("progress")
     assert report(site, path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        *(("gzip", True), ("x-gzip", True), ("GZIP;q=0.5", True), ("br, gzip;q=1.0", True)),
+        *(("gzip;q=0", False), ("gzip; q=0.000, identity", False), ("gzipped", False), ("identity", False)),
+    ],
+)
+def test_styles_are_packed_for_those_who_accept_it(site: Site, accepted: str, packed: bool) -> None:
+    result = site.get("/static/style.css", headers={"Accept-Encoding": accepted})
+    assert result.headers.get("content-encoding") == ("gzip" if packed else None)
+
+
+@pytest.mark.parametrize(("tags", "status"), [("*", 304), ('"other"', 200), ('"x{0}', 200), ('W/"a", W/{0}', 304)])
+def test_styles_are_sent_unless_the_client_has_them(site: Site, tags: str, status: int) -> None:
+    etag = site.get("/static/style.css").headers["etag"]
+    result = site.get("/static/style.css", headers={"If-None-Match": tags.replace("{0}", etag)})
+    assert result.status_code == status

@@ -115,6 +115,45 @@ def test_the_own_page_behind_a_proxy_may(make_site: Callable[..., Site]) -> None
     assert (result.status_code, result.headers["location"]) == (303, "/here/tasks/t/?attempt=1")
 
 
+@pytest.mark.parametrize(
+    ("public_url", "origin", "allowed"),
+    [
+        ("http://Diag.Example", "http://diag.example", True),
+        ("HTTP://diag.example:80/here", "http://diag.example", True),
+        ("https://diag.example:443", "https://diag.example", True),
+        ("https://diag.example:8443", "https://diag.example:8443", True),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]", True),
+        ("https://diag.example:8443", "https://diag.example", False),
+        ("https://diag.example", "http://diag.example", False),
+        ("https://diag.example:80", "https://diag.example", False),
+        ("https://diag.example", "https://diag.example:bad", False),
+        ("https://diag.example", "https://[", False),
+        ("https://diag.example", "https://diag.example.evil.example", False),
+    ],
+)
+def test_the_origin_of_a_page_is_compared_as_browsers_compare_it(
+    make_site: Callable[..., Site], public_url: str, origin: str, allowed: bool
+) -> None:
+    site = make_site(public_url=public_url)
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Origin=origin).status_code == (303 if allowed else 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("LOCALHOST", "http://localhost"),
+        ("localhost:80", "http://localhost"),
+        ("localhost:443", "https://localhost"),  # Behind a proxy that ends TLS.
+        ("localhost:8321", "http://localhost:8321"),
+    ],
+)
+def test_so_is_that_of_a_page_under_the_host_of_the_request(site: Site, host: str, origin: str) -> None:
+    run_id = site.publish("t", [memory_artifact()])
+    assert submit(site, run_id, "pin", Host=host, Origin=origin).status_code == 303
+    assert submit(site, run_id, "pin", Host=host, Origin=f"{origin}1").status_code == 403
+
+
 def test_a_page_that_was_open_for_longer_than_a_download_url_keeps_its_buttons(make_site: Callable[..., Site]) -> None:
     site = make_site(url_ttl=1.0)
     run_id = site.publish("t", [memory_artifact()])
@@ -143,8 +182,7 @@ def test_the_origin_of_a_browser_is_that_of_the_public_url_however_it_is_written
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Site, make_site: Callable[..., Site]) -> None:
     run_id = site.publish("t", [memory_artifact()])
     signer = Signer(site.settings)
-    late = Signer(site.settings, clock=lambda: time.time() - 86405.0)  # A page that was opened a day ago.
-    expired = late.action_token(str(run_id))
+    expired = Signer(site.settings, lambda: time.time() - 86400 - 5).action_token(str(run_id))
     for token in ("", "x", "9999999999.", "9999999999.abc", signer.action_token(str(uuid.uuid4())), expired):
         assert assert_problem(submit(site, run_id, "delete", token), 403)
     for body, content_type in ((b"", ""), (b"{", "application/json"), (b"\xff", FORM["Content-Type"]), (b"a", "x/y")):
@@ -161,3 +199,11 @@ def test_the_token_of_the_api_is_asked_for(make_site: Callable[..., Site]) -> No
     assert assert_problem(send(site, "DELETE", f"/runs/{run_id}"), 401)
     assert assert_problem(submit(site, run_id, "delete"), 401)
     assert send(site, "DELETE", f"/runs/{run_id}", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_a_form_lives_for_a_day_whatever_the_lifetime_of_downloads(make_site: Callable[..., Site]) -> None:
+    site = make_site(url_ttl="1s")
+    run_id = site.publish("t", [memory_artifact()])
+    for age_s, status in ((86400 - 60, 303), (86400 + 5, 403)):
+        token = Signer(site.settings, lambda age_s=age_s: time.time() - age_s).action_token(str(run_id))
+        assert submit(site, run_id, "pin", token).status_code == status

@@ -122,3 +122,20 @@ def test_the_environment_gives_the_settings(tmp_path: Path, monkeypatch: pytest.
     store = Store(Settings(data_dir=tmp_path / "from-environment"))
     assert store.store_id()
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/tasks/x/", {"GET", "HEAD", "OPTIONS"}),
+        ("/tasks/x/profile_artifacts/", {"GET", "HEAD", "OPTIONS"}),
+        ("/tasks/x/stacks/", {"POST", "OPTIONS"}),
+        ("/actors/x/", {"GET", "HEAD", "OPTIONS"}),
+        ("/actors/x/attachments/", {"GET", "HEAD", "POST", "OPTIONS"}),
+    ],
+)
+def test_an_address_names_the_same_methods_whichever_it_refuses(site: Site, path: str, methods: set[str]) -> None:
+    for method in {"POST", "PUT", "PATCH", "DELETE"} - methods:
+        result = site.client.simulate_request(method, path)
+        assert assert_problem(result, 405)
+        assert set(result.headers["allow"].split(", ")) == methods

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -386,3 +388,20 @@ def test_the_page_of_a_task_with_many_attempts_links_to_the_first_the_last_and_t
     links = [int(number) for number in re.findall(r'href="/tasks/task-1/\?attempt=(\d+)"', page.split("</nav>")[-2])]
     assert sorted(set(links)) == [1, *range(15, 26), 40]
     assert "20 of 40" in page
+
+
+@pytest.mark.parametrize("seconds", ["1.001", "1.005", "2.3", "4.35"])
+def test_a_run_of_just_that_duration_is_within_it(site: Site, seconds: str) -> None:
+    site.publish(duration_ms=float(seconds.replace(".", "").ljust(4, "0")))
+    for name in ("min_duration_s", "max_duration_s"):
+        assert len(site.get(f"/tasks/?{name}={seconds}").json["runs"]) == 1
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_a_blob_is_gone(site: Site, make: Callable[[Path], None]) -> None:
+    path = site.publish_one(memory_artifact())
+    blob = site.blob(path)
+    blob.unlink()
+    make(blob)
+    assert_problem(site.get(path), 410)
+    assert_problem(site.get(f"{path}&format=csv"), 410)

@@ -219,3 +219,9 @@ def test_the_command_lists_what_the_document_has(site: Site, monkeypatch: pytest
     assert "1 of 8" in text.stdout
     assert "They execute:" in text.stdout
     assert document["workers"][0]["runs"][0]["actor_name"] == "\x1b[31mwork"
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "on", "TRUE"])
+def test_all_is_true_or_false_and_nothing_else(site: Site, value: str) -> None:
+    assert "`all`" in assert_problem(site.get(f"/workers/?all={value}"), 400)
+    assert site.get("/workers/?all=true").status_code == 200

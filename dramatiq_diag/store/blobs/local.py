@@ -174,10 +174,13 @@ class LocalBlobStore(BlobStore):
     def open(self, name: str) -> BinaryIO:
         with self._unavailable("read"):
             try:
-                descriptor = os.open(self.root / blob_name(name), os.O_RDONLY | os.O_NOFOLLOW)
+                descriptor = os.open(self.root / blob_name(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError as error:
                 self.see_root()
                 raise BlobMissingError from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # Somebody put a directory or a pipe there.
+            os.close(descriptor)
+            raise BlobMissingError
         return open(descriptor, "rb")
 
     def size_bytes(self, name: str) -> int | None:

@@ -20,7 +20,12 @@ _OPEN = re.compile(r"/healthz|/readyz|/artifacts/[^/]*/(?!reports(/|$)).*", re.D
 _METRICS = "/metrics"
 #: Methods that change nothing.
 _SAFE = ("GET", "HEAD", "OPTIONS")
+#: Scheme -> the port that a browser leaves out of an origin.
+_PORTS = {"http": 80, "https": 443}
 _CHALLENGES = ('Bearer realm="dramatiq_diag"', 'Basic realm="dramatiq_diag", charset="UTF-8"')
+
+#: Scheme, host in lower case, and port.
+_Origin = tuple[str, str, int | None]
 
 
 class TokenAccess:
@@ -74,7 +79,7 @@ class SameSite:
     """
 
     def __init__(self, public_url: str | None) -> None:
-        self._public_host = urlsplit(public_url or "").netloc
+        self._public = _origin(public_url or "")
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.method in _SAFE:
@@ -84,16 +89,29 @@ class SameSite:
         if site is not None:
             allowed = site in ("same-origin", "none")
         else:
-            scheme, _, host = (origin or "").partition("://")  # No host for the origin `null`.
-            own = {_plain(each, scheme) for each in (req.netloc, req.forwarded_host, self._public_host)}
-            allowed = origin is None or (host != "" and _plain(host, scheme) in own)
+            allowed = origin is None or self._is_own(_origin(origin), req)
         if not allowed:
             raise falcon.HTTPForbidden(description="A page of another site asked for this.")
 
+    def _is_own(self, origin: _Origin | None, req: falcon.Request) -> bool:
+        if origin is None:
+            return False
+        # A proxy that ends TLS asks over http, so the scheme of the page is taken for that of the request as well.
+        hosts = (_origin(f"{origin[0]}://{host}") for host in (req.netloc, req.forwarded_host))
+        return origin == self._public or origin in hosts
 
-def _plain(host: str, scheme: str) -> str:
-    """Returns: A host as a browser writes it into an origin: in lower case, and without the scheme's own port."""
-    return host.lower().removesuffix({"http": ":80", "https": ":443"}.get(scheme.lower(), ""))
+
+def _origin(url: str) -> _Origin | None:
+    """Returns: The origin of a URL as a browser compares it, with the port of the scheme where none is named.
+
+    It is None for a text that has none, such as the origin `null`.
+    """
+    try:
+        parts = urlsplit(url)
+        port = _PORTS.get(parts.scheme) if parts.port is None else parts.port
+    except ValueError:
+        return None
+    return None if not parts.hostname else (parts.scheme, parts.hostname, port)
 
 
 def _encoded(token: Secret | None) -> list[bytes]:

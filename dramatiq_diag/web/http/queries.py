@@ -70,6 +70,10 @@ _TraceId = Annotated[
 _CaptureId = Annotated[UUID, _reader(UUID, "it must be the `capture_id` of a capture")]
 
 
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 6)  # 1.001 times 1000 is a little less than 1001.
+
+
 class Range(enum.StrEnum):
     """How far back the chart of an actor reaches."""
 
@@ -161,8 +165,8 @@ class RunsQuery(PageQuery):
             task_id=self.task_id,
             started_since=self.since,
             started_before=self.until,
-            min_duration_ms=None if self.min_duration_s is None else self.min_duration_s * 1000,
-            max_duration_ms=None if self.max_duration_s is None else self.max_duration_s * 1000,
+            min_duration_ms=None if self.min_duration_s is None else _milliseconds(self.min_duration_s),
+            max_duration_ms=None if self.max_duration_s is None else _milliseconds(self.max_duration_s),
             min_peak_rss_bytes=None if self.min_peak_rss_mib is None else int(self.min_peak_rss_mib * MIB),
             capture_id=self.capture,
             trace_id=self.trace_id,
@@ -203,7 +207,7 @@ class CapturesQuery(Query):
 class WorkersQuery(Query):
     """Which worker processes."""
 
-    all: bool = False
+    all: Annotated[bool, _BOOLEAN] = False
     "Also those of the last day that are gone, or lost for more than an hour."
     limit: _Limit = 1000
     "The most processes."

@@ -22,7 +22,7 @@ from ...store.attachments import AttachmentStanding, attachments_of
 from ...store.attempts import Attempt, attempts_around, count_attempts
 from ...store.models import Artifact
 from ...store.reasons import shared_reason
-from ...store.runs import RunFilter, artifacts_of, children_of, list_runs, overlapping_runs, parent_of, traceback_of
+from ...store.runs import RunFilter, all_artifacts_of, children_of, list_runs, overlapping_runs, parent_of, traceback_of
 from ..backend import Backend
 from .attach import attach_values
 from .live import read_live
@@ -41,6 +41,9 @@ class RunView:
     run: Attempt
     traceback: str | None
     artifacts: Sequence[Artifact]
+    "Its own."
+    attached: Sequence[Artifact]
+    "Those of all its attachments."
     attempts: Sequence[Attempt]
     "The shown one, and those around it."
     attempt_count: int
@@ -54,11 +57,13 @@ class RunView:
 
 def read_run_view(session: Session, run: Attempt) -> RunView:
     """Reads the rows for the page of a run."""
+    artifacts = all_artifacts_of(session, run.run_id)
     before, _ = list_runs(session, RunFilter(actor_name=run.actor_name, started_before=run.started_at), 1)
     return RunView(
         run=run,
         traceback=traceback_of(session, run),
-        artifacts=artifacts_of(session, [run.run_id])[run.run_id],
+        artifacts=[artifact for artifact in artifacts if artifact.attachment_id is None],
+        attached=[artifact for artifact in artifacts if artifact.attachment_id is not None],
         attempts=attempts_around(session, run.task_id, run.attempt, _ATTEMPTS_AROUND),
         attempt_count=count_attempts(session, run.task_id),
         overlapping_runs=overlapping_runs(session, run),
@@ -87,7 +92,8 @@ def show_run(backend: Backend, req: falcon.Request, resp: falcon.Response, view:
         account=_account(backend, view.artifacts),
         explanations=EXPLANATIONS,
         others=others,
-        urls=urls(view.artifacts, backend.signer, backend.base_url(req)),
+        files=_files(backend, req, view),
+        has_files=any(artifact.status in DOWNLOADABLE_STATUSES for artifact in (*view.artifacts, *view.attached)),
         interruption=shared_reason(run.status, (artifact.reason for artifact in view.artifacts)),
         died_together=_died_together(run, view.overlapping_runs),
         memray_views=VIEWS,
@@ -103,6 +109,17 @@ def show_run(backend: Backend, req: falcon.Request, resp: falcon.Response, view:
         },
         **attach_values(backend, run.task_id),
     )
+
+
+def _files(backend: Backend, req: falcon.Request, view: RunView) -> list[tuple[Artifact, str | None]]:
+    """Returns: The artifacts that the table of the files has, each with its URL if it can be downloaded.
+
+    Those of an attachment stand with the attachment, unless that is not shown any more.
+    """
+    shown = {standing.attachment_id for standing in view.attachments}
+    listed = [*view.artifacts, *(artifact for artifact in view.attached if artifact.attachment_id not in shown)]
+    base_url = backend.base_url(req)
+    return [(artifact, urls([artifact], backend.signer, base_url).get(artifact.name)) for artifact in listed]
 
 
 def _died_together(run: Attempt, others: Sequence[Attempt]) -> list[Attempt]:

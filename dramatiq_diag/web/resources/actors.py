@@ -51,8 +51,14 @@ class ActorResource(Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         actor_name, slash, part = name.rpartition("/")
         if not slash or part != "attachments":
-            raise falcon.HTTPMethodNotAllowed(["GET"])
+            raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", "OPTIONS"])
         self._attachments.on_post(req, resp, actor_name)
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        has_post = name.endswith("/attachments")
+        raise falcon.HTTPMethodNotAllowed(["GET", "HEAD", *(["POST"] if has_post else []), "OPTIONS"])
+
+    on_patch = on_delete = on_put
 
     @operation(
         "get", "/actors/{name}/", query=ActorQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}

@@ -16,6 +16,7 @@ from ...statuses import DOWNLOADABLE_STATUSES
 from ...store.blobs.headers import file_headers, is_page
 from ...store.models import Artifact
 from ...store.runs import find_artifact
+from ..http.conditions import has_already
 from ..http.ranges import Slice, UnsatisfiableRangeError, parse_range
 from .base import Resource, id_in_path
 
@@ -86,7 +87,7 @@ class ArtifactResource(Resource):
         offsets = _offsets(req, etag, size_bytes)
         resp.set_header("ETag", etag)
         resp.set_header("Cache-Control", "private, no-cache")  # It may have been removed when it is asked for again.
-        if _has_already(req, etag):
+        if has_already(req, etag):
             resp.status = falcon.HTTP_304
             return None
         resp.set_headers(file_headers(wanted.media_type, wanted.filename))
@@ -123,14 +124,9 @@ def _refuse_removed(artifact: Artifact) -> None:
 
 def _offsets(req: falcon.Request, etag: str, size_bytes: int) -> range | None:
     """Returns: The requested part, or None for the whole file. Raises: falcon.HTTPRangeNotSatisfiable."""
-    if req.method != "GET" or _has_already(req, etag) or req.if_range not in (None, etag):
+    if req.method != "GET" or has_already(req, etag) or req.if_range not in (None, etag):
         return None
     try:
         return parse_range(req.get_header("Range"), size_bytes)
     except UnsatisfiableRangeError as error:
         raise falcon.HTTPRangeNotSatisfiable(size_bytes) from error
-
-
-def _has_already(req: falcon.Request, etag: str) -> bool:
-    tags = (req.get_header("If-None-Match") or "").split(",")
-    return any(tag.strip().removeprefix("W/") in ("*", etag) for tag in tags)

@@ -12,6 +12,7 @@ import falcon
 
 from ...reports.charts.script import charts_script
 from ..backend import Backend
+from ..http.conditions import accepts_gzip, has_already
 from .base import Resource
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
@@ -23,6 +24,8 @@ class _File:
     content: bytes
     etag: str
     packed: bytes
+    packed_etag: str
+    "A tag of its own: one stands for the same bytes."
 
 
 class StaticResource(Resource):
@@ -37,14 +40,16 @@ class StaticResource(Resource):
         if name not in _MEDIA_TYPES:
             raise falcon.HTTPNotFound
         file = self._file(name)
-        resp.set_header("ETag", file.etag)
+        packs = accepts_gzip(req)
+        etag = file.packed_etag if packs else file.etag
+        resp.set_header("ETag", etag)
         resp.set_header("Cache-Control", "private, no-cache")
         resp.set_header("Vary", "Accept-Encoding")
-        if file.etag in (req.get_header("If-None-Match") or ""):
+        if has_already(req, etag):
             resp.status = falcon.HTTP_304
             return
         resp.content_type = _MEDIA_TYPES[name]
-        if "gzip" in (req.get_header("Accept-Encoding") or ""):
+        if packs:
             resp.set_header("Content-Encoding", "gzip")
             resp.data = file.packed
         else:
@@ -58,5 +63,10 @@ class StaticResource(Resource):
                 else:
                     content = (files("dramatiq_diag.web") / "static" / name).read_bytes()
                 digest = hashlib.sha256(content).hexdigest()[:32]
-                self._files[name] = _File(content=content, etag=f'"{digest}"', packed=gzip.compress(content, mtime=0))
+                self._files[name] = _File(
+                    content=content,
+                    etag=f'"{digest}"',
+                    packed=gzip.compress(content, mtime=0),
+                    packed_etag=f'"{digest}-gzip"',
+                )
             return self._files[name]

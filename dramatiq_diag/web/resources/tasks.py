@@ -81,23 +81,24 @@ class TaskArtifactsResource(Resource):
 def answer_run(backend: Backend, req: falcon.Request, resp: falcon.Response, task_id: str) -> None:
     """Answers with what was collected of one run: as a document, or as a page."""
     attempt = AttemptQuery.read(req).attempt
-    view = None
     with backend.session() as session:
         chosen = find_attempt(session, task_id, attempt)
-        if chosen is not None:
-            if not wants_html(req):
-                resp.media = artifacts_document(session, chosen, backend.signer, backend.base_url(req))
-                return
-            view = read_run_view(session, chosen)
-    # Out of the session: what follows opens others, and threads that each hold a connection would wait for one more.
+        if chosen is not None and not wants_html(req):
+            resp.media = artifacts_document(session, chosen, backend.signer, backend.base_url(req))
+            return
+        view = None if chosen is None else read_run_view(session, chosen)
+    # The session has ended: the pages open others, and requests that each hold a connection and wait for a second one
+    # would wait for each other.
     if view is not None:
         show_run(backend, req, resp, view)
-    elif wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
+        return
+    if wants_html(req) and (live := read_live(backend, task_id, attempt))["live"] is not None:
         # It is executed, and not diagnosed.
         backend.show(req, resp, "live.html", **live, **attach_values(backend, task_id))
-    else:
-        nothing = f"Nothing was ever collected for attempt {attempt} of this task."
-        raise falcon.HTTPNotFound(description=_NEVER if attempt is None else nothing)
+        return
+    raise falcon.HTTPNotFound(
+        description=_NEVER if attempt is None else f"Nothing was ever collected for attempt {attempt} of this task."
+    )
 
 
 class TaskParts(Resource):
@@ -117,10 +118,16 @@ class TaskParts(Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
         self._answer("post", req, resp, path)
 
+    def on_put(self, req: falcon.Request, resp: falcon.Response, path: str) -> None:
+        self._answer("put", req, resp, path)  # No part has it; but the answer names the methods of this very address.
+
+    on_patch = on_delete = on_put
+
     def _answer(self, method: str, req: falcon.Request, resp: falcon.Response, path: str) -> None:
         wanted = task_path(req, path)
         part = self._parts[wanted.part]
         responder = getattr(part, f"on_{method}", None)
         if responder is None:
-            raise falcon.HTTPMethodNotAllowed([name for name in _METHODS if hasattr(part, f"on_{name.lower()}")])
+            methods = [name for name in _METHODS if hasattr(part, f"on_{name.lower()}")]
+            raise falcon.HTTPMethodNotAllowed([*methods, "OPTIONS"])
         responder(req, resp, wanted.task_id)
