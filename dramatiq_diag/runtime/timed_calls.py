@@ -30,7 +30,7 @@ _CLOCK_MONOTONIC, _ABSOLUTE = 1, 1
 _NS = 1_000_000_000
 
 #: How long a moment takes with which the order is tried, in seconds; and how many: a thread of glibc may be late.
-_TRIED_S, _TRIALS, _MOST_TRIALS = 0.01, 3, 15
+_TRIED_S, _TRIALS, _MOST_TRIALS = 0.01, 3, 5
 
 
 class _Event(ctypes.Structure):
