@@ -187,20 +187,30 @@ class Store(Transactions):
           StoreMismatchError: When the blob root is another store's, or not the one that was claimed; or it has no id,
             though there are blobs or the database has a root.
         """
-        found, expected = self.blobs.read_id(), self.identity()
-        if found is not None:
-            self.blobs.verify(expected.store_id, expected.root_id)
-        elif next(self.blobs.scan(), None) is not None:
-            raise StoreMismatchError(
+        expected = self.identity()
+        if self.blobs.read_id() is None:
+            fault = self._fault_without_id(expected)
+            if fault is None:
+                return
+            # Another process may just claim the root. It has its id before the database knows it, and before any blob.
+            if self.blobs.read_id() is None:
+                raise StoreMismatchError(fault)
+        self.blobs.verify(expected.store_id, expected.root_id)
+
+    def _fault_without_id(self, expected: RootId) -> str | None:
+        """Returns: Why a blob root may not be without an id; None where nothing was ever stored."""
+        if next(self.blobs.scan(), None) is not None:
+            return (
                 f"The blobs in {self.blobs.root} are of a store that is not known, "
                 f"the database is {expected.store_id}. {StoreMismatchError()}"
             )
-        elif expected.root_id is not None or self._has_blobs():
-            raise StoreMismatchError(
+        if expected.root_id is not None or self._has_blobs():
+            return (
                 f"The blob directory {self.blobs.root} is empty, and the database has one that is not; nothing was "
                 "changed. Mount it or set DRAMATIQ_DIAG_BLOB_URL; if its files are lost: "
                 "dramatiq-diag check --fix --blobs-lost"
             )
+        return None
 
     def _has_blobs(self) -> bool:
         """Returns: Whether a row says that a blob is stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -333,3 +334,19 @@ def test_the_turn_comes_back_after_the_interval_and_after_a_wrong_clock(settings
         session.execute(update(StoreState).values(last_cleanup_at=datetime.now(UTC) - age))
 
     assert store.claim_cleanup() is due
+
+
+def test_a_root_that_another_process_claims_during_the_check_is_no_mismatch(given, monkeypatch):
+    with closing(Store(given)) as store, closing(Store(given)) as other:
+        read_id, looks = store.blobs.read_id, list[Any]()
+
+        def read_before_a_claim() -> Any:
+            looks.append(read_id())
+            if len(looks) == 1:
+                other.publish([bundle()])
+            return looks[-1]
+
+        monkeypatch.setattr(store.blobs, "read_id", read_before_a_claim)
+        store.check_identity()
+        assert looks[0] is None
+        assert looks[-1].root_id == other.identity().root_id
