@@ -24,6 +24,11 @@ class _Once:
         except IndexError:
             return False
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether one of them has asked."""
+        return not self._free
+
 
 def call_with_timeout(
     call: Callable[[], None],
@@ -51,7 +56,6 @@ def call_with_timeout(
     raised: list[BaseException] = []
     done = threading.Lock()
     beginning, ending = _Once(), _Once()
-    begun: list[bool] = []
     over: list[bool] = []
 
     def start() -> None:
@@ -64,7 +68,6 @@ def call_with_timeout(
     def make() -> None:
         if not beginning.take():
             return
-        begun.append(True)
         try:
             call()
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for.
@@ -88,4 +91,4 @@ def call_with_timeout(
         raise raised[0]
     if not is_done:
         text = f"It did not return within {timeout_s:g} s and was abandoned."
-        raise StepTimeoutError(text, is_over=lambda: bool(over), has_begun=bool(begun))
+        raise StepTimeoutError(text, is_over=lambda: bool(over), has_begun=beginning.is_taken)

@@ -31,9 +31,6 @@ READY_ENTRIES = 64
 _FEW_READY = READY_ENTRIES // 2
 _MAX_READY = 2 * READY_ENTRIES
 
-#: Why a run has no artifacts that began when the spool was full.
-FULL = "The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES."
-
 #: Bytes of a block, the unit of `st_blocks`; and about the bytes that a file's inode and name take.
 _BLOCK_BYTES = 512
 _FILE_BYTES = 512
@@ -63,7 +60,7 @@ class Spool(SpoolContents):
         self._state_file: StateFile | None = None
         self._lock: OwnerLock | None = None
         self.store_id: uuid.UUID | None = None
-        "The store that this process publishes into, once the publisher knows it."
+        "The store that this process publishes into, while the publisher knows it."
         self._written_store_id: uuid.UUID | None = None
 
     def open(self) -> None:
@@ -124,7 +121,7 @@ class Spool(SpoolContents):
         """
         if self.full:
             entry = Entry(self.owner or self.root, entry_id or uuid.uuid4())
-            entry.declined = FULL
+            entry.is_declined = True
             return entry
         if entry_id is not None:
             return self._new_entry(entry_id)

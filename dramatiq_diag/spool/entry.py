@@ -49,8 +49,8 @@ class Entry:
         self._limits = limits
         self.memory_bytes = 0
         "The bytes that are in memory alone, because the disk did not take them."
-        self.declined: str | None = None
-        "Why it stays in memory, and no collector of its run starts: the spool is full; None for other entries."
+        self.is_declined = False
+        "Whether it stays in memory, as the spool is full. No collector of its run starts."
         self._is_without_file = False
         "Whether its file could not be made."
         self._is_parked = False

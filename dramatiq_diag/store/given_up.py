@@ -39,12 +39,11 @@ def is_given_up(now: datetime) -> tuple[ColumnElement[bool], ...]:
     """
     before = now - timedelta(seconds=KEPT_S)
     heard_of = select(Worker.worker_id).where(Worker.worker_id == TaskRun.worker_id, Worker.seen_at > before)
-    return (
-        TaskRun.status == RunStatus.RUNNING,
-        TaskRun.started_at < before,
-        TaskRun.worker_id.is_not(None),
-        ~heard_of.exists(),
-    )
+    return *_goes_on_since(before), ~heard_of.exists()
+
+
+def _goes_on_since(before: datetime) -> tuple[ColumnElement[bool], ...]:
+    return TaskRun.status == RunStatus.RUNNING, TaskRun.started_at < before, TaskRun.worker_id.is_not(None)
 
 
 def not_executed(session: Session, now: datetime) -> list[uuid.UUID]:
@@ -56,9 +55,7 @@ def not_executed(session: Session, now: datetime) -> list[uuid.UUID]:
       Their ids, those of the oldest first.
     """
     before = now - timedelta(seconds=KEPT_S)
-    long_ones = select(TaskRun.run_id, TaskRun.task_key, TaskRun.worker_id).where(
-        TaskRun.status == RunStatus.RUNNING, TaskRun.started_at < before, TaskRun.worker_id.is_not(None)
-    )
+    long_ones = select(TaskRun.run_id, TaskRun.task_key, TaskRun.worker_id).where(*_goes_on_since(before))
     order = TaskRun.started_at, TaskRun.run_id
     runs = session.execute(long_ones.order_by(*order).limit(_MOST_LOOKED_AT)).all()
     reported = fully_reported(session, {run.worker_id for run in runs}) if runs else {}
@@ -95,5 +92,5 @@ def give_up(session: Session, run_ids: Sequence[uuid.UUID], now: datetime, *, is
         .execution_options(synchronize_session=False)
     )
     ended = session.execute(end).all()
-    count_given_up(session, ((actor_name, queue_name) for actor_name, queue_name in ended))
+    count_given_up(session, [(run.actor_name, run.queue_name) for run in ended])
     return len(ended)

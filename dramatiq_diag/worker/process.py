@@ -340,6 +340,7 @@ class WorkerProcess:
         if run is not None:
             if not run.sealed:
                 self._stop(run, status, exception)
+            run.sending = None  # It has the message, whose arguments would wait with the run until it is saved.
             self.saver.submit(run)
             self.runs.pop(thread_id, None)
         if ended is not None:

@@ -74,8 +74,6 @@ class Publisher:
         self._on_settled = on_settled
         self._forget_lost = forget_lost
         self._heap_windows = heap_windows
-        self._is_store_noted = False
-        "Whether the spool knows the store."
         self._announced: set[Run] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
@@ -123,9 +121,8 @@ class Publisher:
 
     def _note_store(self) -> None:
         """Tells the spool which store its runs are of, again after a fault: the database may have been replaced."""
-        if not self._is_store_noted:
+        if self._spool.store_id is None:
             self._spool.store_id = self._store.store_id()
-            self._is_store_noted = True
 
     def _publish_backlog(self) -> None:
         """Publishes for a moment at most; the other duties come in between."""
@@ -214,7 +211,7 @@ class Publisher:
             duty()
         except DiagnosticsError as error:
             self._store.reopen()
-            self._is_store_noted = False
+            self._spool.store_id = None
             self._warn(error)
             self.thread.back_off()
             return False

@@ -11,7 +11,7 @@ from ..collectors.services import Services
 from ..errors import GUARDED, SkippedError, StepTimeoutError, UnavailableError
 from ..policy.selection import Choice
 from ..runtime.timeout import call_with_timeout
-from ..spool.directory import FULL, Spool
+from ..spool.directory import Spool
 from ..spool.entry import Entry
 from ..spool.schema import text_of
 from ..statuses import ArtifactStatus
@@ -74,8 +74,8 @@ class Recordings:
 
     def record(self, run: RunContext, collector: Collector) -> Recording:
         """Makes a recording. Raises: SkippedError, or the error of the collector."""
-        if (declined := self._entry.declined or (FULL if self._spool.full else None)) is not None:
-            raise SkippedError(declined)
+        if self._spool.full or self._entry.is_declined:
+            raise SkippedError("The spool is full; see DRAMATIQ_DIAG_SPOOL_MAX_BYTES.")
         if collector in self._hung:
             raise SkippedError("It hung in another run of this process.")
         if (reason := self._choice.rejected_options.get(collector.name)) is not None:

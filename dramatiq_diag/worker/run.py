@@ -220,7 +220,6 @@ class Run(RunMeasures):
             self.entry.append(*decision, {"end": end})
             self.entry.flush()
             self.sealed = True
-            self.sending = None  # It has the message, whose arguments would wait with the run until it is saved.
 
     def seal_with(self, status: RunStatus) -> None:
         """Completes the entry with no more than the status and the time, after `stop` has failed."""

@@ -64,7 +64,7 @@ class RunSaver:
         self._sealed: deque[Sealed] = deque()
         self._max_open, self._max_waiting = tuning.max_open, tuning.max_waiting
         self.left_out = 0
-        "How many tasks were not diagnosed because of that and not told yet; about, as threads count at the same time."
+        "About how many tasks were not diagnosed, as this was behind, since it was last logged; threads count at once."
         self._measure_interval_s = tuning.measure_s
         self._measure_at = 0.0
         self.has_warned = False

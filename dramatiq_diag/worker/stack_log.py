@@ -47,7 +47,7 @@ class StackLog:
     def _write(self, text: str) -> None:
         size_bytes = len(text.encode("utf-8", "replace"))
         # If the run ends just now, the text comes behind the end of its entry, or is lost; neither harms.
-        if self._run.entry.declined is not None or size_bytes > self._bytes_left:
+        if self._run.entry.is_declined or size_bytes > self._bytes_left:
             return
         self._bytes_left -= size_bytes
         if self._collector is None:
