@@ -108,6 +108,11 @@ def format_size(size_bytes: float | None) -> str:
     return f"{value:.1f} {_SIZE_UNITS[unit]}" if unit else f"{size_bytes:g} B"
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns: A number and a noun: `1 run`, `2 runs`. The plural is the noun with an `s`, unless it is given."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def printable(text: str) -> str:
     """Returns: The text without characters that could steer a terminal, line ends included."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

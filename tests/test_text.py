@@ -8,6 +8,7 @@ import pytest
 
 from dramatiq_diag.text import (
     MAX_SIZE_BYTES,
+    counted,
     format_duration,
     format_size,
     parse_duration_ms,
@@ -114,3 +115,8 @@ def test_figures_are_written_for_people():
 
 def test_text_that_is_printed_cannot_steer_a_terminal():
     assert printable("Grüße\x1b[2J\r\n\u202e\u2028x") == "Grüße\ufffd[2J\ufffd\ufffd\ufffd\ufffdx"
+
+
+def test_one_thing_is_counted_without_the_plural():
+    assert [counted(number, "run") for number in range(3)] == ["0 runs", "1 run", "2 runs"]
+    assert [counted(number, "entry", "entries") for number in (1, 2)] == ["1 entry", "2 entries"]

@@ -10,6 +10,7 @@ from ..settings import Settings
 from ..spool.contents import remedy_for
 from ..spool.delivery import Delivery
 from ..spool.directory import Spool
+from ..text import counted
 from .output import echo_json, json_option
 from .store import opened_store
 
@@ -35,9 +36,9 @@ def recover(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         echo_json(asdict(salvaged))
     else:
-        click.echo(f"Recovered {salvaged.recovered_runs} runs from {settings.spool}.")
+        click.echo(f"Recovered {counted(salvaged.recovered_runs, 'run')} from {settings.spool}.")
         if salvaged.refused_runs:
-            click.echo(f"{salvaged.refused_runs} entries could not be published and stay there.")
+            click.echo(f"Not published, and left in place: {counted(salvaged.refused_runs, 'entry', 'entries')}.")
         for path, error in spool.passed_over.items():
             click.echo(f"{path} was passed over: {error.strerror or error}. {remedy_for(error)}")
     context.exit(1 if salvaged.refused_runs or spool.passed_over else 0)

@@ -13,7 +13,7 @@ from ..documents.storage import (
     storage_document,
 )
 from ..settings import Settings
-from ..text import format_size
+from ..text import counted, format_size
 from .output import Columns, echo_heading, echo_json, echo_table, json_option, shown_name, shown_time
 from .store import opened_store
 
@@ -62,7 +62,8 @@ def _echo(document: StorageDocument) -> None:
     click.echo(f"Artifacts   {document['artifact_count']}, {format_size(document['size_bytes'])}")
     click.echo(f"Runs        {document['run_count']}, the oldest began {shown_time(document['oldest_started_at'])}")
     at_least = "" if pinned["is_complete"] else "at least "
-    click.echo(f"Pinned      {at_least}{pinned['artifact_count']} artifacts, {format_size(pinned['size_bytes'])}")
+    artifacts = counted(pinned["artifact_count"], "artifact")
+    click.echo(f"Pinned      {at_least}{artifacts}, {format_size(pinned['size_bytes'])}")
     click.echo(f"Bounds      {_bound(document['max_bytes'], is_size=True)}; {_bound(document['max_runs'])}")
     echo_heading("A cleanup would remove now:" if foretold["is_complete"] else "A cleanup would remove now, at least:")
     reasons = (

@@ -7,6 +7,7 @@ import click
 from ..maintenance.uninstall import Holdings, Removal
 from ..settings import Settings
 from ..settings.urls import shown_url
+from ..text import counted
 from .output import confirm, counter, yes_option
 
 
@@ -40,7 +41,7 @@ def uninstall(*, yes: bool) -> None:
 def _show(found: Holdings, settings: Settings) -> None:
     if found.tables:
         click.echo(f"Database {shown_url(settings.database)}: {', '.join(found.tables)}")
-    click.echo(f"{found.runs} runs with {found.artifacts} artifacts in {settings.blob_dir}")
-    click.echo(f"{found.spool_entries} runs that wait in {settings.spool}")
+    click.echo(f"{counted(found.runs, 'run')} with {counted(found.artifacts, 'artifact')} in {settings.blob_dir}")
+    click.echo(f"{counted(found.spool_entries, 'run')} waiting in {settings.spool}")
     for path in found.paths:
         click.echo(str(path))

@@ -13,7 +13,7 @@ from ..documents.live import LiveDocument, LiveState, live_document
 from ..errors import DiagnosticsError
 from ..settings import Settings
 from ..store.store import Store
-from ..text import format_duration, format_size, printable
+from ..text import counted, format_duration, format_size, printable
 from .figures import BLOCKS, WIDTH
 from .output import echo_heading, echo_json, json_option, shown_time
 from .parameters import duration_s
@@ -158,7 +158,7 @@ def _echo_profile(document: LiveDocument) -> None:
     profile = document["profile"]
     if profile is None or not profile["functions"]:
         return
-    echo_heading(f"Time so far: {profile['samples']} samples")
+    echo_heading(f"Time so far: {counted(profile['samples'], 'sample')}")
     for function in profile["functions"][:_FUNCTIONS]:
         place = f"{function['function']}  {function['file']}:{function['line']}"
         own = format_duration(function["self_s"] * 1000)

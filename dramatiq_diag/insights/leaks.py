@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from ..statuses import LeakVerdict
-from ..text import format_size
+from ..text import counted, format_size
 from .attribution import Part
 from .growth import ALL, RARE, Growth, attribute
 from .live_memory import Window, after_warm_up, runs_of
@@ -173,7 +173,7 @@ def _growth(figures: Sequence[int]) -> int:
 
 
 def _too_few(name: str, runs: int) -> ActorFinding:
-    reason = f"It has {runs} runs after the warm-up of their processes, the first quarter of their life."
+    reason = f"It has {counted(runs, 'run')} that count: the first quarter of a process's life is its warm-up."
     return ActorFinding(
         actor_name=name,
         runs=runs,

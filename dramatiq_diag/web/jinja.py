@@ -15,7 +15,7 @@ from ..documents.fields import actor_href, task_href, timestamp
 from ..documents.run_figures import COMPARED_FIGURES, LISTED_FIGURES, RUN_FIGURES, SHOWN_IN
 from ..documents.runs import absence
 from ..statuses import MemoryRole
-from ..text import format_duration, format_size
+from ..text import counted, format_duration, format_size
 
 #: A page loads scripts, styles, pictures, data and frames from its own server. Nothing is inline.
 PAGE_POLICY = (
@@ -44,6 +44,7 @@ def make_templates() -> Environment:
         "role": MemoryRole,
         "duration": format_duration,
         "size": format_size,
+        "counted": counted,
         "iso": _iso,
         "form_moment": _form_moment,
         "moment": _moment,

@@ -164,9 +164,9 @@ def test_doctor_counts_the_runs_that_dead_workers_left(command: Command, killed_
     check = checks_of(command("doctor", "--json"))["backlog"]
 
     assert check["status"] == "finding"
-    assert "1 runs, " in check["detail"]
-    assert " bytes, the oldest written to " in check["detail"]
-    assert "1 of the runs were left by workers that died" in check["detail"]
+    assert "1 run, " in check["detail"]
+    assert " KiB, the oldest written to " in check["detail"]
+    assert "left by workers that died: 1" in check["detail"]
     assert "dramatiq-diag recover" in check["remedy"]
 
 

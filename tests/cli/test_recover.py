@@ -25,7 +25,7 @@ def test_recover_publishes_the_runs_of_dead_workers_once(command: Command, kille
         "unknown_blobs": [],
         "wrong_counters": [],
     }
-    assert checks_of(command("doctor", "--json"))["backlog"]["detail"] == "0 runs, 0 bytes"
+    assert checks_of(command("doctor", "--json"))["backlog"]["detail"] == "0 runs, 0 B"
 
 
 def test_recover_leaves_entries_that_cannot_be_published_and_counts_them(
@@ -38,7 +38,7 @@ def test_recover_leaves_entries_that_cannot_be_published_and_counts_them(
 
     assert result.exit_code == 1
     assert "Recovered 0 runs" in result.output
-    assert "1 entries could not be published" in result.output
+    assert "Not published, and left in place: 1 entry." in result.output
     assert entry.exists()
 
 

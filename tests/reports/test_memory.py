@@ -298,6 +298,15 @@ def test_a_history_knows_every_status_and_opens_the_runs_it_is_told():
     assert chart["datasets"]["runs"][0]["href"] == "/runs/1/"
 
 
+def test_the_axis_of_runs_that_are_close_together_has_times_with_minutes():
+    vl_convert = pytest.importorskip("vl_convert")
+
+    drawn = vl_convert.vegalite_to_svg(json.dumps(history_chart([run(1)], href)), config=config(dark=False))
+
+    assert ">13:02<" in drawn  # The run is of 13:01:33.229.
+    assert ".229<" not in drawn
+
+
 def test_hostile_names_cannot_end_the_element_of_a_page():
     text = memory.in_json_script({HOSTILE: [HOSTILE]})
 

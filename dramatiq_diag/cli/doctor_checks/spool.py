@@ -11,6 +11,7 @@ from ...settings import Settings
 from ...spool.contents import remedy_for
 from ...spool.directory import Spool
 from ...spool.owner_lock import NO_LOCKS, try_lock
+from ...text import counted, format_size
 from .check import FINDING, OK, Check, guarded
 from .directories import existing_part
 from .remedies import place_of, remedy_of
@@ -49,13 +50,13 @@ def _backlog(settings: Settings) -> Iterator[Check]:
     oldest_s = time.time() - min(written_at, default=time.time())
     left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
     yield from _passed_over(spool, settings)
-    text = f"{len(written_at)} runs, {size_bytes} bytes"
+    text = f"{counted(len(written_at), 'run')}, {format_size(size_bytes)}"
     if written_at:
         text += f", the oldest written to {oldest_s:.0f} s ago"
     findings = []
     if left:
         remedy = "Start a worker with the same spool, or run: dramatiq-diag recover"
-        findings.append((f"{left} of the runs were left by workers that died", remedy))
+        findings.append((f"left by workers that died: {left}", remedy))
     if spool.full:
         limit = int(settings.spool_max_bytes)
         remedy = f"Repair the store, so that workers can publish; or raise {Settings.variable('spool_max_bytes')}."

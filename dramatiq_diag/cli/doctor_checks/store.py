@@ -17,6 +17,7 @@ from ...store.migration import check_schema
 from ...store.rights import missing_rights
 from ...store.store import Store
 from ...store.worker_actors import worker_standing
+from ...text import counted
 from .check import FINDING, INFO, OK, Check, guarded
 from .remedies import is_of_database, place_of, remedy_of
 
@@ -134,5 +135,5 @@ def _workers(store: Store) -> Iterator[Check]:
         yield Check("workers", INFO, "no worker with diagnostics has used this database lately")
         return
     # They report when they start and once an hour, so the time may be long ago.
-    actors = "1 actor" if count == 1 else f"{count} actors"
+    actors = counted(count, "actor")
     yield Check("workers", OK, f"workers reported {actors}, the last one at {last_seen_at:%Y-%m-%d %H:%M} UTC")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...text import MIB, format_duration, format_size
@@ -22,6 +22,22 @@ _SHAPES = ["circle", "cross", "triangle-up", "square", "diamond"]
 #: In pixels.
 _HALF_HEIGHT = 160
 
+#: The labels of the axis of time, by what the marks are apart: Vega's own have hours of 1 to 12, and seconds alone.
+_TIMES = {
+    "year": "%Y",
+    "quarter": "%b %Y",
+    "month": "%b %Y",
+    "week": "%d %b",
+    "date": "%d %b",
+    "hours": "%H:%M",
+    "minutes": "%H:%M",
+    "seconds": "%H:%M:%S",
+    "milliseconds": "%H:%M:%S.%L",
+}
+
+#: The axis of time has at least this length.
+_SHORTEST_AXIS = timedelta(minutes=1)
+
 
 def history_chart(
     runs: Iterable[Any],
@@ -35,12 +51,16 @@ def history_chart(
     Parameters:
       runs: Runs, or rows of `recent_figures`. Those without a duration are left out of the upper half.
       href: Returns the address that a click on a run opens.
-      since: The beginning of the axis of time; aware. Without both ends it reaches from the first to the last run.
+      since: The beginning of the axis of time; aware. Without both ends it reaches from the first to the last run, and
+        over a minute at least.
       until: The end of it.
 
     Returns:
       A specification with the data `runs`.
     """
+    runs = list(runs)
+    if since is None or until is None:
+        since, until = _around([run.started_at for run in runs])
     domain = None if since is None or until is None else [_vega_moment(since), _vega_moment(until)]
     return {
         "$schema": SCHEMA,
@@ -52,6 +72,13 @@ def history_chart(
         ],
         "resolve": {"scale": {"color": "shared", "shape": "shared"}},
     }
+
+
+def _around(moments: list[datetime]) -> tuple[datetime, datetime] | tuple[None, None]:
+    """Returns: The ends of an axis around moments that are close together; Vega-Lite finds those for any others."""
+    if not moments or max(moments) - min(moments) >= _SHORTEST_AXIS:
+        return None, None
+    return min(moments) - _SHORTEST_AXIS / 2, max(moments) + _SHORTEST_AXIS / 2
 
 
 def _vega_moment(moment: datetime) -> Spec:
@@ -75,7 +102,8 @@ def _half(field: str, title: str, axis_title: str | None, domain: list[Spec] | N
     scale_of_time: Spec = {"type": "utc", "padding": 10}
     if domain is not None:
         scale_of_time = {"type": "utc", "domain": domain, "nice": False}
-    x = {"field": "started_at", "type": "temporal", "title": axis_title, "scale": scale_of_time}
+    axis = {"title": axis_title, "format": _TIMES}
+    x = {"field": "started_at", "type": "temporal", "axis": axis, "scale": scale_of_time}
     fields = ("task", "status", "started", "duration", "peak")
     return {
         "width": STACKED_WIDTH,
