@@ -23,6 +23,7 @@ from .doctor import doctor
 from .keep import delete, pin, unpin
 from .leaks import leaks
 from .recover import recover
+from .releases import releases
 from .report import report
 from .serve import serve
 from .show import show
@@ -112,6 +113,7 @@ def main() -> None:
       dramatiq-diag tasks                     list the recent runs
       dramatiq-diag actors                    list the actors with their figures
       dramatiq-diag leaks                     find out whose runs keep memory
+      dramatiq-diag releases ACTOR            find out whether an actor became slower with a release
       dramatiq-diag show TASK_ID              show one run: its memory, its time, its allocations
       dramatiq-diag compare TASK_A TASK_B     find out what became slower or larger
       dramatiq-diag artifacts TASK_ID         list the artifacts of a run
@@ -126,7 +128,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, serve, migrate, tasks, actors, leaks, show, compare, artifacts, report),
+    *(demo, serve, migrate, tasks, actors, leaks, releases, show, compare, artifacts, report),
     *(workers, stack, watch, attach, capture, show_captures),
     *(pin, unpin, delete, storage, cleanup, recover, doctor, check, uninstall),
 ):

@@ -122,6 +122,8 @@ def _show_run(run: RunDocument, figures: Figures, trace_url: str | None) -> None
         click.echo("  it is stuck: it has lasted much longer than its actor usually takes")
     click.echo(f"  started {run['started_at'][:19].replace('T', ' ')} UTC, queue {printable(run['queue_name'])}")
     click.echo(f"  on {printable(run['hostname'])}, process {run['pid']}, run {run['run_id']}")
+    if run["release"] is not None:
+        click.echo(f"  release {printable(run['release'])}")
     for figure in RUN_FIGURES:
         is_above = figure.field == "duration_ms"
         if not is_above and run[figure.field] is not None:  # type: ignore[literal-required]

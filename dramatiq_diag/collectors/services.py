@@ -42,3 +42,5 @@ class Services:
     pid: int = field(default_factory=os.getpid)
     worker_id: uuid.UUID = field(default_factory=uuid.uuid4)
     "Names this process in the store."
+    release: str | None = None
+    "The release of the application; None where it is not known."

@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from ..store.actor_stats import ActorSummary, list_actors
-from .fields import HrefText, Timestamp, actor_href, described, document_of
+from ..store.release_stats import ReleaseSummary, summarize_releases
+from .fields import HrefText, Timestamp, UuidText, actor_href, described, document_of
 from .runs import RunDocument
 
 
@@ -46,8 +47,42 @@ class ActorsDocument(TypedDict):
 
 
 @described
-class ActorHistoryDocument(TypedDict):
-    """An actor and a page of its runs, newest first."""
+class ReleaseDocument(TypedDict):
+    """The runs of an actor in one release, of its latest 1,000 that have ended. Durations are of successful runs."""
+
+    release: str | None
+    "Null for runs of which it is not known."
+    run_count: int
+    failed_count: int
+    "Runs that failed or were interrupted."
+    first_started_at: Timestamp
+    last_started_at: Timestamp
+    median_duration_ms: float | None
+    "Null where no run succeeded, as in what follows."
+    p95_duration_ms: float | None
+    "95 % of the successful runs took no longer."
+    median_cpu_ms: float | None
+    max_peak_rss_bytes: int | None
+    "Of all these runs."
+    typical_run_id: UuidText | None
+    "A run whose duration is nearest to the median."
+    typical_task_id: str | None
+    "The task of that run."
+    duration_ratio: float | None
+    "The median divided by that of the release before; null where one of them has fewer than 5 successful runs."
+
+
+@described
+class ReleasesDocument(TypedDict):
+    """The releases of an actor's latest runs."""
+
+    releases: list[ReleaseDocument]
+    "The newest first; empty where no run names a release."
+
+
+@described
+class ActorHistoryDocument(ReleasesDocument):
+    """An actor, its releases, and a page of its runs, newest first."""
 
     actor: ActorDocument
     runs: list[RunDocument]
@@ -58,6 +93,15 @@ class ActorHistoryDocument(TypedDict):
 def actors_document(session: Session, since: datetime | None = None) -> ActorsDocument:
     """Returns: The actors of which a run is stored and those that workers have; see `list_actors`."""
     return {"actors": [actor_document(summary) for summary in list_actors(session, since)]}
+
+
+def releases_document(session: Session, actor_name: str) -> ReleasesDocument:
+    """Returns: The releases of an actor's latest runs; see `summarize_releases`."""
+    return {"releases": [_release_document(found) for found in summarize_releases(session, actor_name)]}
+
+
+def _release_document(summary: ReleaseSummary) -> ReleaseDocument:
+    return document_of(ReleaseDocument, summary)
 
 
 def actor_document(summary: ActorSummary) -> ActorDocument:

@@ -81,6 +81,8 @@ class RunDocument(TypedDict):
     "The trace that it is part of, in 32 hexadecimal digits; null where unknown."
     span_id: str | None
     "Its own span in that trace, or where it has none its sender's, in 16 hexadecimal digits."
+    release: str | None
+    "The release of the application; null where unknown."
     href: HrefText
     "The path of the task."
 

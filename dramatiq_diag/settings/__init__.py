@@ -227,6 +227,13 @@ class Settings:
     public_url: str | None = field(
         None, "prefix of the URLs in answers, behind a proxy", "an http:// or https:// URL", http_url
     )
+    release: str | None = field(
+        None,
+        "the release of the application, which its runs name; without it the one that a variable of the deployment "
+        "names, else the git commit of the working directory",
+        f"a text of 1 to {readers.MAX_RELEASE_LENGTH} printable characters",
+        readers.release,
+    )
     trace_url: str | None = field(
         None,
         "the address of a trace in your tracing system; `{trace_id}` in it stands for the trace's id",

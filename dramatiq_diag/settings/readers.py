@@ -21,6 +21,9 @@ from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import parse_triggers, trigger_text
 from ..text import is_plain_number, parse_duration_ms, parse_size_bytes
 
+#: The longest release, in characters.
+MAX_RELEASE_LENGTH = 200
+
 #: The least length of a key, in characters; shorter ones can be guessed.
 _MIN_KEY_LENGTH = 16
 
@@ -138,6 +141,16 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError
     return value
+
+
+def release(value: Any) -> str | None:
+    """Reads the name of a release, without white space at its ends; None stays None."""
+    if value is None:
+        return None
+    found = text(value).strip()
+    if not 0 < len(found) <= MAX_RELEASE_LENGTH or not found.isprintable():
+        raise ValueError
+    return found
 
 
 def matching(pattern: str) -> Reader:

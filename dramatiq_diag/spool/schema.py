@@ -14,6 +14,7 @@ from ..collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYP
 from ..errors import GUARDED
 from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import MAX_LENGTH
+from ..settings.readers import MAX_RELEASE_LENGTH
 from ..statuses import ArtifactStatus, RunStatus
 
 #: How many ids of overlapping tasks a run keeps, and where each is cut off, in characters.
@@ -62,6 +63,7 @@ class RunIdentity(TypedDict):
     "The artifacts that the run has even if its capture has no slot for it; None for a run that needs no slot."
     trace_id: NotRequired[TraceId | None]
     span_id: NotRequired[SpanId | None]
+    release: NotRequired[Annotated[str, Field(max_length=MAX_RELEASE_LENGTH)] | None]
 
 
 class Declared(TypedDict):

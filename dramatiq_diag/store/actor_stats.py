@@ -77,7 +77,7 @@ def usual_duration(session: Session, actor_name: str) -> UsualDuration:
     """Returns: What the latest 100 ended runs of an actor took. It reads no other row."""
     names = select(literal(clean_text(actor_name, NAME_LENGTH), Text).label("actor_name")).cte()
     durations_ms, _ = _read(session.execute(select(_durations(names)).select_from(names)).scalar())
-    return UsualDuration(run_count=len(durations_ms), p95_ms=_p95(durations_ms))
+    return UsualDuration(run_count=len(durations_ms), p95_ms=p95(durations_ms))
 
 
 def median_durations(session: Session, actor_names: Collection[str]) -> dict[str, float]:
@@ -186,7 +186,7 @@ def _summary(row: Any, run_count: int, failed_count: int, max_peak_rss_bytes: in
         failed_count=failed_count,
         last_started_at=row.last_started_at,
         median_duration_ms=statistics.median(durations_ms) if durations_ms else None,
-        p95_duration_ms=_p95(durations_ms),
+        p95_duration_ms=p95(durations_ms),
         max_peak_rss_bytes=max_peak_rss_bytes,
         queue_wait_ms=statistics.median(queue_waits_ms) if queue_waits_ms else None,
     )
@@ -199,5 +199,6 @@ def _read(text: str | None) -> tuple[list[float], list[float]]:
     return sorted(map(float, figures[::2])), list(filter(math.isfinite, queue_waits_ms))
 
 
-def _p95(durations_ms: list[float]) -> float | None:
+def p95(durations_ms: list[float]) -> float | None:
+    """Returns: The duration that 95 % of these took at most, which are sorted; None for none."""
     return durations_ms[math.ceil(len(durations_ms) * 0.95) - 1] if durations_ms else None

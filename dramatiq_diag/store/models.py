@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from ..runtime.tracebacks import MAX_LENGTH
+from ..settings.readers import MAX_RELEASE_LENGTH
 from ..statuses import DOWNLOADABLE_STATUSES, RunStatus
 from .columns import CleanText, Name, UtcDateTime
 from .memory_curves import LENGTH
@@ -132,6 +133,8 @@ class TaskRun(Base):
     "The trace that it is part of, in hexadecimal digits."
     span_id: Mapped[str | None] = mapped_column(String(16))
     "Its own span in that trace, or its sender's; likewise."
+    release: Mapped[str | None] = mapped_column(CleanText(MAX_RELEASE_LENGTH, MAX_RELEASE_LENGTH))
+    "The release of the application; None where unknown."
 
     is_stuck: Mapped[bool | None] = mapped_column(Boolean)
     "Whether it runs for much longer than its actor usually does; None where that was never found."

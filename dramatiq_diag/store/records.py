@@ -32,6 +32,7 @@ class StartedRun:
     capture_id: uuid.UUID | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    release: str | None = None
     without_capture: Collection[str] | None = None
     """The names of the artifacts that the run has even if its capture has no slot for it.
 

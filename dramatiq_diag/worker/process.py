@@ -29,6 +29,7 @@ from ..runtime.loggers import get_logger
 from ..runtime.task_log import TaskLog
 from ..runtime.ticker import Ticker
 from ..settings import Settings
+from ..settings.release import find_release
 from ..spool.backlog import Backlog
 from ..spool.directory import Spool
 from ..statuses import RunStatus
@@ -80,7 +81,10 @@ class WorkerProcess:
         self.settings = settings
         self.log = TaskLog(self.logger)
         self.services = Services(
-            warn_once=self.log.warn_once, clock=clock, ticker=Ticker(clock) if ticker is None else ticker
+            warn_once=self.log.warn_once,
+            clock=clock,
+            ticker=Ticker(clock) if ticker is None else ticker,
+            release=find_release(settings.release),
         )
         self.spool = Spool(settings)
         names = expand(settings.task_diagnostics) + expand(settings.task_diagnostics_on_request)

@@ -156,6 +156,7 @@ class Run(RunMeasures):
             "without_capture": self._without_capture,
             "trace_id": self.trace.trace_id,
             "span_id": self.trace.span_id,
+            "release": self.services.release,
         }
 
     @property

@@ -52,6 +52,7 @@ TABLE = [
     ("DRAMATIQ_DIAG_ALLOWED_HOSTS", "allowed_hosts", ()),
     ("DRAMATIQ_DIAG_PUBLIC_URL", "public_url", None),
     ("DRAMATIQ_DIAG_TRACE_URL", "trace_url", None),
+    ("DRAMATIQ_DIAG_RELEASE", "release", None),
     ("DRAMATIQ_DIAG_STUCK_AFTER", "stuck_after", "auto"),
     ("DRAMATIQ_DIAG_WATCHDOG", "watchdog", True),
     ("DRAMATIQ_DIAG_LEAK_CAPTURES", "leak_captures", False),
@@ -473,7 +474,7 @@ def test_nothing_else_reads_the_environment():
     ]
 
     # The demo tells its worker where the broker is; child processes are given a few variables.
-    assert set(readers) <= {"settings/__init__.py", "demo/worker.py", "runtime/interpreter.py"}
+    assert set(readers) <= {"settings/__init__.py", "settings/release.py", "demo/worker.py", "runtime/interpreter.py"}
 
 
 @pytest.mark.parametrize("text", ["1_000", "\u0661\u0662", "1\uff10"])

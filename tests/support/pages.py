@@ -67,6 +67,7 @@ def publish_hostile(site: Site) -> str:
         actor_name=HOSTILE,
         queue_name=HOSTILE,
         hostname=HOSTILE,
+        release=HOSTILE,
         status=RunStatus.FAILED,
         exception_type=HOSTILE,
         exception_message=HOSTILE,

@@ -52,6 +52,7 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
         collection_ms=12.5,
         trace_id="0af7651916cd43dd8448eb211c80319c",
         span_id="b7ad6b7169203331",
+        release="2.14.0",
         queue_wait_ms=3.25,
         cpu_ms=100.5,
         run_queue_ms=2.5,
@@ -97,6 +98,7 @@ def test_a_run_has_all_its_fields(site: Site) -> None:
                 "parent_run_id": None,
                 "trace_id": "0af7651916cd43dd8448eb211c80319c",
                 "span_id": "b7ad6b7169203331",
+                "release": "2.14.0",
                 "href": "/tasks/task-1/",
             }
         ],

@@ -16,6 +16,7 @@ from ...reports.charts import history_chart
 from ...store.actor_stats import ActorSummary
 from ...store.allowed import allowed_names
 from ...store.attempts import Attempt
+from ...store.release_stats import ReleaseSummary, summarize_releases
 from ...store.runs import RunFilter, count_runs, list_runs, recent_figures
 from ..backend import Backend
 from ..http.queries import ActorQuery, Range
@@ -54,6 +55,7 @@ class ActorView:
     "The runs in the chart; see `recent_figures`."
     is_cut: bool
     "Whether the range has older runs that are not in the chart."
+    releases: Sequence[ReleaseSummary]
 
 
 def read_actor_view(session: Session, actor: ActorSummary, query: ActorQuery) -> ActorView:
@@ -74,6 +76,7 @@ def read_actor_view(session: Session, actor: ActorSummary, query: ActorQuery) ->
         until=now,
         drawn=drawn[:_MAX_DRAWN],
         is_cut=len(drawn) > _MAX_DRAWN,
+        releases=summarize_releases(session, name),
     )
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import falcon
 
-from ...documents.actors import ActorHistoryDocument, ActorsDocument, actor_document, actors_document
+from ...documents.actors import (
+    ActorHistoryDocument,
+    ActorsDocument,
+    actor_document,
+    actors_document,
+    releases_document,
+)
 from ...documents.runs import runs_document
 from ...store.actor_stats import list_actors, summarize_actor
 from ...store.runs import RunFilter
@@ -64,7 +70,7 @@ class ActorResource(Resource):
         "get", "/actors/{name}/", query=ActorQuery, answers={200: ActorHistoryDocument, 400: PROBLEM, 404: PROBLEM}
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Get an actor's figures and its runs, newest first."""
+        """Get an actor's figures, also by release, and its runs, newest first."""
         query = ActorQuery.read(req)
         with self._backend.session() as session, known_cursor():
             actor = summarize_actor(session, name)
@@ -74,7 +80,11 @@ class ActorResource(Resource):
                 )
             if not wants_html(req):
                 page = runs_document(session, RunFilter(actor_name=name), query.limit, query.cursor)
-                document: ActorHistoryDocument = {"actor": actor_document(actor), **page}
+                document: ActorHistoryDocument = {
+                    "actor": actor_document(actor),
+                    **releases_document(session, name),
+                    **page,
+                }
                 resp.media = document
                 return
             view = read_actor_view(session, actor, query)
