@@ -254,6 +254,14 @@ def test_an_actor_shows_its_runs_and_two_to_compare(site: Site) -> None:
     assert assert_problem(site.get("/actors/nobody/"), 404)
 
 
+def test_the_only_run_of_an_actor_is_compared_with_nothing(site: Site) -> None:
+    site.publish()
+
+    page = page_of(site, "/actors/crunch/")
+    assert "Compare B with A" not in page.text
+    assert not [field for field in page.all("input") if field.get("name") in ("a", "b")]
+
+
 @pytest.mark.parametrize("name", ["app.tasks:crunch", "a/b/c", "a b", "ключ", "%2F", "?x=1", "#", "..", HOSTILE])
 def test_an_actor_of_any_name_has_a_page(site: Site, name: str) -> None:
     site.publish("a", actor_name=name)
