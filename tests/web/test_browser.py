@@ -160,7 +160,7 @@ def test_two_runs_are_compared_from_the_actors_page(
     page.goto("/actors/")
     page.get_by_role("link", name="grow").click()
     page.locator("#history[data-shown] svg").first.wait_for()
-    rows = page.locator("tbody tr")
+    rows = page.locator("tbody tr:has(input[name=a])")
     rows.nth(2).locator("input[name=a]").check()
     rows.nth(1).locator("input[name=b]").check()
     page.get_by_role("button", name="Compare B with A").click()
