@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from .kept_file import KeptFile
+from .thread_calls import ThreadCalls
 
 _MAX_BYTES = 200
 _TIMER_BYTES = 8
@@ -29,8 +30,12 @@ _CLOCK_MONOTONIC, _ABSOLUTE = 1, 1
 
 _NS = 1_000_000_000
 
-#: How long a moment takes with which the order is tried, in seconds; and how many: a thread of glibc may be late.
-_TRIED_S, _TRIALS, _MOST_TRIALS = 0.01, 3, 5
+#: The moment with which the order is tried is so far away, in seconds: however busy the machine is, it does not come.
+_FAR_S = 3600.0
+
+#: How many looks at the threads have to find none that could still run, the time between them, and the longest time
+#: that they take, in seconds: a thread of C code may compute for ever.
+_LOOKS, _LOOK_S, _LONGEST_S = 3, 0.001, 0.25
 
 
 class _Event(ctypes.Structure):
@@ -137,21 +142,24 @@ class TimedCalls:
         return None
 
     def _keeps_order(self) -> bool:
-        """Returns: False where the application had asynchronous I/O before, and glibc has several threads for it."""
-        in_time = 0
-        for _ in range(_MOST_TRIALS):
-            due_s = time.perf_counter() + _TRIED_S
-            self.plan(due_s, due_s, {threading.get_native_id()})
-            time.sleep(0.75 * _TRIED_S)
-            is_done = self._planned[0].is_any_done()
-            is_in_time = time.perf_counter() < due_s  # On a busy machine this thread may have slept for too long.
-            self.take(1)
-            if is_done and is_in_time:
-                return False
-            in_time += is_in_time
-            if in_time == _TRIALS:
-                break
-        return True
+        """Returns: False where the application had asynchronous I/O before, and glibc has several threads for it.
+
+        Then another thread does the read behind a timer that has not ended. A busy machine may let that one wait for a
+        processor: so the threads are looked at until all are blocked. Several times, as glibc's first one begins the
+        second one.
+        """
+        until_s = time.perf_counter() + _LONGEST_S
+        self.plan(until_s + _FAR_S, until_s + _FAR_S, {threading.get_native_id()})
+        (place,) = self._planned
+        lines = ThreadCalls()
+        looks = 0
+        while looks < _LOOKS and not place.is_any_done() and time.perf_counter() < until_s:
+            time.sleep(_LOOK_S)
+            looks = looks + 1 if _are_blocked(lines) else 0
+        is_kept = not place.is_any_done()
+        place.set_timer(time.perf_counter())
+        self.take(1)
+        return is_kept
 
     @property
     def planned(self) -> int:
@@ -223,15 +231,19 @@ class _Place:
         if native_ids != self._files.keys() or not self._requests:
             self._prepare(native_ids)
         self._at_s, self._until_s = at_s, until_s
-        seconds, nanoseconds = divmod(int(at_s * _NS), _NS)
-        first = _TimerSettings(first_s=seconds, first_ns=nanoseconds)
-        if self._prompt.timerfd_settime(self._timer.descriptor, _ABSOLUTE, ctypes.byref(first), None) < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_settime")
+        self.set_timer(at_s)
         if self._prompt.lio_listio(_NO_WAIT, self._pointers, len(self._requests), None) < 0:
             error = ctypes.get_errno()
             self.wait()  # Some requests may have been taken.
             raise OSError(error, "lio_listio")
         del ended
+
+    def set_timer(self, at_s: float) -> None:
+        """Sets when the timer ends, also while it is read."""
+        seconds, nanoseconds = divmod(int(at_s * _NS), _NS)
+        first = _TimerSettings(first_s=seconds, first_ns=nanoseconds)
+        if self._prompt.timerfd_settime(self._timer.descriptor, _ABSOLUTE, ctypes.byref(first), None) < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def forget(self) -> None:
         """Forgets the requests, which have ended."""
@@ -272,6 +284,13 @@ class _Place:
         for native_id, request, buffer in zip(self._read, self._requests[1:], self._buffers[1:], strict=True):
             lines[native_id] = buffer.raw[: max(request.returned, 0)]
         return Moment(self._at_s, self._until_s, lines)
+
+
+def _are_blocked(lines: ThreadCalls) -> bool:
+    """Returns: Whether no thread but those of Python runs, or waits for a processor."""
+    of_python = {thread.native_id for thread in threading.enumerate()}
+    others = set(map(int, os.listdir("/proc/self/task"))) - of_python
+    return not any(lines.line(native_id).startswith(b"running") for native_id in others)
 
 
 def _libraries() -> tuple[Any, Any]:
