@@ -14,6 +14,9 @@ from .kernel_files import KernelFiles
 #: A line of `/proc/self/task/<id>/syscall`, `stat` or `wchan` is shorter.
 _MAX_BYTES = 400
 
+#: The errors of opening a file of a thread that has ended, and of reading one that was opened before its end.
+_ENDED = (errno.ENOENT, errno.ESRCH)
+
 #: Name -> its number on x86_64 and on aarch64.
 _NUMBERS: dict[str, tuple[int, int]] = {
     "accept": (43, 202),
@@ -162,7 +165,7 @@ class SystemCallReader:
         path = f"proc/self/task/{native_id}/{name}"
         data = self._files.read(path, _MAX_BYTES)
         error = self._files.error
-        if error and (error != errno.ENOENT or not self._files.read("proc/self/stat", 1)):
+        if error and (error not in _ENDED or not self._files.read("proc/self/stat", 1)):
             reason = f"{self._files.path(path)} cannot be read: {os.strerror(error)}"
             self.missing = self.missing or f"The calls of threads are not known, as {reason}."
         return data

@@ -1,14 +1,18 @@
-"""The numbers of the kernel's calls are those of its own headers, on both machines that are known."""
+"""The numbers of the kernel's calls are those of its own headers; a thread may end while its call is read."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from dramatiq_diag.runtime.waits.system_calls import names_by_number
-from support import missing
+from dramatiq_diag.runtime.waits.kernel_files import KernelFiles
+from dramatiq_diag.runtime.waits.system_calls import SystemCallReader, names_by_number
+from support import eventually, missing
 
 _INCLUDE = Path("/usr/include")
 #: Machine -> where Debian puts its numbers. aarch64 has the generic ones, which are there on every machine.
@@ -44,3 +48,46 @@ def test_aarch64_has_all_calls_but_the_old_ones() -> None:
 
     assert x86_64 - aarch64 == {"epoll_wait", "open", "pause", "poll", "select", "vfork"}
     assert aarch64 <= x86_64
+
+
+class OpenedBefore(KernelFiles):
+    """Reads the files of a thread that were opened before it ended."""
+
+    def __init__(self, native_id: int) -> None:
+        super().__init__(Path("/"), keeps_gil=True)
+        directory = f"proc/self/task/{native_id}"
+        names = (f"{directory}/{name}" for name in ("syscall", "stat", "wchan"))
+        self.opened = {name: os.open(f"/{name}", os.O_RDONLY) for name in names}
+
+    def read(self, name: str, max_bytes: int = 1000) -> bytes:
+        if name not in self.opened:
+            return super().read(name, max_bytes)
+        try:
+            return os.pread(self.opened[name], max_bytes, 0)
+        except OSError as error:
+            self.error = error.errno or 0
+            return b""
+
+    def close(self) -> None:
+        for descriptor in self.opened.values():
+            os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has these files")
+def test_of_a_thread_that_ends_while_it_is_looked_at_nothing_is_missing() -> None:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    native_id = thread.native_id
+    assert native_id is not None
+    files = OpenedBefore(native_id)
+    reader = SystemCallReader(files)
+    assert reader.read([native_id]).keys() == {native_id}
+
+    ended.set()
+    thread.join()
+    eventually(lambda: not os.path.exists(f"/proc/self/task/{native_id}"), "it has left the kernel")
+
+    assert reader.read([native_id]) == {}
+    assert reader.missing is None
+    files.close()
