@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import sys
+import time
 import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
 from dramatiq_diag.runtime.heap import Heap, HeapReader
 from support import missing
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_allocates() -> Iterator[None]:
+    """Keeps the GIL in this thread, but where it waits: others, as xdist's, would free memory between two looks."""
+    interval_s = sys.getswitchinterval()
+    gc.collect()
+    gc.disable()
+    sys.setswitchinterval(1000)
+    time.sleep(0.05)  # A thread that waits for the GIL already does so with the old interval.
+    yield
+    sys.setswitchinterval(interval_s)
+    gc.enable()
 
 
 @pytest.fixture
@@ -45,7 +62,7 @@ def test_large_objects_are_in_the_heap_of_the_c_library(reader: HeapReader) -> N
 
 
 def test_what_c_code_keeps_is_counted(reader: HeapReader) -> None:
-    library = ctypes.CDLL(None)
+    library = ctypes.PyDLL(None)  # It keeps the GIL.
     library.malloc.restype = ctypes.c_void_p
     library.free.argtypes = [ctypes.c_void_p]
     before = read(reader)
