@@ -30,7 +30,7 @@ from dramatiq_diag.store.clock import Clock
 from dramatiq_diag.store.columns import UtcDateTime
 from dramatiq_diag.store.store import Store
 from support import PATIENCE_S, encodable, missing
-from support.store import FakeClock, Postgres, SqliteTemplate, Stored
+from support.store import FakeClock, Postgres, SqliteTemplate, Stored, in_memory
 from support.tasks import Bench, running, running_bench
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -243,7 +243,7 @@ def make_postgres_server() -> Iterator[Callable[[Path], Any]]:
 
 @pytest.fixture(scope="session")
 def postgres(make_postgres_server: Callable[[Path], Any]) -> Iterator[Postgres]:
-    directory = Path(tempfile.mkdtemp(prefix="diag-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="diag-pg-", dir=in_memory()))
     server = make_postgres_server(directory)
     try:
         yield Postgres(server)
