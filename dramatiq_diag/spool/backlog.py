@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Sequence
 from itertools import islice
 
 from .directory import Spool
@@ -90,7 +90,7 @@ class Backlog:
         with self._changed:
             return self._changed.wait_for(lambda: self._done >= count, timeout_s)
 
-    def oldest(self, count: int, *, but: Iterable[uuid.UUID]) -> list[Entry]:
+    def oldest(self, count: int, *, but: Collection[uuid.UUID]) -> list[Entry]:
         """Returns: The next entries, at most *count*, without those in *but*. They stay until they are `done`.
 
         Raises:
@@ -99,7 +99,7 @@ class Backlog:
         with self._changed:
             if not self._held and self._overflowed:
                 self._find({*but, *tuple(self._unsaved)})  # Other threads change the set; `tuple` copies it at once.
-            return list(islice(self._held.values(), count))
+            return list(islice((entry for run_id, entry in self._held.items() if run_id not in but), count))
 
     def _find(self, but: Container[uuid.UUID]) -> None:
         """Reads the oldest entries from the spool again, and counts as lost those that should be there and are not."""

@@ -169,24 +169,26 @@ class SpoolContents:
         *,
         dry_run: bool = False,
         store_id: Callable[[], uuid.UUID] | None = None,
-        publish: Callable[[Path], object] = lambda _: None,
+        publish: Callable[[Path], Container[uuid.UUID]] | None = None,
         can_publish: Callable[[Entry], bool] = lambda _: False,
     ) -> Iterator[int]:
         """Removes entries that dead owners last wrote *before* a time, in seconds since the epoch.
 
         With *store_id* the owners of other stores are passed over; see `dead_owners`.
 
-        *publish* is called with each owner before that, while it is locked. Yields the bytes of each entry; with
-        *dry_run* it does nothing else, and leaves out the entries that *can_publish* is true for.
+        *publish* is called with each owner before that, while it is locked. It returns the runs that were refused; the
+        entries of other runs stay, as it did not come to them. Yields the bytes of each entry; with *dry_run* it does
+        nothing else, and leaves out the entries that *can_publish* is true for.
         """
         for owner in self.dead_owners(store_id):
-            if not dry_run:
-                publish(owner)
+            refused = publish(owner) if publish is not None and not dry_run else None
             runs: dict[uuid.UUID, list[File]] = {}
             for file in self.files(owner):
                 runs.setdefault(file.run_id, []).append(file)
             for run_id, files in runs.items():
                 if max(file.status.st_mtime for file in files) >= before:
+                    continue
+                if refused is not None and run_id not in refused and any(file.is_used for file in files):
                     continue
                 if dry_run and can_publish(Entry(owner, run_id)):
                     continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +76,16 @@ class Delivery:
         self._batch_bytes = batch_bytes
         self.refused: set[uuid.UUID] = set()
         "Entries that are not to be tried again: they cannot be published, or were and cannot be removed."
+        self.deferred: dict[uuid.UUID, Exception] = {}
+        "Entries that wait for `retry_deferred`, as no file in their directory could be reached -> why."
         self._warned: set[Path] = set()
         "Owners' directories for which it was logged that an entry cannot be removed."
 
     def deliver(self, entries: Sequence[Entry], settled: Settled = lambda _, __: None) -> None:
         """Publishes entries, in order, and removes them.
 
-        An entry is refused only for what its own run causes. Whatever else goes wrong is raised, so that the entries
-        which were not settled are delivered again later.
+        An entry is refused only for what its own run causes. One whose whole directory cannot be reached is deferred.
+        Whatever else goes wrong is raised, so that the entries which were not settled are delivered again later.
 
         *settled* is called with each entry that is not to be delivered again, as soon as that is certain.
 
@@ -107,7 +110,7 @@ class Delivery:
         try:
             self._store.publish([run for _, run in read])
         except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
-            if _is_passing(error):
+            if _is_passing(error) or not _is_open(read[0][0].owner):
                 raise SpoolError(f"The spool cannot be read: {error}.") from error
             if len(read) > 1:
                 for entry, _ in read:
@@ -119,6 +122,13 @@ class Delivery:
             self._remove(entry, self.spool.discard, file_suffixes(run))
             settled(entry, Outcome.PUBLISHED)
             self._log(run)
+
+    def retry_deferred(self) -> None:
+        """Lets the deferred entries be delivered again, after a pause. Raises: SpoolError where there are any."""
+        if self.deferred:
+            _, error = self.deferred.popitem()
+            self.deferred.clear()
+            raise SpoolError(f"The spool cannot be read: {error}.") from error
 
     def salvage(self, *, until: float | None = None) -> Salvaged:
         """Publishes the entries that dead processes of this disk left, the oldest of each first.
@@ -148,10 +158,15 @@ class Delivery:
             self.spool.remove_owner(owner)
             yield counts
 
-    def salvage_owner(self, owner: Path) -> None:
-        """Publishes all entries of a dead owner that the caller has locked. Raises: As `salvage`."""
+    def salvage_owner(self, owner: Path) -> Container[uuid.UUID]:
+        """Publishes all entries of a dead owner that the caller has locked. Raises: As `salvage`.
+
+        Returns:
+          The ids of the entries that cannot be published.
+        """
         for _ in self._salvage_owner(owner):
             pass
+        return self.refused
 
     @staticmethod
     def can_read(entry: Entry) -> bool:
@@ -178,6 +193,9 @@ class Delivery:
             except _UNREADABLE as error:
                 if _is_passing(error):
                     raise SpoolError(f"The spool cannot be read: {error}.") from error
+                if not _is_open(entry.owner):  # Others may be in memory alone: these must not wait behind this one.
+                    self.deferred[entry.run_id] = error
+                    continue
                 self._refuse(entry, error, settled)
                 continue
             if run is not None:
@@ -221,3 +239,11 @@ class Delivery:
 def _is_passing(error: Exception) -> bool:
     """Returns: Whether the error says nothing about the entry: a shortage, or a file that vanished meanwhile."""
     return isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError))
+
+
+def _is_open(owner: Path) -> bool:
+    """Returns: Whether the files of an owner can be reached.
+
+    They cannot while the rights of a directory above them are wrong, or its disk fails; no single entry is to blame.
+    """
+    return os.access(owner, os.R_OK | os.X_OK)

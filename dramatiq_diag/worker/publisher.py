@@ -130,9 +130,11 @@ class Publisher:
             until = time.monotonic() + _TICK_S
             with self._services.switch_interval.short(_SWITCH_INTERVAL_S):
                 while self.backlog and time.monotonic() < until:
-                    batch = self.backlog.oldest(BATCH_SIZE, but=self.delivery.refused)
+                    batch = self.backlog.oldest(BATCH_SIZE, but={*self.delivery.refused, *self.delivery.deferred})
                     if batch:
                         self.delivery.deliver(batch, self._settled)
+                    else:
+                        self.delivery.retry_deferred()
 
     def _publish_windows(self, *, is_last: bool = False) -> None:
         """Publishes the closed windows: one statement in half a minute, and none where no task was executed."""

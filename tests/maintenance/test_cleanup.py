@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +240,31 @@ def test_what_a_dead_worker_left_and_cannot_be_published_goes(store, given, stor
     assert Cleanup(store).run() == Counts(removed_spool_entries=1, freed_bytes=size)
     assert list(given.spool.iterdir()) == []
     assert stored(given).all_runs() == []
+
+
+def test_what_a_cleanup_did_not_come_to_is_not_removed_as_if_it_could_not_be_published(
+    store, given, stored, clock, monkeypatch
+):
+    """As when the process has no descriptor left for the moment in which it is to be published."""
+    run_id = uuid.uuid4()
+    owner = dead_entry(given.spool, [start_record(run_id), TEXT, END], run_id).owner
+    clock.ahead = 2 * HOUR
+    scandir, failures = os.scandir, []
+
+    def fail_once(path: Any) -> Any:
+        if Path(path) == owner and not failures:
+            failures.append(1)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fail_once)
+        assert Cleanup(store).run() == Counts()
+    assert failures
+    assert stored(given).all_runs() == []
+
+    assert Cleanup(store).run() == Counts()
+    assert [run.run_id for run in stored(given).all_runs()] == [run_id]
 
 
 def test_rows_of_runs_without_live_artifacts_go_after_the_retention(store, given, stored, clock):

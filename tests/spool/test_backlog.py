@@ -106,7 +106,7 @@ def test_entries_that_cannot_be_published_are_not_found_again(spool, backlog):
     entries = [written(spool, at) for at in range(2 * HELD)]
     backlog.add(entries)
     refused = {entries[0].run_id, entries[HELD].run_id}
-    for entry in backlog.oldest(HELD, but=refused):
+    for entry in backlog.oldest(HELD, but=()):
         backlog.done(entry)
     for entry in entries[1:HELD]:
         entry.remove(())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dramatiq_diag.errors import DiagnosticsError, RunRefusedError, StoreUnavailableError
+from dramatiq_diag.errors import DiagnosticsError, RunRefusedError, SpoolError, StoreUnavailableError
 from dramatiq_diag.spool.backlog import Backlog
 from dramatiq_diag.spool.delivery import Delivery, Outcome
 from dramatiq_diag.spool.directory import Spool
@@ -155,6 +155,45 @@ def test_what_the_process_lacks_is_not_held_against_a_run(spool, monkeypatch, nu
 
     assert len(failures) == 3
     publishing.assert_all_is_well()
+
+
+def test_entries_of_a_directory_that_cannot_be_reached_wait_and_hold_up_nothing(spool, tmp_path):
+    # Given files that cannot be opened, as where rights were changed or a disk fails, and a run in memory behind them
+    publishing = Publishing(spool, 10**9, StoreUnavailableError())
+    in_memory = Entry(spool.root, uuid.uuid4())
+    in_memory.append(start_record(in_memory.run_id), TEXT, END)
+    in_memory.flush()
+    publishing.backlog.add([in_memory])
+    owner = publishing.entries[0].owner
+    owner.rename(tmp_path / "elsewhere")
+    owner.symlink_to(owner)
+
+    # When all are delivered
+    def batch() -> list[Entry]:
+        delivery = publishing.delivery
+        return publishing.backlog.oldest(_BATCH, but={*delivery.refused, *delivery.deferred})
+
+    while entries := batch():
+        publishing.delivery.deliver(entries, publishing.settled)
+
+    # Then the one is published, none of the others is refused, and a pause is asked for before they are tried again
+    assert publishing.outcomes == {in_memory.run_id: Outcome.PUBLISHED}
+    with pytest.raises(SpoolError, match="cannot be read"):
+        publishing.delivery.retry_deferred()
+    publishing.delivery.retry_deferred()
+    assert batch() == publishing.entries[:_BATCH]
+
+    # And all are published, once the directory is there
+    owner.unlink()
+    (tmp_path / "elsewhere").rename(owner)
+    while entries := batch():
+        publishing.delivery.deliver(entries, publishing.settled)
+    assert publishing.outcomes.pop(publishing.poison) is Outcome.REFUSED
+    assert publishing.outcomes.keys() == {entry.run_id for entry in (*publishing.entries, in_memory)} - {
+        publishing.poison
+    }
+    assert {*publishing.outcomes.values()} == {Outcome.PUBLISHED}
+    assert len(publishing.backlog) == 0
 
 
 def test_an_entry_that_cannot_be_removed_is_published_once(spool, monkeypatch):

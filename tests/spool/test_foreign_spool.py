@@ -81,6 +81,42 @@ def unprivileged(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess
     )
 
 
+_CLOSED_FOR_A_WHILE = """
+import dramatiq, logging, os, sys, time
+from dramatiq.brokers.stub import StubBroker
+from dramatiq_diag import Diagnostics, Settings
+from dramatiq_diag.worker.tuning import Tuning
+logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+broker = StubBroker()
+settings = Settings(task_diagnostics=["memory"], data_dir=sys.argv[1], cleanup_interval=0)
+diagnostics = Diagnostics(settings, tuning=Tuning(backoff_s=(0.01, 0.05)))
+broker.add_middleware(diagnostics)
+close = dramatiq.actor(lambda: os.chmod(settings.spool, 0), broker=broker, actor_name="close")
+work = dramatiq.actor(lambda: None, broker=broker, actor_name="work")
+worker = dramatiq.Worker(broker, worker_threads=1)
+worker.start()
+for actor in (work, close, work, work):
+    print(actor.send().message_id)
+broker.join("default")
+worker.join()
+assert not diagnostics.flush(1)
+os.chmod(settings.spool, 0o700)
+assert diagnostics.flush(170)
+worker.stop()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Root's powers are taken away by a system call of Linux.")
+def test_runs_of_a_spool_that_is_closed_for_a_while_are_published_when_it_is_open(settings, stored):
+    given = settings(task_diagnostics=["memory"])
+
+    done = unprivileged("-c", _CLOSED_FOR_A_WHILE, str(given.data_dir), data_dir=given.data_dir)
+
+    assert done.returncode == 0, done.stderr
+    assert {run.task_id for run in stored(given).all_runs()} == {*done.stdout.split()}
+    assert "could not be published" not in done.stderr
+
+
 # What belongs to another user, or is not ours.
 
 
