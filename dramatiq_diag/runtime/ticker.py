@@ -21,20 +21,21 @@ _MIN_PURGED = 256
 
 
 class Timer:
-    """A repeated call by a `Ticker`. After an error, which is logged, it is cancelled.
+    """A repeated call by a `Ticker`. After an error it goes on, as the next call may succeed; the first is logged.
 
     Parameters:
       interval_s: Seconds between calls. A late call does not move the later ones.
       call: Must be short, as all timers share the thread.
     """
 
-    __slots__ = ("call", "due", "interval_s")
+    __slots__ = ("call", "due", "has_failed", "interval_s")
 
     def __init__(self, interval_s: float, call: Callable[[], None]) -> None:
         self.interval_s = interval_s
         self.call: Callable[[], None] | None = call
         "None once it is cancelled: the timer may be due much later, and must not keep its run alive until then."
         self.due = 0.0
+        self.has_failed = False
 
     def cancel(self) -> None:
         """Ends the calls, without waiting for one that is under way."""
@@ -104,7 +105,7 @@ class Ticker:
     def turn(self) -> bool:
         """Calls the next timer if it is due. Returns: True if another one may be due; False if none is."""
         while self._soon:
-            self._guarded(self._soon.popleft())
+            self._call_once(self._soon.popleft())
         self._take_in()
         now = self._clock()
         if not self._timers or self._timers[0].due > now:
@@ -117,18 +118,19 @@ class Ticker:
         missed = int((now - timer.due) / timer.interval_s)
         timer.due += (missed + 1) * timer.interval_s
         heapq.heapreplace(self._timers, timer)
-        if not self._guarded(call):
-            timer.cancel()
-        return True
-
-    def _guarded(self, call: Callable[[], object]) -> bool:
-        """Returns: True if the call returned; False if it raised."""
         try:
             call()
         except Exception:
-            self.logger.warning("A timer failed and was ended.", exc_info=True)
-            return False
+            if not timer.has_failed:
+                timer.has_failed = True
+                self.logger.warning("A timer failed and goes on; it logs no further failure.", exc_info=True)
         return True
+
+    def _call_once(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:
+            self.logger.warning("A call on the ticker's thread failed.", exc_info=True)
 
     def _take_in(self) -> None:
         """Moves added timers into the heap, and removes cancelled ones when half of the heap may be cancelled."""

@@ -235,7 +235,7 @@ class Entry:
             with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
                 file.writelines([text] if isinstance(text, str) else text)
             os.rename(temporary, self._prefix + suffix)
-        except OSError:
+        except BaseException:  # Also one of the iterable: a file that stays would make every later call fail.
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(temporary)
             raise

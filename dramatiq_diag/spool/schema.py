@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, NotRequired
 from uuid import UUID
 
+from dramatiq.middleware import Interrupt
 from pydantic import AfterValidator, AwareDatetime, Field, FiniteFloat
 from typing_extensions import TypedDict
 
 from ..collectors.base import ARTIFACT_NAME_PATTERN, FILENAME_PATTERN, MEDIA_TYPE_PATTERN, Collector
-from ..errors import GUARDED
 from ..runtime.memory_state import MemoryState
 from ..runtime.tracebacks import MAX_LENGTH
 from ..settings.readers import MAX_RELEASE_LENGTH
@@ -207,5 +207,7 @@ def text_of(error: BaseException) -> str:
     """Returns: The text of an exception, whose `__str__` may itself raise."""
     try:
         return str(error)[:2000]
-    except GUARDED as broken:
+    except BaseException as broken:  # Any error of the application's code here would end the thread of the worker.
+        if isinstance(broken, Interrupt):
+            raise
         return f"<its text could not be made: {type(broken).__name__}>"

@@ -143,7 +143,7 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _follow_file(engine: Engine, path: str) -> None:
-    """Replaces a connection whose SQLite file was removed or replaced.
+    """Replaces a connection whose SQLite file was removed or replaced. Where nobody can tell, the connection stays.
 
     After an `rm -rf` of the data directory SQLite would write into the deleted file for ever, without an error.
     """
@@ -155,7 +155,14 @@ def _follow_file(engine: Engine, path: str) -> None:
             path,
         )
 
-    replace_when_changed(engine, "file", lambda: _file_id(path), warn)
+    last: list[tuple[int, int] | None] = [None]
+
+    def file_id() -> tuple[int, int] | None:
+        with suppress(OSError):  # As while a task has another user id: it is still the file from before.
+            last[0] = _file_id(path)
+        return last[0]
+
+    replace_when_changed(engine, "file", file_id, warn)
 
 
 def replace_when_changed(
@@ -181,9 +188,10 @@ def replace_when_changed(
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
+    """Returns: What tells the file from another one; None where there is none. Raises: OSError."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 

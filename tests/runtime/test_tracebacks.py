@@ -68,6 +68,29 @@ def test_a_failed_run_has_its_traceback_from_the_task_on(bench, settings, stored
     assert "dramatiq/" not in run.exception_traceback.replace("dramatiq_diag", "")
 
 
+class MuteError(Exception):
+    """Its text cannot be made, and what comes instead is no `Exception`."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_exception_whose_text_raises_what_nothing_catches_costs_no_more_than_its_text(bench, settings, stored):
+    def be_mute() -> None:
+        raise MuteError
+
+    # Given a worker with one thread
+    given = settings(task_diagnostics=["memory"])
+    with bench(given) as tasks:
+        task_id = tasks.run(be_mute)
+        later = tasks.run(open_the_report, "may")  # The thread is still there.
+
+    (run,) = stored(given).runs(task_id)
+    assert run.status == RunStatus.FAILED
+    assert run.exception_message == "<its text could not be made: KeyboardInterrupt>"
+    assert stored(given).runs(later)[0].status == RunStatus.FAILED
+
+
 async def fail_later() -> None:
     await asyncio.sleep(0)
     fail()

@@ -251,3 +251,21 @@ def _descriptors(path: Path) -> int:
     """How many descriptors of this process are of that file."""
     links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists())
     return sum(link == str(path) for link in links)
+
+
+# Files of artifacts.
+
+
+def test_a_file_whose_text_breaks_off_leaves_nothing_in_the_way_of_the_next(spool):
+    entry = spool.entry()
+
+    def broken():
+        yield "half"
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        entry.write_file("pyinstrument_profile", broken())
+    entry.write_file("pyinstrument_profile", "whole")
+
+    with entry.open("pyinstrument_profile") as file:
+        assert file.read() == b"whole"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text, update
@@ -90,6 +93,30 @@ def test_the_file_shrinks_with_what_a_cleanup_removes(settings, store_of, stored
 
     assert path.stat().st_size < before / 2
     assert len(stored(given).runs("young")) == 1
+
+
+def test_a_file_that_may_not_be_looked_at_for_a_while_is_not_called_removed(settings, store_of, caplog, monkeypatch):
+    given = settings()
+    path = str(given.data_dir / "diagnostics.db")
+    store = store_of(given)
+    with store.session() as session:
+        session.execute(text("SELECT 1"))
+    look = os.stat
+
+    def refuse(looked_at: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if str(looked_at) == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(looked_at, *arguments, **options)
+
+    # When a process has the id of another user for a while, as a task may set it
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        with store.session() as session:
+            assert session.execute(text("SELECT 1")).scalar() == 1
+    with store.session() as session:
+        assert session.execute(text("SELECT 1")).scalar() == 1
+
+    assert "was removed or replaced" not in caplog.text
 
 
 def test_other_writers_write_while_the_file_shrinks(settings, store_of):

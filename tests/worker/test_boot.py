@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 import dramatiq
@@ -85,6 +86,45 @@ def test_a_worker_that_is_started_again_is_diagnosed_again(settings, stored):
     broker.close()
 
     assert {run.task_id: run.status for run in stored(given).all_runs()} == dict.fromkeys(ids, "succeeded")
+
+
+class OpaqueError(Exception):
+    """Dramatiq fails when it asks for the class, and the thread of its worker ends."""
+
+    @property
+    def __class__(self) -> Any:
+        raise ZeroDivisionError
+
+
+def test_a_run_whose_thread_ends_before_it_keeps_its_time_profile(settings, stored, monkeypatch):
+    # Given a task whose exception ends the thread
+    given = settings(task_diagnostics=["pyinstrument"], shutdown_timeout=1)
+    broker = make_broker(Diagnostics(given))
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            sum(range(1000))
+        raise OpaqueError
+
+    message = dramatiq.actor(work, broker=broker, max_retries=0).send()
+    worker = Worker(broker, worker_timeout=10, worker_threads=1)
+    worker.start()
+    eventually(lambda: threads and not threads[0].is_alive(), "the thread has ended")
+    eventually(lambda: list(given.spool.rglob("*.part")), "a checkpoint is written")
+    worker.stop(timeout=1)
+    with running(broker):
+        eventually(lambda: stored(given).runs(message.message_id), "the run is published")
+    broker.close()
+
+    artifact = stored(given).artifacts(message.message_id)["pyinstrument_profile"]
+    assert (artifact.status, artifact.reason) == (
+        ArtifactStatus.PARTIAL,
+        "The worker was stopped while the task went on.",
+    )
 
 
 def test_a_task_that_outlasts_its_worker_leaves_no_tracker_behind(settings, stored):

@@ -149,7 +149,8 @@ class _SamplerRecording(SessionRecording):
                 self._write(checkpoint_name(self.collector.artifact_name))
             except OSError as error:
                 self.collector.services.warn_once("checkpoint", error, "A profile's checkpoint was not written.")
-            self.timer.interval_s = max(usual_s, (time.thread_time() - began_s) / _CHECKPOINT_SHARE)
+            finally:
+                self.timer.interval_s = max(usual_s, (time.thread_time() - began_s) / _CHECKPOINT_SHARE)
 
     def _follow_coroutine(self) -> None:
         loop_thread = event_loop_thread()

@@ -40,7 +40,7 @@ class SessionRecording(Recording):
     def _start_clocks(self) -> None:
         self.started_s = self.run.clock()
         if self._reads_cpu:
-            self.cpu_started_s = _cpu_s(self.native_id)
+            self.cpu_started_s = _cpu_s(self.native_id) or 0.0
 
     def _stop_clocks(self) -> None:
         """Takes the times of the function alone: other collectors may start after this one, and stop before it."""
@@ -50,7 +50,8 @@ class SessionRecording(Recording):
         self.duration_s = max((run.clock() if run.ended is None else run.ended) - begun_s, 0.0)
         if self._reads_cpu:
             cpu_s = _cpu_s(self.native_id) if run.cpu_ended_s is None else run.cpu_ended_s
-            self.cpu_time_s = max(cpu_s - max(self.cpu_started_s, run.cpu_started_s), 0.0)
+            begun_cpu_s = max(self.cpu_started_s, run.cpu_started_s)
+            self.cpu_time_s = None if cpu_s is None else max(cpu_s - begun_cpu_s, 0.0)
 
     def _session(self) -> SessionDict:
         raise NotImplementedError
@@ -62,11 +63,14 @@ class SessionRecording(Recording):
         self.run.entry.write_file(name, json_of(self._session()))
 
 
-def _cpu_s(native_id: int) -> float:
-    """Returns: The CPU time of a thread in seconds; only Linux tells that of another thread."""
+def _cpu_s(native_id: int) -> float | None:
+    """Returns: The CPU time of a thread in seconds; only Linux tells that of another thread. None once it has ended."""
     # The kernel's id of a thread's clock. `time.pthread_getcpuclockid` gives the same one, but must not be called once
-    # the thread has ended; this raises OSError then.
-    return time.clock_gettime(~native_id << 3 | 6)
+    # the thread has ended. An error of other middleware can end the thread of a task whose run goes on.
+    try:
+        return time.clock_gettime(~native_id << 3 | 6)
+    except OSError:
+        return None
 
 
 def session_of(
