@@ -90,12 +90,12 @@ class BackgroundThread:
             try:
                 self._wait(wait_s)
                 wait_s = 0.0 if self._stop_at is not None else self._step()
-            except Exception:
+            except BaseException:  # A library in Rust that panics raises one that is no Exception.
                 self.logger.exception("%s met an unexpected error and goes on.", self._thread.name)
                 self.back_off()
         try:
             self._finish(self._stop_at)
-        except Exception:
+        except BaseException:
             self.logger.exception("%s met an unexpected error at its end.", self._thread.name)
 
     def _wait(self, wait_s: float) -> None:

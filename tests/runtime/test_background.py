@@ -124,19 +124,24 @@ def test_a_pause_can_be_asked_for_and_ended(run):
     assert thread.stop(PATIENCE_S)
 
 
-def test_an_unexpected_error_is_logged_and_it_goes_on(run, caplog):
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, Panic, SystemExit])
+def test_an_unexpected_error_is_logged_and_it_goes_on(run, caplog, error):
     steps: list[int] = []
 
     def step() -> float:
         steps.append(1)
         if len(steps) == 1:
-            raise ZeroDivisionError
+            raise error
         return PATIENCE_S
 
     run(step, backoff_s=(0.01, 0.01))
     eventually(lambda: len(steps) == 2, "the step after the error")
     assert "dramatiq_diag.test met an unexpected error and goes on" in caplog.text
-    assert "ZeroDivisionError" in caplog.text
+    assert error.__name__ in caplog.text
 
 
 def test_it_finishes_on_its_thread_also_in_a_pause_and_knows_until_when(run):
@@ -170,9 +175,10 @@ def test_one_that_hangs_is_not_waited_for(run):
     may_go_on.set()
 
 
-def test_an_error_at_its_end_is_logged(run, caplog):
+@pytest.mark.parametrize("error", [ZeroDivisionError, Panic])
+def test_an_error_at_its_end_is_logged(run, caplog, error):
     def finish(_stop_at: float) -> None:
-        raise ZeroDivisionError
+        raise error
 
     thread = BackgroundThread("test", lambda: PATIENCE_S, finish)
     thread.start()

@@ -54,13 +54,14 @@ def test_timers_are_called_on_their_grid_and_in_their_order(clock):
     assert calls == [("fast", 0.5), ("fast", 1.7), ("slow", 2.0), ("fast", 2.0)]
 
 
-def test_a_timer_that_fails_goes_on_as_the_others_do_and_says_so_once(clock, caplog):
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_timer_that_fails_goes_on_as_the_others_do_and_says_so_once(clock, caplog, error):
     ticker = Ticker(clock)
     calls: list[str] = []
 
     def fail() -> None:
         calls.append("fail")
-        raise ValueError("broken")
+        raise error
 
     ticker.add(Timer(1.0, fail))
     ticker.add(Timer(1.0, partial(calls.append, "work")))

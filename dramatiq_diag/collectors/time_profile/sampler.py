@@ -170,7 +170,7 @@ class Sampler(SamplingThread[Profile]):
     def sample_all(self) -> None:
         try:
             self._sample_all()
-        except Exception:
+        except BaseException:
             self.logger.warning("A sample was lost.", exc_info=True)
         finally:
             self.switch_interval.want(self, None)
