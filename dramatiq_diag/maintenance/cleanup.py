@@ -171,7 +171,6 @@ class Cleanup:
             .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*conditions))
             .values(status=ArtifactStatus.EXPIRED, reason=reason)
             .returning(Artifact.artifact_id, Artifact.blob_name, Artifact.size_bytes)
-            .execution_options(synchronize_session=False)
         )
         with self._expiry.timed(), self.store.session() as session:
             expired = session.execute(expire).all()
@@ -269,7 +268,6 @@ class Cleanup:
             delete(TaskRun)
             .where(TaskRun.run_id.in_(run_ids), checked_per_row(*conditions))
             .returning(TaskRun.actor_name, TaskRun.status)
-            .execution_options(synchronize_session=False)
         )
         with self._removal.timed(), self.store.session() as session:
             lock_runs(session, run_ids)  # An artifact may just be published, which the row would take along.

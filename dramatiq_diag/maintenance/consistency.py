@@ -145,7 +145,6 @@ def _give_up(store: Store, artifact: Artifact) -> None:
             )
             .values(status=ArtifactStatus.FAILED, reason=reason)
             .returning(Artifact.artifact_id)
-            .execution_options(synchronize_session=False)
         )
         count_removed(session, session.execute(give_up).scalars().all(), ArtifactStatus.FAILED)
         if artifact.blob_name is not None:

@@ -40,9 +40,4 @@ def protect_attached(session: Session, runs: Iterable[RunRecord], protection_s: 
         if run.is_attached and run.finished_at is not None:
             until = run.finished_at + timedelta(seconds=protection_s)
             of_run = Artifact.run_id == run.run_id, Artifact.attachment_id.is_not(None), is_live(Artifact.status)
-            session.execute(
-                update(Artifact)
-                .where(*of_run, Artifact.expires_at < until)
-                .values(expires_at=until)
-                .execution_options(synchronize_session=False)
-            )
+            session.execute(update(Artifact).where(*of_run, Artifact.expires_at < until).values(expires_at=until))

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from ..statuses import DOWNLOADABLE_STATUSES, FAILED_STATUSES, ArtifactStatus, RunStatus
 from ..text import MIB
 from .columns import NAME_LENGTH
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .models import Artifact, Counter, TaskRun, checked_per_row, is_live
 from .records import FinishedRun, RunRecord
 from .values import clean_text
@@ -143,7 +143,7 @@ class Changes:
         """
         rows = [self._row(key, amount) for key, amount in sorted(self.amounts.items()) if amount]
         if rows:
-            session.connection().execute(_upsert(session.get_bind().dialect.name), rows)
+            session.connection().execute(_upsert(dialect_of(session)), rows)
 
     def _row(self, key: Key, amount: float) -> dict[str, Any]:
         exemplar = self.exemplars.get(key)
@@ -166,9 +166,9 @@ _KEY_COLUMNS = ("actor_name", "queue_name", "series", "label")
 
 
 @cache
-def _upsert(backend_name: str) -> Any:
+def _upsert(dialect: str) -> Any:
     """Builds the statement that adds to counters, once: that takes SQLAlchemy longer than the database takes for it."""
-    row = upserting_insert(backend_name)(Counter)
+    row = upserting_insert(dialect, Counter)
     has_exemplar = row.excluded.exemplar_run_id.is_not(None)
     columns = ("exemplar_run_id", "exemplar_trace_id", "exemplar_value", "exemplar_at")
     kept = {name: case((has_exemplar, row.excluded[name]), else_=Counter.__table__.c[name]) for name in columns}
@@ -305,7 +305,7 @@ def claim_recount(session: Session, number: int) -> bool:
     Returns:
       False where they were mended since.
     """
-    row = upserting_insert(session.get_bind().dialect.name)(Counter)
+    row = upserting_insert(dialect_of(session), Counter)
     claim = row.values(actor_name="", queue_name="", series=Series.RECOUNTS, label="", value=1.0).on_conflict_do_update(
         index_elements=list(_KEY_COLUMNS), set_={"value": Counter.value + 1}, where=Counter.value == number
     )

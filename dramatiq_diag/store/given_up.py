@@ -89,7 +89,6 @@ def give_up(session: Session, run_ids: Sequence[uuid.UUID], now: datetime, *, is
         .where(TaskRun.run_id.in_(run_ids), checked_per_row(*conditions))
         .values(status=RunStatus.INTERRUPTED, is_stuck=None, given_up_at=now, death_reason=reason)
         .returning(TaskRun.actor_name, TaskRun.queue_name)
-        .execution_options(synchronize_session=False)
     )
     ended = session.execute(end).all()
     count_given_up(session, [(run.actor_name, run.queue_name) for run in ended])

@@ -194,14 +194,13 @@ def answer(
             **({} if document is None else {"answer": dict(document)}),
             **({} if run_id is None else {"run_id": run_id}),
         )
-        .execution_options(synchronize_session=False)
     )
 
 
 def renew(session: Session, question_id: uuid.UUID, expires_after_s: float) -> datetime | None:
     """Moves the end of a question to so many seconds from now. Returns: The end; None if it is not there any more."""
     moved = update(Question).where(Question.question_id == question_id)
-    moved = moved.values(expires_at=Clock(session).after(expires_after_s)).execution_options(synchronize_session=False)
+    moved = moved.values(expires_at=Clock(session).after(expires_after_s))
     return session.execute(moved.returning(Question.expires_at)).scalar()
 
 
@@ -216,5 +215,4 @@ def delete_questions(session: Session, kept_s: float = 3600.0) -> int:
         Question.expires_at < Clock(session).after(-kept_s),
         or_(Question.kind != QuestionKind.ATTACH, ~is_stored),
     )
-    removed = session.execute(old.execution_options(synchronize_session=False))
-    return int(removed.rowcount)  # type: ignore[attr-defined]
+    return session.connection().execute(old).rowcount

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from .database import dialect_of
 from .models import TaskRun
 
 
@@ -18,7 +19,7 @@ def lock_runs(session: Session, run_ids: Collection[uuid.UUID]) -> None:
     holds it, would then go by artifacts and workers from before that; the next statement sees them all. SQLite has one
     writer at a time.
     """
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect_of(session) == "postgresql":
         # In one order: two transactions that do this at once would deadlock otherwise.
         locked = select(TaskRun.run_id).where(TaskRun.run_id.in_(run_ids)).order_by(TaskRun.run_id).with_for_update()
         session.execute(locked).all()

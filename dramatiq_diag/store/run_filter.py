@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..statuses import RunStatus
 from .cursors import MAX_BYTES, Sort
+from .database import dialect_of
 from .models import TaskRun
 from .stuck_runs import is_stuck
 from .values import clean_text, task_key
@@ -131,7 +132,7 @@ def _indexed(session: Session, few: str | None, sort: Sort) -> Collection[str]:
     SQLite has no statistics: it would take any limit for one that leaves few runs. So it may use the one that does, or,
     if there is none, that of the order and those whose indexes have the order of the time.
     """
-    if session.get_bind().dialect.name != "sqlite":
+    if dialect_of(session) != "sqlite":
         return _LIMITED
     if few is not None:
         return (few,)
@@ -159,7 +160,7 @@ def begins_with(session: Session, beginning: str) -> ColumnElement[bool]:
     """Returns: The condition that a task id begins with a text; case-sensitive."""
     prefix = clean_text(beginning)
     begins = func.substr(TaskRun.task_id, 1, len(prefix)) == prefix  # LIKE has wildcards, and SQLite's ignores case.
-    if session.get_bind().dialect.name != "postgresql":
+    if dialect_of(session) != "postgresql":
         return begins
     indexed = func.substr(TaskRun.task_id, literal_column("1"), literal_column(str(_INDEXED_BEGINNING)))
     begins_indexed = indexed.startswith(prefix[:_INDEXED_BEGINNING], autoescape=True)

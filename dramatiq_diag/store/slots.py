@@ -77,12 +77,7 @@ def claim_slots(session: Session, runs: Collection[RunRecord]) -> set[uuid.UUID]
     # Sorted: two transactions that claim slots of the same captures in different orders would deadlock.
     for run in sorted(claiming.values(), key=lambda run: str(run.capture_id)):
         if run.capture_id is not None and _claim(session, run.capture_id):
-            session.execute(
-                update(TaskRun)
-                .where(TaskRun.run_id == run.run_id)
-                .values(capture_id=run.capture_id)
-                .execution_options(synchronize_session=False)
-            )
+            session.execute(update(TaskRun).where(TaskRun.run_id == run.run_id).values(capture_id=run.capture_id))
         else:
             lost.add(run.run_id)
     without_trace = [run_id for run_id in lost if not claiming[run_id].stays_without_slot]
@@ -105,6 +100,5 @@ def _claim(session: Session, capture_id: uuid.UUID) -> bool:
             ended_at=case((Capture.claimed + 1 >= Capture.run_limit, Clock(session).now)),
         )
         .returning(Capture.claimed)
-        .execution_options(synchronize_session=False)
     )
     return claimed.first() is not None

@@ -113,12 +113,10 @@ class Store(Transactions):
         "What this host has made or fetched of the blobs. A file of it is served only while the artifact's row is live."
         self._identity: RootId | None = None
         "The ids of this store and its blob root, once the root was looked at."
-        backend_name = settings.database.get_backend_name()
         self._running_runs, self._ended_runs, self._attached_runs = (
-            ManyRows(backend_name, cast(Table, TaskRun.__table__), finish)
-            for finish in (_or_update_running, _or_end, _or_lock)
+            ManyRows(cast(Table, TaskRun.__table__), finish) for finish in (_or_update_running, _or_end, _or_lock)
         )
-        self._artifacts = ManyRows(backend_name, cast(Table, Artifact.__table__), _or_replace_live)
+        self._artifacts = ManyRows(cast(Table, Artifact.__table__), _or_replace_live)
 
     def open(self) -> None:
         """Opens the database and claims the blob root, unless both was done before. For what stores blobs.
@@ -344,8 +342,8 @@ class Store(Transactions):
             )
             if session.execute(select(StoreState.id).where(due)).first() is None:
                 return False
-            claimed = session.execute(update(StoreState).where(due).values(last_cleanup_at=clock.now))
-            return bool(claimed.rowcount)  # type: ignore[attr-defined]
+            claim = update(StoreState).where(due).values(last_cleanup_at=clock.now)
+            return session.connection().execute(claim).rowcount > 0
 
     def release_cleanup(self) -> None:
         """Makes the cleanup due again, after its message could not be enqueued."""

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
 from .clock import Clock
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .last_reports import LastReport, last_report
 from .models import Question, Worker
 from .questions import QuestionKind, QuestionState, check_room, find_question, renew
@@ -75,7 +75,7 @@ def _begin(
 ) -> Question | None:
     with store.session() as session:
         clock = Clock(session)
-        row = upserting_insert(session.get_bind().dialect.name)(Question).values(
+        row = upserting_insert(dialect_of(session), Question).values(
             question_id=question_id,
             kind=QuestionKind.LIVE,
             worker_id=worker_id,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from .clock import Clock
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .models import Worker
 from .values import task_key
 
@@ -94,7 +94,7 @@ def note_worker(session: Session, report: WorkerReport) -> int:
     values = asdict(report)
     # The row may be a new one of an old process, whose database was removed.
     started_at = clock.after(-values.pop("age_s"))
-    row = upserting_insert(session.get_bind().dialect.name)(Worker)
+    row = upserting_insert(dialect_of(session), Worker)
     row = row.values(**values, started_at=started_at, seen_at=clock.now)
     fixed = ("worker_id", "hostname", "pid", "version")
     changing = {name: row.excluded[name] for name in (*values, "seen_at") if name not in fixed}
@@ -114,12 +114,7 @@ def call_attention(session: Session, *of: ColumnElement[bool]) -> None:
     chosen = select(Worker.worker_id).where(*_living(Clock(session)), *of).order_by(Worker.worker_id).with_for_update()
     worker_ids = session.execute(chosen).scalars().all()
     if worker_ids:
-        session.execute(
-            update(Worker)
-            .where(Worker.worker_id.in_(worker_ids))
-            .values(attention=Worker.attention + 1)
-            .execution_options(synchronize_session=False)
-        )
+        session.execute(update(Worker).where(Worker.worker_id.in_(worker_ids)).values(attention=Worker.attention + 1))
 
 
 def note_goodbye(session: Session, worker_id: uuid.UUID) -> None:
