@@ -21,7 +21,7 @@ from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
 from ..store.counters import count_removed, count_removed_runs
 from ..store.forecast import forecast
-from ..store.given_up import give_up, is_given_up, not_executed
+from ..store.given_up import give_up_not_executed, give_up_silent, is_given_up, not_executed
 from ..store.heap_windows import delete_windows
 from ..store.models import Artifact, TaskRun, checked_per_row
 from ..store.questions import delete_questions
@@ -53,6 +53,8 @@ CHUNK_SIZE = 10_000
 
 #: The least seconds for which a reported actor stays known: workers report theirs about once an hour.
 _ACTORS_KEPT_S = 86400.0
+
+_GiveUp = Callable[[Session, Sequence[uuid.UUID], datetime], None]
 
 
 @dataclass(kw_only=True)
@@ -238,15 +240,15 @@ class Cleanup:
     def _give_up_runs(self) -> None:
         """Ends the rows of old runs whose worker was not heard of for a day, or does not know them any more."""
         for ids in self._batches_of_runs(is_given_up(self.now)):
-            self._give_up_batch(ids)
+            self._give_up_batch(ids, give_up_silent)
         with self.store.session() as session:
             unknown = not_executed(session, self.now)
         for ids in self._removal.batched(unknown):
-            self._give_up_batch(ids, is_executed=False)
+            self._give_up_batch(ids, give_up_not_executed)
 
-    def _give_up_batch(self, run_ids: Sequence[uuid.UUID], *, is_executed: bool = True) -> None:
+    def _give_up_batch(self, run_ids: Sequence[uuid.UUID], give_up: _GiveUp) -> None:
         with self._removal.timed(), self.store.session() as session:
-            give_up(session, run_ids, self.now, is_executed=is_executed)
+            give_up(session, run_ids, self.now)
         self._removal.let_others_write()
         self._count()
 

@@ -36,6 +36,8 @@ from .urls import (
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
+    from ..policy.http_header import HeaderPolicy
+
 ENV_PREFIX = "DRAMATIQ_DIAG_"
 
 _NAMES = ", ".join(COLLECTOR_NAMES)
@@ -268,17 +270,22 @@ class Settings:
         """Checks a value against the settings before it. Raises: ValueError."""
         if setting.name == "pyinstrument_start_after" and value and self.pyinstrument_engine == "profiler":
             raise ValueError(CANNOT_JOIN)
-        chosen = self.task_diagnostics + self.task_diagnostics_on_request
-        if setting.name == "triggers" and value and chosen:  # With nothing chosen everything is off, triggers as well.
+        if setting.name == "triggers" and value and not self.off:
+            chosen = self.chosen
             known = expand(chosen, here=False)  # With `all`, a trigger may name a package that is not installed.
             resolved = resolve_triggers(parse_triggers(value), expand(chosen), self.pyinstrument_engine, known=known)
             return tuple(map(trigger_text, resolved))
         return value
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of what is collected for every task, and of what may be asked for."""
+        return self.task_diagnostics + self.task_diagnostics_on_request
+
+    @property
     def off(self) -> bool:
         """Whether nothing can be selected: then no thread, file, connection or message is made."""
-        return not (self.task_diagnostics or self.task_diagnostics_on_request)
+        return not self.chosen
 
     @property
     def database(self) -> URL:
@@ -313,6 +320,13 @@ class Settings:
     def spool(self) -> Path:
         """The directory of the spool."""
         return self.data_dir / "spool" if self.spool_dir is None else self.spool_dir
+
+    def header_policy(self, *, open_to_all: bool) -> HeaderPolicy:
+        """Returns: The policy for the headers of HTTP requests; see `HeaderPolicy` for *open_to_all*."""
+        from ..policy.http_header import HeaderPolicy  # Only an HTTP application needs it.
+
+        key = None if self.request_key is None else self.request_key.get_secret_value()
+        return HeaderPolicy(self.chosen, key, open_to_all=open_to_all)
 
     def url_of_trace(self, trace_id: str | None) -> str | None:
         """Returns: The address of a trace; None without the setting, or for None."""
