@@ -19,7 +19,7 @@ from ..spool.delivery import Delivery
 from ..spool.directory import Spool
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
-from ..store.counters import count_removed, count_removed_runs
+from ..store.counting import count_removed, count_removed_runs
 from ..store.forecast import forecast
 from ..store.given_up import give_up_not_executed, give_up_silent, is_given_up, not_executed
 from ..store.heap_windows import delete_windows
@@ -325,14 +325,14 @@ class Cleanup:
         spool = Spool(self.store.settings)
         # After an outage of the database old entries are whole, and nobody has published them yet.
         delivery = Delivery(spool, self.store)
-        for removed in spool.remove_abandoned(
-            before,
-            dry_run=self.dry_run,
-            store_id=self.store.store_id,
-            publish=delivery.salvage_owner,
-            can_publish=delivery.can_read,
-        ):
-            self._count(removed_spool_entries=1, freed_bytes=removed)
+        sizes_bytes: Iterator[int]
+        if self.dry_run:
+            found = spool.abandoned(before, self.store.store_id)
+            sizes_bytes = (size_bytes for entry, size_bytes in found if not delivery.can_read(entry))
+        else:
+            sizes_bytes = spool.remove_abandoned(before, self.store.store_id, delivery.salvage_owner)
+        for size_bytes in sizes_bytes:
+            self._count(removed_spool_entries=1, freed_bytes=size_bytes)
 
     def _count(self, **more: int) -> None:
         for name, number in more.items():

@@ -13,7 +13,7 @@ from ..errors import BlobMissingError
 from ..statuses import ArtifactStatus
 from ..store.blobs.base import Found
 from ..store.clock import Clock
-from ..store.counters import count_removed
+from ..store.counting import count_removed
 from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store
 from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -25,13 +25,6 @@ def unset_expiry_of_pinned(session: Session, rows: Iterable[_Row]) -> None:
     for row in rows:
         if pinned_at.get(row["run_id"]) is not None:
             row["expires_at"] = None
-
-
-def new_ones(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Returns: Those of the rows that are not stored yet."""
-    query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_([row["artifact_id"] for row in rows]))
-    stored = set(session.execute(query).scalars())
-    return [row for row in rows if row["artifact_id"] not in stored]
 
 
 def protect_attached(session: Session, runs: Iterable[RunRecord], protection_s: float) -> None:

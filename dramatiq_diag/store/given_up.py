@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from ..statuses import RunStatus
-from .counters import count_given_up
+from .counting import count_given_up
 from .models import TaskRun, Worker, checked_per_row
 from .row_locks import lock_runs
 from .workers import KEPT_S, fully_reported

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ..errors import DiagnosticsError
 from ..statuses import ArtifactStatus, RunStatus
 from .clock import Clock
-from .counters import count_removed
+from .counting import count_removed
 from .models import Artifact, TaskRun, is_live
 from .store import Store
 
