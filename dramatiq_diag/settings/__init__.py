@@ -18,7 +18,7 @@ from ..policy.keep_rules import ALLOWED_RULES
 from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import ALLOWED_TRIGGERS, parse_triggers, resolve_triggers, trigger_text
 from . import readers
-from .fields import auto_or_seconds, explain, field, interval, seconds, size
+from .fields import auto_or_seconds, explain, field, flag, interval, seconds, size
 from .readers import Secret
 from .urls import (
     ANY_HOST,
@@ -161,17 +161,12 @@ class Settings:
         "a diagnosed run that lasts longer is marked as stuck and leaves its stacks; `auto` is ten times the 95th "
         "percentile of its actor, at least 5 min, and 0 turns it off",
     )
-    watchdog: bool = field(
-        True,
-        "whether C code that keeps the GIL for seconds is noticed while diagnosed tasks run",
-        "true or false",
-        readers.boolean,
+    watchdog: bool = flag(
+        default=True, description="whether C code that keeps the GIL for seconds is noticed while diagnosed tasks run"
     )
-    leak_captures: bool = field(
-        False,
-        "whether the cleanup asks for allocation profiles of an actor that was found to leak, once a day",
-        "true or false",
-        readers.boolean,
+    leak_captures: bool = flag(
+        default=False,
+        description="whether the cleanup asks for allocation profiles of an actor that was found to leak, once a day",
     )
     orphan_protection_time: float = seconds(86400.0, "seconds an artifact is kept")
     run_retention: float = seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
@@ -192,11 +187,9 @@ class Settings:
         readers.matching("[a-zA-Z_][a-zA-Z0-9._-]*"),
     )
     shutdown_timeout: float = seconds(10.0, "seconds a stopping worker spends on publishing")
-    download_redirect: bool = field(
-        False,
-        "whether downloads from a bucket answer with a redirect to a signed URL of the bucket",
-        "true or false",
-        readers.boolean,
+    download_redirect: bool = flag(
+        default=False,
+        description="whether downloads from a bucket answer with a redirect to a signed URL of the bucket",
     )
     url_ttl: float = interval(3600.0, "seconds a download URL stays valid")
     secret_key: Secret | None = field(
