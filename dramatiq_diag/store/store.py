@@ -198,7 +198,7 @@ class Store(IdentifiedStore):
                         )
                     )
                     with_blob.append(row)
-        for row, blob in zip(with_blob, self.blobs.put_many(blobs), strict=True):
+        for row, blob in zip(with_blob, self.blobs.put(blobs), strict=True):
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
         return rows
 

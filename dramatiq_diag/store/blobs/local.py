@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -65,35 +65,17 @@ class LocalBlobStore(BlobStore):
     def __init__(self, root: Path) -> None:
         self.root: Path = root
 
-    def put(
-        self,
-        artifact_id: uuid.UUID,
-        source: BinaryIO,
-        day: date | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Blob:
-        """Puts a blob: temporary name, sync, rename. A file of our own on the same disk gets a second name instead."""
-        with self._staging() as staged:
-            staged.append(self._stage(artifact_id, source, day))
-        return staged[0].blob
+    def put(self, blobs: Sequence[NewBlob]) -> list[Blob]:
+        """Puts blobs: temporary name, sync, rename. A file of our own on the same disk gets a second name instead.
 
-    def put_many(self, blobs: Sequence[NewBlob]) -> list[Blob]:
-        """Puts blobs as `put` does, with all writes begun before the first sync.
-
-        So most syncs find their file written, and the change of the file system committed with that of another one.
+        All writes are begun before the first sync. So most syncs find their file written, and the change of the file
+        system committed with that of another one.
         """
-        with self._staging() as staged:
-            for blob in blobs:
-                with blob.open() as source:
-                    staged.append(self._stage(blob.artifact_id, source, blob.day))
-        return [each.blob for each in staged]
-
-    @contextmanager
-    def _staging(self) -> Iterator[list[_Staged]]:
-        """Gives the staged blobs their names at the end, or removes them."""
         staged: list[_Staged] = []
         try:
-            yield staged
+            for new in blobs:
+                with new.open() as source:
+                    staged.append(self._stage(new.artifact_id, source, new.day))
             with self._unavailable("written"):
                 for temporary, blob in staged:
                     _sync(temporary)
@@ -102,6 +84,7 @@ class LocalBlobStore(BlobStore):
             for temporary, _ in staged:
                 _remove(temporary)
             raise
+        return [each.blob for each in staged]
 
     def _stage(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None) -> _Staged:
         name = new_blob_name(artifact_id, day)
