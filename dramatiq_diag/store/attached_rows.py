@@ -1,4 +1,4 @@
-"""Writes what the rows of attachments need besides: their run may go on, or be pinned, when they are published."""
+"""Adjusts the expiry of attached artifacts, whose run may still run, or be pinned, when they are published."""
 
 from __future__ import annotations
 

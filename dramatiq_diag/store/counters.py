@@ -28,7 +28,7 @@ class Series(StrEnum):
     """The meaning of a counter; the label of its row divides it further."""
 
     RUNS = "runs"
-    "Runs that ended, by status. Like all that follow up to the artifacts it only grows."
+    "Runs that ended, by status. This series and the next four only grow."
     RUN_SECONDS = "run_seconds"
     "Durations, by bucket."
     RUN_QUEUE_SECONDS = "run_queue_seconds"
@@ -38,7 +38,7 @@ class Series(StrEnum):
     ARTIFACTS = "artifacts"
     "Artifacts that came to a status, by status."
     STORED_RUNS = "stored_runs"
-    "Rows of runs that have ended; no label. It falls when rows are removed, as all that follow do."
+    "Rows of runs that have ended; no label. This series and the next three fall when rows are removed."
     STORED_FAILED_RUNS = "stored_failed_runs"
     "Those of them that failed or were interrupted; no label."
     STORED_ARTIFACTS = "stored_artifacts"
@@ -49,8 +49,7 @@ class Series(StrEnum):
     "How often the counters of what is stored were mended; no actor and no label."
 
 
-#: The upper bounds of the buckets of each histogram, inclusive, without the infinite one.
-#: A change begins new rows.
+#: The upper bounds of the buckets of each histogram, inclusive, without the infinite one. Other bounds are other rows.
 BUCKETS: Mapping[Series, Sequence[float]] = {
     Series.RUN_SECONDS: (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
     Series.RUN_QUEUE_SECONDS: (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),

@@ -28,7 +28,7 @@ REASON_NOT_EXECUTED = (
     "row may have been removed after its end, and have come back with an attachment."
 )
 
-#: Runs that go on that are looked at, at most.
+#: The most running runs that are looked at.
 _MOST_LOOKED_AT = 10_000
 
 

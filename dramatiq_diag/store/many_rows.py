@@ -42,7 +42,7 @@ class ManyRows:
             self._built = names, statement
         if connection.dialect.name != "postgresql":
             return connection.execute(statement, rows)
-        # One statement updates no row twice. Row by row the last one would stand, as an entry of a spool may ask for.
+        # One statement cannot update a row twice, as a spool entry may ask for. As with row by row, the last one wins.
         last = {tuple(row[column.name] for column in self._table.primary_key): row for row in rows}
         arrays = [_array(self._table.c[name], [row[name] for row in last.values()]) for name in names]
         return connection.execute(statement, {_parameter(at): array for at, array in enumerate(arrays)})

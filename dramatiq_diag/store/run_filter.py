@@ -26,7 +26,7 @@ _MAX_DURATION_MS = sys.float_info.max
 #: To sort this number of runs takes about as long as to find a page of them among the newest of 10,000,000.
 _FEW = 10_000
 
-#: The limits of a list that have indexes, and those whose index has an order of lists.
+#: The limits of a list that have an index; and order of a list -> the limits whose index is in that order.
 _LIMITED = ("duration", "peak", "time", "status", "queue")
 _ORDERED_BY = {Sort.SLOWEST: ("duration",), Sort.MEMORY: ("peak",)}
 
@@ -108,7 +108,7 @@ def _limits(wanted: RunFilter, indexed: Collection[str]) -> dict[str, list[Colum
 
 
 def _few_by(session: Session, wanted: RunFilter, sort: Sort) -> str | None:
-    """Returns: Which of the limits leaves few runs, of the actor if one is wanted, as its index has it; None if none.
+    """Returns: A limit that alone leaves few runs, or few of the wanted actor; None if none does.
 
     The databases guess: PostgreSQL expected 56,000 of 10,000,000 runs where 179 had such a peak, and read 2,500,000.
     """
@@ -129,8 +129,8 @@ def _few_by(session: Session, wanted: RunFilter, sort: Sort) -> str | None:
 def _indexed(session: Session, few: str | None, sort: Sort) -> Collection[str]:
     """Returns: The limits whose indexes the database may use.
 
-    SQLite has no statistics: it would take any limit for one that leaves few runs. So it may use the one that does, or,
-    if there is none, that of the order and those whose indexes have the order of the time.
+    SQLite has no statistics, and expects any limit to leave few runs. So it may use only the limit that does. If none
+    does, it may use the index of the list's order, and those that are in the order of time.
     """
     if dialect_of(session) != "sqlite":
         return _LIMITED

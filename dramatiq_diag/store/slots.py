@@ -89,8 +89,8 @@ def claim_slots(session: Session, runs: Collection[RunRecord]) -> set[uuid.UUID]
 def _claim(session: Session, capture_id: uuid.UUID) -> bool:
     """Claims a slot, and ends the capture with its last one. Returns: Whether one was free.
 
-    A capture whose time is up still has slots for the runs that began before. No process begins others: it learned from
-    the database's clock when the time is up.
+    A capture whose time is up still has slots for the runs that began before. No process begins further runs for it, as
+    each knows by the database's clock when the time is up.
     """
     claimed = session.execute(
         update(Capture)

@@ -77,7 +77,7 @@ def _begin(
     with store.session() as session:
         new = new_question(session, question_id, QuestionKind.LIVE, task_id, execution, parameters, expires_after_s)
         row = upserting_insert(dialect_of(session), Question).values(new)
-        # Of an earlier watch that has expired nothing is shown.
+        # Nothing of an earlier watch, which has expired, is shown.
         again = {name: row.excluded[name] for name in ("created_at", "expires_at", "state")}
         again |= {"answer": None, "answered_at": None, "reason": None}
         session.execute(row.on_conflict_do_update(index_elements=[Question.question_id], set_=again))
