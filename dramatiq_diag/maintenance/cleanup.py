@@ -110,8 +110,8 @@ class Cleanup:
     def run(self) -> Counts:
         """Expires artifacts, removes old runs, orphaned blobs and abandoned spool entries, and keeps the bounds.
 
-        It also ends the rows of runs that began more than a day ago, if their worker was silent since, or lives and does
-        not execute them.
+        It also ends the rows of runs that began more than a day ago, if their worker is silent, or lives and does not
+        execute them.
 
         What is past its time goes first, then the oldest runs beyond `max_runs`, then the oldest artifacts beyond
         `max_bytes`.
