@@ -143,29 +143,40 @@ class Store(IdentifiedStore):
             # The root may have been unmounted meanwhile, and the blobs written to the mount point.
             self.verify_root()
         with self.session() as session:
-            # Waits for `exclusive`, not for others.
-            now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
-            self._set_times(runs, rows, now.scalar_one())
-            just_ended, given_up = self._write_runs(session, runs)
-            # A run may be pinned before its own artifacts come only if it was given up.
-            late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] in given_up]
-            if late:
-                unset_expiry_of_pinned(session, late)
-            # A run ends once, so its own artifacts are new then. What is attached to it may have been published before.
-            again = {row["artifact_id"] for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
-            before = stored_sizes(session, again)
-            if rows:
-                self._artifacts.execute(session.connection(), rows)
-            protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
-            # Artifacts that expired or were deleted before never come back.
-            ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
-            surplus = [names.pop(key) for key in session.execute(ended).scalars()] if names else []
-            changes = count_ended(just_ended, given_up, runs)
-            count_artifacts(changes, just_ended, runs, rows, before, stored_sizes(session, again))
-            changes.write(session)
+            surplus = [names.pop(key) for key in self._write(session, runs, rows)]
         self.blobs.delete(surplus)
         if None in self.blobs.sizes_bytes([*names.values()]):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
+
+    def _write(
+        self, session: Session, runs: Sequence[FinishedRun], rows: Sequence[dict[str, Any]]
+    ) -> Sequence[uuid.UUID]:
+        """Writes the rows of runs and of their artifacts, whose blobs were put, and counts them.
+
+        Returns:
+          The ids of the artifacts that had expired or were deleted before: they never come back, and need no blob.
+        """
+        # Waits for `exclusive`, not for others.
+        now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
+        self._set_times(runs, rows, now.scalar_one())
+        just_ended, given_up = self._write_runs(session, runs)
+        # A run may be pinned before its own artifacts come only if it was given up.
+        late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] in given_up]
+        if late:
+            unset_expiry_of_pinned(session, late)
+        # A run ends once, so its own artifacts are new then. What is attached to it may have been published before.
+        again = {row["artifact_id"] for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
+        before = stored_sizes(session, again)
+        if rows:
+            self._artifacts.execute(session.connection(), rows)
+        protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
+        with_blob = [row["artifact_id"] for row in rows if row["blob_name"] is not None]
+        ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(with_blob), ~is_live(Artifact.status))
+        surplus = session.execute(ended).scalars().all() if with_blob else ()
+        changes = count_ended(just_ended, given_up, runs)
+        count_artifacts(changes, just_ended, runs, rows, before, stored_sizes(session, again))
+        changes.write(session)
+        return surplus
 
     def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
         """Writes the rows of runs. Returns: The ids of those that had not ended before; those of them given up."""
