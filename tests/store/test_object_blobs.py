@@ -130,6 +130,7 @@ def test_wrong_keys_are_said_and_not_shown(s3_bucket: str, azure_bucket: str, mo
 FORKS = """
 import io, os, signal, sys, uuid
 from dramatiq_diag.errors import StoreUnavailableError
+from dramatiq_diag.store.blobs.base import NewBlob
 from dramatiq_diag.store.blobs.objects import ObjectBlobStore
 
 def child(use):
@@ -144,7 +145,7 @@ def child(use):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def use(blobs):
-    put_one(blobs, uuid.uuid4(), io.BytesIO(b"data"))
+    blobs.put([NewBlob(artifact_id=uuid.uuid4(), open=lambda: io.BytesIO(b"data"))])
 
 made = ObjectBlobStore(sys.argv[1])
 fresh = lambda: use(ObjectBlobStore(sys.argv[1]))
