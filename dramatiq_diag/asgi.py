@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from .policy.http_header import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
+from .policy.http_header import HEADER, KEY_HEADER, RESULT_HEADER
 from .policy.propagation import asking_for
 from .settings import Settings
 
@@ -32,10 +32,7 @@ class DiagnosticsMiddleware:
 
     def __init__(self, app: AsgiApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
         self._app = app
-        settings = Settings.load(settings)
-        key = None if settings.request_key is None else settings.request_key.get_secret_value()
-        names = settings.task_diagnostics + settings.task_diagnostics_on_request
-        self._policy = HeaderPolicy(names, key, open_to_all=open_to_all)
+        self._policy = Settings.load(settings).header_policy(open_to_all=open_to_all)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         decision = None

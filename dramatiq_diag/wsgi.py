@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from .policy.http_header import HEADER, KEY_HEADER, RESULT_HEADER, HeaderPolicy
+from .policy.http_header import HEADER, KEY_HEADER, RESULT_HEADER
 from .policy.propagation import asking_for
 from .settings import Settings
 
@@ -31,10 +31,7 @@ class DiagnosticsMiddleware:
 
     def __init__(self, app: WSGIApplication, settings: Settings | None = None, *, open_to_all: bool = False) -> None:
         self._app = app
-        settings = Settings.load(settings)
-        key = None if settings.request_key is None else settings.request_key.get_secret_value()
-        names = settings.task_diagnostics + settings.task_diagnostics_on_request
-        self._policy = HeaderPolicy(names, key, open_to_all=open_to_all)
+        self._policy = Settings.load(settings).header_policy(open_to_all=open_to_all)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         decision = self._policy.decide(_header(environ, HEADER), _header(environ, KEY_HEADER))

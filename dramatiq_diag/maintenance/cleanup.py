@@ -19,9 +19,9 @@ from ..spool.delivery import Delivery
 from ..spool.directory import Spool
 from ..statuses import ArtifactStatus, RunStatus
 from ..store.captures import delete_captures
-from ..store.counters import count_removed, count_removed_runs
+from ..store.counting import count_removed, count_removed_runs
 from ..store.forecast import forecast
-from ..store.given_up import give_up, is_given_up, not_executed
+from ..store.given_up import give_up_not_executed, give_up_silent, is_given_up, not_executed
 from ..store.heap_windows import delete_windows
 from ..store.models import Artifact, TaskRun, checked_per_row
 from ..store.questions import delete_questions
@@ -53,6 +53,8 @@ CHUNK_SIZE = 10_000
 
 #: The least seconds for which a reported actor stays known: workers report theirs about once an hour.
 _ACTORS_KEPT_S = 86400.0
+
+_GiveUp = Callable[[Session, Sequence[uuid.UUID], datetime], None]
 
 
 @dataclass(kw_only=True)
@@ -108,8 +110,8 @@ class Cleanup:
     def run(self) -> Counts:
         """Expires artifacts, removes old runs, orphaned blobs and abandoned spool entries, and keeps the bounds.
 
-        Old runs whose worker was not heard of for a day, or lives and does not execute them, do not go on: their rows
-        end.
+        It also ends the rows of runs that began more than a day ago, if their worker is silent, or lives and does not
+        execute them.
 
         What is past its time goes first, then the oldest runs beyond `max_runs`, then the oldest artifacts beyond
         `max_bytes`.
@@ -171,7 +173,6 @@ class Cleanup:
             .where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(*conditions))
             .values(status=ArtifactStatus.EXPIRED, reason=reason)
             .returning(Artifact.artifact_id, Artifact.blob_name, Artifact.size_bytes)
-            .execution_options(synchronize_session=False)
         )
         with self._expiry.timed(), self.store.session() as session:
             expired = session.execute(expire).all()
@@ -239,15 +240,15 @@ class Cleanup:
     def _give_up_runs(self) -> None:
         """Ends the rows of old runs whose worker was not heard of for a day, or does not know them any more."""
         for ids in self._batches_of_runs(is_given_up(self.now)):
-            self._give_up_batch(ids)
+            self._give_up_batch(ids, give_up_silent)
         with self.store.session() as session:
             unknown = not_executed(session, self.now)
         for ids in self._removal.batched(unknown):
-            self._give_up_batch(ids, is_executed=False)
+            self._give_up_batch(ids, give_up_not_executed)
 
-    def _give_up_batch(self, run_ids: Sequence[uuid.UUID], *, is_executed: bool = True) -> None:
+    def _give_up_batch(self, run_ids: Sequence[uuid.UUID], give_up: _GiveUp) -> None:
         with self._removal.timed(), self.store.session() as session:
-            give_up(session, run_ids, self.now, is_executed=is_executed)
+            give_up(session, run_ids, self.now)
         self._removal.let_others_write()
         self._count()
 
@@ -269,7 +270,6 @@ class Cleanup:
             delete(TaskRun)
             .where(TaskRun.run_id.in_(run_ids), checked_per_row(*conditions))
             .returning(TaskRun.actor_name, TaskRun.status)
-            .execution_options(synchronize_session=False)
         )
         with self._removal.timed(), self.store.session() as session:
             lock_runs(session, run_ids)  # An artifact may just be published, which the row would take along.
@@ -325,14 +325,14 @@ class Cleanup:
         spool = Spool(self.store.settings)
         # After an outage of the database old entries are whole, and nobody has published them yet.
         delivery = Delivery(spool, self.store)
-        for removed in spool.remove_abandoned(
-            before,
-            dry_run=self.dry_run,
-            store_id=self.store.store_id,
-            publish=delivery.salvage_owner,
-            can_publish=delivery.can_read,
-        ):
-            self._count(removed_spool_entries=1, freed_bytes=removed)
+        sizes_bytes: Iterator[int]
+        if self.dry_run:
+            found = spool.abandoned(before, self.store.store_id)
+            sizes_bytes = (size_bytes for entry, size_bytes in found if not delivery.can_read(entry))
+        else:
+            sizes_bytes = spool.remove_abandoned(before, self.store.store_id, delivery.salvage_owner)
+        for size_bytes in sizes_bytes:
+            self._count(removed_spool_entries=1, freed_bytes=size_bytes)
 
     def _count(self, **more: int) -> None:
         for name, number in more.items():

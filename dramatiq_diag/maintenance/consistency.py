@@ -13,7 +13,7 @@ from ..errors import BlobMissingError
 from ..statuses import ArtifactStatus
 from ..store.blobs.base import Found
 from ..store.clock import Clock
-from ..store.counters import count_removed
+from ..store.counting import count_removed
 from ..store.models import Artifact, checked_per_row, is_live
 from ..store.store import Store
 from .orphans import BATCH_SIZE, batched, delete_orphans, orphaned
@@ -145,7 +145,6 @@ def _give_up(store: Store, artifact: Artifact) -> None:
             )
             .values(status=ArtifactStatus.FAILED, reason=reason)
             .returning(Artifact.artifact_id)
-            .execution_options(synchronize_session=False)
         )
         count_removed(session, session.execute(give_up).scalars().all(), ArtifactStatus.FAILED)
         if artifact.blob_name is not None:

@@ -14,8 +14,8 @@ from ..store.database import WRITERS_TURN_S
 #: How long a transaction is to take, in seconds. A writer waits for one, and in SQLite until it looks again.
 _TARGET_S = 0.03
 
-#: A batch has at least this part of the largest size, and so many. On a busy machine every transaction is slow, even if
-#: it changes little: smaller ones would only make the cleanup last.
+#: A batch has at least a quarter of the largest size, and at least 50. On a busy machine every transaction is slow,
+#: however little it changes: smaller ones would only make the cleanup last.
 _LEAST_PART = 4
 _LEAST = 50
 

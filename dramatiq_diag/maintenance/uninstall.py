@@ -92,7 +92,7 @@ class Removal:
             on_batch(count)
         self._blobs.remove_root()
         store_id = self._store_id
-        for _ in self._spool.remove_abandoned(math.inf, store_id=None if store_id is None else lambda: store_id):
+        for _ in self._spool.remove_abandoned(math.inf, None if store_id is None else lambda: store_id):
             pass
         self._drop_tables()
         for path in self._own_paths():

@@ -18,7 +18,7 @@ from ..policy.keep_rules import ALLOWED_RULES
 from ..policy.stuck_rule import AUTO
 from ..policy.trigger_rules import ALLOWED_TRIGGERS, parse_triggers, resolve_triggers, trigger_text
 from . import readers
-from .fields import auto_or_seconds, explain, field, interval, seconds, size
+from .fields import auto_or_seconds, explain, field, flag, interval, seconds, size
 from .readers import Secret
 from .urls import (
     ANY_HOST,
@@ -35,6 +35,8 @@ from .urls import (
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+    from ..policy.http_header import HeaderPolicy
 
 ENV_PREFIX = "DRAMATIQ_DIAG_"
 
@@ -159,17 +161,12 @@ class Settings:
         "a diagnosed run that lasts longer is marked as stuck and leaves its stacks; `auto` is ten times the 95th "
         "percentile of its actor, at least 5 min, and 0 turns it off",
     )
-    watchdog: bool = field(
-        True,
-        "whether C code that keeps the GIL for seconds is noticed while diagnosed tasks run",
-        "true or false",
-        readers.boolean,
+    watchdog: bool = flag(
+        default=True, description="whether C code that keeps the GIL for seconds is noticed while diagnosed tasks run"
     )
-    leak_captures: bool = field(
-        False,
-        "whether the cleanup asks for allocation profiles of an actor that was found to leak, once a day",
-        "true or false",
-        readers.boolean,
+    leak_captures: bool = flag(
+        default=False,
+        description="whether the cleanup asks for allocation profiles of an actor that was found to leak, once a day",
     )
     orphan_protection_time: float = seconds(86400.0, "seconds an artifact is kept")
     run_retention: float = seconds(2592000.0, "seconds the row of a run without live artifacts is kept")
@@ -190,11 +187,9 @@ class Settings:
         readers.matching("[a-zA-Z_][a-zA-Z0-9._-]*"),
     )
     shutdown_timeout: float = seconds(10.0, "seconds a stopping worker spends on publishing")
-    download_redirect: bool = field(
-        False,
-        "whether downloads from a bucket answer with a redirect to a signed URL of the bucket",
-        "true or false",
-        readers.boolean,
+    download_redirect: bool = flag(
+        default=False,
+        description="whether downloads from a bucket answer with a redirect to a signed URL of the bucket",
     )
     url_ttl: float = interval(3600.0, "seconds a download URL stays valid")
     secret_key: Secret | None = field(
@@ -268,17 +263,22 @@ class Settings:
         """Checks a value against the settings before it. Raises: ValueError."""
         if setting.name == "pyinstrument_start_after" and value and self.pyinstrument_engine == "profiler":
             raise ValueError(CANNOT_JOIN)
-        chosen = self.task_diagnostics + self.task_diagnostics_on_request
-        if setting.name == "triggers" and value and chosen:  # With nothing chosen everything is off, triggers as well.
+        if setting.name == "triggers" and value and not self.off:
+            chosen = self.chosen
             known = expand(chosen, here=False)  # With `all`, a trigger may name a package that is not installed.
             resolved = resolve_triggers(parse_triggers(value), expand(chosen), self.pyinstrument_engine, known=known)
             return tuple(map(trigger_text, resolved))
         return value
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of what is collected for every task, and of what may be asked for."""
+        return self.task_diagnostics + self.task_diagnostics_on_request
+
+    @property
     def off(self) -> bool:
         """Whether nothing can be selected: then no thread, file, connection or message is made."""
-        return not (self.task_diagnostics or self.task_diagnostics_on_request)
+        return not self.chosen
 
     @property
     def database(self) -> URL:
@@ -313,6 +313,13 @@ class Settings:
     def spool(self) -> Path:
         """The directory of the spool."""
         return self.data_dir / "spool" if self.spool_dir is None else self.spool_dir
+
+    def header_policy(self, *, open_to_all: bool) -> HeaderPolicy:
+        """Returns: The policy for the headers of HTTP requests; see `HeaderPolicy` for *open_to_all*."""
+        from ..policy.http_header import HeaderPolicy  # Only an HTTP application needs it.
+
+        key = None if self.request_key is None else self.request_key.get_secret_value()
+        return HeaderPolicy(self.chosen, key, open_to_all=open_to_all)
 
     def url_of_trace(self, trace_id: str | None) -> str | None:
         """Returns: The address of a trace; None without the setting, or for None."""

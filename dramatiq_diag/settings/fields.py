@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..text import MAX_SIZE_BYTES
-from .readers import Reader, auto_or, duration, size_bytes
+from .readers import Reader, auto_or, boolean, duration, size_bytes
 
 #: The longest duration that a setting may have, in seconds: a hundred years.
 _MAX_SECONDS = 100 * 366 * 86400
@@ -35,6 +35,11 @@ def field(
         "secret": secret,
     }
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+
+
+def flag(*, default: bool, description: str) -> Any:
+    """Returns: A setting that is true or false."""
+    return field(default, description, "true or false", boolean)
 
 
 def seconds(default: float, description: str) -> Any:

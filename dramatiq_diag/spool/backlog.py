@@ -54,11 +54,14 @@ class Backlog:
     def __len__(self) -> int:
         return self._added - self._done
 
-    @property
-    def in_memory(self) -> int:
-        """How many of the entries end with the process, in whole or in part, because the disk did not take them."""
+    def count_by_place(self) -> tuple[int, int]:
+        """Returns: How many of the entries are on the disk, and how many end with the process.
+
+        The second number is that of the entries which the disk did not take, in whole or in part.
+        """
         with self._changed:
-            return sum(entry.in_memory for entry in self._held.values())
+            in_memory = sum(entry.in_memory for entry in self._held.values())
+            return len(self) - in_memory, in_memory
 
     @property
     def unsaved(self) -> tuple[uuid.UUID, ...]:
@@ -98,7 +101,7 @@ class Backlog:
         """
         with self._changed:
             if not self._held and self._overflowed:
-                self._find({*but, *tuple(self._unsaved)})  # Other threads change the set; `tuple` copies it at once.
+                self._find({*but, *self.unsaved})
             return list(islice((entry for run_id, entry in self._held.items() if run_id not in but), count))
 
     def _find(self, but: Container[uuid.UUID]) -> None:

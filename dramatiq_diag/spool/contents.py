@@ -163,41 +163,46 @@ class SpoolContents:
         del found[self._max_listed :]
         return is_complete
 
+    def abandoned(self, before: float, store_id: Callable[[], uuid.UUID] | None = None) -> Iterator[tuple[Entry, int]]:
+        """Yields the entries that dead owners last wrote *before* a time, each with the bytes of its files.
+
+        Parameters:
+          before: The time, in seconds since the epoch.
+          store_id: See `dead_owners`.
+        """
+        for owner in self.dead_owners(store_id):
+            for entry, files in self._last_written(owner, before):
+                if not _are_ready(files):
+                    yield entry, _bytes_of(files)
+
     def remove_abandoned(
         self,
         before: float,
-        *,
-        dry_run: bool = False,
         store_id: Callable[[], uuid.UUID] | None = None,
         publish: Callable[[Path], Container[uuid.UUID]] | None = None,
-        can_publish: Callable[[Entry], bool] = lambda _: False,
     ) -> Iterator[int]:
-        """Removes entries that dead owners last wrote *before* a time, in seconds since the epoch.
-
-        With *store_id* the owners of other stores are passed over; see `dead_owners`.
+        """Removes the entries that `abandoned` yields, and those that were only made beforehand.
 
         *publish* is called with each owner before that, while it is locked. It returns the runs that were refused; the
-        entries of other runs stay, as it did not come to them. Yields the bytes of each entry; with *dry_run* it does
-        nothing else, and leaves out the entries that *can_publish* is true for.
+        entries of other runs stay, as it did not come to them. Yields the bytes of each entry.
         """
         for owner in self.dead_owners(store_id):
-            refused = publish(owner) if publish is not None and not dry_run else None
-            runs: dict[uuid.UUID, list[File]] = {}
-            for file in self.files(owner):
-                runs.setdefault(file.run_id, []).append(file)
-            for run_id, files in runs.items():
-                if max(file.status.st_mtime for file in files) >= before:
+            refused = None if publish is None else publish(owner)
+            for entry, files in self._last_written(owner, before):
+                if refused is not None and entry.run_id not in refused and any(file.is_used for file in files):
                     continue
-                if refused is not None and run_id not in refused and any(file.is_used for file in files):
-                    continue
-                if dry_run and can_publish(Entry(owner, run_id)):
-                    continue
-                if not dry_run and not self._removed(Entry(owner, run_id), [file.suffix for file in files]):
-                    continue
-                if any(file.status.st_size > EMPTY_BYTES for file in files):  # Not one that was only made beforehand.
-                    yield sum(file.status.st_size for file in files)
-            if not dry_run:
-                self.remove_owner(owner)
+                if self._removed(entry, [file.suffix for file in files]) and not _are_ready(files):
+                    yield _bytes_of(files)
+            self.remove_owner(owner)
+
+    def _last_written(self, owner: Path, before: float) -> Iterator[tuple[Entry, list[File]]]:
+        """Yields the entries of an owner that were last written before a time, each with its files."""
+        runs: dict[uuid.UUID, list[File]] = {}
+        for file in self.files(owner):
+            runs.setdefault(file.run_id, []).append(file)
+        for run_id, files in runs.items():
+            if max(file.status.st_mtime for file in files) < before:
+                yield Entry(owner, run_id), files
 
     def _removed(self, entry: Entry, suffixes: Iterable[str]) -> bool:
         try:
@@ -250,6 +255,15 @@ class SpoolContents:
         if path not in self.passed_over:
             self.logger.warning("%s is passed over: %s. %s", path, error.strerror or error, remedy_for(error))
         self.passed_over[path] = error
+
+
+def _are_ready(files: Iterable[File]) -> bool:
+    """Returns: Whether the files are those of an entry that was only made beforehand."""
+    return all(file.status.st_size <= EMPTY_BYTES for file in files)
+
+
+def _bytes_of(files: Iterable[File]) -> int:
+    return sum(file.status.st_size for file in files)
 
 
 def remedy_for(error: OSError) -> str:

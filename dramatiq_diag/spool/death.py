@@ -19,8 +19,8 @@ _ROOT = Path("/")
 #: A story counts if it is at most so much older than the last state of the process, in seconds.
 _FRESH_S = 2.0
 
-#: A growth that would have taken longer than this to fill the memory, in seconds, did not: there would have been
-#: another look, which comes at least once a second. Something else came after the last one.
+#: A growth that needs longer than this to fill the memory, in seconds, has not filled it: looks come at least once a
+#: second, so there would have been another one. Something else happened after the last look.
 _LONGEST_S = 2.5
 
 #: A run that touched this part of what the growing one has touched may have had a part in it.
@@ -47,7 +47,7 @@ def death_of(run_id: uuid.UUID, started_at_s: float, left: Left, root: Path = _R
 
     Parameters:
       started_at_s: The start of the run, in seconds since the epoch.
-      left: What the process left. It says what it likes: its types are checked, and nothing else.
+      left: What the process left. Only the types of its values are checked.
       root: The directory that has `proc`.
     """
     story = left.story

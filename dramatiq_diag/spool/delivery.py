@@ -110,7 +110,8 @@ class Delivery:
         try:
             self._store.publish([run for _, run in read])
         except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
-            if _is_passing(error) or not _is_open(read[0][0].owner):
+            _raise_if_passing(error)
+            if not _is_open(read[0][0].owner):
                 raise SpoolError(f"The spool cannot be read: {error}.") from error
             if len(read) > 1:
                 for entry, _ in read:
@@ -140,23 +141,22 @@ class Delivery:
           SpoolError: When the process lacks what it takes to read the spool.
         """
         counts = Salvaged()
-        for counts in self.salvage_in_steps():  # noqa: B007 - the last one is returned.
+        for _ in self.salvage_in_steps(counts):
             if until is not None and time.monotonic() >= until:
                 break
         return counts
 
-    def salvage_in_steps(self) -> Generator[Salvaged, None, None]:
-        """Salvages a bit at a time: each step lists some files or publishes one batch. Yields the counts so far.
+    def salvage_in_steps(self, counts: Salvaged) -> Generator[None, None, None]:
+        """Salvages a bit at a time: each step lists some files or publishes one batch, and adds to *counts*.
 
         One owner is locked at a time, until the iterator is closed. It raises as `salvage` does, and ends with that.
         """
-        counts = Salvaged()
         for owner in self.spool.dead_owners(self._store.store_id):
             self.logger.debug("Salvaging what a dead worker left in %s.", owner)
             for _ in self._salvage_owner(owner, counts.count):
-                yield counts
+                yield
             self.spool.remove_owner(owner)
-            yield counts
+            yield
 
     def salvage_owner(self, owner: Path) -> Container[uuid.UUID]:
         """Publishes all entries of a dead owner that the caller has locked. Raises: As `salvage`.
@@ -191,8 +191,7 @@ class Delivery:
             except (FileNotFoundError, NotADirectoryError):
                 run = None
             except _UNREADABLE as error:
-                if _is_passing(error):
-                    raise SpoolError(f"The spool cannot be read: {error}.") from error
+                _raise_if_passing(error)
                 if not _is_open(entry.owner):  # Others may be in memory alone: these must not wait behind this one.
                     self.deferred[entry.run_id] = error
                     continue
@@ -236,9 +235,10 @@ class Delivery:
         )
 
 
-def _is_passing(error: Exception) -> bool:
-    """Returns: Whether the error says nothing about the entry: a shortage, or a file that vanished meanwhile."""
-    return isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError))
+def _raise_if_passing(error: Exception) -> None:
+    """Raises: SpoolError for an error that says nothing about the entry: a shortage, or a file that just vanished."""
+    if isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError)):
+        raise SpoolError(f"The spool cannot be read: {error}.") from error
 
 
 def _is_open(owner: Path) -> bool:

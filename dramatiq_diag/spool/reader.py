@@ -119,7 +119,7 @@ def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | N
       is_left: Whether a dead worker left it, which may have died before the files of an ended run were saved.
 
     Returns:
-      What is to be published, or None for an entry that its worker died too early to begin.
+      What is to be published, or None for an entry whose worker died before it had written anything.
 
     Raises:
       SpoolError: When the entry says nothing that can be published.

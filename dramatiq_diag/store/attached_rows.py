@@ -1,8 +1,8 @@
-"""Writes what the rows of attachments need besides: their run may go on, or be pinned, when they are published."""
+"""Adjusts the expiry of attached artifacts, whose run may still run, or be pinned, when they are published."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -27,22 +27,10 @@ def unset_expiry_of_pinned(session: Session, rows: Iterable[_Row]) -> None:
             row["expires_at"] = None
 
 
-def new_ones(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Returns: Those of the rows that are not stored yet."""
-    query = select(Artifact.artifact_id).where(Artifact.artifact_id.in_([row["artifact_id"] for row in rows]))
-    stored = set(session.execute(query).scalars())
-    return [row for row in rows if row["artifact_id"] not in stored]
-
-
 def protect_attached(session: Session, runs: Iterable[RunRecord], protection_s: float) -> None:
     """Lets the protection time of what was attached to a run begin with the end of the run."""
     for run in runs:
         if run.is_attached and run.finished_at is not None:
             until = run.finished_at + timedelta(seconds=protection_s)
             of_run = Artifact.run_id == run.run_id, Artifact.attachment_id.is_not(None), is_live(Artifact.status)
-            session.execute(
-                update(Artifact)
-                .where(*of_run, Artifact.expires_at < until)
-                .values(expires_at=until)
-                .execution_options(synchronize_session=False)
-            )
+            session.execute(update(Artifact).where(*of_run, Artifact.expires_at < until).values(expires_at=until))

@@ -16,6 +16,7 @@ from ..policy.propagation import CLEANUP_ACTOR
 from .allowed import reason_against
 from .clock import Clock
 from .columns import NAME_LENGTH
+from .database import dialect_of
 from .models import Capture
 from .slots import MAX_OPEN, is_open
 from .store import Store
@@ -116,7 +117,7 @@ def create(
 
 def _wait_for_turn(session: Session) -> None:
     """Makes one capture at a time, so that the count below sees all of them. SQLite has one writer anyway."""
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect_of(session) == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext("dramatiq_diag.captures"))))
 
 
@@ -130,10 +131,7 @@ def end(store: Store, capture_id: uuid.UUID) -> CaptureStanding:
     with store.session() as session:
         clock = Clock(session)
         session.execute(
-            update(Capture)
-            .where(Capture.capture_id == capture_id, *is_open(clock))
-            .values(ended_at=clock.now)
-            .execution_options(synchronize_session=False)
+            update(Capture).where(Capture.capture_id == capture_id, *is_open(clock)).values(ended_at=clock.now)
         )
         call_attention(session)
         return _found(session, capture_id)
@@ -204,5 +202,4 @@ def delete_captures(session: Session, kept_s: float) -> int:
     """Deletes captures that ended *kept_s* seconds ago or earlier. Returns: Their number."""
     before = Clock(session).after(-kept_s)
     old = or_(Capture.ended_at < before, Capture.ended_at.is_(None) & (Capture.expires_at < before))
-    removed = session.execute(delete(Capture).where(old).execution_options(synchronize_session=False))
-    return int(removed.rowcount)  # type: ignore[attr-defined]
+    return session.connection().execute(delete(Capture).where(old)).rowcount

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, DateTime, func, select, type_coerce
 from sqlalchemy.orm import Session
 
 from .columns import UtcDateTime
+from .database import dialect_of
 
 #: How SQLAlchemy stores a moment in SQLite; SQLite's clock has milliseconds.
 _SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
@@ -19,7 +20,7 @@ class Clock:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._is_postgresql = session.get_bind().dialect.name == "postgresql"
+        self._is_postgresql = dialect_of(session) == "postgresql"
 
     @property
     def now(self) -> ColumnElement[datetime]:

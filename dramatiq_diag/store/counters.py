@@ -1,12 +1,12 @@
-"""Counts runs, artifacts and stored bytes in the transactions that change them, so that nobody has to count rows."""
+"""Keeps counters of runs, artifacts and stored bytes; transactions add to them, so that nobody has to count rows."""
 
 from __future__ import annotations
 
 import math
 import uuid
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
-from ..statuses import DOWNLOADABLE_STATUSES, FAILED_STATUSES, ArtifactStatus, RunStatus
+from ..statuses import FAILED_STATUSES
 from ..text import MIB
 from .columns import NAME_LENGTH
-from .database import upserting_insert
-from .models import Artifact, Counter, TaskRun, checked_per_row, is_live
-from .records import FinishedRun, RunRecord
+from .database import dialect_of, upserting_insert
+from .models import Counter
+from .records import RunRecord
 from .values import clean_text
 
 
@@ -28,7 +28,7 @@ class Series(StrEnum):
     """The meaning of a counter; the label of its row divides it further."""
 
     RUNS = "runs"
-    "Runs that ended, by status. Like all that follow up to the artifacts it only grows."
+    "Runs that ended, by status. This series and the next four only grow."
     RUN_SECONDS = "run_seconds"
     "Durations, by bucket."
     RUN_QUEUE_SECONDS = "run_queue_seconds"
@@ -38,7 +38,7 @@ class Series(StrEnum):
     ARTIFACTS = "artifacts"
     "Artifacts that came to a status, by status."
     STORED_RUNS = "stored_runs"
-    "Rows of runs that have ended; no label. It falls when rows are removed, as all that follow do."
+    "Rows of runs that have ended; no label. This series and the next three fall when rows are removed."
     STORED_FAILED_RUNS = "stored_failed_runs"
     "Those of them that failed or were interrupted; no label."
     STORED_ARTIFACTS = "stored_artifacts"
@@ -49,8 +49,7 @@ class Series(StrEnum):
     "How often the counters of what is stored were mended; no actor and no label."
 
 
-#: The upper bounds of the buckets of each histogram, inclusive, without the infinite one.
-#: A change begins new rows.
+#: The upper bounds of the buckets of each histogram, inclusive, without the infinite one. Other bounds are other rows.
 BUCKETS: Mapping[Series, Sequence[float]] = {
     Series.RUN_SECONDS: (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
     Series.RUN_QUEUE_SECONDS: (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
@@ -110,32 +109,6 @@ class Changes:
         self.add(actor_name, "", Series.STORED_ARTIFACTS, artifact_name, count)
         self.add(actor_name, "", Series.STORED_BYTES, artifact_name, size_bytes)
 
-    def add_resized(
-        self,
-        runs: Iterable[FinishedRun],
-        rows: Mapping[uuid.UUID, Mapping[str, Any]],
-        before: Mapping[uuid.UUID, int],
-        after: Mapping[uuid.UUID, int],
-    ) -> None:
-        """Adds the difference that publishing once more makes: an entry may have grown meanwhile.
-
-        Parameters:
-          runs: The runs.
-          rows: Artifact id -> the row that was written.
-          before, after: The sizes of the blobs before and after that; see `live_sizes`.
-        """
-        actor_names = {finished.run.run_id: finished.run.actor_name for finished in runs}
-        for artifact_id, size_bytes in after.items():
-            row = rows[artifact_id]
-            count = 0 if artifact_id in before else 1
-            self.add_blobs(actor_names[row["run_id"]], row["name"], count, size_bytes - before.get(artifact_id, 0))
-
-    def add_attached(self, runs: Iterable[FinishedRun], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds the new artifacts of attachments by their status; their blobs are added by `add_resized`."""
-        names = {finished.run.run_id: (finished.run.actor_name, finished.run.queue_name) for finished in runs}
-        for row in rows:
-            self.add(*names[row["run_id"]], Series.ARTIFACTS, row["status"])
-
     def write(self, session: Session) -> None:
         """Writes them to the rows, as the last statement of a transaction: other writers wait for these rows.
 
@@ -143,17 +116,14 @@ class Changes:
         """
         rows = [self._row(key, amount) for key, amount in sorted(self.amounts.items()) if amount]
         if rows:
-            session.connection().execute(_upsert(session.get_bind().dialect.name), rows)
+            session.connection().execute(_upsert(dialect_of(session)), rows)
 
     def _row(self, key: Key, amount: float) -> dict[str, Any]:
         exemplar = self.exemplars.get(key)
         return {
             **dict(zip(_KEY_COLUMNS, map(str, key), strict=True)),
             "value": amount,
-            "exemplar_run_id": None if exemplar is None else exemplar.run_id,
-            "exemplar_trace_id": None if exemplar is None else exemplar.trace_id,
-            "exemplar_value": None if exemplar is None else exemplar.value,
-            "exemplar_at": None if exemplar is None else exemplar.at,
+            **{column: getattr(exemplar, name, None) for column, name in _EXEMPLAR_COLUMNS.items()},
         }
 
 
@@ -162,18 +132,19 @@ def _clean_name(name: str) -> str:
     return clean_text(name, NAME_LENGTH)
 
 
+_EXEMPLAR_COLUMNS = {f"exemplar_{field.name}": field.name for field in fields(Exemplar)}
 _KEY_COLUMNS = ("actor_name", "queue_name", "series", "label")
 
 
 @cache
-def _upsert(backend_name: str) -> Any:
+def _upsert(dialect: str) -> Any:
     """Builds the statement that adds to counters, once: that takes SQLAlchemy longer than the database takes for it."""
-    row = upserting_insert(backend_name)(Counter)
+    row = upserting_insert(dialect, Counter)
     has_exemplar = row.excluded.exemplar_run_id.is_not(None)
-    columns = ("exemplar_run_id", "exemplar_trace_id", "exemplar_value", "exemplar_at")
-    kept = {name: case((has_exemplar, row.excluded[name]), else_=Counter.__table__.c[name]) for name in columns}
+    table = Counter.__table__.c
+    kept = {name: case((has_exemplar, row.excluded[name]), else_=table[name]) for name in _EXEMPLAR_COLUMNS}
     return row.on_conflict_do_update(
-        index_elements=[Counter.actor_name, Counter.queue_name, Counter.series, Counter.label],
+        index_elements=_KEY_COLUMNS,
         set_={"value": Counter.value + row.excluded.value, **kept},
     )
 
@@ -183,100 +154,6 @@ def bucket_label(series: Series, value: float) -> str:
     bounds = BUCKETS[series]
     place = bisect_left(bounds, value)
     return "+Inf" if place == len(bounds) else str(bounds[place])
-
-
-def count_published(
-    ended: Collection[uuid.UUID],
-    given_up: Collection[uuid.UUID],
-    runs: Iterable[FinishedRun],
-    rows: Iterable[Mapping[str, Any]],
-) -> Changes:
-    """Counts runs that a transaction brought to their end. Returns: The changes, to be written by the transaction.
-
-    Parameters:
-      ended: The ids of the runs that had not ended before: published twice, a run counts once.
-      given_up: Those of them that `count_given_up` counted before.
-      runs: The runs.
-      rows: The rows of the artifacts of these and of other runs; those of attachments are not counted.
-    """
-    changes = Changes()
-    own = (finished.run for finished in runs if finished.attachment_id is None)
-    records = {run.run_id: run for run in own if run.run_id in ended}
-    for run in records.values():
-        if run.run_id in given_up:
-            changes.add_stored(run.actor_name, RunStatus.INTERRUPTED, -1)
-        else:
-            changes.add(run.actor_name, run.queue_name, Series.RUNS, run.status)
-        changes.add_stored(run.actor_name, run.status)
-        duration_s = None if run.duration_ms is None else run.duration_ms / 1000
-        queue_s = None if run.queue_wait_ms is None else run.queue_wait_ms / 1000
-        changes.observe(run, Series.RUN_SECONDS, duration_s)
-        changes.observe(run, Series.RUN_QUEUE_SECONDS, queue_s)
-        changes.observe(run, Series.RUN_PEAK_RSS_BYTES, run.peak_rss_bytes)
-    for row in rows:
-        if row["run_id"] in records and row["attachment_id"] is None:
-            run = records[row["run_id"]]
-            changes.add(run.actor_name, run.queue_name, Series.ARTIFACTS, row["status"])
-            if row["status"] in DOWNLOADABLE_STATUSES:
-                changes.add_blobs(run.actor_name, row["name"], 1, row["size_bytes"] or 0)
-    return changes
-
-
-def count_given_up(session: Session, runs: Iterable[tuple[str, str]]) -> None:
-    """Counts runs of which only the cleanup says that they ended, as the last statement of a transaction.
-
-    Parameters:
-      session: The transaction, which has changed their rows.
-      runs: The actor and the queue of each.
-    """
-    changes = Changes()
-    for actor_name, queue_name in runs:
-        changes.add(actor_name, queue_name, Series.RUNS, RunStatus.INTERRUPTED)
-        changes.add_stored(actor_name, RunStatus.INTERRUPTED)
-    changes.write(session)
-
-
-def live_sizes(session: Session, artifact_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
-    """Locks artifacts. Returns: The size in bytes of each one that has a blob."""
-    if not artifact_ids:
-        return {}
-    query = select(Artifact.artifact_id, Artifact.size_bytes)
-    query = query.where(Artifact.artifact_id.in_(artifact_ids), checked_per_row(is_live(Artifact.status)))
-    found = session.execute(query.order_by(Artifact.artifact_id).with_for_update())
-    return {artifact_id: size_bytes or 0 for artifact_id, size_bytes in found}
-
-
-def count_removed(session: Session, artifact_ids: Collection[uuid.UUID], status: ArtifactStatus) -> None:
-    """Counts artifacts that lost their blobs, as the last statement of a transaction.
-
-    Parameters:
-      session: The transaction, which has changed the rows.
-      artifact_ids: Their ids.
-      status: The status that they have now.
-    """
-    if not artifact_ids:
-        return
-    names = TaskRun.actor_name, TaskRun.queue_name, Artifact.name
-    query = select(*names, func.count(), func.sum(Artifact.size_bytes))
-    query = query.join(TaskRun, TaskRun.run_id == Artifact.run_id).where(Artifact.artifact_id.in_(artifact_ids))
-    changes = Changes()
-    for actor_name, queue_name, name, count, size_bytes in session.execute(query.group_by(*names)):
-        changes.add(actor_name, queue_name, Series.ARTIFACTS, status, count)
-        changes.add_blobs(actor_name, name, -count, -int(size_bytes or 0))
-    changes.write(session)
-
-
-def count_removed_runs(session: Session, removed: Iterable[tuple[str, str]]) -> None:
-    """Counts rows of ended runs that were removed, as the last statement of a transaction.
-
-    Parameters:
-      session: The transaction, which has removed the rows.
-      removed: The actor and the status of each.
-    """
-    changes = Changes()
-    for actor_name, status in removed:
-        changes.add_stored(actor_name, status, -1)
-    changes.write(session)
 
 
 def stored_runs(session: Session) -> dict[str, tuple[int, int]]:
@@ -305,9 +182,9 @@ def claim_recount(session: Session, number: int) -> bool:
     Returns:
       False where they were mended since.
     """
-    row = upserting_insert(session.get_bind().dialect.name)(Counter)
+    row = upserting_insert(dialect_of(session), Counter)
     claim = row.values(actor_name="", queue_name="", series=Series.RECOUNTS, label="", value=1.0).on_conflict_do_update(
-        index_elements=list(_KEY_COLUMNS), set_={"value": Counter.value + 1}, where=Counter.value == number
+        index_elements=_KEY_COLUMNS, set_={"value": Counter.value + 1}, where=Counter.value == number
     )
     return session.execute(claim.returning(Counter.value)).first() is not None
 
@@ -325,5 +202,4 @@ def total_of(series: Series) -> Select[float]:
 def read_counters(session: Session) -> Sequence[Any]:
     """Returns: All rows, by series, actor, queue and label."""
     order = Counter.series, Counter.actor_name, Counter.queue_name, Counter.label
-    columns = *order, Counter.value, Counter.exemplar_run_id, Counter.exemplar_trace_id, Counter.exemplar_value
-    return session.execute(select(*columns, Counter.exemplar_at).order_by(*order)).all()
+    return session.execute(select(Counter.__table__).order_by(*order)).all()

@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
 
 from ..errors import (
     NotInstalledError,
@@ -97,9 +98,14 @@ def _create_engine(url: URL, **arguments: Any) -> Engine:
         raise SettingsError(f"{Settings.variable('database_url')}: {shown_url(url)} is not allowed: {error}") from error
 
 
-def upserting_insert(backend_name: str) -> Any:
-    """Returns: The `insert` of a database that has `on_conflict_do_update`; SQLite and PostgreSQL spell it alike."""
-    return {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[backend_name]
+def dialect_of(session: Session) -> str:
+    """Returns: The database of a session, as SQLAlchemy names it: `sqlite` or `postgresql`."""
+    return session.get_bind().dialect.name
+
+
+def upserting_insert(dialect: str, table: Any) -> Any:
+    """Returns: An `insert` that has `on_conflict_do_update`; SQLite and PostgreSQL spell it alike."""
+    return {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[dialect](table)
 
 
 def _connect_args(url: URL) -> dict[str, Any]:

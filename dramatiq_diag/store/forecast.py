@@ -76,7 +76,7 @@ def forecast(session: Session, settings: Settings, now: datetime, most: int = _A
 
 
 def _is_to_be_given_up(session: Session, now: datetime) -> ColumnElement[bool]:
-    """Returns: The condition of the runs that the cleanup ends before it keeps the bound of runs, which count then."""
+    """Returns: The condition of the running runs that the cleanup ends first; then they count for the bound of runs."""
     condition = and_(*is_given_up(now))
     unknown = not_executed(session, now)
     return or_(condition, TaskRun.run_id.in_(unknown)) if unknown else condition
@@ -146,9 +146,9 @@ def _add_oldest_artifacts(
     last_run: Row[Any] | None,
     may_go: ColumnElement[bool],
 ) -> None:
-    """Adds the oldest artifacts beyond the bound, but for those of the runs that go, up to *last_run*.
+    """Adds the oldest artifacts beyond the bound, without those of the runs that the bound of runs takes.
 
-    Something may be attached to an older run that goes on.
+    These runs are the ones up to *last_run* that may go. An older run may still run, and have attachments.
     """
     removal, last = found.by_max_bytes, None
     while removal.size_bytes < excess and found.is_complete:

@@ -10,12 +10,12 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from ..statuses import RunStatus
-from .counters import count_given_up
+from .counting import count_given_up
 from .models import TaskRun, Worker, checked_per_row
 from .row_locks import lock_runs
 from .workers import KEPT_S, fully_reported
 
-#: What the run says of its end. If what the worker left is published later, that takes its place.
+#: What the run of a silent worker says of its end. If what the worker left is published later, that takes its place.
 REASON = (
     "Nothing was heard of its worker process for a day, and nothing of this run was published: how it ended is not "
     "known. The spool with what it left may be gone, as with a pod that was removed. If it is still on the disk of "
@@ -28,7 +28,7 @@ REASON_NOT_EXECUTED = (
     "row may have been removed after its end, and have come back with an attachment."
 )
 
-#: Runs that go on that are looked at, at most.
+#: The most running runs that are looked at.
 _MOST_LOOKED_AT = 10_000
 
 
@@ -69,28 +69,28 @@ def not_executed(session: Session, now: datetime) -> list[uuid.UUID]:
     ]
 
 
-def give_up(session: Session, run_ids: Sequence[uuid.UUID], now: datetime, *, is_executed: bool = True) -> int:
-    """Ends the rows of runs that still meet the conditions.
+def give_up_silent(session: Session, run_ids: Sequence[uuid.UUID], now: datetime) -> None:
+    """Ends the rows of runs that still meet the conditions of `is_given_up`."""
+    _give_up(session, run_ids, is_given_up(now), now, REASON)
 
-    Parameters:
-      session: The transaction.
-      run_ids: The runs.
-      now: The time by the database's clock.
-      is_executed: False for runs of which their living workers do not know; see `not_executed`.
 
-    Returns:
-      Their number.
-    """
+def give_up_not_executed(session: Session, run_ids: Sequence[uuid.UUID], now: datetime) -> None:
+    """Ends the rows of runs that `not_executed` has found, and that have not ended since."""
+    _give_up(session, run_ids, (TaskRun.status == RunStatus.RUNNING,), now, REASON_NOT_EXECUTED)
+
+
+def _give_up(
+    session: Session,
+    run_ids: Sequence[uuid.UUID],
+    conditions: tuple[ColumnElement[bool], ...],
+    now: datetime,
+    reason: str,
+) -> None:
     lock_runs(session, run_ids)  # Their workers may be heard of while it waits for a row.
-    conditions = is_given_up(now) if is_executed else (TaskRun.status == RunStatus.RUNNING,)
-    reason = REASON if is_executed else REASON_NOT_EXECUTED
     end = (
         update(TaskRun)
         .where(TaskRun.run_id.in_(run_ids), checked_per_row(*conditions))
         .values(status=RunStatus.INTERRUPTED, is_stuck=None, given_up_at=now, death_reason=reason)
         .returning(TaskRun.actor_name, TaskRun.queue_name)
-        .execution_options(synchronize_session=False)
     )
-    ended = session.execute(end).all()
-    count_given_up(session, [(run.actor_name, run.queue_name) for run in ended])
-    return len(ended)
+    count_given_up(session, [(run.actor_name, run.queue_name) for run in session.execute(end)])

@@ -11,7 +11,7 @@ from sqlalchemy import Row, delete, select
 from sqlalchemy.orm import Session
 
 from .clock import Clock
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .models import HeapWindow
 
 #: The most windows that are read for one answer.
@@ -37,7 +37,7 @@ class HeapWindowRecord:
 
 def add_windows(session: Session, windows: Sequence[HeapWindowRecord]) -> None:
     """Stores windows. One that is stored already stays as it is."""
-    insert = upserting_insert(session.get_bind().dialect.name)(HeapWindow)
+    insert = upserting_insert(dialect_of(session), HeapWindow)
     session.connection().execute(insert.on_conflict_do_nothing(), [asdict(window) for window in windows])
 
 
@@ -70,5 +70,4 @@ def delete_windows(session: Session, kept_s: float, limit: int) -> int:
     before = Clock(session).after(-kept_s)
     oldest = select(HeapWindow.window_id).where(HeapWindow.ended_at < before).order_by(HeapWindow.ended_at)
     remove = delete(HeapWindow).where(HeapWindow.window_id.in_(oldest.limit(limit)))
-    removed = session.execute(remove.execution_options(synchronize_session=False))
-    return int(removed.rowcount)  # type: ignore[attr-defined]
+    return session.connection().execute(remove).rowcount

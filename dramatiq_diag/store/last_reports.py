@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .clock import Clock
 from .models import Worker
-from .values import task_key
-from .workers import ExecutedTask, processes_of_now, reported_by
+from .workers import ExecutedTask, last_execution
 
 #: A process reports itself every 5 s; one that has not for so many seconds is silent.
 SILENT_S = 8.0
@@ -54,13 +52,5 @@ def last_report(session: Session, task_id: str) -> LastReport | None:
     Returns:
       The report; of several the one of the execution that began last. None where there is none.
     """
-    clock = Clock(session)
-    query = select(Worker, clock.now).where(*processes_of_now(session), Worker.tasks.is_not(None))
-    key = task_key(task_id)
-    found = [
-        LastReport(worker=worker, task=task, now=now)
-        for worker, now in session.execute(query)
-        for task in reported_by(worker)
-        if task["task_key"] == key
-    ]
-    return max(found, key=lambda report: report.task["started_at"], default=None)
+    found = last_execution(session, task_id)
+    return None if found is None else LastReport(worker=found[0], task=found[1], now=Clock(session).read())

@@ -23,14 +23,11 @@ class ManyRows:
     has no arrays, and reads a statement for one row once.
 
     Parameters:
-      backend_name: The database, as SQLAlchemy names it.
       table: The table.
       finish: Adds to an `insert` what is done on a conflict, and what is returned.
     """
 
-    def __init__(self, backend_name: str, table: Table, finish: Callable[[Any], Any]) -> None:
-        self._insert = upserting_insert(backend_name)
-        self._takes_arrays = backend_name == "postgresql"
+    def __init__(self, table: Table, finish: Callable[[Any], Any]) -> None:
         self._table = table
         self._finish = finish
         self._built: tuple[tuple[str, ...], Any] = (), None
@@ -41,23 +38,24 @@ class ManyRows:
         names = tuple(rows[0])
         built_for, statement = self._built
         if built_for != names:
-            statement = self._finish(self._unfinished(names))
+            statement = self._finish(self._unfinished(connection.dialect.name, names))
             self._built = names, statement
-        if not self._takes_arrays:
+        if connection.dialect.name != "postgresql":
             return connection.execute(statement, rows)
-        # One statement updates no row twice. Row by row the last one would stand, as an entry of a spool may ask for.
+        # One statement cannot update a row twice, as a spool entry may ask for. As with row by row, the last one wins.
         last = {tuple(row[column.name] for column in self._table.primary_key): row for row in rows}
         arrays = [_array(self._table.c[name], [row[name] for row in last.values()]) for name in names]
         return connection.execute(statement, {_parameter(at): array for at, array in enumerate(arrays)})
 
-    def _unfinished(self, names: Sequence[str]) -> Any:
-        if not self._takes_arrays:
-            return self._insert(self._table)
+    def _unfinished(self, dialect: str, names: Sequence[str]) -> Any:
+        insert = upserting_insert(dialect, self._table)
+        if dialect != "postgresql":
+            return insert
         columns = [self._table.c[name] for name in names]
         types = [postgresql.ARRAY(_type_of(column), dimensions=1) for column in columns]
         arrays = [cast(bindparam(_parameter(at), type_=of), of) for at, of in enumerate(types)]
         values = func.unnest(*arrays).table_valued(*(f"c{at}" for at in range(len(names)))).render_derived(name="v")
-        return self._insert(self._table).from_select(list(names), select(*values.c))
+        return insert.from_select(list(names), select(*values.c))
 
 
 def _parameter(at: int) -> str:

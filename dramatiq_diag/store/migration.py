@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _GENERATION = 1000
 _REVISION = re.compile("[0-9]{4}")
 
-#: Lifts the limits of this transaction, of those that the server has.
+#: Lifts the limits of this transaction, as far as the server knows them.
 _NO_LIMITS = text(
     "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
     " ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"

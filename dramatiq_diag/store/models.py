@@ -52,6 +52,11 @@ def checked_per_row(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return case((and_(*conditions), true()), else_=false())
 
 
+def _only(condition: str) -> dict[str, Any]:
+    """Returns: The arguments of an index that has only the rows which meet a condition in SQL."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
 #: The counters of a run that lists are sorted by.
 SORTED_COUNTERS = ("queue_wait_ms", "cpu_ms", "run_queue_ms", "gc_ms", "touched_bytes")
 
@@ -177,16 +182,10 @@ class TaskRun(Base):
             "status",
             "started_at",
             "run_id",
-            postgresql_where=text(f"status <> '{RunStatus.SUCCEEDED}'"),
-            sqlite_where=text(f"status <> '{RunStatus.SUCCEEDED}'"),
+            **_only(f"status <> '{RunStatus.SUCCEEDED}'"),
         ),
         *(
-            Index(
-                None,
-                *columns,
-                postgresql_where=text(f"{columns[0]} IS NOT NULL"),
-                sqlite_where=text(f"{columns[0]} IS NOT NULL"),
-            )
+            Index(None, *columns, **_only(f"{columns[0]} IS NOT NULL"))
             for columns in (
                 ("parent_run_id", "started_at", "run_id"),
                 ("capture_id",),
@@ -312,12 +311,7 @@ class Artifact(Base):
 
     __table_args__ = (
         Index(None, "run_id", "name", "attachment_id", unique=True),
-        Index(
-            None,
-            "expires_at",
-            postgresql_where=text("status IN ('stored', 'partial')"),
-            sqlite_where=text("status IN ('stored', 'partial')"),
-        ),
+        Index(None, "expires_at", **_only("status IN ('stored', 'partial')")),
     )
 
 

@@ -15,7 +15,7 @@ _IS_BEING_BUILT = text(
 )
 _PAUSE_S = 0.5
 
-#: Of a statement, and of its wait for a lock; those that the server has.
+#: The limits of a statement and of its wait for a lock, as far as the server knows them.
 _LIMITS = "FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout')"
 _LIFT = text(f"SELECT set_config(name, '0', false) {_LIMITS}")
 _RESTORE = text(f"SELECT set_config(name, reset_val, false) {_LIMITS}")

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ..errors import DiagnosticsError
 from ..statuses import ArtifactStatus, RunStatus
 from .clock import Clock
-from .counters import count_removed
+from .counting import count_removed
 from .models import Artifact, TaskRun, is_live
 from .store import Store
 
@@ -96,7 +96,6 @@ def delete(store: Store, run_id: uuid.UUID) -> Deletion:
             .where(*_live(run_id))
             .values(status=ArtifactStatus.DELETED, reason=reason)
             .returning(Artifact.artifact_id)
-            .execution_options(synchronize_session=False)
         )
         gone = set(session.execute(remove).scalars())
         # With the names of an earlier try, whose process may have died before the files were gone.
@@ -117,9 +116,7 @@ def _change(session: Session, run_id: uuid.UUID, pinned_at: object) -> datetime 
       When it was pinned, or None while it is not.
     """
     ended = update(TaskRun).where(TaskRun.run_id == run_id, TaskRun.status != RunStatus.RUNNING)
-    changed = session.execute(
-        ended.values(pinned_at=pinned_at).returning(TaskRun.pinned_at).execution_options(synchronize_session=False)
-    ).first()
+    changed = session.execute(ended.values(pinned_at=pinned_at).returning(TaskRun.pinned_at)).first()
     if changed is not None:
         moment: datetime | None = changed[0]
         return moment

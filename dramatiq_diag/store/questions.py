@@ -17,7 +17,7 @@ from .clock import Clock
 from .last_reports import SILENT_S, last_report
 from .models import Question, TaskRun, Worker
 from .store import Store
-from .workers import WorkerState, call_attention, find_execution, has_workers, list_workers
+from .workers import ExecutedTask, WorkerState, call_attention, find_execution, has_workers, list_workers
 
 #: The most questions that one process may have at once; each is a row and some of the process's time.
 MAX_OPEN = 100
@@ -92,27 +92,39 @@ def ask(
         found = find_execution(session, task_id)
         if found is None:
             raise NotExecutedError(_why_not_executed(session, task_id)) if has_workers(session) else NoWorkerError
-        worker, task = found
-        check_room(session, worker.worker_id)
+        check_room(session, found[0].worker_id)
     question_id = uuid.uuid4()
     # A transaction of its own: one of SQLite that has read before may fail when it begins to write.
     with store.session() as session:
-        clock = Clock(session)
-        session.execute(
-            insert(Question).values(
-                question_id=question_id,
-                kind=kind,
-                worker_id=worker.worker_id,
-                task_id=task_id,
-                run_id=None if task["run_id"] is None else uuid.UUID(task["run_id"]),
-                parameters=dict(parameters),
-                created_at=clock.now,
-                expires_at=clock.after(expires_after_s),
-                state=QuestionState.PENDING,
-            )
-        )
-        call_attention(session, Worker.worker_id == worker.worker_id)
+        row = new_question(session, question_id, kind, task_id, found, parameters, expires_after_s)
+        session.execute(insert(Question).values(row))
+        call_attention(session, Worker.worker_id == row["worker_id"])
     return question_id
+
+
+def new_question(
+    session: Session,
+    question_id: uuid.UUID,
+    kind: QuestionKind,
+    task_id: str,
+    execution: tuple[Worker, ExecutedTask],
+    parameters: Mapping[str, Any],
+    expires_after_s: float,
+) -> dict[str, Any]:
+    """Returns: The row of a question about an execution; see `ask`."""
+    worker, task = execution
+    clock = Clock(session)
+    return {
+        "question_id": question_id,
+        "kind": kind,
+        "worker_id": worker.worker_id,
+        "task_id": task_id,
+        "run_id": None if task["run_id"] is None else uuid.UUID(task["run_id"]),
+        "parameters": dict(parameters),
+        "created_at": clock.now,
+        "expires_at": clock.after(expires_after_s),
+        "state": QuestionState.PENDING,
+    }
 
 
 def check_room(session: Session, worker_id: uuid.UUID) -> None:
@@ -122,9 +134,7 @@ def check_room(session: Session, worker_id: uuid.UUID) -> None:
 
 
 def _why_not_executed(session: Session, task_id: str) -> str | None:
-    """Returns: What is known of the process that was lost with the task, or which ones have been silent: they may
-    execute it; None without any.
-    """
+    """Returns: What is known of the process that was lost with the task, or of silent ones, which may execute it."""
     lost = last_report(session, task_id)
     if lost is not None:
         return f"No live worker process reports that it executes this task. {lost.text}"
@@ -194,14 +204,13 @@ def answer(
             **({} if document is None else {"answer": dict(document)}),
             **({} if run_id is None else {"run_id": run_id}),
         )
-        .execution_options(synchronize_session=False)
     )
 
 
 def renew(session: Session, question_id: uuid.UUID, expires_after_s: float) -> datetime | None:
     """Moves the end of a question to so many seconds from now. Returns: The end; None if it is not there any more."""
     moved = update(Question).where(Question.question_id == question_id)
-    moved = moved.values(expires_at=Clock(session).after(expires_after_s)).execution_options(synchronize_session=False)
+    moved = moved.values(expires_at=Clock(session).after(expires_after_s))
     return session.execute(moved.returning(Question.expires_at)).scalar()
 
 
@@ -216,5 +225,4 @@ def delete_questions(session: Session, kept_s: float = 3600.0) -> int:
         Question.expires_at < Clock(session).after(-kept_s),
         or_(Question.kind != QuestionKind.ATTACH, ~is_stored),
     )
-    removed = session.execute(old.execution_options(synchronize_session=False))
-    return int(removed.rowcount)  # type: ignore[attr-defined]
+    return session.connection().execute(old).rowcount

@@ -15,6 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..statuses import RunStatus
 from .cursors import MAX_BYTES, Sort
+from .database import dialect_of
 from .models import TaskRun
 from .stuck_runs import is_stuck
 from .values import clean_text, task_key
@@ -25,7 +26,7 @@ _MAX_DURATION_MS = sys.float_info.max
 #: To sort this number of runs takes about as long as to find a page of them among the newest of 10,000,000.
 _FEW = 10_000
 
-#: The limits of a list that have indexes, and those whose index has an order of lists.
+#: The limits of a list that have an index; and order of a list -> the limits whose index is in that order.
 _LIMITED = ("duration", "peak", "time", "status", "queue")
 _ORDERED_BY = {Sort.SLOWEST: ("duration",), Sort.MEMORY: ("peak",)}
 
@@ -107,7 +108,7 @@ def _limits(wanted: RunFilter, indexed: Collection[str]) -> dict[str, list[Colum
 
 
 def _few_by(session: Session, wanted: RunFilter, sort: Sort) -> str | None:
-    """Returns: Which of the limits leaves few runs, of the actor if one is wanted, as its index has it; None if none.
+    """Returns: A limit that alone leaves few runs, or few of the wanted actor; None if none does.
 
     The databases guess: PostgreSQL expected 56,000 of 10,000,000 runs where 179 had such a peak, and read 2,500,000.
     """
@@ -128,10 +129,10 @@ def _few_by(session: Session, wanted: RunFilter, sort: Sort) -> str | None:
 def _indexed(session: Session, few: str | None, sort: Sort) -> Collection[str]:
     """Returns: The limits whose indexes the database may use.
 
-    SQLite has no statistics: it would take any limit for one that leaves few runs. So it may use the one that does, or,
-    if there is none, that of the order and those whose indexes have the order of the time.
+    SQLite has no statistics, and expects any limit to leave few runs. So it may use only the limit that does. If none
+    does, it may use the index of the list's order, and those that are in the order of time.
     """
-    if session.get_bind().dialect.name != "sqlite":
+    if dialect_of(session) != "sqlite":
         return _LIMITED
     if few is not None:
         return (few,)
@@ -159,7 +160,7 @@ def begins_with(session: Session, beginning: str) -> ColumnElement[bool]:
     """Returns: The condition that a task id begins with a text; case-sensitive."""
     prefix = clean_text(beginning)
     begins = func.substr(TaskRun.task_id, 1, len(prefix)) == prefix  # LIKE has wildcards, and SQLite's ignores case.
-    if session.get_bind().dialect.name != "postgresql":
+    if dialect_of(session) != "postgresql":
         return begins
     indexed = func.substr(TaskRun.task_id, literal_column("1"), literal_column(str(_INDEXED_BEGINNING)))
     begins_indexed = indexed.startswith(prefix[:_INDEXED_BEGINNING], autoescape=True)

@@ -45,7 +45,7 @@ def list_runs(
         page = page.where(order.is_not(None))
     if cursor is None and sort in BY_DURATION:
         page = page.where(order < math.inf)  # PostgreSQL sorts NaN above all numbers.
-    if cursor is not None:  # Beside that condition PostgreSQL would begin at the first run, and skip those before this.
+    if cursor is not None:  # With both conditions PostgreSQL would read from the first run on, up to the cursor.
         page = page.where(tuple_(order, TaskRun.run_id) < tuple_(*read_cursor(sort, cursor)))
     return read_page(session, page, limit, sort)
 

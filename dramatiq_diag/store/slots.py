@@ -77,12 +77,7 @@ def claim_slots(session: Session, runs: Collection[RunRecord]) -> set[uuid.UUID]
     # Sorted: two transactions that claim slots of the same captures in different orders would deadlock.
     for run in sorted(claiming.values(), key=lambda run: str(run.capture_id)):
         if run.capture_id is not None and _claim(session, run.capture_id):
-            session.execute(
-                update(TaskRun)
-                .where(TaskRun.run_id == run.run_id)
-                .values(capture_id=run.capture_id)
-                .execution_options(synchronize_session=False)
-            )
+            session.execute(update(TaskRun).where(TaskRun.run_id == run.run_id).values(capture_id=run.capture_id))
         else:
             lost.add(run.run_id)
     without_trace = [run_id for run_id in lost if not claiming[run_id].stays_without_slot]
@@ -94,8 +89,8 @@ def claim_slots(session: Session, runs: Collection[RunRecord]) -> set[uuid.UUID]
 def _claim(session: Session, capture_id: uuid.UUID) -> bool:
     """Claims a slot, and ends the capture with its last one. Returns: Whether one was free.
 
-    A capture whose time is up still has slots for the runs that began before. No process begins others: it learned from
-    the database's clock when the time is up.
+    A capture whose time is up still has slots for the runs that began before. No process begins further runs for it, as
+    each knows by the database's clock when the time is up.
     """
     claimed = session.execute(
         update(Capture)
@@ -105,6 +100,5 @@ def _claim(session: Session, capture_id: uuid.UUID) -> bool:
             ended_at=case((Capture.claimed + 1 >= Capture.run_limit, Clock(session).now)),
         )
         .returning(Capture.claimed)
-        .execution_options(synchronize_session=False)
     )
     return claimed.first() is not None

@@ -1,4 +1,4 @@
-"""Writes rows and blobs together, and keeps database and blob root to one store."""
+"""Writes the rows and the blobs of runs together."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Table, and_, case, false, or_, select, update
 from sqlalchemy.orm import Session
 
-from ..errors import BlobMissingError, StoreMismatchError
-from ..runtime.loggers import get_logger
+from ..errors import BlobMissingError
 from ..settings import Settings
 from ..statuses import RunStatus
-from .attached_rows import new_ones, protect_attached, unset_expiry_of_pinned
-from .blobs import blob_store_of, cache_of
-from .blobs.base import NewBlob, RootId
+from .attached_rows import protect_attached, unset_expiry_of_pinned
+from .blobs import cache_of
+from .blobs.base import NewBlob
 from .blobs.headers import file_headers
 from .clock import Clock
-from .counters import count_published, live_sizes
+from .counting import count_artifacts, count_ended, stored_sizes
+from .identity import IdentifiedStore
 from .many_rows import ManyRows
 from .memory_curves import write_curve
 from .models import Artifact, StoreState, TaskRun, is_live
 from .records import ArtifactRecord, FinishedRun, RunRecord
 from .slots import claim_slots
-from .transactions import Transactions
 
 #: A time of the last cleanup that is further in the future, in seconds, was written by a wrong clock.
 _WRONG_BY_S = 300.0
@@ -47,11 +46,6 @@ def _headers(artifact: ArtifactRecord) -> dict[str, str]:
     if artifact.stored_as is not None:
         return file_headers("application/octet-stream", artifact.stored_as)
     return file_headers(artifact.media_type, artifact.filename)
-
-
-def _identity(session: Session) -> RootId:
-    store_id, root_id = session.execute(select(StoreState.store_id, StoreState.blob_root_id)).one()
-    return RootId(store_id=store_id, root_id=root_id)
 
 
 #: The columns that a run keeps when it is published.
@@ -102,122 +96,17 @@ def _or_replace_live(insert: Any) -> Any:
     )
 
 
-class Store(Transactions):
+class Store(IdentifiedStore):
     """The database and the blob root of one set of settings; it opens itself when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.logger = get_logger(__name__, type(self))
-        self.blobs = blob_store_of(settings)
         self.cache = cache_of(settings)
         "What this host has made or fetched of the blobs. A file of it is served only while the artifact's row is live."
-        self._identity: RootId | None = None
-        "The ids of this store and its blob root, once the root was looked at."
-        backend_name = settings.database.get_backend_name()
         self._running_runs, self._ended_runs, self._attached_runs = (
-            ManyRows(backend_name, cast(Table, TaskRun.__table__), finish)
-            for finish in (_or_update_running, _or_end, _or_lock)
+            ManyRows(cast(Table, TaskRun.__table__), finish) for finish in (_or_update_running, _or_end, _or_lock)
         )
-        self._artifacts = ManyRows(backend_name, cast(Table, Artifact.__table__), _or_replace_live)
-
-    def open(self) -> None:
-        """Opens the database and claims the blob root, unless both was done before. For what stores blobs.
-
-        What only reads opens the database alone: the root that is claimed first is the one of all workers.
-
-        Raises:
-          NotInstalledError: When the database's driver is missing.
-          SchemaError: When the schema is not the one needed.
-          StoreUnavailableError: When the database or the blob root cannot be used.
-        """
-        self.open_database()
-        if self._identity is None:
-            self.claim_blobs()
-
-    def reopen(self) -> None:
-        super().reopen()
-        self._identity = None
-
-    def claim_blobs(self) -> None:
-        """Claims the blob root.
-
-        A database has one root. One that looks unused is not claimed for a database that has one already, or that
-        knows of blobs: its disk may not be mounted.
-
-        Raises:
-          StoreUnavailableError: When the database or the blob root cannot be used.
-        """
-        identity = self.identity()
-        if identity.root_id is None and (self.blobs.read_id() is not None or not self._has_blobs()):
-            self.claim_root()
-        else:
-            self._identity = identity
-
-    def store_id(self) -> uuid.UUID:
-        """Returns: The id of this store, as the database has it."""
-        return self.identity().store_id
-
-    def identity(self) -> RootId:
-        """Returns: The id of this store and of its blob root, as the database has them."""
-        with self.session() as session:
-            return _identity(session)
-
-    def claim_root(self, *, instead: bool = False) -> None:
-        """Claims the blob root for this database, unless it has another. The first of several processes wins.
-
-        The root has its id before the database knows it: after a death in between the next process finds the id there.
-
-        Parameters:
-          instead: Whether an unused root takes the place of the one that was claimed before.
-        """
-        if instead and self.blobs.read_id() is not None:
-            return
-        with self.exclusive() as session:
-            identity = _identity(session)
-            if identity.root_id is None or instead:
-                root_id = self.blobs.claim(identity.store_id)
-                if root_id is not None:
-                    session.execute(update(StoreState).values(blob_root_id=root_id))
-            self._identity = _identity(session)
-
-    def check_identity(self) -> None:
-        """Checks that database and blob root belong to one store.
-
-        Raises:
-          StoreMismatchError: When the blob root is another store's, or not the one that was claimed; or it has no id,
-            though there are blobs or the database has a root.
-        """
-        expected = self.identity()
-        if self.blobs.read_id() is None:
-            fault = self._fault_without_id(expected)
-            if fault is None:
-                return
-            # Another process may just claim the root. It has its id before the database knows it, and before any blob.
-            if self.blobs.read_id() is None:
-                raise StoreMismatchError(fault)
-        self.blobs.verify(expected.store_id, expected.root_id)
-
-    def _fault_without_id(self, expected: RootId) -> str | None:
-        """Returns: Why a blob root may not be without an id; None where nothing was ever stored."""
-        if next(self.blobs.scan(), None) is not None:
-            return (
-                f"The blobs in {self.blobs.root} are of a store that is not known, "
-                f"the database is {expected.store_id}. {StoreMismatchError()}"
-            )
-        if expected.root_id is not None or self._has_blobs():
-            return (
-                f"The blob directory {self.blobs.root} is empty, and the database has one that is not; nothing was "
-                "changed. Mount it or set DRAMATIQ_DIAG_BLOB_URL; if its files are lost: "
-                "dramatiq-diag check --fix --blobs-lost"
-            )
-        return None
-
-    def _has_blobs(self) -> bool:
-        """Returns: Whether a row says that a blob is stored."""
-        live = select(Artifact.artifact_id).where(is_live(Artifact.status), Artifact.blob_name.is_not(None))
-        query = live.order_by(Artifact.expires_at).limit(1)  # By the index of the live artifacts.
-        with self.session() as session:
-            return session.execute(query).first() is not None
+        self._artifacts = ManyRows(cast(Table, Artifact.__table__), _or_replace_live)
 
     def announce(self, runs: Sequence[RunRecord]) -> set[uuid.UUID]:
         """Makes running runs visible, and claims the slots of captures; a run that has ended stays as it is.
@@ -246,41 +135,48 @@ class Store(Transactions):
         if not runs:
             return
         self.open()
-        identity = self._identity or self.identity()
-        self.blobs.verify(identity.store_id, identity.root_id)
+        self.verify_root()
         rows = self._put(runs)
         names = {row["artifact_id"]: row["blob_name"] for row in rows if row["blob_name"] is not None}
         if names:
             self.blobs.sync(names.values())
             # The root may have been unmounted meanwhile, and the blobs written to the mount point.
-            self.blobs.verify(identity.store_id, identity.root_id)
+            self.verify_root()
         with self.session() as session:
-            # Waits for `exclusive`, not for others.
-            now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
-            self._set_times(runs, rows, now.scalar_one())
-            just_ended, given_up = self._write_runs(session, runs)
-            changes = count_published(just_ended, given_up, runs, rows)
-            attached = [row for row in rows if row["attachment_id"] is not None]
-            # A run may be pinned before its own artifacts come only if it was given up.
-            late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] in given_up]
-            if late:
-                unset_expiry_of_pinned(session, late)
-            if attached:
-                changes.add_attached(runs, new_ones(session, attached))
-            # A run ends once; what is attached to it may have been published before.
-            again = {row["artifact_id"]: row for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
-            before = live_sizes(session, again)
-            if rows:
-                self._artifacts.execute(session.connection(), rows)
-            protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
-            # Artifacts that expired or were deleted before never come back.
-            ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(names), ~is_live(Artifact.status))
-            surplus = [names.pop(key) for key in session.execute(ended).scalars()] if names else []
-            changes.add_resized(runs, again, before, live_sizes(session, again))
-            changes.write(session)
+            surplus = [names.pop(key) for key in self._write(session, runs, rows)]
         self.blobs.delete(surplus)
         if None in self.blobs.sizes_bytes([*names.values()]):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
+
+    def _write(
+        self, session: Session, runs: Sequence[FinishedRun], rows: Sequence[dict[str, Any]]
+    ) -> Sequence[uuid.UUID]:
+        """Writes the rows of runs and of their artifacts, whose blobs were put, and counts them.
+
+        Returns:
+          The ids of the artifacts that had expired or were deleted before: they never come back, and need no blob.
+        """
+        # Waits for `exclusive`, not for others.
+        now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
+        self._set_times(runs, rows, now.scalar_one())
+        just_ended, given_up = self._write_runs(session, runs)
+        # A run may be pinned before its own artifacts come only if it was given up.
+        late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] in given_up]
+        if late:
+            unset_expiry_of_pinned(session, late)
+        # A run ends once, so its own artifacts are new then. What is attached to it may have been published before.
+        again = {row["artifact_id"] for row in rows if row["attachment_id"] or row["run_id"] not in just_ended}
+        before = stored_sizes(session, again)
+        if rows:
+            self._artifacts.execute(session.connection(), rows)
+        protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
+        with_blob = [row["artifact_id"] for row in rows if row["blob_name"] is not None]
+        ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(with_blob), ~is_live(Artifact.status))
+        surplus = session.execute(ended).scalars().all() if with_blob else ()
+        changes = count_ended(just_ended, given_up, runs)
+        count_artifacts(changes, just_ended, runs, rows, before, stored_sizes(session, again))
+        changes.write(session)
+        return surplus
 
     def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
         """Writes the rows of runs. Returns: The ids of those that had not ended before; those of them given up."""
@@ -313,7 +209,7 @@ class Store(Transactions):
                         )
                     )
                     with_blob.append(row)
-        for row, blob in zip(with_blob, self.blobs.put_many(blobs), strict=True):
+        for row, blob in zip(with_blob, self.blobs.put(blobs), strict=True):
             row["blob_name"], row["size_bytes"], row["sha256"] = blob.name, blob.size_bytes, blob.sha256
         return rows
 
@@ -344,8 +240,8 @@ class Store(Transactions):
             )
             if session.execute(select(StoreState.id).where(due)).first() is None:
                 return False
-            claimed = session.execute(update(StoreState).where(due).values(last_cleanup_at=clock.now))
-            return bool(claimed.rowcount)  # type: ignore[attr-defined]
+            claim = update(StoreState).where(due).values(last_cleanup_at=clock.now)
+            return session.connection().execute(claim).rowcount > 0
 
     def release_cleanup(self) -> None:
         """Makes the cleanup due again, after its message could not be enqueued."""

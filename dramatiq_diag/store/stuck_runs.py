@@ -25,7 +25,7 @@ def mark_stuck(session: Session, run_ids: Collection[uuid.UUID]) -> set[uuid.UUI
     """
     running = TaskRun.run_id.in_(run_ids), TaskRun.status == RunStatus.RUNNING
     marked = update(TaskRun).where(*running).values(is_stuck=True).returning(TaskRun.run_id)
-    return set(session.execute(marked.execution_options(synchronize_session=False)).scalars())
+    return set(session.execute(marked).scalars())
 
 
 def stuck_counts(session: Session) -> dict[str, int]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from sqlalchemy import Engine, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, event, select, update
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from ..errors import SchemaError, StoreUnavailableError
 from ..settings import Settings
@@ -20,6 +20,16 @@ from .models import StoreState
 
 #: For so many seconds a schema that was checked is taken for unchanged.
 _CHECKED_FOR_S = 60.0
+
+
+class _Session(Session):
+    """A session of which no object is used after a statement has changed its row."""
+
+
+@event.listens_for(_Session, "do_orm_execute")
+def _leave_objects_alone(state: ORMExecuteState) -> None:
+    """Spares SQLAlchemy the search for the objects of changed rows."""
+    state.update_execution_options(synchronize_session=False)
 
 
 class Transactions:
@@ -104,7 +114,7 @@ class Transactions:
           StoreError: As `open_database`, or when the database refuses something.
         """
         self.open_database()
-        with translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with translated(), _Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager

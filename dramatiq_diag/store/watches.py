@@ -10,10 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
 from .clock import Clock
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .last_reports import LastReport, last_report
 from .models import Question, Worker
-from .questions import QuestionKind, QuestionState, check_room, find_question, renew
+from .questions import QuestionKind, QuestionState, check_room, find_question, new_question, renew
 from .store import Store
 from .workers import ExecutedTask, call_attention, find_execution
 
@@ -62,7 +62,7 @@ def watch(store: Store, task_id: str, expires_after_s: float = EXPIRES_AFTER_S) 
             check_room(session, worker.worker_id)
     # In a transaction of its own: one of SQLite that has read before may fail when it begins to write.
     if question is None or (is_over and question.state != QuestionState.DONE):
-        question = _begin(store, question_id, worker.worker_id, task_id, task, expires_after_s)
+        question = _begin(store, question_id, task_id, found, expires_after_s)
     elif left_s < expires_after_s / 2 and not is_over:  # So that many who watch do not write at each look.
         with store.session() as session:
             renew(session, question_id, expires_after_s)
@@ -71,26 +71,17 @@ def watch(store: Store, task_id: str, expires_after_s: float = EXPIRES_AFTER_S) 
 
 
 def _begin(
-    store: Store, question_id: uuid.UUID, worker_id: uuid.UUID, task_id: str, task: ExecutedTask, expires_after_s: float
+    store: Store, question_id: uuid.UUID, task_id: str, execution: tuple[Worker, ExecutedTask], expires_after_s: float
 ) -> Question | None:
+    parameters = {"started_at": execution[1]["started_at"]}
     with store.session() as session:
-        clock = Clock(session)
-        row = upserting_insert(session.get_bind().dialect.name)(Question).values(
-            question_id=question_id,
-            kind=QuestionKind.LIVE,
-            worker_id=worker_id,
-            task_id=task_id,
-            run_id=None if task["run_id"] is None else uuid.UUID(task["run_id"]),
-            parameters={"started_at": task["started_at"]},
-            created_at=clock.now,
-            expires_at=clock.after(expires_after_s),
-            state=QuestionState.PENDING,
-        )
-        # Of an earlier watch that has expired nothing is shown.
+        new = new_question(session, question_id, QuestionKind.LIVE, task_id, execution, parameters, expires_after_s)
+        row = upserting_insert(dialect_of(session), Question).values(new)
+        # Nothing of an earlier watch, which has expired, is shown.
         again = {name: row.excluded[name] for name in ("created_at", "expires_at", "state")}
         again |= {"answer": None, "answered_at": None, "reason": None}
         session.execute(row.on_conflict_do_update(index_elements=[Question.question_id], set_=again))
-        call_attention(session, Worker.worker_id == worker_id)
+        call_attention(session, Worker.worker_id == new["worker_id"])
     with store.session() as session:
         return find_question(session, question_id)
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from .clock import Clock
 from .columns import NAME_LENGTH
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .models import TaskRun, WorkerActor
 from .values import clean_text
 
@@ -27,8 +27,7 @@ def note_actors(session: Session, actors: Mapping[str, str]) -> None:
     names = {clean_text(name, NAME_LENGTH): clean_text(queue, NAME_LENGTH) for name, queue in actors.items()}
     if not names:
         return
-    insert = upserting_insert(session.get_bind().dialect.name)
-    row = insert(WorkerActor).values(last_seen_at=Clock(session).now)
+    row = upserting_insert(dialect_of(session), WorkerActor).values(last_seen_at=Clock(session).now)
     upsert = row.on_conflict_do_update(
         index_elements=[WorkerActor.actor_name],
         set_={"queue_name": row.excluded.queue_name, "last_seen_at": row.excluded.last_seen_at},

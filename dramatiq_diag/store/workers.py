@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from .clock import Clock
-from .database import upserting_insert
+from .database import dialect_of, upserting_insert
 from .models import Worker
 from .values import task_key
 
 #: A process that was not heard of for this long, in seconds, is lost.
 LOST_AFTER_S = 30.0
 
-#: A process that is lost for longer than this, in seconds, is not one of now.
+#: For so many seconds a lost process counts among the present ones.
 _NOW_S = 3600.0
 
 #: The row of a process that was last heard of so long ago, in seconds, is deleted, and its runs are given up.
@@ -94,7 +94,7 @@ def note_worker(session: Session, report: WorkerReport) -> int:
     values = asdict(report)
     # The row may be a new one of an old process, whose database was removed.
     started_at = clock.after(-values.pop("age_s"))
-    row = upserting_insert(session.get_bind().dialect.name)(Worker)
+    row = upserting_insert(dialect_of(session), Worker)
     row = row.values(**values, started_at=started_at, seen_at=clock.now)
     fixed = ("worker_id", "hostname", "pid", "version")
     changing = {name: row.excluded[name] for name in (*values, "seen_at") if name not in fixed}
@@ -114,12 +114,7 @@ def call_attention(session: Session, *of: ColumnElement[bool]) -> None:
     chosen = select(Worker.worker_id).where(*_living(Clock(session)), *of).order_by(Worker.worker_id).with_for_update()
     worker_ids = session.execute(chosen).scalars().all()
     if worker_ids:
-        session.execute(
-            update(Worker)
-            .where(Worker.worker_id.in_(worker_ids))
-            .values(attention=Worker.attention + 1)
-            .execution_options(synchronize_session=False)
-        )
+        session.execute(update(Worker).where(Worker.worker_id.in_(worker_ids)).values(attention=Worker.attention + 1))
 
 
 def note_goodbye(session: Session, worker_id: uuid.UUID) -> None:
@@ -181,10 +176,18 @@ def find_execution(session: Session, task_id: str) -> tuple[Worker, ExecutedTask
     Returns:
       The process and the task as it reports it, at most 5 s ago; None where none does, or its version is too old.
     """
+    return _latest_execution(_executing(session), task_id)
+
+
+def last_execution(session: Session, task_id: str) -> tuple[Worker, ExecutedTask] | None:
+    """Does the same among the processes that live, or have been lost for an hour at most."""
+    query = select(Worker).where(*processes_of_now(session), Worker.tasks.is_not(None))
+    return _latest_execution(session.execute(query).scalars(), task_id)
+
+
+def _latest_execution(workers: Iterable[Worker], task_id: str) -> tuple[Worker, ExecutedTask] | None:
     key = task_key(task_id)
-    found = [
-        (worker, task) for worker in _executing(session) for task in reported_by(worker) if task["task_key"] == key
-    ]
+    found = [(worker, task) for worker in workers for task in reported_by(worker) if task["task_key"] == key]
     return max(found, key=lambda pair: pair[1]["started_at"], default=None)
 
 
@@ -208,7 +211,8 @@ def executed_tasks(session: Session) -> list[ExecutedTask]:
 def fully_reported(session: Session, worker_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Sequence[ExecutedTask]]:
     """Returns: Those of the processes that live, and that have reported all of their tasks -> the tasks.
 
-    A process of which a run waits to be published for long is left out: more may wait, whose rows say that they go on.
+    A process with a run that has waited long to be published is left out: more of its ended runs may wait, and their
+    rows still say that they run.
     """
     before = Clock(session).read() - timedelta(seconds=_PROMPTLY_S)
     return {

@@ -99,14 +99,6 @@ class Backend:
         self.renderings.close()
         self.store.close()
 
-    def check_blobs(self) -> None:
-        """Checks that the blobs can be read, and claims nothing: that is for who stores some.
-
-        Raises:
-          StoreError: When they cannot.
-        """
-        self.store.check_identity()
-
     def blobs_fault(self) -> str | None:
         """Returns: Why no blob can be read now; None if they can. It does not ask the database."""
         try:

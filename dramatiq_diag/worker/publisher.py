@@ -77,7 +77,7 @@ class Publisher:
         self._announced: set[Run] = set()
         self._lost = False
         "Whether a run of this process could not be published at all."
-        self._salvaging: Generator[Salvaged, None, None] | None = None
+        self._salvaging: Generator[None, None, None] | None = None
         "The salvage that is under way."
         self._salvaged = Salvaged()
         "The runs that it has published so far."
@@ -174,15 +174,16 @@ class Publisher:
         if self._salvaging is None:
             if time.monotonic() < self._salvage_at:
                 return
-            self._salvaging, self._salvaged = self.delivery.salvage_in_steps(), Salvaged()
+            self._salvaged = Salvaged()
+            self._salvaging = self.delivery.salvage_in_steps(self._salvaged)
             self._salvage_began = time.monotonic()
             self._salvage_at = self._salvage_began + self._tuning.salvage_s
         with self._services.switch_interval.short(_SWITCH_INTERVAL_S):
-            salvaged = next(self._salvaging, None)
-        if salvaged is not None:
-            self._salvaged = salvaged
-            return
-        self._salvaging = None
+            try:
+                next(self._salvaging)
+                return
+            except StopIteration:
+                self._salvaging = None
         if not self._salvaged.recovered_runs:
             took_s = time.monotonic() - self._salvage_began
             self._salvage_at = max(self._salvage_at, self._salvage_began + took_s / _SALVAGE_SHARE)
@@ -195,10 +196,9 @@ class Publisher:
             self._guarded(lambda: self._publish_windows(is_last=True))
         if self._salvaging is not None:  # It holds a lock, and siblings may have died since it began.
             self._salvaging.close()
-        in_memory = self.backlog.in_memory
-        if len(self.backlog) > in_memory:
-            waiting = len(self.backlog) - in_memory
-            self.logger.warning("%d runs wait in the spool for the next worker.", waiting)
+        on_disk, in_memory = self.backlog.count_by_place()
+        if on_disk > 0:
+            self.logger.warning("%d runs wait in the spool for the next worker.", on_disk)
         if in_memory:
             text = (
                 "%d runs are in memory, in whole or in part, as the disk did not take them, and end with this process."
@@ -223,9 +223,8 @@ class Publisher:
         dropped = f" {self.backlog.dropped} were dropped, as the disk took nothing." if self.backlog.dropped else ""
         lost = f" {self.backlog.lost} were removed from it." if self.backlog.lost else ""
         text = str(error) if str(error).endswith(".") else f"{error}."
-        in_memory = self.backlog.in_memory
+        on_disk, in_memory = self.backlog.count_by_place()
         held = f" {in_memory} wait in memory, as the disk did not take them." if in_memory else ""
-        on_disk = len(self.backlog) - in_memory
         self._warn_rarely("%s %d sealed runs wait in the spool.%s%s%s", text, on_disk, held, lost, dropped)
 
 

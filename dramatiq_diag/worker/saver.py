@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,12 +55,12 @@ class RunSaver:
         self._spool = spool
         self._log = log
         self._on_saved = on_saved
-        self._submitted: dict[uuid.UUID, Sealed] = {}
-        "The runs that were submitted and not taken yet."
+        self._waiting: dict[uuid.UUID, Sealed] = {}
+        "Entry id -> the run; those that were submitted and are not taken yet, the oldest first."
         self._taken = 0
         "How many runs were ever taken."
         self._lock = threading.Lock()
-        self._sealed: deque[Sealed] = deque()
+        "Held while runs go from one to the other, so that `submitted` counts each once."
         self._max_open, self._max_waiting = tuning.max_open, tuning.max_waiting
         self.left_out = 0
         "About how many tasks were not diagnosed, as this was behind, since it was last logged; threads count at once."
@@ -72,51 +71,50 @@ class RunSaver:
 
     def submit(self, run: Sealed) -> None:
         """Takes a sealed run. Runs on the task's thread; where an interrupt strikes, it may be called again."""
-        waiting = len(self._sealed)
-        # Only before it is submitted for the first time: after that the saver may write to the file.
-        if waiting >= self._max_open and run.entry.run_id not in self._submitted and not run.taken:
-            run.entry.park()
-        self._submitted[run.entry.run_id] = run
-        self._sealed.append(run)
+        # In this order: `_take` sets `taken` before the run leaves those that wait. A run that was submitted before is
+        # left alone, as the saver may write to its file.
+        if run.entry.run_id not in self._waiting and not run.taken:
+            if len(self._waiting) >= self._max_open:
+                run.entry.park()
+            self._waiting[run.entry.run_id] = run
         self.thread.wake()
 
     @property
     def is_behind(self) -> bool:
         """Whether so many ended runs wait to be saved that no more tasks are diagnosed."""
-        return len(self._sealed) >= self._max_waiting
+        return len(self._waiting) >= self._max_waiting
 
     @property
     def submitted(self) -> int:
         """How many runs were ever submitted."""
         with self._lock:
-            return self._taken + len(self._submitted)
+            return self._taken + len(self._waiting)
 
     # The rest runs on the saver's thread.
 
     def _step(self) -> float:
-        if self._sealed and len(self._sealed) < BATCH_SIZE and not self.thread.is_stopping:
+        if 0 < len(self._waiting) < BATCH_SIZE and not self.thread.is_stopping:
             time.sleep(_GATHER_S)
         self._save()
         self._keep_spool()
-        return 0.0 if self._sealed else self._measure_interval_s
+        return 0.0 if self._waiting else self._measure_interval_s
 
     def _finish(self, _stop_at: float) -> None:
         self._save()
-        while self._sealed:
+        while self._waiting:
             self._save()
 
     def _save(self) -> None:
         """Saves a batch of the runs that were submitted."""
         self._log.write()
-        batch = [self._sealed.popleft() for _ in range(min(len(self._sealed), BATCH_SIZE))]
-        runs = [run for run in batch if self._is_first(run)]
+        runs = self._take()
         for run in runs:
             try:
                 if run.entry.reopen():  # The publisher counts an entry as lost that someone has removed.
                     run.save()
-            except Exception:
+            except BaseException:
                 self.logger.exception("Run %s could not be saved as a whole.", run.entry.run_id)
-        if self.left_out and len(self._sealed) <= self._max_waiting / 2:
+        if self.left_out and len(self._waiting) <= self._max_waiting / 2:
             left_out, self.left_out = self.left_out, 0
             text = "Tasks ended faster than their diagnostics could be saved: about %d of them were not diagnosed."
             self.logger.warning(text, left_out)
@@ -124,13 +122,15 @@ class RunSaver:
             self.backlog.add([run.entry for run in runs])
             self._on_saved()
 
-    def _is_first(self, run: Sealed) -> bool:
-        """Returns: Whether the run was not taken before, as it may have been where it was submitted twice."""
+    def _take(self) -> list[Sealed]:
+        """Returns: A batch of the runs that waited longest. They wait no more."""
+        runs = list(self._waiting.values())[:BATCH_SIZE]  # Other threads change the dict; `list` copies it at once.
         with self._lock:
-            first, run.taken = not run.taken, True  # Before it is no longer among the submitted; see `submit`.
-            self._submitted.pop(run.entry.run_id, None)
-            self._taken += first
-        return first
+            for run in runs:
+                run.taken = True  # First; see `submit`.
+                del self._waiting[run.entry.run_id]
+            self._taken += len(runs)
+        return runs
 
     def _keep_spool(self) -> None:
         """Makes entries for the next runs, measures the spool, and opens it if it could not be opened before."""

@@ -19,6 +19,7 @@ from dramatiq_diag.maintenance.consistency import check
 from dramatiq_diag.maintenance.uninstall import Removal
 from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.store import Store
+from support.blobs import put_one
 from support.records import artifact_record, bundle, run_record
 from support.store import FakeClock, files
 
@@ -46,7 +47,7 @@ def publish(store: Store, count: int) -> list[str]:
 
 def test_what_is_old_ends_and_what_is_young_stays(store: Store, given: Settings, stored: Any, clock: FakeClock) -> None:
     old = publish(store, 25)
-    orphan = store.blobs.put(uuid.uuid4(), io.BytesIO(b"x" * 100)).name
+    orphan = put_one(store.blobs, uuid.uuid4(), io.BytesIO(b"x" * 100)).name
     clock.ahead = 1.5 * HOUR
     young = publish(store, 3)
 
@@ -76,8 +77,8 @@ def test_what_does_not_fit_is_found_and_mended(store: Store, given: Settings, st
     rows = {task_id: stored(given).artifacts(task_id)["memory_profile"] for task_id in (missing, damaged, whole)}
     store.blobs.delete([rows[missing].blob_name])
     day = datetime.strptime(rows[damaged].blob_name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
-    store.blobs.put(rows[damaged].artifact_id, io.BytesIO(b"yy"), day)
-    unknown = store.blobs.put(uuid.uuid4(), io.BytesIO(b"x")).name
+    put_one(store.blobs, rows[damaged].artifact_id, io.BytesIO(b"yy"), day)
+    unknown = put_one(store.blobs, uuid.uuid4(), io.BytesIO(b"x")).name
 
     for fix in (False, True):
         findings = check(store, fix=fix)

@@ -26,6 +26,7 @@ from dramatiq_diag.statuses import ArtifactStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import Artifact
 from support import PATIENCE_S, eventually, program
+from support.blobs import put_one
 from support.clocks import Clock
 
 #: The interpreter, before a fixture puts a script in its place.
@@ -111,7 +112,7 @@ def publish(blobs: LocalBlobStore, tmp_path: Path) -> Callable[..., Artifact]:
         source.write_bytes(data)
         artifact_id = uuid.uuid4()
         with source.open("rb") as file:
-            blob = blobs.put(artifact_id, file)
+            blob = put_one(blobs, artifact_id, file)
         return Artifact(
             artifact_id=artifact_id,
             name="memory_profile",

@@ -21,6 +21,7 @@ from dramatiq_diag.spool.owner_state import STATE_FILE, read_left
 from dramatiq_diag.spool.reader import read_finished_run
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.text import MIB
+from support.blobs import put_one
 from support.spool import END, TEXT, dead_entry, start_record
 
 SIZE_BYTES = 64 * MIB
@@ -65,7 +66,7 @@ def put_blob(directory: Path, opener: Callable[[], BinaryIO]) -> None:
     blobs = LocalBlobStore(directory / "blobs")
     blobs.claim(uuid.uuid4())
     with opener() as source:
-        blobs.sha256(blobs.put(uuid.uuid4(), source).name)
+        blobs.sha256(put_one(blobs, uuid.uuid4(), source).name)
 
 
 def log_of_64_mib(directory: Path) -> Callable[[], None]:

@@ -17,6 +17,7 @@ from dramatiq_diag.errors import BlobMissingError, StoreMismatchError, StoreUnav
 from dramatiq_diag.store.blobs.base import BlobStore, NewBlob, RootId
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.blobs.objects import PART_BYTES
+from support.blobs import put_one
 from support.object_stores import patient_blobs
 from support.store import Breaks, replaced_meanwhile
 
@@ -37,7 +38,7 @@ def blobs(unclaimed):
 
 
 def put(blobs: BlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
-    return blobs.put(artifact_id or uuid.uuid4(), io.BytesIO(data)).name
+    return put_one(blobs, artifact_id or uuid.uuid4(), io.BytesIO(data)).name
 
 
 def names(blobs: BlobStore) -> list[str]:
@@ -49,7 +50,7 @@ def test_what_was_put_comes_back(blobs, size):
     data = os.urandom(size)
     artifact_id = uuid.uuid4()
 
-    blob = blobs.put(artifact_id, io.BytesIO(data))
+    blob = put_one(blobs, artifact_id, io.BytesIO(data))
 
     assert blob.size_bytes == size == blobs.size_bytes(blob.name)
     assert blob.sha256 == hashlib.sha256(data).hexdigest() == blobs.sha256(blob.name)
@@ -64,14 +65,14 @@ def test_several_at_once_come_back_in_order(blobs):
     day = datetime(2026, 1, 2, tzinfo=UTC).date()
     made = [NewBlob(artifact_id=uuid.uuid4(), open=partial(io.BytesIO, text), day=day) for text in texts]
 
-    put_blobs = blobs.put_many(made)
+    put_blobs = blobs.put(made)
 
     assert [blob.name for blob in put_blobs] == [f"20260102/{new.artifact_id}" for new in made]
     assert blobs.sizes_bytes([*(blob.name for blob in put_blobs), f"20260102/{uuid.uuid4()}"]) == [0, 3, 100_000, None]
     for blob, text in zip(put_blobs, texts, strict=True):
         assert (blob.size_bytes, blob.sha256) == (len(text), hashlib.sha256(text).hexdigest())
         assert blobs.sha256(blob.name) == blob.sha256
-    assert blobs.put_many([]) == []
+    assert blobs.put([]) == []
 
 
 def test_putting_again_replaces(blobs):
@@ -91,7 +92,7 @@ def test_a_put_that_fails_leaves_what_was_there(blobs, size):
 
     for each in (artifact_id, uuid.uuid4()):
         with pytest.raises(StoreUnavailableError, match="Input/output error"):
-            blobs.put(each, Breaks(b"x" * size))
+            put_one(blobs, each, Breaks(b"x" * size))
 
     assert names(blobs) == [name]
     with blobs.open(name) as file:
@@ -101,7 +102,7 @@ def test_a_put_that_fails_leaves_what_was_there(blobs, size):
 def test_a_blob_has_the_name_of_its_day_and_is_found_there(blobs):
     old, new = datetime(2020, 1, 2, tzinfo=UTC).date(), datetime(2026, 1, 2, tzinfo=UTC).date()
     for day in (new, old):
-        blobs.put(uuid.uuid4(), io.BytesIO(b"data"), day)
+        put_one(blobs, uuid.uuid4(), io.BytesIO(b"data"), day)
 
     found = [*blobs.scan()]
 

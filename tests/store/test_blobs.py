@@ -17,6 +17,7 @@ import pytest
 from dramatiq_diag.errors import StoreUnavailableError
 from dramatiq_diag.store.blobs.base import NewBlob
 from dramatiq_diag.store.blobs.local import LocalBlobStore
+from support.blobs import put_one
 from support.store import Breaks, replaced_meanwhile
 
 STORE_ID = uuid.uuid4()
@@ -34,7 +35,7 @@ def blobs(unclaimed):
 
 
 def put(blobs: LocalBlobStore, data: bytes = b"data", artifact_id: uuid.UUID | None = None) -> str:
-    return blobs.put(artifact_id or uuid.uuid4(), io.BytesIO(data)).name
+    return put_one(blobs, artifact_id or uuid.uuid4(), io.BytesIO(data)).name
 
 
 def test_blobs_are_private(blobs):
@@ -46,7 +47,7 @@ def test_blobs_are_private(blobs):
 
 def test_a_put_that_fails_leaves_nothing(blobs):
     with pytest.raises(StoreUnavailableError, match="Input/output error"):
-        blobs.put(uuid.uuid4(), Breaks(b"x" * 100))
+        put_one(blobs, uuid.uuid4(), Breaks(b"x" * 100))
 
     assert [path.name for path in blobs.root.rglob("*") if path.is_file()] == [".store-id"]
 
@@ -56,12 +57,12 @@ def test_of_several_blobs_none_is_there_before_all_are_written(blobs):
     breaks = NewBlob(artifact_id=uuid.uuid4(), open=lambda: Breaks(b"x" * 100))
 
     with pytest.raises(StoreUnavailableError, match="Input/output error"):
-        blobs.put_many([first, breaks])
+        blobs.put([first, breaks])
     assert [path.name for path in blobs.root.rglob("*") if path.is_file()] == [".store-id"]
 
     kept = put(blobs, b"kept", first.artifact_id)
     with pytest.raises(ZeroDivisionError):
-        blobs.put_many([first, NewBlob(artifact_id=uuid.uuid4(), open=lambda: 1 / 0)])
+        blobs.put([first, NewBlob(artifact_id=uuid.uuid4(), open=lambda: 1 / 0)])
     assert [found.name for found in blobs.scan()] == [kept]
     with blobs.open(kept) as file:
         assert file.read() == b"kept"
@@ -75,7 +76,7 @@ def test_a_blob_has_its_name_only_after_its_sync(blobs, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    blobs.put_many([NewBlob(artifact_id=uuid.uuid4(), open=lambda: io.BytesIO(b"data")) for _ in range(2)])
+    blobs.put([NewBlob(artifact_id=uuid.uuid4(), open=lambda: io.BytesIO(b"data")) for _ in range(2)])
 
     assert [sorted(are_blobs) for are_blobs in synced] == [[False, False], [False, True]]
     assert [found.is_blob for found in blobs.scan()] == [True, True]
@@ -251,7 +252,7 @@ def spooled(tmp_path, data: bytes = b"data", mode: int = 0o600):
 def put_file(blobs: LocalBlobStore, path, artifact_id: uuid.UUID | None = None):
     put(blobs)  # The day has a directory.
     with path.open("rb") as file:
-        return blobs.put(artifact_id or uuid.uuid4(), file)
+        return put_one(blobs, artifact_id or uuid.uuid4(), file)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a file is linked by its descriptor, through /proc")
@@ -316,7 +317,7 @@ def test_a_linked_file_that_cannot_be_synced_is_no_blob(blobs, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", fail)
     with path.open("rb") as file, pytest.raises(StoreUnavailableError):
-        blobs.put(uuid.uuid4(), file)
+        put_one(blobs, uuid.uuid4(), file)
 
     assert {found.name for found in blobs.scan()} == before
     assert path.read_bytes() == b"data"

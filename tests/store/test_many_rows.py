@@ -47,12 +47,12 @@ def test_rows_are_those_of_a_statement_for_each(store, count):
     rows = ROWS[:count]
     with store.session() as session:
         for one in rows:
-            session.connection().execute(upserting_insert(backend_name)(TaskRun), one)
+            session.connection().execute(upserting_insert(backend_name, TaskRun), one)
         expected = stored_rows(session, rows[0])
         session.rollback()
 
     with store.session() as session:
-        ManyRows(backend_name, TaskRun.__table__, lambda insert: insert).execute(session.connection(), rows)
+        ManyRows(TaskRun.__table__, lambda insert: insert).execute(session.connection(), rows)
         assert stored_rows(session, rows[0]) == expected
 
 
@@ -64,7 +64,7 @@ def test_what_is_done_on_a_conflict_and_what_is_returned_is_told_for_each_row(st
             TaskRun.run_id, TaskRun.pid
         )
 
-    many = ManyRows(store.settings.database.get_backend_name(), TaskRun.__table__, keep)
+    many = ManyRows(TaskRun.__table__, keep)
     running, ended, fresh = row(status="running"), row(), row()
     with store.session() as session:
         many.execute(session.connection(), [running, ended])
@@ -76,7 +76,7 @@ def test_of_rows_with_the_same_key_the_last_one_stands(store):
     def replace(insert: Any) -> Any:
         return insert.on_conflict_do_update(index_elements=[TaskRun.run_id], set_={"pid": insert.excluded.pid})
 
-    many = ManyRows(store.settings.database.get_backend_name(), TaskRun.__table__, replace)
+    many = ManyRows(TaskRun.__table__, replace)
     first, other = row(pid=1), row(pid=3)
     with store.session() as session:
         many.execute(session.connection(), [first, other, {**first, "pid": 2}])
@@ -84,7 +84,7 @@ def test_of_rows_with_the_same_key_the_last_one_stands(store):
 
 
 def test_rows_with_other_columns_have_a_statement_of_their_own(store):
-    many = ManyRows(store.settings.database.get_backend_name(), TaskRun.__table__, lambda insert: insert)
+    many = ManyRows(TaskRun.__table__, lambda insert: insert)
     with store.session() as session:
         many.execute(session.connection(), [row()])
         many.execute(session.connection(), [row(gc_ms=1.5)])
@@ -95,7 +95,7 @@ def test_rows_with_other_columns_have_a_statement_of_their_own(store):
 def test_a_value_that_does_not_fit_is_refused_and_not_cut(store, database_url, values):
     if database_url is None:
         values = {"pid": None}  # SQLite takes a text of any length.
-    many = ManyRows(store.settings.database.get_backend_name(), TaskRun.__table__, lambda insert: insert)
+    many = ManyRows(TaskRun.__table__, lambda insert: insert)
 
     with pytest.raises((RunRefusedError, OverflowError)), store.session() as session:
         many.execute(session.connection(), [row(), row(**values)])

@@ -18,6 +18,7 @@ from dramatiq_diag.errors import BlobMissingError, NotInstalledError, SettingsEr
 from dramatiq_diag.store.blobs.headers import file_headers
 from dramatiq_diag.store.blobs.objects import ObjectBlobStore
 from support import PATIENCE_S
+from support.blobs import put_one
 from support.object_stores import patient_blobs
 
 
@@ -35,7 +36,7 @@ def blobs(bucket: str) -> ObjectBlobStore:
 
 
 def put(blobs: ObjectBlobStore, data: bytes = b"data", **options: Any) -> str:
-    return blobs.put(uuid.uuid4(), io.BytesIO(data), **options).name
+    return put_one(blobs, uuid.uuid4(), io.BytesIO(data), **options).name
 
 
 def client_of(url: str) -> Any:
@@ -81,10 +82,10 @@ def test_deleting_goes_on_behind_a_blob_that_is_gone(blobs: ObjectBlobStore) -> 
 
 def test_a_blob_that_was_replaced_is_not_read_on(blobs: ObjectBlobStore) -> None:
     artifact_id = uuid.uuid4()
-    name = blobs.put(artifact_id, io.BytesIO(b"a" * 5_000_000)).name
+    name = put_one(blobs, artifact_id, io.BytesIO(b"a" * 5_000_000)).name
     with blobs.open(name) as file:
         assert file.read(10) == b"a" * 10
-        blobs.put(artifact_id, io.BytesIO(b"b" * 5_000_000))
+        put_one(blobs, artifact_id, io.BytesIO(b"b" * 5_000_000))
         file.seek(4_900_000)
         with pytest.raises(StoreUnavailableError):
             file.read(10)
@@ -129,6 +130,7 @@ def test_wrong_keys_are_said_and_not_shown(s3_bucket: str, azure_bucket: str, mo
 FORKS = """
 import io, os, signal, sys, uuid
 from dramatiq_diag.errors import StoreUnavailableError
+from dramatiq_diag.store.blobs.base import NewBlob
 from dramatiq_diag.store.blobs.objects import ObjectBlobStore
 
 def child(use):
@@ -143,7 +145,7 @@ def child(use):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def use(blobs):
-    blobs.put(uuid.uuid4(), io.BytesIO(b"data"))
+    blobs.put([NewBlob(artifact_id=uuid.uuid4(), open=lambda: io.BytesIO(b"data"))])
 
 made = ObjectBlobStore(sys.argv[1])
 fresh = lambda: use(ObjectBlobStore(sys.argv[1]))

@@ -14,6 +14,8 @@ from dramatiq_diag.store.store import Store
 from dramatiq_diag.store.values import task_key
 from dramatiq_diag.store.workers import ExecutedTask, WorkerReport
 
+from .blobs import put_one
+
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 
 
@@ -87,4 +89,4 @@ def put_blob(store: Store, finished: FinishedRun) -> Blob:
     (artifact,) = finished.artifacts
     assert artifact.open is not None
     key = artifact_id(finished.run.run_id, artifact.name)
-    return store.blobs.put(key, artifact.open(), finished.run.started_at.date())
+    return put_one(store.blobs, key, artifact.open(), finished.run.started_at.date())

@@ -34,6 +34,8 @@ from dramatiq_diag.store.models import Artifact, Counter, TaskRun, is_live
 from dramatiq_diag.store.runs import RunFilter, artifacts_of, list_runs
 from dramatiq_diag.store.store import Store
 
+from .blobs import put_one
+
 #: For tests of what is the same in any database, in a module whose settings are those of both.
 IN_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -260,7 +262,7 @@ def replaced_meanwhile(blobs: BlobStore, artifact_id: uuid.UUID, versions: Seque
     def replace() -> None:
         while not stop.is_set():
             for version in versions:
-                blobs.put(artifact_id, io.BytesIO(version))
+                put_one(blobs, artifact_id, io.BytesIO(version))
 
     thread = threading.Thread(target=replace)
     thread.start()

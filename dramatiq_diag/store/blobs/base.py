@@ -37,12 +37,16 @@ class Blob:
 
 @dataclass(frozen=True, kw_only=True)
 class NewBlob:
-    """A file that is to become a blob; see `BlobStore.put`."""
+    """A file that is to become a blob."""
 
     artifact_id: uuid.UUID
+    "Names the blob."
     open: Callable[[], BinaryIO]
+    "Opens the content, which is closed afterwards."
     day: date | None = None
+    "A part of the name; None for today. A second `put` replaces the first only with the same day."
     headers: Mapping[str, str] | None = None
+    "HTTP headers that go out with it where the store itself answers; see `BlobStore.signed_url`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,30 +105,8 @@ class BlobStore(ABC):
     "How many blobs are put or looked at at a time: more than one where that is mostly waiting for a network."
 
     @abstractmethod
-    def put(
-        self,
-        artifact_id: uuid.UUID,
-        source: BinaryIO,
-        day: date | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Blob:
-        """Stores a file, whole or not at all. A blob of the same name is replaced.
-
-        Parameters:
-          artifact_id: Names the blob.
-          source: The content.
-          day: A part of the name, today by default. A second `put` replaces the first only with the same day.
-          headers: HTTP headers that go out with it where the store itself answers; see `signed_url`.
-        """
-
-    def put_many(self, blobs: Sequence[NewBlob]) -> list[Blob]:
-        """Stores files as `put` does. Returns: The blobs, in order."""
-
-        def put(blob: NewBlob) -> Blob:
-            with blob.open() as source:
-                return self.put(blob.artifact_id, source, blob.day, blob.headers)
-
-        return self._each(put, blobs)
+    def put(self, blobs: Sequence[NewBlob]) -> list[Blob]:
+        """Stores files, each whole or not at all. A blob of the same name is replaced. Returns: The blobs, in order."""
 
     def sizes_bytes(self, names: Sequence[str]) -> list[int | None]:
         """Returns: What `size_bytes` gives for each name."""

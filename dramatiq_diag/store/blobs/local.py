@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -36,9 +36,9 @@ _DAY = re.compile(r"[0-9]{8}")
 #: A blob, a directory of reports rendered from it, or a temporary file. No other name is made in a day's directory.
 _OWN_NAME = re.compile(rf"(?P<id>{UUID_PATTERN})(?P<suffix>\.rendered|\.[0-9a-f]{{32}}\.tmp)?")
 
-#: Threads that remove files at the same time, and the files that are worth more than one. To remove a file is mostly to
-#: wait for the disk: on ext4 one thread took 92 us for each of 40,000 files, two took 60 us. Four took 36 us; others
-#: wait for the same disk.
+#: How many threads remove files, and the number of files from which on more than one does. Removing a file is mostly
+#: waiting for the disk: on ext4 one thread took 92 us for each of 40,000 files, two took 60 us. Four took 36 us, but
+#: others wait for the same disk.
 _REMOVERS = 2
 _MANY = 50
 
@@ -65,43 +65,26 @@ class LocalBlobStore(BlobStore):
     def __init__(self, root: Path) -> None:
         self.root: Path = root
 
-    def put(
-        self,
-        artifact_id: uuid.UUID,
-        source: BinaryIO,
-        day: date | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Blob:
-        """Puts a blob: temporary name, sync, rename. A file of our own on the same disk gets a second name instead."""
-        with self._staging() as staged:
-            staged.append(self._stage(artifact_id, source, day))
-        return staged[0].blob
+    def put(self, blobs: Sequence[NewBlob]) -> list[Blob]:
+        """Puts blobs: temporary name, sync, rename. A file of our own on the same disk gets a second name instead.
 
-    def put_many(self, blobs: Sequence[NewBlob]) -> list[Blob]:
-        """Puts blobs as `put` does, with all writes begun before the first sync.
-
-        So most syncs find their file written, and the change of the file system committed with that of another one.
+        All writes are begun before the first sync. So most syncs find their file written, and the change of the file
+        system committed with that of another one.
         """
-        with self._staging() as staged:
-            for blob in blobs:
-                with blob.open() as source:
-                    staged.append(self._stage(blob.artifact_id, source, blob.day))
-        return [each.blob for each in staged]
-
-    @contextmanager
-    def _staging(self) -> Iterator[list[_Staged]]:
-        """Gives the staged blobs their names at the end, or removes them."""
         staged: list[_Staged] = []
         try:
-            yield staged
+            for new in blobs:
+                with new.open() as source:
+                    staged.append(self._stage(new.artifact_id, source, new.day))
             with self._unavailable("written"):
                 for temporary, blob in staged:
-                    _sync(temporary)
+                    _sync(temporary, os.O_NOFOLLOW)
                     os.rename(temporary, f"{self.root}/{blob.name}")
         except BaseException:
             for temporary, _ in staged:
                 _remove(temporary)
             raise
+        return [each.blob for each in staged]
 
     def _stage(self, artifact_id: uuid.UUID, source: BinaryIO, day: date | None) -> _Staged:
         name = new_blob_name(artifact_id, day)
@@ -165,11 +148,7 @@ class LocalBlobStore(BlobStore):
         """Makes renames durable: one sync for each directory among the names, and one for the root."""
         for day in {"", *(blob_name(name).partition("/")[0] for name in names)}:
             with self._unavailable("synced"):
-                descriptor = os.open(self.root / day, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                _sync(self.root / day, os.O_DIRECTORY)
 
     def open(self, name: str) -> BinaryIO:
         with self._unavailable("read"):
@@ -317,9 +296,9 @@ def _begin_writing(descriptor: int) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _sync(path: str) -> None:
-    """Waits until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _sync(path: str | Path, flags: int) -> None:
+    """Waits until a file or a directory, which is opened with these flags, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

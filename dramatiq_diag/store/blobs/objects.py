@@ -8,12 +8,12 @@ import itertools
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, BinaryIO
 
 from ...errors import BlobMissingError, StoreUnavailableError
 from ...runtime.bounded_reading import RangeFile, read_up_to
-from .base import BLOB_NAME, ID_NAME, Blob, BlobStore, Found, RootId, blob_name, is_blob_name, new_blob_name
+from .base import BLOB_NAME, ID_NAME, Blob, BlobStore, Found, NewBlob, RootId, blob_name, is_blob_name, new_blob_name
 from .object_client import ObjectClient
 
 #: A larger blob is uploaded in parts of this size, the smallest that S3 allows. Few are sent at once: they take
@@ -48,18 +48,15 @@ class ObjectBlobStore(BlobStore):
 
     parallel = 8
 
-    def put(
-        self,
-        artifact_id: uuid.UUID,
-        source: BinaryIO,
-        day: date | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Blob:
+    def put(self, blobs: Sequence[NewBlob]) -> list[Blob]:
+        return self._each(self._put, blobs)
+
+    def _put(self, new: NewBlob) -> Blob:
         """Uploads a blob, in parts if it is large. The store shows it when it is whole.
 
         S3 compares each request with a SHA-256 that is sent with it. From the other stores the blob is read back.
         """
-        name = new_blob_name(artifact_id, day)
+        name, attributes = new_blob_name(new.artifact_id, new.day), dict(new.headers or {})
         digest, size_bytes = hashlib.sha256(), 0
 
         def pieces() -> Iterator[bytes]:
@@ -70,16 +67,16 @@ class ObjectBlobStore(BlobStore):
                 yield piece
 
         parts = pieces()
-        with self._client.writing(missing_is_fault=True) as client:
+        with new.open() as source, self._client.writing(missing_is_fault=True) as client:
             first = next(parts, b"")
             if len(first) < PART_BYTES:
-                client.put(name, first, attributes=dict(headers or {}), use_multipart=False)
+                client.put(name, first, attributes=attributes, use_multipart=False)
             else:
                 with self._large:
                     client.put(
                         name,
                         itertools.chain([first], parts),
-                        attributes=dict(headers or {}),
+                        attributes=attributes,
                         use_multipart=True,
                         chunk_size=PART_BYTES,
                         max_concurrency=_PARTS_AT_ONCE,

@@ -24,13 +24,15 @@ _MAX_NAMES = 50
 _Name = Annotated[str, Field(min_length=1, max_length=100)]
 _Names = Annotated[list[_Name], Field(min_length=1, max_length=_MAX_NAMES)]
 _NamesWithOptions = Annotated[dict[_Name, dict[str, Any]], Field(min_length=1, max_length=_MAX_NAMES)]
-_Body = TypeVar("_Body", bound=BaseModel)
+_Kind = TypeVar("_Kind", bound="_Body")
 
 
-class CaptureBody(BaseModel):
-    """The capture to create."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class CaptureBody(_Body):
+    """The capture to create."""
 
     actor_name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
     diagnostics: _Names | _NamesWithOptions
@@ -43,10 +45,8 @@ class CaptureBody(BaseModel):
     "Whether the actor may be one that no worker has, and without a stored run."
 
 
-class AttachmentBody(BaseModel):
+class AttachmentBody(_Body):
     """What is to be collected of a running task."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     diagnostics: _Names | _NamesWithOptions
     "Names, or name -> options."
@@ -54,7 +54,7 @@ class AttachmentBody(BaseModel):
     "Seconds after which it ends, if the run does not end before."
 
 
-def read_json(req: falcon.Request, body: type[_Body]) -> _Body:
+def read_json(req: falcon.Request, body: type[_Kind]) -> _Kind:
     """Returns: The body of a request. Raises: falcon.HTTPError when it is not allowed."""
     try:
         return body.model_validate_json(_read(req, falcon.MEDIA_JSON))

@@ -17,7 +17,7 @@ _CONTENT_TYPES = {
     False: f"{_PLAIN_TYPE}; version=0.0.4; charset=utf-8",
 }
 
-#: What of an entry of `Accept` asks for another version than the one that is written.
+#: Found in an entry of `Accept` that asks for another version than the one that is written.
 _OTHER_VERSION = re.compile(r";\s*version=(?!\"?1\.0\.0\"?\s*(;|$))")
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})

@@ -12,7 +12,7 @@ from ...policy.leak_captures import LEAK_OPTIONS, LEAK_RUNS
 from ...statuses import LeakVerdict
 from ...store.allowed import reason_against
 from ..backend import Backend
-from .sparklines import HEIGHT, WIDTH, line_through
+from .sparklines import line_through
 
 #: The most actors with a curve, the leaking ones first: each is some kilobytes.
 _MOST_CURVES = 100
@@ -36,7 +36,7 @@ def show_leaks(
         "leaks.html",
         findings=findings,
         is_cut=report.is_cut,
-        curves={name: line_through(points, WIDTH, HEIGHT) for name, points in curves.items() if points},
+        curves={name: line_through(points) for name, points in curves.items() if points},
         grown={name: max(kept for _, kept in points) for name, points in curves.items() if points},
         hrefs={found.actor_name: actor_href(found.actor_name) for found in findings},
         tokens={name: backend.signer.action_token(subject_of(name)) for name in leaking} if may_capture else {},

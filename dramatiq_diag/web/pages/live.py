@@ -14,7 +14,7 @@ from ...store.questions import TooManyQuestionsError
 from ...text import format_size
 from ..backend import Backend
 from .attach import attach_values
-from .sparklines import HEIGHT, WIDTH, line_through
+from .sparklines import line_through
 
 #: The columns of the resources that are drawn, with their titles; counters are drawn as they grow.
 _RESOURCES = {
@@ -97,7 +97,7 @@ def _curve(title: str, points: Sequence[tuple[float, float]], unit: str | None) 
 
     return Curve(
         title=title,
-        points=line_through(points, WIDTH, HEIGHT),
+        points=line_through(points),
         now=show(points[-1][1]),
         most=show(max(value for _, value in points)),
     )

@@ -26,11 +26,11 @@ def polyline(curve: str) -> str:
     )
 
 
-def line_through(points: Sequence[tuple[float, float]], width: float, height: float) -> str:
+def line_through(points: Sequence[tuple[float, float]]) -> str:
     """Returns: The `points` of a polyline through moments and figures; the drawing begins at 0 s, and below at 0."""
     last_s = max(second for second, _ in points) or 1.0
     most = max(figure for _, figure in points) or 1.0
-    inner = height - 2 * _MARGIN
+    inner = HEIGHT - 2 * _MARGIN
     return " ".join(
-        f"{second / last_s * width:.2f},{height - _MARGIN - figure / most * inner:.2f}" for second, figure in points
+        f"{second / last_s * WIDTH:.2f},{HEIGHT - _MARGIN - figure / most * inner:.2f}" for second, figure in points
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import falcon
 
 from ...documents.attachments import AttachmentDocument, AttachmentsDocument, attachment_document
@@ -12,7 +9,6 @@ from ...documents.fields import task_href
 from ...policy.options import DiagnosticsRequest
 from ...store import attachments
 from ...store.attachments import AttachmentStanding
-from ...store.questions import TooManyQuestionsError
 from ..http.bodies import AttachmentBody, read_form, read_json, requested
 from ..http.openapi import FORM_ANSWERS, PROBLEM, operation
 from ..pages.attach import attach_form_subject
@@ -20,19 +16,6 @@ from .base import Resource, first_value, id_in_path
 from .captures import form_diagnostics, form_number
 
 _CREATED = {201: AttachmentDocument, **dict.fromkeys((400, 403, 404, 413, 415, 429), PROBLEM)}
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turns the errors of a request for an attachment into falcon.HTTPError."""
-    try:
-        yield
-    except attachments.AttachmentRequestError as error:
-        raise falcon.HTTPBadRequest(description=str(error)) from error
-    except attachments.NothingRunsError as error:
-        raise falcon.HTTPNotFound(description=str(error)) from error
-    except TooManyQuestionsError as error:
-        raise falcon.HTTPTooManyRequests(description=str(error)) from error
 
 
 class _AttachmentResource(Resource):
@@ -57,9 +40,7 @@ class TaskAttachmentsResource(_AttachmentResource):
         TASK_DIAGNOSTICS_ON_REQUEST; the task itself need not be diagnosed.
         """
         diagnostics, for_s = self._read(req)
-        store = self._backend.store
-        with _translated():
-            attachment_id = attachments.attach(store, task_id, diagnostics, for_s)
+        attachment_id = attachments.attach(self._backend.store, task_id, diagnostics, for_s)
         with self._backend.session() as session:
             (standing,) = attachments.find_attachments(session, [attachment_id])
         document = self._document(req, standing)
@@ -80,8 +61,7 @@ class ActorAttachmentsResource(_AttachmentResource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Collect more of all running tasks of an actor, at most 50: one attachment for each."""
         diagnostics, for_s = self._read(req)
-        with _translated():
-            made = attachments.attach_to_actor(self._backend.store, name, diagnostics, for_s)
+        made = attachments.attach_to_actor(self._backend.store, name, diagnostics, for_s)
         with self._backend.session() as session:
             standings = attachments.find_attachments(session, made)
         document: AttachmentsDocument = {"attachments": [self._document(req, standing) for standing in standings]}
@@ -112,8 +92,5 @@ class AttachmentFormResource(_AttachmentResource):
         form = read_form(req)
         task_id = first_value(form, "task_id")
         self._check_form(form, attach_form_subject(task_id))
-        with _translated():
-            attachments.attach(
-                self._backend.store, task_id, form_diagnostics(form), float(form_number(form, "seconds"))
-            )
+        attachments.attach(self._backend.store, task_id, form_diagnostics(form), float(form_number(form, "seconds")))
         raise falcon.HTTPSeeOther(f"{self._backend.mount(req)}{task_href(task_id)}")

@@ -28,24 +28,6 @@ from .base import Resource, first_value, id_in_path
 
 
 class _CaptureResource(Resource):
-    def _create(
-        self,
-        actor_name: str,
-        diagnostics: DiagnosticsRequest,
-        run_limit: int,
-        duration_s: float,
-        unknown_actor: bool,
-    ) -> CaptureStanding:
-        """Creates a capture. Raises: falcon.HTTPError when it is not allowed."""
-        try:
-            return captures.create(
-                self._backend.store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=unknown_actor
-            )
-        except captures.CaptureRequestError as error:
-            raise falcon.HTTPBadRequest(description=str(error)) from error
-        except captures.TooManyCapturesError as error:
-            raise falcon.HTTPConflict(description=str(error)) from error
-
     def _find(self, capture_id: str) -> CaptureStanding:
         """Returns: The capture. Raises: falcon.HTTPNotFound."""
         key = id_in_path(capture_id, "There is no such capture.")
@@ -90,7 +72,14 @@ class CaptureListResource(_CaptureResource):
         any other name is allowed, and the answer has a note.
         """
         body = read_json(req, CaptureBody)
-        created = self._create(body.actor_name, requested(body), body.runs, body.for_s, body.unknown_actor)
+        created = captures.create(
+            self._backend.store,
+            body.actor_name,
+            requested(body),
+            body.runs,
+            body.for_s,
+            unknown_actor=body.unknown_actor,
+        )
         with self._backend.session() as session:
             document = new_capture_document(session, created)
         resp.media = document
@@ -128,9 +117,9 @@ class CaptureFormResource(_CaptureResource):
         self._check_form(form, form_subject(actor_name))
         if action == "start":
             diagnostics = form_diagnostics(form)
-            run_limit, minutes = form_number(form, "runs"), form_number(form, "minutes")
+            run_limit, duration_s = form_number(form, "runs"), form_number(form, "minutes") * 60.0
             # Only known actors have the page with this token; but the actor's runs may be gone by now.
-            self._create(actor_name, diagnostics, run_limit, minutes * 60.0, unknown_actor=True)
+            captures.create(self._backend.store, actor_name, diagnostics, run_limit, duration_s, unknown_actor=True)
         else:
             capture = self._find(first_value(form, "capture_id")).capture
             if capture.actor_name != actor_name:

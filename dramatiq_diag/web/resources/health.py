@@ -50,7 +50,9 @@ class ReadyResource(Resource):
         failing: list[Part] = []
         if not self._answers(self._database, self._ask_database):
             failing.append("database")
-        if not self._answers(self._blobs, self._backend.blobs.see_root if failing else self._backend.check_blobs):
+        if not self._answers(
+            self._blobs, self._backend.blobs.see_root if failing else self._backend.store.check_identity
+        ):
             failing.append("blobs")
         document: ReadyDocument = {"status": "unavailable" if failing else "ok", "failing": failing}
         resp.media = document
@@ -71,10 +73,10 @@ class ReadyResource(Resource):
 
 
 class _Part:
-    """Asks one part on a thread of its own: a server that is frozen, or a disk that is, answers after any time-out.
+    """Asks one part on a thread of its own: no time-out ends a call of a frozen server or disk.
 
-    While a question is open none is asked besides: probes that find it open wait for its answer. So a part that hangs
-    costs one thread, however many probes come.
+    One question is open at a time, and further probes wait for its answer. So a part that hangs costs one thread,
+    however many probes come.
 
     Parameters:
       name: The name of the part.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import falcon
 
 from ...documents.live import LiveDocument, live_document
-from ...store.questions import TooManyQuestionsError
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
 from ..http.queries import LiveQuery
@@ -30,10 +29,7 @@ class LiveResource(Resource):
         The answer comes at once, with what the worker process has told last. Asked every 2 seconds, it stays about a
         second old; 10 seconds after the last request the worker process stops looking. The task need not be diagnosed.
         """
-        try:
-            document = live_document(self._backend.store, task_id, LiveQuery.read(req).attempt)
-        except TooManyQuestionsError as error:
-            raise falcon.HTTPTooManyRequests(description=str(error)) from error
+        document = live_document(self._backend.store, task_id, LiveQuery.read(req).attempt)
         if document is None:
             raise falcon.HTTPNotFound(description=_UNKNOWN)
         if wants_html(req):

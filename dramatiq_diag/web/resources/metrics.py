@@ -111,45 +111,42 @@ def _exemplar(row: Any) -> str:
     return write_exemplar(labels, row.exemplar_value, at)
 
 
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float | None]) -> Metric:
+    """Returns: A gauge with a value for each of its label; None has no sample."""
+    known = {key: value for key, value in values.items() if value is not None}
+    return Metric(
+        name, "gauge", text, [Sample("", write_labels({label: key}), float(value)) for key, value in known.items()]
+    )
+
+
 def _stuck_metric(stuck: Mapping[str, int]) -> Metric:
-    samples = [Sample("", write_labels({"actor_name": name}), float(count)) for name, count in sorted(stuck.items())]
     text = "Diagnosed runs that have lasted much longer than their actors usually take."
-    return Metric("dramatiq_diag_stuck_runs", "gauge", text, samples)
+    return _gauge("dramatiq_diag_stuck_runs", text, "actor_name", dict(sorted(stuck.items())))
 
 
 def _worker_metrics(hosts: Sequence[HostWorkers]) -> Iterator[Metric]:
     # Without any process they are 0, so that an alert sees that all are gone.
-    counts = {WorkerState.LIVE: sum(host.live for host in hosts), WorkerState.LOST: sum(host.lost for host in hosts)}
-    samples = [Sample("", write_labels({"state": state}), float(count)) for state, count in counts.items()]
-    yield Metric(
-        "dramatiq_diag_workers", "gauge", "Worker processes that live, or were lost in the last hour.", samples
-    )
+    counts: dict[str, float] = {
+        WorkerState.LIVE: sum(host.live for host in hosts),
+        WorkerState.LOST: sum(host.lost for host in hosts),
+    }
+    text = "Worker processes that live, or were lost in the last hour."
+    yield _gauge("dramatiq_diag_workers", text, "state", counts)
     threads = {host.hostname: host.threads for host in hosts}
-    yield _host_gauge("dramatiq_diag_worker_threads", "Threads of the live worker processes of a host.", threads)
+    text = "Threads of the live worker processes of a host."
+    yield _gauge("dramatiq_diag_worker_threads", text, "hostname", threads)
     busy = {host.hostname: host.threads_busy for host in hosts}
-    yield _host_gauge("dramatiq_diag_worker_threads_busy", "Those of them that execute a task.", busy)
-
-
-def _host_gauge(name: str, text: str, values: Mapping[str, int | None]) -> Metric:
-    """Returns: A gauge of hosts; one without a value has no sample."""
-    known = {hostname: value for hostname, value in values.items() if value is not None}
-    samples = [Sample("", write_labels({"hostname": hostname}), float(value)) for hostname, value in known.items()]
-    return Metric(name, "gauge", text, samples)
+    yield _gauge("dramatiq_diag_worker_threads_busy", "Those of them that execute a task.", "hostname", busy)
 
 
 def _spool_metrics(spools: Iterable[Any]) -> Iterator[Metric]:
-    sizes, ages = [], []
-    by_host: dict[str, list[Any]] = {}
-    for row in spools:
-        by_host.setdefault(row.hostname, []).append(row)
-    for hostname, rows in sorted(by_host.items()):
-        labels = write_labels({"hostname": hostname})
+    sizes: dict[str, float] = {}
+    ages: dict[str, float] = {}
+    for hostname, size_bytes, unpublished_since, now in sorted(spools, key=attrgetter("hostname")):
         # The processes of a host mostly share a spool, and each reports the whole of it.
-        sizes.append(Sample("", labels, float(max(row.spool_bytes for row in rows))))
-        waits_s = [
-            (row[3] - row.unpublished_since).total_seconds() for row in rows if row.unpublished_since is not None
-        ]
-        ages.append(Sample("", labels, max((0.0, *waits_s))))
-    yield Metric("dramatiq_diag_spool_bytes", "gauge", "Size of what waits in the spool of a host.", sizes)
+        sizes[hostname] = max(sizes.get(hostname, 0.0), size_bytes)
+        waits_s = 0.0 if unpublished_since is None else (now - unpublished_since).total_seconds()
+        ages[hostname] = max(ages.get(hostname, 0.0), waits_s)
+    yield _gauge("dramatiq_diag_spool_bytes", "Size of what waits in the spool of a host.", "hostname", sizes)
     text = "Age of the oldest run that waits in the spool of a host; 0 where none waits."
-    yield Metric("dramatiq_diag_oldest_unpublished_seconds", "gauge", text, ages)
+    yield _gauge("dramatiq_diag_oldest_unpublished_seconds", text, "hostname", ages)

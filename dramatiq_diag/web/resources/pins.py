@@ -32,14 +32,12 @@ _NO_SUCH_RUN = "There is no such run."
 
 class _RunResource(Resource):
     def _do(self, action: str, run_id: str) -> Attempt:
-        """Pins, unpins or deletes a run. Returns: The run afterwards. Raises: falcon.HTTPError."""
+        """Pins, unpins or deletes a run. Returns: The run afterwards. Raises: falcon.HTTPNotFound."""
         key = id_in_path(run_id, _NO_SUCH_RUN)
         try:
             _ACTIONS[action](self._backend.store, key)
         except pins.RunNotFoundError as error:
             raise falcon.HTTPNotFound(description=_NO_SUCH_RUN) from error
-        except (pins.RunIsRunningError, pins.RunIsPinnedError) as error:
-            raise falcon.HTTPConflict(description=str(error)) from error
         with self._backend.session() as session:
             run = find_run(session, key)
         if run is None:

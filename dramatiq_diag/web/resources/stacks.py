@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import falcon
 
-from ...documents.stacks import NoAnswerError, StackRefusedError, StacksDocument, take_stacks
+from ...documents.stacks import StacksDocument, take_stacks
 from ...reports.paths import shorten_paths
-from ...store.questions import NotExecutedError, TooManyQuestionsError
 from ..http.negotiation import wants_html
 from ..http.openapi import PROBLEM, operation
 from .base import Resource
@@ -25,16 +24,7 @@ class StacksResource(Resource):
 
         The worker process is asked, and answers within 3 seconds. The task need not be diagnosed.
         """
-        try:
-            document = take_stacks(self._backend.store, task_id, self._backend.answer_wait_s)
-        except NotExecutedError as error:
-            raise falcon.HTTPNotFound(description=str(error)) from error
-        except StackRefusedError as error:
-            raise falcon.HTTPConflict(description=str(error)) from error
-        except TooManyQuestionsError as error:
-            raise falcon.HTTPTooManyRequests(description=str(error)) from error
-        except NoAnswerError as error:
-            raise falcon.HTTPGatewayTimeout(description=str(error)) from error
+        document = take_stacks(self._backend.store, task_id, self._backend.answer_wait_s)
         if wants_html(req):
             files = {frame["file"] for thread in document["threads"] for frame in thread["frames"]}
             self._backend.show(req, resp, "stacks.html", document=document, short=shorten_paths(files))

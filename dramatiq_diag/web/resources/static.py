@@ -25,7 +25,7 @@ class _File:
     etag: str
     packed: bytes
     packed_etag: str
-    "A tag of its own: one stands for the same bytes."
+    "Another one than `etag`, as a tag stands for exact bytes."
 
 
 class StaticResource(Resource):
