@@ -27,7 +27,10 @@ class Disks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free: dict[Path, float] = {}
+        self.inodes = 1000, 500
+        "Those of each disk, and the free ones; no test depends on those of its machine."
         stat = Path.stat
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=self.inodes[0], f_favail=self.inodes[1]))
         monkeypatch.setattr(shutil, "disk_usage", self._usage)
         monkeypatch.setattr(Path, "stat", lambda path, **options: self._on_disk(path, stat(path, **options)))
 
@@ -132,6 +135,25 @@ def test_doctor_names_a_disk_once_for_all_that_is_on_it(command: Command, disks:
 
     assert [check["status"] for check in checks] == ["finding"]
     assert checks[0]["detail"].endswith("are free for data dir, spool, blobs, less than 10%")
+
+
+@pytest.mark.parametrize(
+    ("inodes", "finding"),
+    [
+        ((1000, 99), "99 of 1000 inodes are free for data dir, spool, blobs, less than 10%"),
+        ((1000, 100), None),
+        ((0, 0), None),  # As btrfs says, which makes them when they are needed.
+    ],
+)
+def test_doctor_names_a_disk_that_takes_few_more_files(
+    command: Command, disks: Disks, inodes: tuple[int, int], finding: str | None
+) -> None:
+    disks.inodes = inodes
+
+    checks = document(command("doctor", "--json"), 0 if finding is None else 1)["checks"]
+
+    found = [check["detail"] for check in checks if check["name"] == "free disk" and check["status"] == "finding"]
+    assert found == ([] if finding is None else [finding])
 
 
 def test_doctor_names_what_a_selected_collector_lacks(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,16 @@ def _free_disk(settings: Settings) -> Iterator[Check]:
             yield Check("free disk", FINDING, f"{text}, less than {_LEAST_FREE:.0%}", remedy)
         else:
             yield Check("free disk", OK, text)
+        yield from _free_inodes(path, names_by_disk[disk])
+
+
+def _free_inodes(path: Path, names: list[str]) -> Iterator[Check]:
+    """Yields a finding where a file system can take few more files: each artifact is one, of often a few bytes."""
+    status = os.statvfs(path)
+    if status.f_favail < _LEAST_FREE * status.f_files:  # Both are 0 where the file system has no such bound.
+        free = f"{status.f_favail} of {status.f_files} inodes are free for {', '.join(names)}"
+        remedy = f"Remove files, or set {Settings.variable('max_bytes')}: each stored artifact takes one inode."
+        yield Check("free disk", FINDING, f"{free}, less than {_LEAST_FREE:.0%}", remedy)
 
 
 def _privacy(settings: Settings) -> Iterator[Check]:
