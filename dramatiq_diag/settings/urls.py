@@ -143,7 +143,8 @@ def blob_url(value: Any) -> str:
     if is_bucket(text(value)):
         if not _BUCKET_URL.fullmatch(value):
             raise ValueError(
-                "the URL of a bucket has no key, port or query; the variables of the cloud's tools say these"
+                "a bucket has a name of 3 to 63 lower-case letters, digits, dots, dashes and underscores; "
+                "keys, ports and regions are told by the variables of the cloud's tools"
             )
         if find_spec("obstore") is None:
             raise ValueError("a bucket needs obstore: pip install 'dramatiq_diag[object-store]'")

@@ -110,8 +110,7 @@ class Delivery:
         try:
             self._store.publish([run for _, run in read])
         except (RunRefusedError, OSError, ValueError, ArithmeticError) as error:  # The store translates its own errors.
-            _raise_if_passing(error)
-            if not _is_open(read[0][0].owner):
+            if _is_passing(error) or not _is_open(read[0][0].owner):
                 raise SpoolError(f"The spool cannot be read: {error}.") from error
             if len(read) > 1:
                 for entry, _ in read:
@@ -191,7 +190,8 @@ class Delivery:
             except (FileNotFoundError, NotADirectoryError):
                 run = None
             except _UNREADABLE as error:
-                _raise_if_passing(error)
+                if _is_passing(error):
+                    raise SpoolError(f"The spool cannot be read: {error}.") from error
                 if not _is_open(entry.owner):  # Others may be in memory alone: these must not wait behind this one.
                     self.deferred[entry.run_id] = error
                     continue
@@ -235,10 +235,9 @@ class Delivery:
         )
 
 
-def _raise_if_passing(error: Exception) -> None:
-    """Raises: SpoolError for an error that says nothing about the entry: a shortage, or a file that just vanished."""
-    if isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError)):
-        raise SpoolError(f"The spool cannot be read: {error}.") from error
+def _is_passing(error: Exception) -> bool:
+    """Returns: Whether the error says nothing about the entry: a shortage, or a file that vanished meanwhile."""
+    return isinstance(error, OSError) and (error.errno in _SHORTAGES or isinstance(error, FileNotFoundError))
 
 
 def _is_open(owner: Path) -> bool:
