@@ -80,9 +80,14 @@ class RunSaver:
         self.thread.wake()
 
     @property
+    def waiting(self) -> int:
+        """How many runs were submitted and are not taken yet."""
+        return len(self._waiting)
+
+    @property
     def is_behind(self) -> bool:
         """Whether so many ended runs wait to be saved that no more tasks are diagnosed."""
-        return len(self._waiting) >= self._max_waiting
+        return self.waiting >= self._max_waiting
 
     @property
     def submitted(self) -> int:

@@ -31,7 +31,7 @@ def counts_of(simulation: Simulation) -> dict[str, int]:
         "runs": len(process.runs),
         "unsaved": len(process.unsaved),
         "messages": len(process.messages),
-        "submitted": len(process.saver._submitted),
+        "waiting": process.saver.waiting,
         "descriptors": len(os.listdir("/proc/self/fd")) - len(process.spool.ready),
     }
 
