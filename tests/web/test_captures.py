@@ -267,7 +267,7 @@ def test_the_page_of_an_actor_without_runs_starts_a_first_capture(able: Site) ->
     listed = {actor["actor_name"]: actor for actor in able.get("/actors/").json["actors"]}
     assert set(listed) == {"crunch", "other"}
     assert (listed["crunch"]["run_count"], listed["crunch"]["last_started_at"]) == (0, None)
-    assert able.get("/actors/crunch/").json == {"actor": listed["crunch"], "runs": [], "next": None}
+    assert able.get("/actors/crunch/").json == {"actor": listed["crunch"], "releases": [], "runs": [], "next": None}
     assert 'href="/actors/crunch/"' in able.get("/actors/", headers=HTML).text
 
     page = able.get("/actors/crunch/", headers=HTML).text
