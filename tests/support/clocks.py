@@ -1,7 +1,9 @@
-"""Time as a test wants it: seconds that it sets, and CPU time that it spends."""
+"""Time as a test wants it: seconds that it sets, CPU time that it spends, and a collection."""
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
 
 
@@ -19,3 +21,13 @@ def burn(cpu_s: float) -> None:
     ends = time.thread_time() + cpu_s
     while time.thread_time() < ends:
         pass
+
+
+def collect_here() -> None:
+    """Collects garbage on this thread. `gc.collect` does nothing while another thread is in the middle of it."""
+    own, collected = threading.get_ident(), list[int]()
+    gc.callbacks.append(note := lambda *_: collected.append(threading.get_ident()))
+    while own not in collected:
+        gc.collect()
+        time.sleep(0)
+    gc.callbacks.remove(note)

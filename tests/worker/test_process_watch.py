@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from dramatiq_diag.spool.owner_state import read_left
 from dramatiq_diag.worker.gil_stalls import GilStalls
 from dramatiq_diag.worker.process_watch import _IDLE_LOOKS, ProcessWatch
 from dramatiq_diag.worker.tuning import TUNING
+from support.clocks import collect_here
 from support.simulation import simulated
 from support.tasks import rss_of_runs
 
@@ -36,7 +36,7 @@ def test_what_a_run_is_counted_does_not_begin_anew_if_it_begins_while_the_watch_
         # Given a run that begins in the last look, on a thread for which collections were counted before
         def begin() -> None:
             looks.append(1)
-            gc.collect()
+            collect_here()
             if len(looks) == _IDLE_LOOKS + 1:
                 runs[1] = simulation.begin(simulation.actor())
                 watch.wake()

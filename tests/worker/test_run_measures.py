@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import mmap
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +22,7 @@ from dramatiq_diag.runtime.counters import CounterReader, Counters
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.run_measures import RunMeasures, queue_wait_ms
 from support import PATIENCE_S
-from support.clocks import burn
+from support.clocks import burn, collect_here
 from support.tasks import finish
 
 PAGES = 2000
@@ -43,16 +41,6 @@ def work() -> None:
     collect_here()
     del kept
     burn(0.05)
-
-
-def collect_here() -> None:
-    """Collects garbage on this thread. `gc.collect` does nothing while another thread is in the middle of it."""
-    own, collected = threading.get_ident(), list[int]()
-    gc.callbacks.append(note := lambda *_: collected.append(threading.get_ident()))
-    while own not in collected:
-        gc.collect()
-        time.sleep(0)
-    gc.callbacks.remove(note)
 
 
 @pytest.mark.parametrize("names", [["memory"], ["pyinstrument"], ["logs"]])
