@@ -3,8 +3,13 @@
 import inspect
 from collections.abc import Callable
 
+from dramatiq.middleware import Interrupt
+
 #: Errors of a collector that are caught. Dramatiq's interrupts are not among them: they are meant for the task.
 GUARDED = (Exception, SystemExit)
+
+#: What is raised again where everything else is caught: those interrupts, and the end of a generator.
+PASSED_ON = (Interrupt, GeneratorExit)
 
 
 class DiagnosticsError(Exception):

@@ -90,16 +90,22 @@ class Diagnostics(Middleware):
             message.options[DUE_OPTION] = message.options.get("eta")
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        if self.process is None:
+        process = self.process
+        if process is None:
             return
-        run = self.process.begin(broker, message)
-        if run is None:
-            return
-        for enter in run.start():
-            try:
-                enter()  # Right here; see `Recording.enter`.
-            except Exception as error:  # noqa: BLE001 - the recording decides.
-                run.recordings.enter_error = error
+        try:
+            run = process.begin(broker, message)
+            if run is None:
+                return
+            for enter in run.start():
+                try:
+                    enter()  # Right here; see `Recording.enter`.
+                except Exception as error:  # noqa: BLE001 - the recording decides.
+                    run.recordings.enter_error = error
+        except BaseException as error:  # Dramatiq would take it for a failure of the task, were it no Exception.
+            if isinstance(error, Interrupt):
+                raise
+            process.note_failure("begin", error)
 
     def after_process_message(
         self,
@@ -159,3 +165,6 @@ class Diagnostics(Middleware):
                 # A time limit that strikes here was meant for a function that has already ended: without this
                 # middleware it would be disarmed by now. So it does not change the task's outcome.
                 process.log.say(logging.DEBUG, "%r struck after the task had ended.", interrupt)
+            except BaseException as error:  # noqa: BLE001 - as above, and it is logged.
+                process.note_failure("end", error)
+                return

@@ -23,6 +23,7 @@ from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors import Recording
 from dramatiq_diag.collectors.memory import MemoryCollector
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
+from dramatiq_diag.worker.process import WorkerProcess
 from dramatiq_diag.worker.run import Run
 from support import PATIENCE_S, eventually
 from support.tasks import finish
@@ -364,6 +365,28 @@ def test_a_hook_that_fails_costs_the_run_and_not_the_task(bench, settings, monke
 
     assert calls == [1, 1]
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("place", ["begin", "end"])
+def test_an_error_of_our_own_that_is_no_exception_is_logged_and_changes_no_task(
+    bench, settings, monkeypatch, caplog, place
+):
+    class Panic(BaseException):
+        pass
+
+    def broken(self: Any, *_: Any) -> Any:
+        raise Panic
+
+    calls: list[int] = []
+    with bench(settings(task_diagnostics=["memory"])) as tasks, monkeypatch.context() as patch:
+        patch.setattr(WorkerProcess, place, broken)
+        for number in range(2):
+            tasks.run(lambda: calls.append(1), actor_name=f"actor{number}")
+        patch.undo()
+        tasks.diagnostics.process.log.write()
+
+    assert calls == [1, 1]
+    assert f"The diagnostics of a task failed to {place}." in caplog.text
 
 
 def test_an_end_that_fails_leaves_a_run_with_its_status(bench, settings, stored, monkeypatch):

@@ -269,6 +269,10 @@ class WorkerProcess:
                 run.overlap(task_id_of(other))
         return run
 
+    def note_failure(self, step: str, error: BaseException) -> None:
+        """Logs that the diagnostics of a task failed to begin or to end. The task goes on."""
+        self.services.warn_once((step, type(error)), error, "The diagnostics of a task failed to %s.", step)
+
     def _stop(self, run: Run, status: RunStatus, exception: BaseException | None) -> None:
         """Ends a run. If that fails twice, as where there is no memory, the run has its status and its time."""
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..collectors.base import Collector, Recording, RunContext, checkpoint_name
 from ..collectors.services import Services
-from ..errors import GUARDED, SkippedError, StepTimeoutError, UnavailableError
+from ..errors import GUARDED, PASSED_ON, SkippedError, StepTimeoutError, UnavailableError
 from ..policy.selection import Choice
 from ..runtime.timeout import call_with_timeout
 from ..spool.directory import Spool
@@ -66,7 +66,9 @@ class Recordings:
                     yield recording.enter
                     recording.entered(self.enter_error)
                     self.enter_error = None  # It refers to frames, and these refer to the recording.
-            except GUARDED as error:
+            except BaseException as error:  # A library in Rust that panics raises one that is no Exception.
+                if isinstance(error, PASSED_ON):
+                    raise
                 self.running = [pair for pair in self.running if pair[0] is not collector]
                 self.enter_error = None
                 self.not_started(collector, error)
@@ -112,7 +114,9 @@ class Recordings:
                 else:
                     self.call(collector, recording, recording.stop)
                 self._unsaved.append((collector, recording))
-            except GUARDED as error:
+            except BaseException as error:
+                if isinstance(error, PASSED_ON):
+                    raise
                 self._lost(collector, "stop", error)
             self.running.pop()
         self.enter_error = None

@@ -209,6 +209,33 @@ def test_one_that_breaks_harms_neither_worker_nor_task(bench, settings, stored, 
     assert status == ArtifactStatus.STORED or "RuntimeError" in artifacts["notes"].reason
 
 
+@pytest.mark.parametrize("runs_inline", [False, True])
+@pytest.mark.parametrize(
+    ("owner", "step", "more"), [("Notes", "record", ", run"), ("Note", "start", ""), ("Note", "stop", "")]
+)
+def test_an_error_that_is_no_exception_costs_the_artifact_alone(
+    bench, settings, stored, install, owner, step, more, runs_inline
+):
+    """A library in Rust that panics raises one. Dramatiq would take it for a failure of the task, and retry that."""
+    source = _GOOD + (
+        f"\nNote.runs_inline = {runs_inline}\nclass Panic(BaseException): pass\n"
+        f"def broken(self{more}):\n    raise Panic('broken')\n{owner}.{step} = broken\n"
+    )
+    install(source, notes="Notes")
+    given = settings(task_diagnostics=["notes", "memory"])
+    calls: list[int] = []
+
+    with bench(given) as tasks:
+        task_ids = [tasks.run(lambda: calls.append(1), actor_name=f"work{number}") for number in range(2)]
+
+    assert calls == [1, 1]
+    for task_id in task_ids:
+        (run,) = stored(given).runs(task_id)
+        artifacts = stored(given).artifacts(task_id)
+        assert (run.status, artifacts["memory_profile"].status) == (RunStatus.SUCCEEDED, ArtifactStatus.STORED)
+        assert (artifacts["notes"].status, "Panic" in artifacts["notes"].reason) == (ArtifactStatus.FAILED, True)
+
+
 def test_of_two_with_one_artifact_the_second_is_refused(settings, install):
     install(_GOOD, notes="Notes")
     second = _GOOD.replace('name = "notes"', 'name = "zettel"', 1)
