@@ -194,7 +194,7 @@ def replace_when_changed(
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
-    """Returns: What tells the file from another one; None where there is none. Raises: OSError."""
+    """Returns: The device and the inode of a file; None if it does not exist. Raises: OSError."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

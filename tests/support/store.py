@@ -121,7 +121,7 @@ _MEMORY, _NEEDED_BYTES = Path("/dev/shm"), 8 * 1024**3
 
 
 def in_memory() -> Path | None:
-    """Returns: A directory in memory; None where there is none with room for servers.
+    """Returns: A directory in memory, for the files of servers; None if it is missing or has too little room.
 
     Each new database of PostgreSQL is 300 files, which take a tenth of the time there.
     """
