@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from ..store.actor_stats import ActorSummary, list_actors
-from ..store.release_stats import ReleaseSummary, summarize_releases
+from ..store.release_stats import summarize_releases
 from .fields import HrefText, Timestamp, UuidText, actor_href, described, document_of
 from .runs import RunDocument
 
@@ -97,11 +97,7 @@ def actors_document(session: Session, since: datetime | None = None) -> ActorsDo
 
 def releases_document(session: Session, actor_name: str) -> ReleasesDocument:
     """Returns: The releases of an actor's latest runs; see `summarize_releases`."""
-    return {"releases": [_release_document(found) for found in summarize_releases(session, actor_name)]}
-
-
-def _release_document(summary: ReleaseSummary) -> ReleaseDocument:
-    return document_of(ReleaseDocument, summary)
+    return {"releases": [document_of(ReleaseDocument, found) for found in summarize_releases(session, actor_name)]}
 
 
 def actor_document(summary: ActorSummary) -> ActorDocument:

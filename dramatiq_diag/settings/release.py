@@ -71,13 +71,13 @@ def _commit_of_working_directory() -> str | None:
         here = Path.cwd()
         found = next((path for path in (here, *here.parents) if (path / ".git").exists()), None)
         commit = None if found is None else _commit(found / ".git")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):  # The files may contain anything: no text, or a path that no system takes.
         return None
     return None if commit is None else commit[:_COMMIT_DIGITS]
 
 
 def _commit(git: Path) -> str | None:
-    """Returns: The commit that is checked out. Raises: OSError, UnicodeDecodeError."""
+    """Returns: The commit that is checked out. Raises: OSError, ValueError."""
     if git.is_file():  # Of a further work tree, or of a submodule.
         git = git.parent / _line(git).removeprefix("gitdir: ")
     head = _line(git / "HEAD")

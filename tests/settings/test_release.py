@@ -104,6 +104,7 @@ def test_the_commit_is_the_one_that_git_says(monkeypatch: pytest.MonkeyPatch, no
         {"HEAD": "ref: refs/heads/main", "refs/heads/main": "0123"},
         {"HEAD": "ref: refs/heads/main", "packed-refs": f"# pack\n{COMMIT} refs/heads/main2\n0123 refs/heads/main\n\n"},
         {"HEAD": "\udcff"},
+        {"HEAD": "ref: refs/heads/\0"},
     ],
 )
 def test_a_checkout_that_cannot_be_read_tells_nothing(nowhere: Path, files: dict[str, str]) -> None:
@@ -112,5 +113,11 @@ def test_a_checkout_that_cannot_be_read_tells_nothing(nowhere: Path, files: dict
     for name, content in files.items():
         (nowhere / ".git" / name).parent.mkdir(parents=True, exist_ok=True)
         (nowhere / ".git" / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+
+    assert find_release(None) is None
+
+
+def test_a_link_to_a_checkout_that_is_no_path_tells_nothing(nowhere: Path) -> None:
+    (nowhere / ".git").write_bytes(b"gitdir: \0")
 
     assert find_release(None) is None
