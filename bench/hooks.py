@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 
 from dramatiq_diag import Diagnostics
-from dramatiq_diag.runtime.counters import CounterReader, Counters
+from dramatiq_diag.runtime.counters import ThreadCounters
 from dramatiq_diag.runtime.rss import RssReader
 from dramatiq_diag.spool import entry
 
@@ -75,8 +75,8 @@ def _counters_row(counted: _Hooks, uncounted: _Hooks) -> Result:
 @contextmanager
 def _uncounted() -> Iterator[None]:
     """Has the counters of a run be constants."""
-    nothing = Counters(0.0)
-    with patch.object(CounterReader, "read", lambda _: nothing):
+    nothing = 0.0, 0.0, b"", b"", None
+    with patch.object(ThreadCounters, "read", lambda _: nothing):
         yield
 
 

@@ -107,10 +107,6 @@ class RunContext(Protocol):
     "The RSS before the collectors started; None where it could not be read."
     last_rss_bytes: int | None
     "The RSS when the function had returned; None before that."
-    at_call: Counters | None
-    "What was counted for the task's thread when the function was called; None where that was not noted."
-    at_return: Counters | None
-    "The same when the function had returned; None before that."
     coroutine_steps: CoroutineSteps | None
     "What the steps of the coroutine of an async actor took, once the run has ended and if they were measured."
     is_executing: bool
@@ -119,6 +115,14 @@ class RunContext(Protocol):
     @property
     def coroutine(self) -> Coroutine[Any, Any, Any] | None:
         """The coroutine of an async actor, while the event loop has it."""
+
+    @property
+    def at_call(self) -> Counters | None:
+        """What was counted for the task's thread when the function was called; None where that was not noted."""
+
+    @property
+    def at_return(self) -> Counters | None:
+        """The same when the function had returned; None before that."""
 
     @property
     def cpu_started_s(self) -> float:

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from .cgroups import cgroups, kernel_text
 
+#: The number in `cpu.stat` of groups of version 2 and of version 1 -> its unit, in seconds.
+_THROTTLED = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
 
-class CpuLimit(NamedTuple):
-    """The control group with a limit of CPU time."""
 
-    stat: Path
-    "Its `cpu.stat`."
-    field: bytes
-    "The name of the number in it."
-    unit_s: float
-    "The unit of that number, in seconds."
-
-    def throttled_s(self, text: bytes) -> float | None:
-        """Returns: For how long the group was throttled, as its `cpu.stat` has it; None if it does not tell."""
-        words = text.split()
+def throttled_s(cpu_stat: str) -> float | None:
+    """Returns: For how long a group was throttled, as the text of its `cpu.stat` has it; None if it does not tell."""
+    words = cpu_stat.split()
+    for name, unit_s in _THROTTLED.items():
         try:
-            return int(words[words.index(self.field) + 1]) * self.unit_s
-        except (ValueError, IndexError):
-            return None
+            return int(words[words.index(name) + 1]) * unit_s
+        except (ValueError, IndexError, OverflowError):  # The text may be one from the spool.
+            continue
+    return None
 
 
-def find_cpu_limit(root: Path = Path("/")) -> CpuLimit | None:
-    """Returns: The innermost group (version 2 or 1) of this process that has a limit; None without one.
+def find_cpu_stat(root: Path = Path("/")) -> Path | None:
+    """Returns: `cpu.stat` of the innermost group (version 2 or 1) of this process that has a limit; None without one.
 
     Parameters:
       root: The directory that has `proc` and `sys`.
     """
     for directory, is_v2 in cgroups(root, "cpu"):
         if is_v2 and (kernel_text(directory / "cpu.max") or "").split()[:1] not in ([], ["max"]):
-            return CpuLimit(directory / "cpu.stat", b"throttled_usec", 1e-6)
+            return directory / "cpu.stat"
         if not is_v2 and (kernel_text(directory / "cpu.cfs_quota_us") or "").strip() not in ("", "-1"):
-            return CpuLimit(directory / "cpu.stat", b"throttled_time", 1e-9)
+            return directory / "cpu.stat"
     return None

@@ -12,7 +12,7 @@ from typing import Any
 #: Through `PyDLL` the thread keeps the GIL. Python's own functions give it up, and wait for it after each call.
 LIBC = ctypes.PyDLL(None) if sys.platform == "linux" else None
 #: Its arguments have no declared types: to convert them takes 5 us when the processor's caches have other code.
-_PREAD = None if LIBC is None else LIBC.pread
+PREAD: Any = None if LIBC is None else LIBC.pread
 
 _MAX_LINK_BYTES = 500
 
@@ -42,12 +42,11 @@ class KeptFile:
 
     def read(self) -> bytes:
         """Returns: Its bytes now; empty if they cannot be read."""
-        assert _PREAD is not None
         try:
             buffer = self._buffers.pop()
         except IndexError:
             buffer = ctypes.create_string_buffer(self._max_bytes)
-        count = _PREAD(self.descriptor, buffer, self._max_bytes, 0)
+        count = PREAD(self.descriptor, buffer, self._max_bytes, 0)
         text: bytes = buffer[:count] if count > 0 else b""
         self._buffers.append(buffer)
         return text

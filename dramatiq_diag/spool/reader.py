@@ -14,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from ..collectors.base import checkpoint_name
 from ..errors import SpoolError
 from ..runtime.bounded_reading import PIECE_BYTES, PiecesFile
+from ..runtime.counters import run_queue_s
+from ..runtime.cpu_limit import throttled_s
 from ..runtime.memory_state import MemoryState
 from ..statuses import DOWNLOADABLE_STATUSES, ArtifactStatus, RunStatus
 from ..store.records import ArtifactRecord, FinishedRun, RunRecord
@@ -132,7 +134,7 @@ def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | N
         if contents.is_empty and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    end: Mapping[str, Any] = _cut_short(entry, contents, start) if contents.end is None else dict(contents.end)
+    end = _cut_short(entry, contents, start) if contents.end is None else _ended(contents.end)
     if attachment_id is not None:
         artifacts = [_artifact(entry, contents, declared, is_left=is_left) for declared in start["artifacts"]]
         return _attachment(start, attachment_id, artifacts, contents.held_bytes)
@@ -160,6 +162,25 @@ def _attachment(start: Start, attachment_id: UUID, artifacts: Sequence[ArtifactR
 def _characters(run: RunRecord) -> int:
     texts = (run.task_id, run.exception_message or "", run.exception_traceback or "", *run.overlapped_task_ids)
     return sum(map(len, texts))
+
+
+def _ended(end: End) -> Mapping[str, Any]:
+    """Returns: The fields of the record, with the counters that are read from the kernel's texts."""
+    fields: dict[str, Any] = {**end}
+    if "schedstat" in end:
+        fields["run_queue_ms"] = _between(run_queue_s, *fields.pop("schedstat"))
+    if "cpu_stat" in end:
+        fields["throttled_ms"] = _between(throttled_s, *fields.pop("cpu_stat"))
+    for name in ("cpu_ms", "gc_ms"):
+        if fields.get(name) is not None:
+            fields[name] = round(fields[name], 3)
+    return fields
+
+
+def _between(seconds_of: Callable[[str], float | None], before: str, after: str) -> float | None:
+    """Returns: What was counted between two readings, in milliseconds; None where one of them does not tell."""
+    before_s, after_s = seconds_of(before), seconds_of(after)
+    return None if before_s is None or after_s is None else round(max(after_s - before_s, 0.0) * 1000, 3)
 
 
 def _cut_short(entry: Entry, contents: _Contents, start: Start) -> Mapping[str, Any]:

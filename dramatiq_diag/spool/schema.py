@@ -91,8 +91,16 @@ class Call(TypedDict):
     collection_ms: FiniteFloat
 
 
+KernelText = Annotated[str, Field(max_length=2000)]
+
+
 class Counted(TypedDict):
     """What was counted for the thread of a run; see the columns of `TaskRun`."""
+
+    schedstat: NotRequired[tuple[KernelText, KernelText]]
+    "The file of the kernel at the start and at the end; `run_queue_ms` is read from it."
+    cpu_stat: NotRequired[tuple[KernelText, KernelText]]
+    "The same of the control group that has a limit of CPU time, for `throttled_ms`; absent where none has."
 
     cpu_ms: NotRequired[Milliseconds | None]
     run_queue_ms: NotRequired[Milliseconds | None]

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from mmap import PAGESIZE
 from typing import TYPE_CHECKING, Any
 
 from ..collectors.services import Services
 from ..errors import GUARDED
 from ..policy.propagation import DUE_OPTION
 from ..runtime.coroutine_steps import CoroutineSteps
-from ..runtime.counters import Counters
+from ..runtime.counters import Counters, Reading, ThreadCounters
 from ..spool.schema import Counted, End, moment, text_of
 from ..statuses import RunStatus
 
@@ -27,11 +28,10 @@ class RunMeasures:
     """The times of a run on its task's thread, and the RSS of the process; see `RunContext` for the attributes."""
 
     __slots__ = (
+        "_counters",
         "_followers",
         "_processed",
         "_seen_rss_bytes",
-        "at_call",
-        "at_return",
         "clock",
         "coroutine_steps",
         "ended",
@@ -40,6 +40,8 @@ class RunMeasures:
         "is_executing",
         "last_rss_bytes",
         "made",
+        "read_at_call",
+        "read_at_return",
         "services",
         "started",
         "started_at_s",
@@ -52,9 +54,10 @@ class RunMeasures:
         self.started_at_s, self.started = time.time(), self.made
         "When the function was called; before that, when the run was made."
         self.ended: float | None = None
-        self.at_call: Counters | None = None
+        self._counters: ThreadCounters | None = None
+        self.read_at_call: Reading | None = None
         "What was counted for the thread when the function was called; None where that was not noted."
-        self.at_return: Counters | None = None
+        self.read_at_return: Reading | None = None
         self.coroutine_steps: CoroutineSteps | None = None
         self.is_async = is_async
         self._processed: tuple[Message[Any], float] | None = None
@@ -72,14 +75,23 @@ class RunMeasures:
             thread_id = threading.get_ident()
             self._processed = self.services.messages.get(thread_id)
             self.services.coroutines.measured[thread_id] = None
-        self.started_at_s, self.started = time.time(), self.clock()
-        # After the clock, and at the end before it: a wait for a processor in between is part of the duration as well.
-        self.at_call = self._read_counters()
+        try:
+            counters = self._counters = self.services.counters.own()
+            self.started_at_s, self.started = time.time(), self.clock()
+            # After the clock, and at the end before it: a wait for a processor in between is in the duration as well.
+            self.read_at_call = counters.read()
+        except GUARDED as error:
+            self.started_at_s, self.started = time.time(), self.clock()
+            self._warn_of_counters(error)
         self.is_executing = True
 
     def note_return(self) -> None:
         """Notes that the function has returned."""
-        self.at_return = self._read_counters()
+        try:
+            counters = self._counters
+            self.read_at_return = (self.services.counters.own() if counters is None else counters).read()
+        except GUARDED as error:
+            self._warn_of_counters(error)
         if self.is_async:
             coroutines, thread_id, processed = self.services.coroutines, threading.get_ident(), self._processed
             if (measured := coroutines.measured.get(thread_id)) is not None:
@@ -91,6 +103,16 @@ class RunMeasures:
             self._processed = None
         self.last_rss_bytes = self.read_rss()
         self.ended = self.clock()
+
+    @property
+    def at_call(self) -> Counters | None:
+        """What was counted for the task's thread when the function was called; None where that was not noted."""
+        return None if self.read_at_call is None else Counters(*self.read_at_call)
+
+    @property
+    def at_return(self) -> Counters | None:
+        """The same when the function had returned; None before that."""
+        return None if self.read_at_return is None else Counters(*self.read_at_return)
 
     @property
     def cpu_started_s(self) -> float:
@@ -132,13 +154,8 @@ class RunMeasures:
             self.services.warn_once(("rss", type(error)), error, "The RSS could not be read.")
             return None
 
-    def _read_counters(self) -> Counters | None:
-        """Returns: What was counted for the calling thread; None where it cannot be read, which is logged."""
-        try:
-            return self.services.counters.read()
-        except GUARDED as error:
-            self.services.warn_once(("counters", type(error)), error, "The counters of a run could not be read.")
-            return None
+    def _warn_of_counters(self, error: BaseException) -> None:
+        self.services.warn_once(("counters", type(error)), error, "The counters of a run could not be read.")
 
     def end(self, status: RunStatus, exception: BaseException | None) -> End:
         """Returns: The end of the run as its entry has it, but for the overlapping tasks."""
@@ -156,15 +173,31 @@ class RunMeasures:
         }
 
     def _counted(self) -> Counted:
-        """Returns: What was counted while the function ran; what is not known is left out."""
-        before, after = self.at_call, self.at_return
+        """Returns: What was counted while the function ran; what is not known is left out.
+
+        The kernel's texts are parsed where the entry is read. All is in one function: right after a task each further
+        one costs more than a microsecond.
+        """
+        before, after = self.read_at_call, self.read_at_return
         if before is None or after is None:  # It is the run of a task that was called before.
             return {}
-        counted: Counted = {"throttled_ms": _throttled_ms(before, after)}
+        cpu_before_s, gc_before_s, schedstat_before, cpu_stat_before, usage_before = before
+        cpu_s, gc_s, schedstat, cpu_stat, usage = after
+        counted: Counted = {}
+        if cpu_stat_before:
+            counted["cpu_stat"] = str(cpu_stat_before, "ascii", "replace"), str(cpu_stat, "ascii", "replace")
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
             steps = self.coroutine_steps
-            return {**counted, "cpu_ms": None if steps is None else round(steps.cpu_s * 1000, 3)}
-        return counted if self.services.counters.is_thread_shared else {**counted, **after.since(before)}
+            counted["cpu_ms"] = None if steps is None else round(steps.cpu_s * 1000, 3)
+        elif not self.services.counters.is_thread_shared:
+            counted["cpu_ms"] = (cpu_s - cpu_before_s) * 1000
+            # What is counted of collections begins anew once nothing has been diagnosed for a while.
+            counted["gc_ms"] = (gc_s - gc_before_s) * 1000 if gc_s > gc_before_s else 0.0
+            counted["schedstat"] = str(schedstat_before, "ascii", "replace"), str(schedstat, "ascii", "replace")
+            if usage is not None:
+                counted["touched_bytes"] = (usage.ru_minflt - usage_before.ru_minflt) * PAGESIZE
+                counted["major_faults"] = usage.ru_majflt - usage_before.ru_majflt
+        return counted
 
     def follow_rss(self, look: Callable[[int], None]) -> None:
         """Calls *look* with the RSS many times a second while the function runs, on the ticker's thread."""
@@ -185,14 +218,6 @@ class RunMeasures:
                     self.unfollow_rss(look)
                     text = "What a collector does at each reading of the RSS failed, and is not done again in this run."
                     self.services.warn_once(("follow rss", type(error)), error, text)
-
-
-def _throttled_ms(before: Counters, after: Counters) -> float | None:
-    """Returns: For how long the control group was throttled meanwhile; None where no group has a limit."""
-    if after.limit is None:
-        return None
-    before_s, after_s = before.throttled_s, after.throttled_s
-    return None if before_s is None or after_s is None else round(max(after_s - before_s, 0.0) * 1000, 3)
 
 
 def queue_wait_ms(message: Message[Any], now_s: float) -> float | None:

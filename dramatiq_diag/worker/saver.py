@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from typing import Protocol
 
@@ -55,8 +54,8 @@ class RunSaver:
         self._spool = spool
         self._log = log
         self._on_saved = on_saved
-        self._waiting: dict[uuid.UUID, Sealed] = {}
-        "Entry id -> the run; those that were submitted and are not taken yet, the oldest first."
+        self._waiting: dict[Sealed, None] = {}
+        "The runs that were submitted and are not taken yet, the oldest first."
         self._taken = 0
         "How many runs were ever taken."
         self._lock = threading.Lock()
@@ -73,10 +72,10 @@ class RunSaver:
         """Takes a sealed run. Runs on the task's thread; where an interrupt strikes, it may be called again."""
         # In this order: `_take` sets `taken` before the run leaves those that wait. A run that was submitted before is
         # left alone, as the saver may write to its file.
-        if run.entry.run_id not in self._waiting and not run.taken:
+        if run not in self._waiting and not run.taken:
             if len(self._waiting) >= self._max_open:
                 run.entry.park()
-            self._waiting[run.entry.run_id] = run
+            self._waiting[run] = None
         self.thread.wake()
 
     @property
@@ -129,11 +128,11 @@ class RunSaver:
 
     def _take(self) -> list[Sealed]:
         """Returns: A batch of the runs that waited longest. They wait no more."""
-        runs = list(self._waiting.values())[:BATCH_SIZE]  # Other threads change the dict; `list` copies it at once.
+        runs = list(self._waiting)[:BATCH_SIZE]  # Other threads change the dict; `list` copies it at once.
         with self._lock:
             for run in runs:
                 run.taken = True  # First; see `submit`.
-                del self._waiting[run.entry.run_id]
+                del self._waiting[run]
             self._taken += len(runs)
         return runs
 

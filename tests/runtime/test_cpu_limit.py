@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dramatiq_diag.runtime.cpu_limit import CpuLimit, find_cpu_limit
+from dramatiq_diag.runtime.cpu_limit import find_cpu_stat, throttled_s
 
 V2 = "sys/fs/cgroup"
 V1 = "sys/fs/cgroup/cpu"
@@ -37,10 +37,9 @@ def machine(root: Path, cgroup: str, files: dict[str, str]) -> Path:
     ],
 )
 def test_the_innermost_group_with_a_limit_is_found(tmp_path, cgroup, files, group):
-    found = find_cpu_limit(machine(tmp_path, cgroup, files))
+    found = find_cpu_stat(machine(tmp_path, cgroup, files))
 
-    assert found is not None
-    assert found.stat == tmp_path / group / "cpu.stat"
+    assert found == tmp_path / group / "cpu.stat"
 
 
 @pytest.mark.parametrize(
@@ -56,24 +55,25 @@ def test_the_innermost_group_with_a_limit_is_found(tmp_path, cgroup, files, grou
     ],
 )
 def test_there_may_be_none(tmp_path, cgroup, files):
-    assert find_cpu_limit(machine(tmp_path, cgroup, files)) is None
+    assert find_cpu_stat(machine(tmp_path, cgroup, files)) is None
 
 
 def test_there_may_be_no_such_files(tmp_path):
-    assert find_cpu_limit(tmp_path) is None
+    assert find_cpu_stat(tmp_path) is None
 
 
 @pytest.mark.parametrize(
-    ("limit", "text", "seconds"),
+    ("text", "seconds"),
     [
-        (CpuLimit(Path(), b"throttled_usec", 1e-6), b"usage_usec 9\nnr_throttled 2\nthrottled_usec 1500000\n", 1.5),
-        (CpuLimit(Path(), b"throttled_time", 1e-9), b"nr_periods 3\nthrottled_time 2500000000\n", 2.5),
-        (CpuLimit(Path(), b"throttled_usec", 1e-6), b"usage_usec 9\n", None),
-        (CpuLimit(Path(), b"throttled_usec", 1e-6), b"usage_usec 9\nthrottled_usec", None),
-        (CpuLimit(Path(), b"throttled_usec", 1e-6), b"throttled_usec much\n", None),
-        (CpuLimit(Path(), b"throttled_usec", 1e-6), b"\xff\x00", None),
-        (CpuLimit(Path(), b"throttled_usec", 1e-6), b"", None),
+        ("usage_usec 9\nnr_throttled 2\nthrottled_usec 1500000\n", 1.5),
+        ("nr_periods 3\nthrottled_time 2500000000\n", 2.5),
+        ("usage_usec 9\n", None),
+        ("usage_usec 9\nthrottled_usec", None),
+        ("throttled_usec much\n", None),
+        ("\ufffd\x00", None),
+        ("throttled_usec " + "9" * 1000, None),
+        ("", None),
     ],
 )
-def test_for_how_long_it_was_throttled(limit, text, seconds):
-    assert limit.throttled_s(text) == (None if seconds is None else pytest.approx(seconds))
+def test_for_how_long_it_was_throttled(text, seconds):
+    assert throttled_s(text) == (None if seconds is None else pytest.approx(seconds))

@@ -186,7 +186,7 @@ def test_growth_on_other_threads_is_nobodys(watched):
 def test_after_a_rest_it_begins_anew(watched):
     watched.look(400)
     watched.watch.rest()
-    watched.runs[0].at_call = watched.runs[0].first_rss_bytes = None  # As of one that begins late.
+    watched.runs[0].read_at_call = watched.runs[0].first_rss_bytes = None  # As of one that begins late.
 
     (run,) = watched.look(420).runs
     assert (run.touched_bytes, run.bytes_per_s) == (0, None)
@@ -196,7 +196,7 @@ def test_a_task_that_fills_the_memory_at_once_is_named_by_the_first_look(watched
     watched.watch.rest()
     (run,) = watched.runs
     run.first_rss_bytes = 100 * MIB
-    run.at_call = run.at_call._replace(
+    run.read_at_call = run.at_call._replace(
         usage=SimpleNamespace(ru_minflt=100 * MIB // resource.getpagesize(), ru_majflt=0)
     )
     watched.simulation.clock.now_s += 0.05
@@ -219,7 +219,7 @@ def test_a_rate_is_that_of_the_time_for_which_the_run_has_lasted(watched):
     watched.simulation.end(first)
     watched.simulation.clock.now_s += 0.85
     late = watched.simulation.begin(watched.simulation.actor("late"))
-    late.at_call = late.at_call._replace(
+    late.read_at_call = late.at_call._replace(
         usage=SimpleNamespace(ru_minflt=100 * MIB // resource.getpagesize(), ru_majflt=0)
     )
     watched.runs[:] = [late]
@@ -239,7 +239,7 @@ def test_a_run_that_touched_less_than_others_may_have_is_not_named_by_the_first_
     (run,) = watched.runs
     run.first_rss_bytes = 100 * MIB
     before = (700 - touched_mib) * MIB // resource.getpagesize()
-    run.at_call = run.at_call._replace(usage=SimpleNamespace(ru_minflt=before, ru_majflt=0))
+    run.read_at_call = run.at_call._replace(usage=SimpleNamespace(ru_minflt=before, ru_majflt=0))
     watched.simulation.clock.now_s += 0.05
 
     (noted,) = watched.look(700).runs

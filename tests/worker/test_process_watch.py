@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dramatiq_diag.runtime.counters import Counters
 from dramatiq_diag.spool.owner_state import read_left
 from dramatiq_diag.worker.gil_stalls import GilStalls
 from dramatiq_diag.worker.process_watch import _IDLE_LOOKS, ProcessWatch
@@ -40,13 +41,13 @@ def test_what_a_run_is_counted_does_not_begin_anew_if_it_begins_while_the_watch_
             if len(looks) == _IDLE_LOOKS + 1:
                 runs[1] = simulation.begin(simulation.actor())
                 watch.wake()
-                counted_s.append(services.counters.read().gc_s)
+                counted_s.append(Counters(*services.counters.own().read()).gc_s)
 
         watch = ProcessWatch(services, simulation.process.spool, runs, Stalls(services, begin), TUNING)
         watch.wake()
         for _ in range(2 * _IDLE_LOOKS):
             simulation.pass_time(TUNING.rss_s)
-        counted_s.append(services.counters.read().gc_s)
+        counted_s.append(Counters(*services.counters.own().read()).gc_s)
         simulation.end(runs.pop(1))
 
     # Then the clock of the collections goes on

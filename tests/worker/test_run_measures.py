@@ -18,7 +18,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq_diag import Diagnostics
 from dramatiq_diag.collectors.services import Services
 from dramatiq_diag.runtime import counters
-from dramatiq_diag.runtime.counters import CounterReader, Counters
+from dramatiq_diag.runtime.counters import CounterReader, Reading, ThreadCounters
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.worker.run_measures import RunMeasures, queue_wait_ms
 from support import PATIENCE_S
@@ -159,7 +159,7 @@ def test_a_run_that_is_made_in_the_middle_has_none() -> None:
     measures.note_return()
 
     end = measures.end(RunStatus.SUCCEEDED, None)
-    assert not set(end) & {*COUNTED, "throttled_ms"}
+    assert not set(end) & {*COUNTED, "schedstat", "cpu_stat"}
 
 
 def test_a_follower_of_the_rss_that_fails_costs_only_itself() -> None:
@@ -180,8 +180,8 @@ def services_with(counters: CounterReader) -> Services:
     return Services(warn_once=Mock(), ticker=Mock(), counters=counters)
 
 
-class BrokenReader(CounterReader):
-    """A reader that fails."""
+class BrokenCounters(ThreadCounters):
+    """Counters that cannot be read."""
 
     def read(self) -> Any:
         raise OSError("no counters")
@@ -204,7 +204,7 @@ def test_an_error_of_the_counters_costs_the_counters_alone(
     def run() -> None:
         done.append("sync")
 
-    monkeypatch.setattr(CounterReader, "read", BrokenReader.read)
+    monkeypatch.setattr(ThreadCounters, "read", BrokenCounters.read)
     given = settings(task_diagnostics=["memory"])
     with bench(given) as tasks:
         task_id = tasks.run(run_async if is_async else run)
@@ -216,48 +216,38 @@ def test_an_error_of_the_counters_costs_the_counters_alone(
     assert {artifact.status for artifact in stored(given).artifacts(task_id).values()} == {ArtifactStatus.STORED}
 
 
-class SlowReader(CounterReader):
-    """A reader that takes long after it has read the first time, as where the thread has to wait for a processor."""
+class SlowCounters(ThreadCounters):
+    """Counters that take long after they were read first, as where the thread has to wait for a processor."""
 
     reads = 0
 
-    def read(self) -> Counters:
-        counters = super().read()
+    def read(self) -> Reading:
+        reading = super().read()
         self.reads += 1
         if self.reads == 1:
             burn(0.05)
-        return counters
+        return reading
+
+
+class OwnCounters(CounterReader):
+    """A reader with one object for the counters of a thread, which its test has made."""
+
+    def __init__(self, counters: type[ThreadCounters]) -> None:
+        super().__init__()
+        self.counters = counters(self.gc_clock, None, None)
+
+    def own(self) -> ThreadCounters:
+        return self.counters
 
 
 def test_what_is_counted_is_within_the_duration() -> None:
-    measures = RunMeasures(services_with(SlowReader()))
+    measures = RunMeasures(services_with(OwnCounters(SlowCounters)))
     measures.note_call()
     measures.note_return()
 
     end = measures.end(RunStatus.SUCCEEDED, None)
     assert end["cpu_ms"] >= 50
     assert end["cpu_ms"] <= end["duration_ms"] + CLOCKS_MS
-
-
-class ForgetfulReader(CounterReader):
-    """A reader that knows the run queue the first time only."""
-
-    reads = 0
-
-    def read(self) -> Counters:
-        self.reads += 1
-        counters = super().read()
-        return counters if self.reads == 1 else counters._replace(schedstat=b"")
-
-
-def test_a_counter_that_one_reading_lacks_is_unknown() -> None:
-    measures = RunMeasures(services_with(ForgetfulReader()))
-    measures.note_call()
-    measures.note_return()
-
-    end = measures.end(RunStatus.SUCCEEDED, None)
-    assert end["run_queue_ms"] is None
-    assert end["cpu_ms"] is not None
 
 
 def test_the_wait_in_the_queue_begins_when_a_delayed_message_is_due(
