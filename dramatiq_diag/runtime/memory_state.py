@@ -140,23 +140,22 @@ class MemoryStateReader:
 
     def _machine(self) -> tuple[int, int]:
         """Returns: The bytes of the machine's memory, and those that are available."""
-        rows = (line.split()[:2] for line in self._files.text("proc/meminfo").splitlines())
-        found = {row[0]: int(row[1]) * _KIB for row in rows if len(row) == 2 and row[1].isdecimal()}
-        total, available = found.get("MemTotal:"), found.get("MemAvailable:")
+        text = self._files.text("proc/meminfo")
+        total, available = _field(text, "MemTotal:"), _field(text, "MemAvailable:")
         if total is None or available is None:
             machine = psutil.virtual_memory()
             return machine.total, machine.available
-        return total, min(available, total)
+        return total * _KIB, min(available, total) * _KIB
 
     def _cgroup_file_bytes(self) -> int | None:
         """Returns: See `MemoryState`. The kernel may have to add up counters of all processors for it."""
         if self._cgroup is None:
             return None
         name = self._cgroup[0].relative_to(self._root).parent / "memory.stat"
-        rows = (line.split() for line in self._patient_files.text(str(name)).splitlines())
-        found = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+        text = self._patient_files.text(str(name))
         # Version 1 gives the sums over the groups below by names of their own.
-        return found.get("total_inactive_file", found.get("inactive_file"))
+        total = _field(text, "total_inactive_file")
+        return _field(text, "inactive_file") if total is None else total
 
     def _number(self, path: Path) -> int | None:
         return _number_in(self._files.text(str(path.relative_to(self._root)), 100))
@@ -180,8 +179,13 @@ def _number_in(text: str | None) -> int | None:
 
 def _oom_kills(vmstat: str | None) -> int | None:
     """Returns: The number of processes killed since the kernel booted because it, or a cgroup, had no memory left."""
-    lines = (vmstat or "").splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+    return _field(vmstat or "", "oom_kill")
+
+
+def _field(text: str, name: str) -> int | None:
+    """Returns: The number behind a name that begins a line; None where there is none."""
+    _, _, rest = f"\n{text}".partition(f"\n{name} ")
+    return _number_in(" ".join(rest.split(maxsplit=1)[:1]))
 
 
 def _boot_id(root: Path) -> str | None:
