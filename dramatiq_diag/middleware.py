@@ -126,6 +126,9 @@ class Diagnostics(Middleware):
 
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
         set_sending_task(None)
+        process = self.process
+        if process is not None:  # After the acknowledgement, as a look takes up to milliseconds.
+            process.heap_windows.look()
 
     after_nack = after_ack
 

@@ -44,9 +44,9 @@ class _Look:
 class HeapWindows:
     """The windows of one process.
 
-    The live memory is looked at when a run has just ended, by its task's thread: then it holds nothing of that run. The
-    least of a window has the least of the runs that go on. No thread is woken for it, and the numbers of a look are of
-    one moment.
+    The live memory is looked at when the message of a run was just acknowledged, by its task's thread: then it holds
+    nothing of that run, and no task waits for the look. The least of a window has the least of the runs that go on. No
+    thread is woken for it, and the numbers of a look are of one moment.
 
     Parameters:
       read: Reads the live memory; it returns None where that is not known.
@@ -78,10 +78,17 @@ class HeapWindows:
         self._waiting: deque[HeapWindowRecord] = deque(maxlen=_MAX_WAITING)
 
     def ended(self, actor_name: str) -> None:
-        """Counts a run that has ended, and looks at the memory if that is due. Runs on the task's thread."""
+        """Counts a run that has ended. Runs on the task's thread."""
         self._runs[actor_name] += 1
+
+    def look(self) -> None:
+        """Looks at the memory if that is due. Runs on a thread that has just ended a task; it raises nothing."""
         if self._clock() >= self._next_look:
-            self._look()
+            try:
+                self._look()
+            except GUARDED as error:
+                self._services.warn_once(("heap", type(error)), error, "The live memory could not be read.")
+                self._next_look = math.inf
 
     def end_in_child(self) -> None:
         """Makes a forked process look no more."""
@@ -102,12 +109,7 @@ class HeapWindows:
     def _look(self) -> None:
         self._next_look = self._clock() + self._tuning.heap_look_s  # First: another thread need not look as well.
         began = time.thread_time()  # Without the time for which this thread waits for the GIL.
-        try:
-            heap = self._read()
-        except GUARDED as error:
-            self._services.warn_once(("heap", type(error)), error, "The live memory could not be read.")
-            self._next_look = math.inf
-            return
+        heap = self._read()
         took_s, now = time.thread_time() - began, self._clock()
         if took_s > _MAX_LOOK_S:
             self._next_look = math.inf

@@ -112,7 +112,7 @@ class WorkerProcess:
         self.captures = CaptureClient(self.selection, hosted.can_run)
         self._schedule = Schedule(settings, hosted.listener) if settings.cleanup_interval else None
         self._store = Store(settings)
-        self._heap_windows = HeapWindows(self.services, tuning=tuning)
+        self.heap_windows = HeapWindows(self.services, tuning=tuning)
         self.publisher = Publisher(
             self.services,
             self.spool,
@@ -122,7 +122,7 @@ class WorkerProcess:
             self.captures,
             lambda key: self.attachments.settled(key),
             lambda nothing_waits: self.attachments.forget_lost(nothing_waits),
-            self._heap_windows,
+            self.heap_windows,
             tuning=tuning,
         )
         self.saver = RunSaver(self.spool, backlog, self.log, self.publisher.thread.wake, tuning)
@@ -176,7 +176,7 @@ class WorkerProcess:
         self._inherited.update(self.runs)  # Kept: a Tracker writes to its file when its last reference is dropped.
         self.runs.clear()
         self._ending = threading.Lock()  # The thread that holds the other one does not exist here.
-        self._heap_windows.end_in_child()
+        self.heap_windows.end_in_child()
         self.services.counters.gc_clock.end_in_child()
         self.services.switch_interval.end_in_child()
         GcPause.end_in_child()
@@ -352,4 +352,4 @@ class WorkerProcess:
             self.saver.submit(run)
             self.runs.pop(thread_id, None)
         if ended is not None:
-            self._heap_windows.ended(ended[0].actor_name)
+            self.heap_windows.ended(ended[0].actor_name)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dramatiq
 import pytest
 from sqlalchemy import select
 
-from dramatiq_diag import Settings
+from dramatiq_diag import Diagnostics, Settings
 from dramatiq_diag.collectors.services import Services
 from dramatiq_diag.runtime.heap import Heap, HeapReader
 from dramatiq_diag.runtime.ticker import Ticker
@@ -68,6 +69,7 @@ def end(windows: HeapWindows, clock: Clock, *names: str, seconds: float = 10.0) 
     for name in names:
         clock.now_s += seconds
         windows.ended(name)
+        windows.look()
 
 
 def test_a_window_has_its_least_memory_and_the_runs_until_then(
@@ -229,6 +231,29 @@ def test_the_last_window_is_stored_when_the_worker_stops(
     assert window.runs == {"quick": 1}
 
 
+def test_no_message_waits_for_a_look(
+    bench: Any, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    class Order(dramatiq.Middleware):
+        def after_process_message(self, *_: Any, **__: Any) -> None:
+            happened.append("processed")
+
+        def before_ack(self, *_: Any) -> None:
+            happened.append("acknowledged")
+
+        before_nack = before_ack
+
+    with bench(settings(task_diagnostics=["memory"]), tuning=AT_ONCE) as tasks:
+        tasks.broker.add_middleware(Order(), before=Diagnostics)
+        monkeypatch.setattr(tasks.diagnostics.process.heap_windows, "look", lambda: happened.append("looked"))
+        for task in (_nothing, _fail):
+            tasks.run(task, actor_name=task.__name__, throws=ValueError)
+            eventually(lambda: happened[-1:] == ["looked"], "the memory is looked at")
+    assert happened == ["processed", "acknowledged", "looked"] * 2
+
+
 def test_a_worker_without_tasks_stores_nothing(bench: Any, settings: Callable[..., Settings], store_of: Any) -> None:
     given = settings(task_diagnostics_on_request=["memory"])
     with bench(given, tuning=AT_ONCE):
@@ -238,6 +263,10 @@ def test_a_worker_without_tasks_stores_nothing(bench: Any, settings: Callable[..
 
 def _nothing() -> None:
     pass
+
+
+def _fail() -> None:
+    raise ValueError("wrong")
 
 
 def _pause() -> None:
