@@ -30,7 +30,7 @@ _COUNTERS_BUDGET_US = 15.0
 
 
 def run() -> Iterator[Result]:
-    """Yields the four rows of the hooks, and one of the counters of each run."""
+    """Yields the four rows of the hooks, one of the counters of each run, and one of what follows acknowledgements."""
     names = ("nothing selected", "not in the share", "memory", "memory,pyinstrument")
     budgets = ((2.0, None), (2.0, None), (300.0, 1000.0), (1000.0, None))
     with (
@@ -59,6 +59,16 @@ def run() -> Iterator[Result]:
             reference=f"by psutil and json: {plain_us:.1f} us" if name == "memory" else "",
             met=median <= median_us and (p99_us is None or p99 <= p99_us),
         )
+
+
+    acknowledged_us = ways[2].acknowledged_us[_BLOCK:]
+    yield Result(
+        what="after the acknowledgement, memory",
+        budget="",
+        measured=f"{statistics.median(acknowledged_us):.1f} us, p99 {percentile(acknowledged_us, 99):.0f} us",
+        reference="",
+        met=True,
+    )
 
 
 def _counters_row(counted: _Hooks, uncounted: _Hooks) -> Result:
@@ -97,6 +107,7 @@ class _Hooks:
         self.broker, self.diagnostics, self.work_s = broker, diagnostics, work_s
         self.actor = dramatiq.actor(_work, actor_name="work", broker=broker)
         self.spent_us: list[float] = []
+        self.acknowledged_us: list[float] = []
 
     def block(self) -> None:
         for _ in range(_BLOCK):
@@ -113,6 +124,9 @@ class _Hooks:
         started = clock()
         self.diagnostics.after_process_message(self.broker, message, result=None)
         self.spent_us.append((before_s + clock() - started) * 1e6)
+        started = clock()
+        self.diagnostics.after_ack(self.broker, message)
+        self.acknowledged_us.append((clock() - started) * 1e6)
 
 
 def _work(work_s: float) -> None:

@@ -19,7 +19,7 @@ class Result:
     reference: str = ""
     "The same without this package, or with the way of the reference."
     met: bool | None
-    "None where what was measured is smaller than what the budget is for."
+    "None where there is no budget, or what was measured is smaller than what it is for."
 
     def row(self) -> dict[str, Any]:
         """Returns: The fields, for the JSON."""
