@@ -205,7 +205,7 @@ class CoroutineWait:
             return Name(("awaiting", on_of(wait)), is_whole)
 
         if not self._can_go_on and not account.is_named(self._key):
-            account.note(self._key, self._key, name)
+            account.note(self._key, self._key, 0.0, name)  # The key is the place.
         return True
 
 
