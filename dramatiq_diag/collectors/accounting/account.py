@@ -12,6 +12,9 @@ from .calls import GIL, RUNNING, SLEEP, UNKNOWN
 _MAX_KEYS = 1000
 _MAX_TRIES = 5
 
+#: A place stands for so many seconds at least: it may be all that is known of what the run was seen in before.
+_LEAST_S = 1e-6
+
 #: The thread of a task, and when it began to process it.
 Task = tuple[int, float]
 
@@ -66,8 +69,8 @@ class Account:
         "For how long other tasks kept the event loop while the run was seen to wait for that, in seconds."
         self._seen: dict[Hashable, float] = {}
         "What it was seen in -> the seconds that these samples stand for."
-        self._places: dict[Hashable, dict[Hashable, int]] = {}
-        "What it was seen in -> the places that were seen with it, and how often."
+        self._places: dict[Hashable, dict[Hashable, float]] = {}
+        "What it was seen in -> the places that were noted with it, and the seconds that each of them stands for."
         self._names: dict[Hashable, Name] = {}
         self._tries: dict[Hashable, int] = {}
 
@@ -96,12 +99,13 @@ class Account:
         known = self._names.get(place)
         return known is not None and known.is_whole
 
-    def note(self, key: Hashable, place: Hashable, name: Callable[[], Name | None]) -> None:
+    def note(self, key: Hashable, place: Hashable, spent_s: float, name: Callable[[], Name | None]) -> None:
         """Notes at which place it is in what it was seen in.
 
         Parameters:
           key: What it was seen in.
           place: Tells one wait of that key from another.
+          spent_s: The seconds of that key that this stands for: those since the last look at places.
           name: Names the place; None if that failed. It is called once, or a few times until the name is whole.
         """
         places = self._places.get(key)
@@ -111,29 +115,34 @@ class Account:
             places = self._places[key] = {}
         if place not in places and len(places) >= _MAX_KEYS:
             return
-        places[place] = places.get(place, 0) + 1
+        places[place] = places.get(place, 0.0) + max(spent_s, _LEAST_S)
         if not self.is_named(place) and self._tries.get(place, 0) < _MAX_TRIES:
             self._tries[place] = self._tries.get(place, 0) + 1
             if (found := name()) is not None:
                 self._names[place] = found
 
-    def seen(self, cpu_s: float | None, steps_s: float | None = None) -> dict[Where, float]:
+    def seen(
+        self, cpu_s: float | None, steps_s: float | None = None, *, is_queue_counted: bool = True
+    ) -> dict[Where, float]:
         """Returns: What the run was seen in off the CPU -> the seconds that these samples stand for.
 
         Parameters:
           cpu_s: The CPU time of the run meanwhile. The time of a thread on the run queue is counted, that of a
             coroutine is not: it is what it was seen in without a wait, less its CPU time.
           steps_s: How long the steps of a coroutine took, which tells how many samples its CPU time stands for.
+          is_queue_counted: Whether the kernel told the time of the thread on the run queue. Otherwise samples without
+            a wait, less the CPU time, are of what is not known: they must not count as waits.
         """
         found: dict[Where, float] = {}
+        is_async = self.coroutine is not None
         on_cpu_s = (cpu_s or 0.0) * (self.in_steps_s / steps_s if steps_s else 1.0)
         seen, correction = self._seen.copy(), self.correction
         for key, more_s in ({} if correction is None else correction()).items():
             seen[key] = max(seen.get(key, 0.0) + more_s, 0.0)
         for key, seconds in seen.items():
             if key == RUNNING:
-                where: Where = ("run_queue" if cpu_s is not None else "unknown", None)
-                seconds = max(seconds - on_cpu_s, 0.0) if self.coroutine is not None else 0.0
+                where: Where = ("run_queue" if is_async and cpu_s is not None else "unknown", None)
+                seconds = 0.0 if is_queue_counted and not is_async else max(seconds - on_cpu_s, 0.0)
                 found[where] = found.get(where, 0.0) + seconds
                 continue
             for where, share in self._shares(key).items():
@@ -150,7 +159,7 @@ class Account:
         places = self._places.get(key, {}).copy()
         whole = sum(places.values())
         shares: dict[Where, float] = {} if whole else {unnamed: 1.0}
-        for place, count in places.items():
+        for place, seconds in places.items():
             where = self._names[place].where if place in self._names else unnamed
-            shares[where] = shares.get(where, 0.0) + count / whole
+            shares[where] = shares.get(where, 0.0) + seconds / whole
         return shares

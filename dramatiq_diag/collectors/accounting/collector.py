@@ -207,7 +207,9 @@ class _AccountingRecording(Recording):
 
     def _document(self) -> AccountingDocument:
         wall_s, spent = self._spent()
-        parts = divide(wall_s, spent, self.account.seen(spent.cpu_s, spent.steps_s))
+        is_queue_counted = spent.run_queue_s is not None
+        seen = self.account.seen(spent.cpu_s, spent.steps_s, is_queue_counted=is_queue_counted)
+        parts = divide(wall_s, spent, seen)
         return {
             "wall_ms": round(wall_s * 1e6) / 1000,
             "samples": self.account.sample_count,

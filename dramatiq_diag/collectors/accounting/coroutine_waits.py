@@ -10,6 +10,7 @@ from ...runtime.coroutine_steps import MeasuredCoroutine
 from ...runtime.frames import Look, awaited_by, future_of
 from ...runtime.stacks import Branch
 from ...runtime.waits.coroutines import awaited_wait, executed_by_loop
+from ...runtime.waits.python import is_event_of_socket, reads_answer
 from .account import LOOP_WAIT, Account, Name
 from .calls import on_of
 from .readiness import Readiness, can_go_on, have_bytes
@@ -189,10 +190,10 @@ class CoroutineWait:
                 break
             places, chain = places + further, inner_chain
             future = future_of(chain[-1])
-        awaitable, holder = chain[-1], chain[-2]
         upward = places[::-1]
+        awaitable, holder = chain[-1], chain[-3 if is_event_of_socket(upward) else -2]
         self._key = tuple([(id(code), line) for code, line in upward[:_PLACES]])
-        self._readiness = Readiness(future, holder)
+        self._readiness = Readiness(future, holder, reads=reads_answer(upward))
         self._can_go_on = self._readiness.is_done or (not is_running and can_go_on(upward[0][0], awaitable))
         since_s = None if self._measured is None else self._measured.waits_since_s
         if not self.is_over():  # Otherwise what was read may be of the next wait.
@@ -205,7 +206,7 @@ class CoroutineWait:
             return Name(("awaiting", on_of(wait)), is_whole)
 
         if not self._can_go_on and not account.is_named(self._key):
-            account.note(self._key, self._key, name)
+            account.note(self._key, self._key, 0.0, name)  # The key is the place.
         return True
 
 

@@ -13,6 +13,7 @@ from types import CodeType
 from typing import Any
 
 from ...runtime.kept_file import LIBC
+from ...runtime.waits.connections import transport_of
 
 _POLLIN = 1
 
@@ -45,22 +46,23 @@ class Readiness:
     Parameters:
       future: The future that is awaited; None if it is not known.
       holder: The coroutine that awaits it.
+      reads: Whether the holder waits for bytes of its connection.
     """
 
     __slots__ = ("_future", "descriptor", "due_s")
 
-    def __init__(self, future: Any, holder: Any) -> None:
+    def __init__(self, future: Any, holder: Any, *, reads: bool = False) -> None:
         self._future = weakref.ref(future) if isinstance(future, asyncio.Future) else None
         self.descriptor: int | None = None
-        "That of a stream which the holder reads."
+        "That of the connection which the holder reads."
         self.due_s: float | None = None
         "When a timer of the holder completes the future, as in `asyncio.sleep`, by `time.perf_counter`."
         for value in () if self._future is None else gc.get_referents(holder):
             if type(value) is asyncio.TimerHandle and any(argument is future for argument in value._args or ()):
                 # The timer is known also after it has completed the future.
                 self.due_s = time.perf_counter() + value.when() - future.get_loop().time()
-            elif type(value) is asyncio.StreamReader:
-                self.descriptor = _descriptor_of(value)
+        if reads:
+            self.descriptor = _descriptor_of(transport_of(holder))
 
     @property
     def is_done(self) -> bool:
@@ -99,8 +101,7 @@ def have_bytes(descriptors: Iterable[int]) -> dict[int, bool]:
     return {each.fd: bool(each.revents & _POLLIN) for each in asked}
 
 
-def _descriptor_of(stream: asyncio.StreamReader) -> int | None:
-    """Returns: The descriptor of a stream, which is closed only after what awaits it; None if it has none."""
-    transport = getattr(stream, "_transport", None)
+def _descriptor_of(transport: Any) -> int | None:
+    """Returns: The descriptor of a transport, which is closed only after what awaits it; None if it has none."""
     sock = None if transport is None else transport.get_extra_info("socket")
     return sock.fileno() if sock is not None and sock.fileno() >= 0 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any
 
@@ -173,31 +174,41 @@ class AccountSampler(SamplingThread[Account]):
         moments = planned.take(1 if is_young else _AT_ONCE)
         # One of a coroutine may have been added meanwhile: its thread only waits for the event loop.
         accounts = [account for account in self.accounts if account.coroutine is None]
+        taken: defaultdict[tuple[Account, Hashable], float] = defaultdict(float)
         for at_s, until_s, lines in moments:
             for account in accounts:
                 if account.started() <= at_s and account.native_id in lines:
                     key = self._calls.key(lines[account.native_id])
-                    account.add(key, min(account.elapse(until_s), _MOST_S))
+                    account.add(key, spent_s := min(account.elapse(until_s), _MOST_S))
+                    taken[account, key] += spent_s
         for account in accounts:
-            self._note(account)
+            self._note(account, taken)
         self._neighbours.look()
         self._add_took(began_s, max(len(moments), 1))
 
-    def _note(self, account: Account) -> None:
-        """Notes where an account's thread waits now, so that what it was seen in can be named."""
+    def _note(self, account: Account, taken: Mapping[tuple[Account, Hashable], float]) -> None:
+        """Notes where an account's thread waits now, so that what it was seen in can be named.
+
+        Parameters:
+          account: The account.
+          taken: An account, and what it was seen in since the last such note -> the seconds of that.
+        """
         line = self._lines.line(account.native_id)
         key = self._calls.key(line)
         if key not in _PLAIN:
-            self._note_place(account, key, line, account.thread_id, account.native_id)
+            spent_s = taken.get((account, key), 0.0)
+            self._note_place(account, key, spent_s, line, account.thread_id, account.native_id)
 
-    def _note_place(self, account: Account, key: Hashable, line: bytes, thread_id: int, native_id: int) -> None:
+    def _note_place(
+        self, account: Account, key: Hashable, spent_s: float, line: bytes, thread_id: int, native_id: int
+    ) -> None:
         place = self._calls.place(key, thread_id)
 
         def name() -> Name | None:
             on = self._calls.name(line, place, thread_id, lambda: self._lines.line(native_id))
             return None if on is None else Name(("blocked", on))
 
-        account.note(key, place, name)
+        account.note(key, place, spent_s, name)
 
     # Looks of this thread
 
@@ -256,7 +267,7 @@ class AccountSampler(SamplingThread[Account]):
         account.add(key, spent_s * chance)
         account.add(RUNNING, spent_s * (1.0 - chance))
         if key not in _PLAIN:
-            self._note_place(account, key, lines[native_id], thread_id, native_id)
+            self._note_place(account, key, spent_s * chance, lines[native_id], thread_id, native_id)
 
 
 def _coroutines_of(accounts: Iterable[Account]) -> dict[Account, Coroutine[Any, Any, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..frames import Place, future_of
 from ..stacks import Branch
+from .connections import transport_of
 from .phrases import called_by_client
 from .python import client_of, purpose_of_coroutine
 from .services import service_at
@@ -103,11 +104,9 @@ def _is_of_executor(future: Any) -> bool:
 
 def _peer_of(holder: Any) -> str | None:
     """Returns: The other end of the stream or socket that a suspended coroutine has; None if there is none."""
+    if (transport := transport_of(holder)) is not None:
+        return _text_of(transport.get_extra_info("peername"))
     for value in gc.get_referents(holder):
-        if type(value) in (asyncio.StreamReader, asyncio.StreamReaderProtocol):
-            value = value._transport
-        if _is_transport(value):
-            return _text_of(value.get_extra_info("peername"))
         if type(value) is socket.socket and value.fileno() >= 0:
             try:
                 return _text_of(value.getpeername())
@@ -116,13 +115,6 @@ def _peer_of(holder: Any) -> str | None:
         if type(value) is tuple and len(value) in (2, 4) and isinstance(value[0], str) and isinstance(value[1], int):
             return _text_of(value)
     return None
-
-
-def _is_transport(value: Any) -> bool:
-    """Returns: Whether it is a transport of asyncio or uvloop; no code of another class is to be called."""
-    if str(type(value).__module__) == "uvloop.loop":  # They are no subclasses of asyncio's.
-        return type(value).__name__.endswith("Transport")
-    return str(type(value).__module__).startswith("asyncio.") and isinstance(value, asyncio.BaseTransport)
 
 
 def _text_of(address: Any) -> str | None:

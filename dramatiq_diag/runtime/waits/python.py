@@ -111,6 +111,8 @@ _THREADS: dict[str, dict[str, Purpose]] = {
     },
 }
 
+_ANSWER = Purpose("socket", "waits for an answer")
+
 #: The same for the innermost functions of a coroutine.
 _COROUTINES: dict[str, dict[str, Purpose]] = {
     "/asyncio/tasks.py": {
@@ -136,12 +138,24 @@ _COROUTINES: dict[str, dict[str, Purpose]] = {
         "Queue.join": Purpose("lock", "waits until all items of a queue are done (asyncio.Queue.join)"),
     },
     "/asyncio/streams.py": {
-        "StreamReader._wait_for_data": Purpose("socket", "waits for an answer"),
+        "StreamReader._wait_for_data": _ANSWER,
         "FlowControlMixin._drain_helper": Purpose("socket", "waits until the other end takes what is sent"),
     },
     "/asyncio/subprocess.py": {
         "Process.wait": Purpose("child", "waits until a child process has ended (asyncio)"),
         "Process.communicate": Purpose("child", "waits for the output of a child process (asyncio)"),
+    },
+    "/aiohttp/streams.py": {
+        "DataQueue.read": _ANSWER,
+        "StreamReader._wait": _ANSWER,
+    },
+    "/anyio/_backends/_asyncio.py": {
+        "SocketStream.receive": _ANSWER,
+    },
+    "/asyncpg/connection.py": {
+        "Connection._do_execute": _ANSWER,
+        "Connection._get_statement": _ANSWER,
+        "Connection.execute": _ANSWER,
     },
     "/asyncpg/pool.py": {
         "Pool._acquire.<locals>._acquire_impl": Purpose("lock", "waits for a free connection of asyncpg's pool"),
@@ -152,8 +166,8 @@ _COROUTINES: dict[str, dict[str, Purpose]] = {
     },
     "/asyncio/selector_events.py": {
         "BaseSelectorEventLoop.sock_connect": Purpose("socket", "waits for a connection"),
-        "BaseSelectorEventLoop.sock_recv": Purpose("socket", "waits for an answer"),
-        "BaseSelectorEventLoop.sock_recv_into": Purpose("socket", "waits for an answer"),
+        "BaseSelectorEventLoop.sock_recv": _ANSWER,
+        "BaseSelectorEventLoop.sock_recv_into": _ANSWER,
         "BaseSelectorEventLoop.sock_sendall": Purpose("socket", "waits until the other end takes what is sent"),
         "BaseSelectorEventLoop.sock_accept": Purpose("socket", "waits for a new connection"),
     },
@@ -213,6 +227,17 @@ def purpose_of_thread(places: Sequence[Place]) -> Purpose | None:
 def purpose_of_coroutine(places: Sequence[Place]) -> Purpose | None:
     """Returns: The same for the stack of a coroutine that awaits."""
     return _purpose(_COROUTINES, places)
+
+
+def reads_answer(places: Sequence[Place]) -> bool:
+    """Returns: Whether a coroutine goes on as soon as its connection has bytes."""
+    return purpose_of_coroutine(places) is _ANSWER
+
+
+def is_event_of_socket(places: Sequence[Place]) -> bool:
+    """Returns: Whether a coroutine awaits an event for the one that called it, which has the connection (anyio)."""
+    ends = ("/asyncio/locks.py", "Event.wait"), ("/anyio/_backends/_asyncio.py", "SocketStream.receive")
+    return len(places) > 1 and all(map(is_in, places, ends))
 
 
 def client_of(places: Iterable[Place]) -> str | None:

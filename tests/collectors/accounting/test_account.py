@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dramatiq_diag.collectors.accounting.account import Account, Name
-from dramatiq_diag.collectors.accounting.calls import RUNNING, SLEEP
+from dramatiq_diag.collectors.accounting.calls import GIL, RUNNING, SLEEP
 
 
 def account():
@@ -17,18 +17,37 @@ def test_the_time_of_a_call_is_shared_by_the_places_that_were_seen_with_it():
     for _ in range(4):
         seen.add("read", 1.0)
     for place in ("a", "b", "b", "b"):
-        seen.note("read", place, lambda place=place: Name(("blocked", place)))
+        seen.note("read", place, 0.01, lambda place=place: Name(("blocked", place)))
 
     assert seen.seen(0.0) == {("blocked", "a"): 1.0, ("blocked", "b"): 3.0}
+
+
+def test_a_place_that_stands_for_more_time_has_more_of_it():
+    seen = account()
+    seen.add("read", 4.0)
+    seen.note("read", "a", 0.01, lambda: Name(("blocked", "a")))
+    seen.note("read", "b", 0.03, lambda: Name(("blocked", "b")))
+    seen.note("read", "b", 0.0, lambda: Name(("blocked", "b")))
+
+    assert seen.seen(0.0) == {("blocked", "a"): pytest.approx(1.0, 0.01), ("blocked", "b"): pytest.approx(3.0, 0.01)}
+
+
+def test_where_the_kernel_does_not_count_the_run_queue_a_thread_that_could_run_did_not_wait_for_the_gil():
+    seen = account()
+    seen.add(RUNNING, 4.0)
+    seen.add(GIL, 1.0)
+
+    assert seen.seen(3.0, is_queue_counted=False) == {("unknown", None): 1.0, ("gil_wait", None): 1.0}
+    assert seen.seen(3.0, is_queue_counted=True) == {("unknown", None): 0.0, ("gil_wait", None): 1.0}
 
 
 def test_a_call_whose_place_was_never_seen_is_blocked_on_nothing_that_is_known():
     seen = account()
     seen.add("read", 1.0)
-    seen.note("write", "a", lambda: Name(("blocked", "a")))
+    seen.note("write", "a", 1.0, lambda: Name(("blocked", "a")))
     assert seen.seen(0.0) == {("blocked", None): 1.0}
 
-    seen.note("read", "b", lambda: None)
+    seen.note("read", "b", 0.0, lambda: None)
     assert seen.seen(0.0) == {("blocked", None): 1.0}
 
 
@@ -42,7 +61,7 @@ def test_a_name_that_is_not_whole_is_asked_for_again_and_kept_if_there_is_no_bet
     found = []
     seen.add("recv", 1.0)
     for _ in range(6):
-        seen.note("recv", "place", name)
+        seen.note("recv", "place", 0.1, name)
         found += [on for _, on in seen.seen(0.0)]
     assert found == [None, "an answer", "an answer", "127.0.0.1:5432", "127.0.0.1:5432", "127.0.0.1:5432"]
     assert next(names) == "not asked for"
@@ -57,7 +76,7 @@ def test_a_name_that_never_gets_whole_is_asked_for_a_few_times():
 
     seen.add("recv", 1.0)
     for _ in range(100):
-        seen.note("recv", "place", name)
+        seen.note("recv", "place", 0.1, name)
     assert len(asked) == 5
     assert seen.seen(0.0) == {("awaiting", "an answer"): 1.0}
 

@@ -16,6 +16,7 @@ from dramatiq_diag.collectors.accounting.account import Account
 from dramatiq_diag.collectors.accounting.arithmetic import Where
 from dramatiq_diag.collectors.accounting.coroutine_waits import CoroutineWaits
 from dramatiq_diag.runtime.coroutine_steps import MeasuredCoroutine
+from support.client_libraries import wait_as_aiohttp, wait_as_anyio, wait_as_asyncpg
 
 SLEEP, LOOP_WAIT = ("awaiting", "sleep"), ("loop_wait", None)
 
@@ -196,6 +197,46 @@ def test_what_is_awaited_behind_an_iterator_is_found(loop, how):
     assert looks.seen(is_busy=True, later_s=11) == LOOP_WAIT
     loop.now_s += 11
     loop.run_until_complete(task)
+
+
+@pytest.mark.parametrize("wait", [wait_as_aiohttp, wait_as_anyio, wait_as_asyncpg])
+def test_an_answer_that_a_client_library_awaits_is_that_of_its_peer(loop, wait):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        coroutine = MeasuredCoroutine(wait(*address))
+        task = loop.create_task(coroutine)
+        looks = Looks(coroutine)
+        step(loop)
+        with server.accept()[0] as peer:
+            step(loop, 10)
+            # Its loop is busy, and the answer has not come
+            assert looks.seen(is_busy=True) == ("awaiting", f"127.0.0.1:{address[1]}")
+            peer.send(b"1")
+            # The answer has come, and another coroutine keeps the loop
+            assert looks.seen(is_busy=True) == LOOP_WAIT
+            loop.run_until_complete(task)
+
+
+def test_a_connection_that_a_coroutine_has_beside_what_it_awaits_is_not_its_wait(loop):
+    future = loop.create_future()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        async def work() -> None:
+            reader, writer = await asyncio.open_connection(*server.getsockname())
+            await future
+            await reader.readexactly(1)
+            writer.close()
+
+        coroutine = MeasuredCoroutine(work())
+        task = loop.create_task(coroutine)
+        looks = Looks(coroutine)
+        step(loop)
+        with server.accept()[0] as peer:
+            step(loop, 10)
+            peer.send(b"1")
+            assert looks.seen(is_busy=True) == ("awaiting", "a future that nobody has completed yet")
+            future.set_result(None)
+            loop.run_until_complete(task)
 
 
 def test_an_answer_that_is_awaited_in_a_generator_is_that_of_its_peer(loop):

@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from dramatiq_diag.collectors.accounting.account import Account
-from dramatiq_diag.collectors.accounting.calls import on_of
+from dramatiq_diag.collectors.accounting.calls import Calls, on_of
 from dramatiq_diag.collectors.accounting.neighbours import NativeIds, Neighbours
 from dramatiq_diag.collectors.accounting.sampler import AccountSampler
 from dramatiq_diag.runtime.switch_interval import SwitchInterval
-from dramatiq_diag.runtime.timed_calls import TimedCalls
+from dramatiq_diag.runtime.thread_calls import ThreadCalls
+from dramatiq_diag.runtime.timed_calls import Moment, TimedCalls
 from dramatiq_diag.runtime.waits.wait import Wait
 from support import PATIENCE_S, eventually
 
@@ -119,6 +120,60 @@ def test_the_thread_of_a_coroutine_is_not_looked_at_that_begins_during_planned_s
         eventually(lambda: account.sample_count >= ENOUGH, "it is looked at")
         sampler.remove(own)
         assert own.seen(0.0) == {}
+
+
+def test_a_lock_has_the_time_of_its_samples_however_many_turns_took_them():
+    locks, turns, thread_ids = (threading.Lock(), threading.Lock()), iter([1, 3]), []
+    acquired, is_seen, is_over = [], threading.Event(), threading.Event()
+
+    def wait(_):
+        thread_ids.append((threading.get_ident(), threading.get_native_id()))
+        with locks[0]:
+            acquired.append(0)
+        with locks[1]:
+            acquired.append(1)
+
+    read, key_of = ThreadCalls().line, Calls().key
+
+    def line_of_wait():
+        thread_id, native_id = thread_ids[0]
+        line = read(native_id)
+        is_in_wait = sys._current_frames()[thread_id].f_code is wait.__code__
+        return {native_id: line} if is_in_wait and key_of(line) == ("futex", None) else None
+
+    class Turns:
+        """Samples of 0.1 s each: one is taken while the thread waits for its first lock, then three at once."""
+
+        free = 0
+
+        def __init__(self, count):
+            self.at_s = time.perf_counter()
+
+        def take(self, count):
+            samples = next(turns, 0)
+            if not samples:
+                is_seen.set()
+                is_over.wait(PATIENCE_S)
+                return []
+            if samples == 3:
+                locks[0].release()
+                eventually(lambda: acquired, "it has its first lock")
+            lines = eventually(line_of_wait, "it waits for a lock")
+            ends_s = [self.at_s + 0.1 * number for number in range(1, samples + 1)]
+            self.at_s = ends_s[-1]
+            return [Moment(end_s, end_s, lines) for end_s in ends_s]
+
+        def close(self):
+            pass
+
+    for lock in locks:
+        lock.acquire()
+    with sampled(wait, open_calls=Turns) as (account, _):
+        assert is_seen.wait(PATIENCE_S)
+        seen = account.seen(0.0)
+        locks[1].release()
+        is_over.set()
+    assert sorted(seen.values()) == [pytest.approx(0.1, 0.01), pytest.approx(0.3, 0.01)]
 
 
 @pytest.mark.parametrize(
