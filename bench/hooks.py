@@ -60,7 +60,6 @@ def run() -> Iterator[Result]:
             met=median <= median_us and (p99_us is None or p99 <= p99_us),
         )
 
-
     acknowledged_us = ways[2].acknowledged_us[_BLOCK:]
     yield Result(
         what="after the acknowledgement, memory",

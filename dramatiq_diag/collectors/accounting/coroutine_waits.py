@@ -191,7 +191,8 @@ class CoroutineWait:
             places, chain = places + further, inner_chain
             future = future_of(chain[-1])
         upward = places[::-1]
-        awaitable, holder = chain[-1], chain[-3 if is_event_of_socket(upward) else -2]
+        awaitable = chain[-1]
+        holder = chain[-3] if len(chain) > 2 and is_event_of_socket(upward) else chain[-2]
         self._key = tuple([(id(code), line) for code, line in upward[:_PLACES]])
         self._readiness = Readiness(future, holder, reads=reads_answer(upward))
         self._can_go_on = self._readiness.is_done or (not is_running and can_go_on(upward[0][0], awaitable))

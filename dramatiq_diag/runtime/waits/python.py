@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..frames import Place
@@ -221,12 +222,12 @@ def purpose_of_thread(places: Sequence[Place]) -> Purpose | None:
 
     `Condition.wait` in `Queue.get` in SQLAlchemy's pool is a wait for a connection of the pool.
     """
-    return _purpose(_THREADS, places)
+    return _purpose(places, is_thread=True)
 
 
 def purpose_of_coroutine(places: Sequence[Place]) -> Purpose | None:
     """Returns: The same for the stack of a coroutine that awaits."""
-    return _purpose(_COROUTINES, places)
+    return _purpose(places, is_thread=False)
 
 
 def reads_answer(places: Sequence[Place]) -> bool:
@@ -277,13 +278,20 @@ def is_selector_of_loop(places: Sequence[Place]) -> bool:
     return names[1:] == ["BaseEventLoop._run_once"] and names[0].endswith(".select")
 
 
-def _purpose(table: dict[str, dict[str, Purpose]], places: Sequence[Place]) -> Purpose | None:
+def _purpose(places: Sequence[Place], *, is_thread: bool) -> Purpose | None:
     found: Purpose | None = None
     for code, _ in places[:_MAX_FRAMES]:
-        # Of `/subprocess.py` and `/gevent/subprocess.py` the longer one.
-        ends = [end for end in table if code.co_filename.endswith(end)]
-        functions = table[max(ends, key=len)] if ends else {}
+        functions = _functions_in(code.co_filename, is_thread=is_thread)
         if not functions or (found is None and code.co_qualname not in functions):
             break
         found = functions.get(code.co_qualname, found)
     return found
+
+
+@lru_cache(maxsize=1024)  # It is asked for at each wait of a coroutine.
+def _functions_in(filename: str, *, is_thread: bool) -> Mapping[str, Purpose]:
+    """Returns: The functions of a file that are known, each with what it waits for."""
+    table = _THREADS if is_thread else _COROUTINES
+    # Of `/subprocess.py` and `/gevent/subprocess.py` the longer one.
+    ends = [end for end in table if filename.endswith(end)]
+    return table[max(ends, key=len)] if ends else {}
