@@ -82,4 +82,6 @@ def test_another_task_s_greenlet_on_the_same_loop_is_not_this_one_s(bench, setti
         tasks.finish()
 
     assert parts(stored(given), working_id)["awaits_it", "crunch"] > 60
-    assert {ends[1] for ends in parts(stored(given), waiting_id)} == {"[await]"}
+    waited = parts(stored(given), waiting_id)
+    assert waited["waits", "[await]"] > 60  # A sample may be of the step that begins the sleep.
+    assert "crunch" not in {innermost for _, innermost in waited}
