@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 #: A moment that is further from 1970 is none, in milliseconds; a sender may write any number.
 _MAX_DUE_MS = 1e15
 
+#: How the kernel's `cpu.stat` begins, by the version of the control groups, and the characters of `schedstat`. A task
+#: may have closed our descriptors and opened files of its own under their numbers: none of their text gets into the
+#: spool.
+_CPU_STAT = (b"usage_usec ", b"nr_periods ")
+_SCHEDSTAT = b"0123456789 \n"
+
 
 class RunMeasures:
     """The times of a run on its task's thread, and the RSS of the process; see `RunContext` for the attributes."""
@@ -184,7 +190,7 @@ class RunMeasures:
         cpu_before_s, gc_before_s, schedstat_before, cpu_stat_before, usage_before = before
         cpu_s, gc_s, schedstat, cpu_stat, usage = after
         counted: Counted = {}
-        if cpu_stat_before:
+        if cpu_stat_before.startswith(_CPU_STAT) and cpu_stat.startswith(_CPU_STAT):
             counted["cpu_stat"] = str(cpu_stat_before, "ascii", "replace"), str(cpu_stat, "ascii", "replace")
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
             steps = self.coroutine_steps
@@ -193,7 +199,8 @@ class RunMeasures:
             counted["cpu_ms"] = (cpu_s - cpu_before_s) * 1000
             # What is counted of collections begins anew once nothing has been diagnosed for a while.
             counted["gc_ms"] = (gc_s - gc_before_s) * 1000 if gc_s > gc_before_s else 0.0
-            counted["schedstat"] = str(schedstat_before, "ascii", "replace"), str(schedstat, "ascii", "replace")
+            if not (schedstat_before + schedstat).translate(None, _SCHEDSTAT):
+                counted["schedstat"] = str(schedstat_before, "ascii"), str(schedstat, "ascii")
             if usage is not None:
                 counted["touched_bytes"] = (usage.ru_minflt - usage_before.ru_minflt) * PAGESIZE
                 counted["major_faults"] = usage.ru_majflt - usage_before.ru_majflt

@@ -250,6 +250,24 @@ def test_what_is_counted_is_within_the_duration() -> None:
     assert end["cpu_ms"] <= end["duration_ms"] + CLOCKS_MS
 
 
+class ForeignCounters(ThreadCounters):
+    """Counters whose descriptors lead to files of the application, as it has closed all that it did not know."""
+
+    def read(self) -> Reading:
+        cpu_s, gc_s, _, _, usage = super().read()
+        return cpu_s, gc_s, b"password = secret 1 2", b"password = secret", usage
+
+
+def test_no_text_of_another_file_gets_into_the_spool() -> None:
+    measures = RunMeasures(services_with(OwnCounters(ForeignCounters)))
+    measures.note_call()
+    measures.note_return()
+
+    end = measures.end(RunStatus.SUCCEEDED, None)
+    assert end["cpu_ms"] >= 0
+    assert "secret" not in str(end)
+
+
 def test_the_wait_in_the_queue_begins_when_a_delayed_message_is_due(
     stub_broker: StubBroker, settings: Callable[..., Any], stored: Callable[..., Any], run_worker: Callable[..., Any]
 ) -> None:
