@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from dramatiq import Message
 
 
+#: When a message was taken up: in seconds since the epoch, and by `Services.clock`, as the first clock may be set anew.
+Since = tuple[float, float]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Services:
     """The parts that the collectors, runs and threads of one process share; made after the fork."""
@@ -36,8 +40,8 @@ class Services:
     switch_interval: SwitchInterval = field(default_factory=SwitchInterval)
     coroutines: CoroutineTracker = field(default_factory=CoroutineTracker)
     counters: CounterReader = field(default_factory=CounterReader)
-    messages: dict[int, tuple[Message[Any], float]] = field(default_factory=dict)
-    "Thread id -> the message that is processed on it, diagnosed or not, and since when, in seconds since the epoch."
+    messages: dict[int, tuple[Message[Any], Since]] = field(default_factory=dict)
+    "Thread id -> the message that is processed on it, diagnosed or not, and since when."
     hostname: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     worker_id: uuid.UUID = field(default_factory=uuid.uuid4)

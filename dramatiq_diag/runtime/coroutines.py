@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from types import CoroutineType
 from typing import Any
 
@@ -27,7 +27,7 @@ class CoroutineTracker:
         "Worker thread -> the coroutine that it has handed over and waits for."
         self.measured: dict[int, MeasuredCoroutine | None] = {}
         "Worker thread of which the next coroutine is to be measured -> that coroutine, once it is handed over."
-        self.on_end: list[Callable[[int, tuple[Any, float], MeasuredCoroutine], None]] = []
+        self.on_end: list[Callable[[int, tuple[Any, Hashable], MeasuredCoroutine], None]] = []
         """What is called at the end of a run on its worker thread, with that, the message and since when it was
         processed, and the measured coroutine, before that is forgotten."""
         self._expected: dict[int, list[_Found]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO
@@ -26,6 +27,9 @@ from .schema import MAX_ARTIFACTS, MAX_OVERLAPPED, Call, Declared, End, Record, 
 
 #: The texts of a run that are held until it is published, in characters; longer ones are read again then.
 _MAX_HELD_LENGTH = 64 * 1024
+
+#: Seconds by which the clock of the spool's file system may be behind that of its host.
+_BEHIND_S = 1.0
 
 _RECORD = TypeAdapter(Record)
 
@@ -134,10 +138,12 @@ def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | N
         if contents.is_empty and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
+    is_cut_short = contents.end is None
     end = _cut_short(entry, contents, start) if contents.end is None else _ended(contents.end)
     if attachment_id is not None:
         artifacts = [_artifact(entry, contents, declared, is_left=is_left) for declared in start["artifacts"]]
-        return _attachment(start, attachment_id, artifacts, contents.held_bytes)
+        finished = _attachment(start, attachment_id, artifacts, contents.held_bytes)
+        return replace(finished, is_cut_short=is_cut_short)
     known: dict[str, Any] = {
         **{name: start.get(name) for name in RunIdentity.__annotations__},
         **end,
@@ -147,7 +153,8 @@ def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | N
     run = RunRecord(**known, exception_traceback=contents.traceback, is_attached=contents.is_attached)
     declared = {**contents.declared, **{artifact["name"]: artifact for artifact in start["artifacts"]}}
     artifacts = [_artifact(entry, contents, artifact, is_left=is_left) for artifact in declared.values()]
-    return FinishedRun(run=run, artifacts=artifacts, held_bytes=_characters(run) + contents.held_bytes)
+    held_bytes = _characters(run) + contents.held_bytes
+    return FinishedRun(run=run, artifacts=artifacts, held_bytes=held_bytes, is_cut_short=is_cut_short)
 
 
 def _attachment(start: Start, attachment_id: UUID, artifacts: Sequence[ArtifactRecord], held_bytes: int) -> FinishedRun:
@@ -201,13 +208,19 @@ def _cut_short(entry: Entry, contents: _Contents, start: Start) -> Mapping[str, 
         "status": RunStatus.INTERRUPTED,
         "started_at": started_at,
         "finished_at": max(ended_at, started_at),  # The clock of the file system may be a little behind.
-        "duration_ms": max((ended_at - started_at).total_seconds() * 1000, 0.0),
+        "duration_ms": _length_ms(started_at, ended_at),
         "collection_ms": None if call is None else call["collection_ms"],
         "overlapped_task_ids": contents.overlapped,
         "touched_bytes": death.touched_bytes,
         "memory_role": death.role,
         "death_reason": death.reason,
     }
+
+
+def _length_ms(started_at: datetime, ended_at: datetime) -> float | None:
+    """Returns: The time between two readings of a clock; None where it was set back in between."""
+    length_s = (ended_at - started_at).total_seconds()
+    return None if length_s < -_BEHIND_S else max(length_s * 1000, 0.0)
 
 
 def file_suffixes(run: FinishedRun) -> list[str]:

@@ -39,6 +39,14 @@ def count_ended(ended: Collection[uuid.UUID], given_up: Collection[uuid.UUID], r
     return changes
 
 
+def count_corrected(changes: Changes, corrected: Collection[uuid.UUID], runs: Iterable[FinishedRun]) -> None:
+    """Adds runs that were stored as interrupted, and of which the true end came later: each was counted before."""
+    own = (finished.run for finished in runs if finished.attachment_id is None)
+    for run in {run.run_id: run for run in own if run.run_id in corrected}.values():
+        changes.add_stored(run.actor_name, RunStatus.INTERRUPTED, -1)
+        changes.add_stored(run.actor_name, run.status)
+
+
 def count_artifacts(
     changes: Changes,
     ended: Collection[uuid.UUID],

@@ -242,6 +242,7 @@ class Worker(Base):
     "When it ended as it should; None while it lives, and after it was killed."
     spool_bytes: Mapped[int] = mapped_column(BigInteger)
     unpublished_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    "When the oldest run that waits to be published ended; None where none waits."
     queues: Mapped[list[str] | None] = mapped_column(JSON)
     "The queues that it listens to. None, as what follows, of a process of an older version."
     threads: Mapped[int | None] = mapped_column(Integer)

@@ -128,6 +128,8 @@ class FinishedRun:
     "About how much memory its texts take until it is published."
     attachment_id: uuid.UUID | None = None
     "The attachment that the artifacts are of; None for those of the run itself."
+    is_cut_short: bool = False
+    "Whether its entry has no end: its worker seems to have died. It never takes the place of what is published."
 
     def without_its_capture(self) -> FinishedRun | None:
         """Returns: The run with only what it has without a slot of its capture; None if it has nothing then."""

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from ..errors import BlobMissingError
 from ..settings import Settings
-from ..statuses import RunStatus
+from ..statuses import ArtifactStatus, RunStatus
 from .attached_rows import protect_attached, unset_expiry_of_pinned
 from .blobs import cache_of
 from .blobs.base import NewBlob
 from .blobs.headers import file_headers
 from .clock import Clock
-from .counting import count_artifacts, count_ended, stored_sizes
+from .counting import count_artifacts, count_corrected, count_ended, stored_sizes
 from .identity import IdentifiedStore
 from .many_rows import ManyRows
 from .memory_curves import write_curve
@@ -71,6 +71,19 @@ def _or_end(insert: Any) -> Any:
     return ended.returning(TaskRun.run_id, TaskRun.status, TaskRun.given_up_at)
 
 
+def _or_correct(insert: Any) -> Any:
+    """Returns: The `insert` of a run whose end is known, or the update of one that only seemed to have died.
+
+    A salvager without its lock, as on a copy of its spool or across hosts, has published it while it went on.
+    """
+    seemed_dead = and_(
+        TaskRun.status == RunStatus.INTERRUPTED,
+        TaskRun.death_reason.is_not(None),
+        insert.excluded.death_reason.is_(None),
+    )
+    return _or_update(insert, seemed_dead).returning(TaskRun.run_id)
+
+
 def _or_lock(insert: Any) -> Any:
     """Returns: The `insert` of a run to which something was attached; a row that is there is locked and stays.
 
@@ -86,13 +99,15 @@ def _or_replace_live(insert: Any) -> Any:
 
     A second try replaces the row, as the entry may have grown meanwhile. It never replaces the row of an artifact that
     expired or was deleted, and a try without the file, which left the spool after the first try, replaces nothing. A
-    live artifact without an expiry belongs to a pinned run, and gets none.
+    live artifact without an expiry belongs to a pinned run, and gets none. A failed one may have its file after all, if
+    its worker only seemed to have died.
     """
-    expires_at = case((Artifact.expires_at.is_not(None), insert.excluded.expires_at))
+    failed = Artifact.status == ArtifactStatus.FAILED
+    expires_at = case((or_(Artifact.expires_at.is_not(None), failed), insert.excluded.expires_at))
     return insert.on_conflict_do_update(
         index_elements=[Artifact.artifact_id],
         set_={**insert.excluded, "expires_at": expires_at},
-        where=and_(is_live(Artifact.status), is_live(insert.excluded.status)),
+        where=and_(or_(is_live(Artifact.status), failed), is_live(insert.excluded.status)),
     )
 
 
@@ -103,8 +118,9 @@ class Store(IdentifiedStore):
         super().__init__(settings)
         self.cache = cache_of(settings)
         "What this host has made or fetched of the blobs. A file of it is served only while the artifact's row is live."
-        self._running_runs, self._ended_runs, self._attached_runs = (
-            ManyRows(cast(Table, TaskRun.__table__), finish) for finish in (_or_update_running, _or_end, _or_lock)
+        self._running_runs, self._ended_runs, self._corrected_runs, self._attached_runs = (
+            ManyRows(cast(Table, TaskRun.__table__), finish)
+            for finish in (_or_update_running, _or_end, _or_correct, _or_lock)
         )
         self._artifacts = ManyRows(cast(Table, Artifact.__table__), _or_replace_live)
 
@@ -123,12 +139,14 @@ class Store(IdentifiedStore):
     def publish(self, runs: Sequence[FinishedRun]) -> None:
         """Stores finished runs: blobs first and synced, then all rows in one transaction. Repeating does no harm.
 
+        What was cut short and is published already stays as it is: the entry may be that of a restored spool.
         Before that a captured run is announced, if it was not: one without a slot has no blobs that only its capture
         asked for.
 
         Raises:
           StoreError: When nothing was stored, or some blobs without their rows; publish again.
         """
+        runs = self._unpublished(runs)
         lost = self.announce([finished.run.as_running() for finished in runs if finished.run.needs_slot])
         kept = (finished.without_its_capture() if finished.run.run_id in lost else finished for finished in runs)
         runs = [finished for finished in kept if finished is not None]
@@ -148,6 +166,28 @@ class Store(IdentifiedStore):
         if None in self.blobs.sizes_bytes([*names.values()]):
             raise BlobMissingError("A cleanup took a blob for an orphan before its row was there; publish again.")
 
+    def _unpublished(self, runs: Sequence[FinishedRun]) -> Sequence[FinishedRun]:
+        """Returns: The runs without those that were cut short and are published already, with all their artifacts."""
+        own = [finished.run.run_id for finished in runs if finished.is_cut_short and finished.attachment_id is None]
+        attachments = {finished.attachment_id for finished in runs if finished.is_cut_short} - {None}
+        published: set[uuid.UUID | None] = set()
+        if own:
+            ended = TaskRun.status != RunStatus.RUNNING, TaskRun.finished_at.is_not(None)
+            with self.session() as session:
+                published.update(
+                    session.execute(select(TaskRun.run_id).where(TaskRun.run_id.in_(own), *ended)).scalars()
+                )
+        if attachments:
+            of_runs = Artifact.run_id.in_({finished.run.run_id for finished in runs if finished.attachment_id})
+            by_attachment = select(Artifact.attachment_id).where(of_runs, Artifact.attachment_id.in_(attachments))
+            with self.session() as session:
+                published.update(session.execute(by_attachment).scalars())
+        return [
+            finished
+            for finished in runs
+            if not (finished.is_cut_short and (finished.attachment_id or finished.run.run_id) in published)
+        ]
+
     def _write(
         self, session: Session, runs: Sequence[FinishedRun], rows: Sequence[dict[str, Any]]
     ) -> Sequence[uuid.UUID]:
@@ -159,9 +199,10 @@ class Store(IdentifiedStore):
         # Waits for `exclusive`, not for others.
         now = session.execute(select(Clock(session).now).where(StoreState.id == 1).with_for_update(read=True))
         self._set_times(runs, rows, now.scalar_one())
-        just_ended, given_up = self._write_runs(session, runs)
-        # A run may be pinned before its own artifacts come only if it was given up.
-        late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] in given_up]
+        just_ended, given_up, corrected = self._write_runs(session, runs)
+        # A run may be pinned before its own artifacts come only if it had ended before, or was given up.
+        new = just_ended - given_up
+        late = [row for row in rows if row["attachment_id"] is not None or row["run_id"] not in new]
         if late:
             unset_expiry_of_pinned(session, late)
         # A run ends once, so its own artifacts are new then. What is attached to it may have been published before.
@@ -174,25 +215,36 @@ class Store(IdentifiedStore):
         ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(with_blob), ~is_live(Artifact.status))
         surplus = session.execute(ended).scalars().all() if with_blob else ()
         changes = count_ended(just_ended, given_up, runs)
+        count_corrected(changes, corrected, runs)
         count_artifacts(changes, just_ended, runs, rows, before, stored_sizes(session, again))
         changes.write(session)
         return surplus
 
-    def _write_runs(self, session: Session, runs: Sequence[FinishedRun]) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
-        """Writes the rows of runs. Returns: The ids of those that had not ended before; those of them given up."""
+    def _write_runs(
+        self, session: Session, runs: Sequence[FinishedRun]
+    ) -> tuple[set[uuid.UUID], set[uuid.UUID], set[uuid.UUID]]:
+        """Writes the rows of runs.
+
+        Returns:
+          The ids of those that had not ended before; those of them that were given up; those that seemed to have died.
+        """
         connection, just_ended, given_up = session.connection(), set[uuid.UUID](), set[uuid.UUID]()
+        corrected = set[uuid.UUID]()
         ended = [_row(finished) for finished in runs if finished.attachment_id is None]
         if ended:
             written = self._ended_runs.execute(connection, ended).all()
             # An entry that someone forged may say that its run is running.
             just_ended = {run_id for run_id, status, _ in written if status != RunStatus.RUNNING}
             given_up = {run_id for run_id, _, given_up_at in written if given_up_at is not None}
+            again = [row for row in ended if row["run_id"] not in {run_id for run_id, _, _ in written}]
+            if again:
+                corrected = {*self._corrected_runs.execute(connection, again).scalars()}
         attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
         if attached:
             # In one order: two transactions that lock the same runs would deadlock otherwise.
             attached.sort(key=itemgetter("run_id"))
             self._attached_runs.execute(connection, attached)
-        return just_ended, given_up
+        return just_ended, given_up, corrected
 
     def _put(self, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
         """Puts the blobs of artifacts. Returns: The rows of all artifacts, but for the times."""

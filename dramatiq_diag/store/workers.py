@@ -72,8 +72,8 @@ class WorkerReport:
     "Of this package."
     spool_bytes: int
     "The files of runs in the spool directory, which the processes of a host may share."
-    unpublished_since: datetime | None
-    "When the oldest run that waits to be published ended, by the clock of the host; None where none waits."
+    unpublished_s: float | None
+    "Seconds for which the oldest run that waits to be published has waited; None where none waits."
     queues: list[str]
     "The queues that it listens to."
     threads: int
@@ -94,6 +94,8 @@ def note_worker(session: Session, report: WorkerReport) -> int:
     values = asdict(report)
     # The row may be a new one of an old process, whose database was removed.
     started_at = clock.after(-values.pop("age_s"))
+    unpublished_s = values.pop("unpublished_s")
+    values["unpublished_since"] = None if unpublished_s is None else clock.after(-unpublished_s)
     row = upserting_insert(dialect_of(session), Worker)
     row = row.values(**values, started_at=started_at, seen_at=clock.now)
     fixed = ("worker_id", "hostname", "pid", "version")

@@ -136,7 +136,7 @@ class Contact:
             pid=self._services.pid,
             version=self._version,
             spool_bytes=self._spool.size_bytes,
-            unpublished_since=self._publisher.unpublished_since(),
+            unpublished_s=self._publisher.unpublished_s(),
             queues=sorted(set(self._hosted.queues().values())),
             threads=self._hosted.thread_count,
             rss_bytes=self._services.rss.rss_bytes(),
@@ -165,7 +165,7 @@ class Contact:
 
     def _finish(self, _stop_at: float) -> None:
         try:
-            if self._publisher.unpublished_since() is not None:
+            if self._publisher.unpublished_s() is not None:
                 return  # The process counts as lost: its runs wait on its host.
             with self._store.session() as session:
                 note_goodbye(session, self._services.worker_id)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from ..store.workers import MAX_REPORTED, ExecutedTask
 if TYPE_CHECKING:
     from dramatiq import Message
 
+    from ..collectors.services import Since
     from .run import Run
 
 
@@ -29,6 +29,10 @@ class Execution:
     message: Message[Any]
     started_at_s: float
     "In seconds since the epoch."
+    started: float
+    "The same moment by the clock of the times of runs, which is never set anew."
+    age_s: float
+    "Seconds from then to this look."
     run: Run | None
     "None for a task that is not diagnosed."
 
@@ -43,7 +47,7 @@ class Execution:
             "actor_name": clean_text(self.message.actor_name, NAME_LENGTH),
             "queue_name": clean_text(self.message.queue_name, NAME_LENGTH),
             "started_at": timestamp(datetime.fromtimestamp(self.started_at_s, UTC)),
-            "age_s": round(max(time.time() - self.started_at_s, 0.0), 3),
+            "age_s": round(self.age_s, 3),
         }
 
 
@@ -53,21 +57,35 @@ class Executions:
     Parameters:
       messages: Thread id -> the message that is being processed on it, and since when.
       runs: Thread id -> the diagnosed run on it.
+      clock: See `Services.clock`.
     """
 
-    def __init__(self, messages: Mapping[int, tuple[Message[Any], float]], runs: Mapping[int, Run]) -> None:
+    def __init__(
+        self, messages: Mapping[int, tuple[Message[Any], Since]], runs: Mapping[int, Run], clock: Callable[[], float]
+    ) -> None:
         self._messages = messages
         self._runs = runs
+        self._clock = clock
 
     def now(self) -> list[Execution]:
         """Returns: The tasks, the one that began first at the front."""
         found = []
-        for thread_id, (message, started_at_s) in tuple(self._messages.items()):
+        for thread_id, (message, (started_at_s, started)) in tuple(self._messages.items()):
             run = self._runs.get(thread_id)
             # A run that ends now may still stand there, while its thread has the next message.
             run = run if run is not None and run.task_id == task_id_of(message) else None
-            found.append(Execution(thread_id=thread_id, message=message, started_at_s=started_at_s, run=run))
-        return sorted(found, key=lambda execution: execution.started_at_s)
+            age_s = self._clock() - started
+            found.append(
+                Execution(
+                    thread_id=thread_id,
+                    message=message,
+                    started_at_s=started_at_s,
+                    started=started,
+                    age_s=age_s,
+                    run=run,
+                )
+            )
+        return sorted(found, key=lambda execution: execution.started)
 
     def of(self, task_id: str) -> Execution | None:
         """Returns: The execution of a task; of several the one that began last."""

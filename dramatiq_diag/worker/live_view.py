@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -68,8 +67,7 @@ def _times(execution: Execution) -> dict[str, Any]:
     run = execution.run
     if run is not None and run.is_executing:
         return {"run_id": str(run.run_id), "elapsed_s": round(run.elapsed_s, 3)}
-    elapsed_s = max(time.time() - execution.started_at_s, 0.0)
-    return {"run_id": None if run is None else str(run.run_id), "elapsed_s": round(elapsed_s, 3)}
+    return {"run_id": None if run is None else str(run.run_id), "elapsed_s": round(execution.age_s, 3)}
 
 
 def _collected(watched: _Watched, run: Run | None) -> dict[str, Any]:

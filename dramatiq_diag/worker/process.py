@@ -14,7 +14,7 @@ from dramatiq.broker import MessageProxy
 
 from ..collectors.names import expand
 from ..collectors.registry import close_all, load, open_all
-from ..collectors.services import Services
+from ..collectors.services import Services, Since
 from ..errors import GUARDED, SpoolError
 from ..policy.keep_policy import KeepPolicy
 from ..policy.propagation import CLEANUP_ACTOR, SendingTask, set_sending_task, task_id_of
@@ -129,11 +129,11 @@ class WorkerProcess:
         stalls = GilStalls(self.services, is_on=settings.watchdog)
         self._watch = ProcessWatch(self.services, self.spool, self.runs, stalls, tuning)
         self.messages = self.services.messages
-        self._undiagnosed: dict[int, float] = {}
+        self._undiagnosed: dict[int, Since] = {}
         "Thread id -> the start of the last message on it for which nothing was selected, as `messages` has it."
         self._ending = threading.Lock()
         "Held while the run of a thread is looked for at its end, and while one is registered in the middle of a task."
-        executions = Executions(self.messages, self.runs)
+        executions = Executions(self.messages, self.runs, self.services.clock)
         self.attachments = Attachments(
             self.services, self.spool, self.selection, self.hung, self.unsaved, self.saver.submit, self._register
         )
@@ -223,8 +223,8 @@ class WorkerProcess:
         thread_id = threading.get_ident()
         if thread_id in self.runs:  # Its end failed, or the task executes another one on its own thread.
             self.end(RunStatus.INTERRUPTED)
-        started_at_s = time.time()
-        self.messages[thread_id] = inner, started_at_s
+        since = time.time(), self.services.clock()
+        self.messages[thread_id] = inner, since
         if self.runs:
             task_id = task_id_of(inner)
             for run in tuple(self.runs.values()):
@@ -234,12 +234,12 @@ class WorkerProcess:
         plan = None if choice is NOTHING else self._triggers.plan(broker, inner, choice)
         if plan is None and not choice.collectors and not choice.denied:
             set_sending_task(SendingTask(inner, self.selection.message_options) if self.selection.samples else None)
-            self._undiagnosed[thread_id] = started_at_s
+            self._undiagnosed[thread_id] = since
             return None
         if self.saver.is_behind:
             self.saver.left_out += 1
             set_sending_task(None)
-            self._undiagnosed[thread_id] = started_at_s
+            self._undiagnosed[thread_id] = since
             return None
         span, trace = self._trace_of(inner)
         # The run is registered now: if an interrupt strikes below, `end` still finds and ends it.
@@ -291,13 +291,14 @@ class WorkerProcess:
           The run; None where the task has ended, or is only just being taken up.
         """
         actor = self._hosted.find(execution.message.actor_name)
-        if actor is None or self._undiagnosed.get(execution.thread_id) != execution.started_at_s:
+        since = execution.started_at_s, execution.started
+        if actor is None or self._undiagnosed.get(execution.thread_id) != since:
             return None
         run = UndiagnosedRun(self.services, self.spool, self._keep_policy, self.hung, execution, actor)
         self.unsaved.add(run.run_id)
         run.open()
         with self._ending:
-            goes_on = self.messages.get(execution.thread_id) == (execution.message, execution.started_at_s)
+            goes_on = self.messages.get(execution.thread_id) == (execution.message, since)
             if goes_on:
                 self.runs[execution.thread_id] = run
         if not goes_on:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ..collectors.services import Services
 from ..errors import DiagnosticsError, RunRefusedError
@@ -90,10 +90,12 @@ class Publisher:
         done = self.backlog.wait_until_done(count, timeout_s)
         return done and not (self._lost or self.backlog.dropped or self.backlog.lost)
 
-    def unpublished_since(self) -> datetime | None:
-        """Returns: When the oldest run that waits to be published ended, by the clock of this host; or None."""
+    def unpublished_s(self) -> float | None:
+        """Returns: For how many seconds the oldest run has waited to be published; None where none waits."""
         oldest = self.backlog.oldest(1, but=self.delivery.refused)
-        return oldest[0].written_at() if oldest else None
+        written_at = oldest[0].written_at() if oldest else None
+        # Both times are by the clock of this host, which may be wrong.
+        return None if written_at is None else max((datetime.now(UTC) - written_at).total_seconds(), 0.0)
 
     def stop(self, timeout_s: float) -> None:
         """Publishes what is possible within the time, then ends the thread."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from mmap import PAGESIZE
 from typing import TYPE_CHECKING, Any
 
-from ..collectors.services import Services
+from ..collectors.services import Services, Since
 from ..errors import GUARDED
 from ..policy.propagation import DUE_OPTION
 from ..runtime.coroutine_steps import CoroutineSteps
@@ -66,7 +66,7 @@ class RunMeasures:
         self.read_at_return: Reading | None = None
         self.coroutine_steps: CoroutineSteps | None = None
         self.is_async = is_async
-        self._processed: tuple[Message[Any], float] | None = None
+        self._processed: tuple[Message[Any], Since] | None = None
         "The message of an async run and since when it is processed, while it runs."
         self.is_executing = False
         self.first_rss_bytes: int | None = None

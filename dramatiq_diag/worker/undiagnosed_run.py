@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ class UndiagnosedRun(Run):
         if thread is not None:
             self.native_id, self.thread_name = thread.native_id or 0, thread.name
         self.started_at_s = execution.started_at_s
-        self.started = self.made = self.clock() - max(time.time() - execution.started_at_s, 0.0)
+        self.started = self.made = execution.started
         self.is_executing = True
         self.queue_wait_ms = queue_wait_ms(execution.message, self.started_at_s)
         self._start = start_record(self.identity, self.started_at_s, ())

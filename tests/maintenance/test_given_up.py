@@ -98,7 +98,7 @@ def test_an_attachment_that_comes_after_the_row_of_its_run_makes_none_that_goes_
 
     clock.ahead = DAY + MINUTE
     # A busy one: there is always a run that waits to be published.
-    note(store, report_of(run, executing(young), unpublished_since=clock.now()))
+    note(store, report_of(run, executing(young), unpublished_s=0.0))
     Cleanup(store_of(settings(database_url=given.database_url))).run()
 
     (attempt,) = stored(given).runs(run.task_id)
@@ -121,7 +121,7 @@ def test_a_run_that_its_worker_may_still_execute_goes_on(store, given, stored, c
         report_of(executed, executing(executed)),
         report_of(named, executing(named, run_id=None)),
         report_of(crowded, *(executed_task(f"task {number}") for number in range(256))),
-        report_of(unpublished, unpublished_since=clock.now() - 2 * MINUTE),
+        report_of(unpublished, unpublished_s=120.0),
         report_of(young),
     )
     Cleanup(store).run()

@@ -48,7 +48,7 @@ def pass_days(simulation: Simulation, seconds: float, others: int) -> None:
     long, actor = simulation.process.runs.popitem(), simulation.actor(f"other{others}")
     for number in range(others):
         simulation.process.runs[-1] = long[1]  # As if it ran on another thread.
-        simulation.process.messages[-1] = simulation.process.messages.get(-1) or (actor.message(number), 0.0)
+        simulation.process.messages[-1] = simulation.process.messages.get(-1) or (actor.message(number), (0.0, 0.0))
         run = simulation.begin(actor)
         simulation.pass_time(1.0, _STEP_S)
         simulation.end(run)

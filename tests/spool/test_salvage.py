@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,28 @@ def test_what_a_worker_of_another_store_left_waits_for_a_worker_of_that_store(se
     cleaned = list(spool.remove_abandoned(time.time() + 1e6, store_id=store.store_id))
     assert cleaned == []
     assert {entry.run_id for entry in spool.entries(theirs, 10)} == set(ids)
+
+
+def test_what_is_left_of_a_run_without_its_end_is_cut_short(spool):
+    ended, going_on = (
+        dead_entry(spool.root, [start_record(run_id), *more], run_id)
+        for run_id, more in ((uuid.uuid4(), [END]), (uuid.uuid4(), []))
+    )
+    attached_id = uuid.uuid4()
+    attached = dead_entry(spool.root, [start_record(uuid.uuid4(), attachment_id=str(attached_id))], attached_id)
+
+    found = [read_finished_run(entry, is_left=True).is_cut_short for entry in (ended, going_on, attached)]
+
+    assert found == [False, True, True]
+
+
+@pytest.mark.parametrize(("wrote_s", "duration_ms"), [(30.0, 30_000.0), (-0.5, 0.0), (-3600.0, None)])
+def test_the_length_of_a_run_whose_worker_died_is_unknown_where_the_clock_went_back(spool, wrote_s, duration_ms):
+    run_id, started = uuid.uuid4(), datetime(2026, 5, 4, tzinfo=UTC)
+    entry = dead_entry(spool.root, [start_record(run_id, started_at=started.isoformat())], run_id)
+    os.utime(entry.path("entry"), (started.timestamp() + wrote_s,) * 2)
+
+    run = read_finished_run(entry, is_left=True).run
+
+    assert run.duration_ms == duration_ms
+    assert run.finished_at == started + timedelta(seconds=max(wrote_s, 0.0))

@@ -23,8 +23,9 @@ from dramatiq_diag.store.models import Artifact, StoreState, TaskRun, WorkerActo
 from dramatiq_diag.store.pins import delete, pin, unpin
 from dramatiq_diag.store.slots import open_captures
 from dramatiq_diag.store.worker_actors import note_actors
+from dramatiq_diag.store.workers import note_worker, reported_spools
 from support.captures import running, standing
-from support.records import bundle, put_blob, run_record
+from support.records import bundle, put_blob, run_record, worker_report
 
 #: A protection time and a wrong clock, in minutes.
 _PROTECTED = 5
@@ -192,3 +193,13 @@ def test_a_blob_whose_row_is_on_its_way_is_young_whatever_the_clock_of_who_check
 
     assert not check(store, sleep=lambda seconds: (waits.append(seconds), store.publish([late])))
     assert len(waits) == 1
+
+
+@pytest.mark.parametrize("minutes", _WRONG)
+def test_how_long_a_run_waits_on_its_host_is_told_by_the_databases_clock(store, wrong_by, minutes):
+    wrong_by(minutes)
+    with store.session() as session:
+        note_worker(session, worker_report(unpublished_s=120.0))
+        ((_, _, unpublished_since, now),) = reported_spools(session)
+
+    assert 120.0 <= (now - unpublished_since).total_seconds() < 180.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,8 @@ from dramatiq_diag.errors import SchemaError, StoreError, StoreMismatchError, St
 from dramatiq_diag.statuses import ArtifactStatus, RunStatus
 from dramatiq_diag.store.blobs.local import LocalBlobStore
 from dramatiq_diag.store.models import StoreState
-from dramatiq_diag.store.records import artifact_id
+from dramatiq_diag.store.pins import pin
+from dramatiq_diag.store.records import FinishedRun, artifact_id
 from dramatiq_diag.store.store import Store
 from support.records import artifact_record, bundle, run_record
 
@@ -133,6 +135,63 @@ def test_a_running_run_becomes_an_ended_one_and_never_back(store, given, stored)
     (run,) = stored(given).runs(task_id)
     assert run.status == RunStatus.SUCCEEDED
     assert run.finished_at is not None
+
+
+def cut_short(published, *artifacts):
+    """Returns: What a salvager would publish of the same run if its worker had died in the middle of it."""
+    died = replace(
+        published.run,
+        status=RunStatus.INTERRUPTED,
+        finished_at=published.run.started_at + timedelta(seconds=0.5),
+        duration_ms=500.0,
+        death_reason="Its process died.",
+    )
+    return FinishedRun(run=died, artifacts=artifacts, is_cut_short=True)
+
+
+def test_a_restored_spool_takes_nothing_away_from_what_is_published(store, given, stored):
+    # Given a run and an attachment that are published whole
+    published, attachment_id = bundle(), uuid.uuid4()
+    running = replace(published.run, status=RunStatus.RUNNING, finished_at=None)
+    attached = FinishedRun(run=running, artifacts=[artifact_record(b"whole")], attachment_id=attachment_id)
+    store.publish([published, attached])
+
+    # When a backup of the spool is restored that was made while they went on, and what it has is salvaged
+    part = artifact_record(b"0.000", status=ArtifactStatus.PARTIAL, reason="It died.")
+    store.publish([cut_short(published, part), replace(attached, artifacts=[part], is_cut_short=True)])
+
+    # Then both are what they were
+    (run,) = stored(given).runs(published.run.task_id)
+    assert (run.status, run.duration_ms, run.death_reason) == (RunStatus.SUCCEEDED, 1000.5, None)
+    assert stored(given).data(run.task_id, "memory_profile") == b"0.000\t1.000\n"
+    ((artifact,),) = stored(given).attached().values()
+    assert (artifact.status, artifact.size_bytes) == (ArtifactStatus.STORED, 5)
+    assert not stored(given).check()
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_run_that_only_seemed_to_have_died_gets_its_true_end(store, given, stored, pinned):
+    # Given a run that goes on, and that another host has salvaged, as with a spool of two hosts without locks
+    published = bundle(None, artifact_record(), artifact_record(name="late", filename="late"))
+    part = artifact_record(b"0.000", status=ArtifactStatus.PARTIAL, reason="It died.")
+    nothing = artifact_record(None, name="late", filename="late")
+    store.publish([cut_short(published, part, nothing)])
+    if pinned:
+        pin(store, published.run.run_id)
+
+    # When its worker publishes it, twice, as after a fault
+    store.publish([published])
+    store.publish([published])
+
+    # Then it has its end and whole files, which expire as any others
+    (run,) = stored(given).runs(published.run.task_id)
+    assert (run.status, run.duration_ms, run.death_reason) == (RunStatus.SUCCEEDED, 1000.5, None)
+    artifacts = stored(given).artifacts(run.task_id)
+    assert {artifact.status for artifact in artifacts.values()} == {ArtifactStatus.STORED}
+    assert {artifact.expires_at is None for artifact in artifacts.values()} == {pinned}
+    assert stored(given).data(run.task_id, "late") == stored(given).data(run.task_id, "memory_profile")
+    # Nor are the counters wrong
+    assert not stored(given).check()
 
 
 def test_an_expired_artifact_does_not_come_back_by_publishing_again(store, given, stored):

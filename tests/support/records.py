@@ -42,7 +42,7 @@ def worker_report(**changes: Any) -> WorkerReport:
         "pid": 4711,
         "version": "1",
         "spool_bytes": 0,
-        "unpublished_since": None,
+        "unpublished_s": None,
         "queues": ["default"],
         "threads": 8,
         "rss_bytes": 100_000_000,

@@ -120,7 +120,9 @@ class Task:
         """Attaches to the run of this thread. Returns when all collectors have begun."""
         process, thread_id = self.diagnostics.process, threading.get_ident()
         run = process.runs[thread_id]
-        execution = Execution(thread_id=thread_id, message=message, started_at_s=run.started_at_s, run=run)
+        execution = Execution(
+            thread_id=thread_id, message=message, started_at_s=run.started_at_s, started=run.started, age_s=0.0, run=run
+        )
         attachment_id, request = uuid.uuid4(), {name: {} for name in self._attached}
         try:
             process.attachments.begin(attachment_id, execution, request, 600.0)

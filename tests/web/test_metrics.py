@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -139,8 +139,7 @@ def note(site: Site, *reports: WorkerReport, seen_s_ago: float = 0.0) -> None:
 
 
 def test_a_host_has_the_spool_that_its_processes_share_and_its_oldest_run(site: Site, stopped_clock: datetime) -> None:
-    since = stopped_clock - timedelta(seconds=100)
-    note(site, report("a", spool_bytes=5), report("a", spool_bytes=7, unpublished_since=since), report("b"))
+    note(site, report("a", spool_bytes=5), report("a", spool_bytes=7, unpublished_s=100.0), report("b"))
 
     assert spools(site) == {"a": (7, 100), "b": (0, 0)}
 
@@ -148,9 +147,8 @@ def test_a_host_has_the_spool_that_its_processes_share_and_its_oldest_run(site: 
 def test_the_spool_of_a_lost_host_counts_and_that_of_one_that_said_goodbye_does_not(
     site: Site, stopped_clock: datetime
 ) -> None:
-    since = stopped_clock - timedelta(seconds=500)
-    lost, gone = report("lost", spool_bytes=9, unpublished_since=since), report("gone", spool_bytes=9)
-    replaced, successor = report("again", spool_bytes=9, unpublished_since=since), report("again")
+    lost, gone = report("lost", spool_bytes=9, unpublished_s=500.0), report("gone", spool_bytes=9)
+    replaced, successor = report("again", spool_bytes=9, unpublished_s=500.0), report("again")
     note(site, lost, gone, replaced, seen_s_ago=300)
     note(site, successor)
     with site.store.session() as session:

@@ -236,6 +236,26 @@ def test_an_async_actor_is_attached_to(bench, settings, stored, attaching, ends_
     assert stored(given).runs(message.message_id)[0].status == RunStatus.SUCCEEDED
 
 
+@pytest.mark.parametrize("by_s", [-86400.0, 86400.0])
+def test_a_clock_that_is_set_anew_changes_no_length_of_a_run(bench, settings, stored, attaching, monkeypatch, by_s):
+    given = settings(task_diagnostics_on_request=["memory"])
+    ask, wall = attaching(given), time.time
+    with bench(given, tuning=SOON) as tasks, Work() as work:
+        message = tasks.actor(work, actor_name="work", diagnostics=[]).send()
+        work.go("before")
+        began = time.monotonic()
+        time.sleep(0.3)
+        monkeypatch.setattr(time, "time", lambda: wall() + by_s)
+        ask.active(ask.attach(message.message_id, ["memory"]))
+        least_ms = 1000 * (time.monotonic() - began)
+        work.go("end")
+        tasks.finish()
+
+    (run,) = stored(given).runs(message.message_id)
+    assert least_ms < run.duration_ms < 3_600_000
+    assert abs((run.finished_at - run.started_at).total_seconds() - run.duration_ms / 1000) < 0.01
+
+
 def test_what_is_not_allowed_is_refused(settings, attaching):
     given = settings(task_diagnostics_on_request=["memory"])
     ask = attaching(given)

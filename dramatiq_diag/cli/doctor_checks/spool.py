@@ -47,7 +47,7 @@ def _backlog(settings: Settings) -> Iterator[Check]:
     spool = Spool(settings)
     size_bytes = spool.measure()
     written_at = spool.written_at()
-    oldest_s = time.time() - min(written_at, default=time.time())
+    oldest_s = max(time.time() - min(written_at, default=time.time()), 0.0)  # The clock may have been set back.
     left = sum(len(spool.written_at(owner)) for owner in spool.dead_owners())
     yield from _passed_over(spool, settings)
     text = f"{counted(len(written_at), 'run')}, {format_size(size_bytes)}"

@@ -16,7 +16,7 @@ _MAX_TRIES = 5
 _LEAST_S = 1e-6
 
 #: The thread of a task, and when it began to process it.
-Task = tuple[int, float]
+Task = tuple[int, Hashable]
 
 #: What a coroutine is seen in that could go on.
 LOOP_WAIT = "loop wait"

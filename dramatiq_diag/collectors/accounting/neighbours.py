@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -95,7 +95,7 @@ class Neighbours:
 
     def __init__(
         self,
-        messages: Mapping[int, tuple[Any, float]],
+        messages: Mapping[int, tuple[Any, Hashable]],
         measured: Mapping[int, MeasuredCoroutine | None],
         native_ids: Callable[[], Mapping[int, int]],
         loop_cpu_s: Callable[[], float | None] = lambda: None,
@@ -146,7 +146,7 @@ class Neighbours:
         self._steps = {}
         self._ended = _Ended(self._ended.number, [])
 
-    def note_end(self, thread_id: int, processed: tuple[Any, float], measured: MeasuredCoroutine) -> None:
+    def note_end(self, thread_id: int, processed: tuple[Any, Hashable], measured: MeasuredCoroutine) -> None:
         """Notes what the coroutine of a thread has used that has ended.
 
         Parameters:
@@ -240,7 +240,7 @@ class Neighbours:
         return found | {ended.task: ended.used for ended in tuple(self._coroutines_ended)}
 
     def _used(
-        self, task: Task, processed: tuple[Any, float], earlier: Used | None, clock: Callable[[int], float]
+        self, task: Task, processed: tuple[Any, Hashable], earlier: Used | None, clock: Callable[[int], float]
     ) -> Used:
         thread_id, message = task[0], processed[0]
         # Not the message itself, whose arguments may be large.
