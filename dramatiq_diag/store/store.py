@@ -48,6 +48,9 @@ def _headers(artifact: ArtifactRecord) -> dict[str, str]:
     return file_headers(artifact.media_type, artifact.filename)
 
 
+#: The reason of an artifact of a run that only seemed to have died, if its worker had nothing more of it at the end.
+_TAKEN = "Another process took what was there while the task ran, as if its worker had died."
+
 #: The columns that a run keeps when it is published.
 _KEPT = ("pinned_at", "capture_id", "given_up_at")
 
@@ -210,6 +213,10 @@ class Store(IdentifiedStore):
         before = stored_sizes(session, again)
         if rows:
             self._artifacts.execute(session.connection(), rows)
+        if corrected:
+            replaced = [row["artifact_id"] for row in rows if row["blob_name"] is not None]
+            taken = Artifact.run_id.in_(corrected), Artifact.attachment_id.is_(None), is_live(Artifact.status)
+            session.execute(update(Artifact).where(*taken, Artifact.artifact_id.not_in(replaced)).values(reason=_TAKEN))
         protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
         with_blob = [row["artifact_id"] for row in rows if row["blob_name"] is not None]
         ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(with_blob), ~is_live(Artifact.status))

@@ -172,10 +172,12 @@ def test_a_restored_spool_takes_nothing_away_from_what_is_published(store, given
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_run_that_only_seemed_to_have_died_gets_its_true_end(store, given, stored, pinned):
     # Given a run that goes on, and that another host has salvaged, as with a spool of two hosts without locks
-    published = bundle(None, artifact_record(), artifact_record(name="late", filename="late"))
+    gone = artifact_record(None, name="gone", filename="gone", reason="The collector left no file.")
+    published = bundle(None, artifact_record(), artifact_record(name="late", filename="late"), gone)
     part = artifact_record(b"0.000", status=ArtifactStatus.PARTIAL, reason="It died.")
     nothing = artifact_record(None, name="late", filename="late")
-    store.publish([cut_short(published, part, nothing)])
+    taken = artifact_record(b"part", name="gone", filename="gone", status=ArtifactStatus.PARTIAL, reason="It died.")
+    store.publish([cut_short(published, part, nothing, taken)])
     if pinned:
         pin(store, published.run.run_id)
 
@@ -183,11 +185,16 @@ def test_a_run_that_only_seemed_to_have_died_gets_its_true_end(store, given, sto
     store.publish([published])
     store.publish([published])
 
-    # Then it has its end and whole files, which expire as any others
+    # Then it has its end and its files, which expire as any others, and none says that the worker died
     (run,) = stored(given).runs(published.run.task_id)
     assert (run.status, run.duration_ms, run.death_reason) == (RunStatus.SUCCEEDED, 1000.5, None)
     artifacts = stored(given).artifacts(run.task_id)
-    assert {artifact.status for artifact in artifacts.values()} == {ArtifactStatus.STORED}
+    assert {name: artifact.status for name, artifact in artifacts.items()} == {
+        "memory_profile": ArtifactStatus.STORED,
+        "late": ArtifactStatus.STORED,
+        "gone": ArtifactStatus.PARTIAL,
+    }
+    assert "as if its worker had died" in artifacts["gone"].reason
     assert {artifact.expires_at is None for artifact in artifacts.values()} == {pinned}
     assert stored(given).data(run.task_id, "late") == stored(given).data(run.task_id, "memory_profile")
     # Nor are the counters wrong
