@@ -13,6 +13,7 @@ from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, Genera
 from typing import Any, cast
 
 from .coroutine_steps import MeasuredCoroutine
+from .current_frames import called, steps_into
 
 #: The code of a frame, and the line that it is at, if it is at one.
 Place = tuple[CodeType, int | None]
@@ -71,7 +72,7 @@ class Look:
 
     def __init__(self) -> None:
         self._innermost: dict[int, FrameType] = {}
-        self._steps: list[Iterator[object]] = [map(self._innermost.update, _called(sys._current_frames))]
+        self._steps = steps_into(self._innermost)
 
     def thread(self, thread_id: int) -> list[Place]:
         """Returns: The places of a thread, the innermost first; empty if there is no such thread."""
@@ -107,12 +108,12 @@ class Look:
             map(_PLACE, map(frame_of, frames)), map(id, map(frame_of, same_frames)), map(runs, running), strict=False
         )
         filled = self._filled(links), self._filled(map(first, seen))
-        self._steps.append(_called(seen.clear))
+        self._steps.append(called(seen.clear))
         return filled
 
     def take(self) -> None:
         """Fills the lists."""
-        _in_one_step([*self._steps, _called(self._innermost.clear)])
+        _in_one_step([*self._steps, called(self._innermost.clear)])
 
     def _filled(self, values: Iterator[Any]) -> list[Any]:
         filled: list[Any] = []
@@ -187,7 +188,8 @@ def is_looking(places: Sequence[Place]) -> bool:
 def thread_ids() -> list[int]:
     """Returns: The ids of all threads. No frame is held for it, not even for a moment."""
     ids: list[int] = []
-    _in_one_step([map(ids.extend, _called(sys._current_frames))])
+    innermost: dict[int, FrameType] = {}
+    _in_one_step([*steps_into(innermost), map(ids.extend, (innermost,)), called(innermost.clear)])
     return ids
 
 
@@ -195,19 +197,14 @@ def _in_one_step(steps: list[Iterator[object]]) -> None:
     """Runs iterators of C functions to their ends, one after the other, in one call."""
     was_enabled: list[bool] = []
     if _ALLOCATION_COLLECTS:
-        before = map(was_enabled.append, _called(gc.isenabled))
-        steps = [before, _called(gc.disable), *steps, map(cast(Any, call), compress((gc.enable,), was_enabled))]
+        before = map(was_enabled.append, called(gc.isenabled))
+        steps = [before, called(gc.disable), *steps, map(cast(Any, call), compress((gc.enable,), was_enabled))]
     try:
         deque(chain.from_iterable(steps), maxlen=0)
     except BaseException:
         if was_enabled == [True]:
             gc.enable()
         raise
-
-
-def _called(function: Any) -> Iterator[Any]:
-    """Returns: An iterator that gives what the function returns, once, and calls it only then."""
-    return map(cast(Any, call), (function,))
 
 
 def _outward(frames: Iterable[FrameType | None]) -> Iterator[FrameType]:
