@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO
@@ -138,12 +137,10 @@ def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | N
         if contents.is_empty and entry.size_bytes(ENTRY_SUFFIX) <= EMPTY_BYTES:
             return None
         raise SpoolError(f"{entry.path(ENTRY_SUFFIX)} does not say which run it is of.")
-    is_cut_short = contents.end is None
     end = _cut_short(entry, contents, start) if contents.end is None else _ended(contents.end)
     if attachment_id is not None:
         artifacts = [_artifact(entry, contents, declared, is_left=is_left) for declared in start["artifacts"]]
-        finished = _attachment(start, attachment_id, artifacts, contents.held_bytes)
-        return replace(finished, is_cut_short=is_cut_short)
+        return _attachment(start, attachment_id, artifacts, contents)
     known: dict[str, Any] = {
         **{name: start.get(name) for name in RunIdentity.__annotations__},
         **end,
@@ -154,16 +151,24 @@ def read_finished_run(entry: Entry, *, is_left: bool = False) -> FinishedRun | N
     declared = {**contents.declared, **{artifact["name"]: artifact for artifact in start["artifacts"]}}
     artifacts = [_artifact(entry, contents, artifact, is_left=is_left) for artifact in declared.values()]
     held_bytes = _characters(run) + contents.held_bytes
-    return FinishedRun(run=run, artifacts=artifacts, held_bytes=held_bytes, is_cut_short=is_cut_short)
+    return FinishedRun(run=run, artifacts=artifacts, held_bytes=held_bytes, is_cut_short=contents.end is None)
 
 
-def _attachment(start: Start, attachment_id: UUID, artifacts: Sequence[ArtifactRecord], held_bytes: int) -> FinishedRun:
+def _attachment(
+    start: Start, attachment_id: UUID, artifacts: Sequence[ArtifactRecord], contents: _Contents
+) -> FinishedRun:
     """Returns: The artifacts of an attachment. What is known of their run is that it has begun."""
     known: dict[str, Any] = {name: start.get(name) for name in RunIdentity.__annotations__}
     # The run itself claims the slot of its capture.
     known |= {"capture_id": None, "without_capture": None, "started_at": start["started_at"]}
     run = RunRecord(**known, status=RunStatus.RUNNING)
-    return FinishedRun(run=run, artifacts=artifacts, held_bytes=held_bytes, attachment_id=attachment_id)
+    return FinishedRun(
+        run=run,
+        artifacts=artifacts,
+        held_bytes=contents.held_bytes,
+        attachment_id=attachment_id,
+        is_cut_short=contents.end is None,
+    )
 
 
 def _characters(run: RunRecord) -> int:

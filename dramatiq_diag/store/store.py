@@ -171,20 +171,19 @@ class Store(IdentifiedStore):
 
     def _unpublished(self, runs: Sequence[FinishedRun]) -> Sequence[FinishedRun]:
         """Returns: The runs without those that were cut short and are published already, with all their artifacts."""
-        own = [finished.run.run_id for finished in runs if finished.is_cut_short and finished.attachment_id is None]
-        attachments = {finished.attachment_id for finished in runs if finished.is_cut_short} - {None}
-        published: set[uuid.UUID | None] = set()
-        if own:
-            ended = TaskRun.status != RunStatus.RUNNING, TaskRun.finished_at.is_not(None)
-            with self.session() as session:
-                published.update(
-                    session.execute(select(TaskRun.run_id).where(TaskRun.run_id.in_(own), *ended)).scalars()
-                )
-        if attachments:
-            of_runs = Artifact.run_id.in_({finished.run.run_id for finished in runs if finished.attachment_id})
-            by_attachment = select(Artifact.attachment_id).where(of_runs, Artifact.attachment_id.in_(attachments))
-            with self.session() as session:
-                published.update(session.execute(by_attachment).scalars())
+        cut_short = [finished for finished in runs if finished.is_cut_short]
+        if not cut_short:
+            return runs
+        run_ids = {finished.run.run_id for finished in cut_short}
+        own = {finished.run.run_id for finished in cut_short if finished.attachment_id is None}
+        attachment_ids = {finished.attachment_id for finished in cut_short} - {None}
+        ended = TaskRun.run_id.in_(own), TaskRun.status != RunStatus.RUNNING, TaskRun.finished_at.is_not(None)
+        attached = Artifact.run_id.in_(run_ids), Artifact.attachment_id.in_(attachment_ids)
+        with self.session() as session:
+            published = {
+                *session.execute(select(TaskRun.run_id).where(*ended)).scalars(),
+                *session.execute(select(Artifact.attachment_id).where(*attached)).scalars(),
+            }
         return [
             finished
             for finished in runs
@@ -213,12 +212,12 @@ class Store(IdentifiedStore):
         before = stored_sizes(session, again)
         if rows:
             self._artifacts.execute(session.connection(), rows)
-        if corrected:
-            replaced = [row["artifact_id"] for row in rows if row["blob_name"] is not None]
-            taken = Artifact.run_id.in_(corrected), Artifact.attachment_id.is_(None), is_live(Artifact.status)
-            session.execute(update(Artifact).where(*taken, Artifact.artifact_id.not_in(replaced)).values(reason=_TAKEN))
-        protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
         with_blob = [row["artifact_id"] for row in rows if row["blob_name"] is not None]
+        if corrected:
+            taken = Artifact.run_id.in_(corrected), Artifact.attachment_id.is_(None), is_live(Artifact.status)
+            kept = Artifact.artifact_id.not_in(with_blob)
+            session.execute(update(Artifact).where(*taken, kept).values(reason=_TAKEN))
+        protect_attached(session, [finished.run for finished in runs], self.settings.orphan_protection_time)
         ended = select(Artifact.artifact_id).where(Artifact.artifact_id.in_(with_blob), ~is_live(Artifact.status))
         surplus = session.execute(ended).scalars().all() if with_blob else ()
         changes = count_ended(just_ended, given_up, runs)
@@ -243,7 +242,8 @@ class Store(IdentifiedStore):
             # An entry that someone forged may say that its run is running.
             just_ended = {run_id for run_id, status, _ in written if status != RunStatus.RUNNING}
             given_up = {run_id for run_id, _, given_up_at in written if given_up_at is not None}
-            again = [row for row in ended if row["run_id"] not in {run_id for run_id, _, _ in written}]
+            written_ids = {run_id for run_id, _, _ in written}
+            again = [row for row in ended if row["run_id"] not in written_ids]
             if again:
                 corrected = {*self._corrected_runs.execute(connection, again).scalars()}
         attached = [finished.run.row() for finished in runs if finished.attachment_id is not None]
