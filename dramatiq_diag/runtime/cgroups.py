@@ -39,3 +39,16 @@ def kernel_text(path: Path) -> str | None:
         return path.read_text("ascii", "replace")
     except OSError:
         return None
+
+
+def number_in(text: str | None) -> int | None:
+    """Returns: The number that a text is; None for another text, such as `max`."""
+    number = (text or "").strip()
+    return int(number) if number.isdecimal() else None
+
+
+def number_of(text: str, name: str) -> int | None:
+    """Returns: The number after this name at the start of a line; None where there is no such line."""
+    _, _, rest = f"\n{text}".partition(f"\n{name} ")
+    words = rest.split(maxsplit=1)
+    return number_in(words[0]) if words else None

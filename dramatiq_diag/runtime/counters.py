@@ -21,6 +21,8 @@ from .thread_state import cpu_s
 #: Only Linux counts what each thread uses; None elsewhere.
 _OWN_THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)
 
+#: All characters of `schedstat`, and the most bytes of it.
+SCHEDSTAT_CHARACTERS = b"0123456789 \n"
 _SCHEDSTAT_BYTES = 100
 _CPU_STAT_BYTES = 2000
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .cgroups import cgroups, kernel_text
+from .cgroups import cgroups, kernel_text, number_of
+
+#: What `cpu.stat` begins with in groups of version 2 and of version 1.
+CPU_STAT_BEGINNINGS = (b"usage_usec ", b"nr_periods ")
 
 #: The number in `cpu.stat` of groups of version 2 and of version 1 -> its unit, in seconds.
 _THROTTLED = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
@@ -12,12 +15,13 @@ _THROTTLED = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
 
 def throttled_s(cpu_stat: str) -> float | None:
     """Returns: For how long a group was throttled, as the text of its `cpu.stat` has it; None if it does not tell."""
-    words = cpu_stat.split()
     for name, unit_s in _THROTTLED.items():
-        try:
-            return int(words[words.index(name) + 1]) * unit_s
-        except (ValueError, IndexError, OverflowError):  # The text may be one from the spool.
-            continue
+        number = number_of(cpu_stat, name)
+        if number is not None:
+            try:
+                return number * unit_s
+            except OverflowError:  # The text may be one from the spool.
+                return None
     return None
 
 

@@ -9,7 +9,7 @@ import psutil
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from ..text import format_size
-from .cgroups import cgroups, kernel_text
+from .cgroups import cgroups, kernel_text, number_in, number_of
 from .rss import RssReader
 from .waits.kernel_files import KernelFiles
 
@@ -141,7 +141,7 @@ class MemoryStateReader:
     def _machine(self) -> tuple[int, int]:
         """Returns: The bytes of the machine's memory, and those that are available."""
         text = self._files.text("proc/meminfo")
-        total, available = _field(text, "MemTotal:"), _field(text, "MemAvailable:")
+        total, available = number_of(text, "MemTotal:"), number_of(text, "MemAvailable:")
         if total is None or available is None:
             machine = psutil.virtual_memory()
             return machine.total, machine.available
@@ -154,11 +154,11 @@ class MemoryStateReader:
         name = self._cgroup[0].relative_to(self._root).parent / "memory.stat"
         text = self._patient_files.text(str(name))
         # Version 1 gives the sums over the groups below by names of their own.
-        total = _field(text, "total_inactive_file")
-        return _field(text, "inactive_file") if total is None else total
+        total = number_of(text, "total_inactive_file")
+        return number_of(text, "inactive_file") if total is None else total
 
     def _number(self, path: Path) -> int | None:
-        return _number_in(self._files.text(str(path.relative_to(self._root)), 100))
+        return number_in(self._files.text(str(path.relative_to(self._root)), 100))
 
 
 def _limited_cgroup(root: Path) -> tuple[Path, Path] | None:
@@ -166,26 +166,14 @@ def _limited_cgroup(root: Path) -> tuple[Path, Path] | None:
     for directory, is_v2 in cgroups(root, "memory"):
         names = ("memory.current", "memory.max") if is_v2 else ("memory.usage_in_bytes", "memory.limit_in_bytes")
         used, limit = (directory / name for name in names)
-        if _number_in(kernel_text(used)) is not None and (_number_in(kernel_text(limit)) or 2**62) < 2**62:
+        if number_in(kernel_text(used)) is not None and (number_in(kernel_text(limit)) or 2**62) < 2**62:
             return used, limit
     return None
 
 
-def _number_in(text: str | None) -> int | None:
-    """Returns: The number that the text of a file is; None for another text, such as `max`."""
-    number = (text or "").strip()
-    return int(number) if number.isdecimal() else None
-
-
 def _oom_kills(vmstat: str | None) -> int | None:
     """Returns: The number of processes killed since the kernel booted because it, or a cgroup, had no memory left."""
-    return _field(vmstat or "", "oom_kill")
-
-
-def _field(text: str, name: str) -> int | None:
-    """Returns: The number behind a name that begins a line; None where there is none."""
-    _, _, rest = f"\n{text}".partition(f"\n{name} ")
-    return _number_in(" ".join(rest.split(maxsplit=1)[:1]))
+    return number_of(vmstat or "", "oom_kill")
 
 
 def _boot_id(root: Path) -> str | None:

@@ -27,10 +27,7 @@ class Execution:
 
     thread_id: int
     message: Message[Any]
-    started_at_s: float
-    "In seconds since the epoch."
-    started: float
-    "The same moment by the clock of the times of runs, which is never set anew."
+    since: Since
     age_s: float
     "Seconds from then to this look."
     run: Run | None
@@ -46,7 +43,7 @@ class Execution:
             "run_id": None if self.run is None else str(self.run.run_id),
             "actor_name": clean_text(self.message.actor_name, NAME_LENGTH),
             "queue_name": clean_text(self.message.queue_name, NAME_LENGTH),
-            "started_at": timestamp(datetime.fromtimestamp(self.started_at_s, UTC)),
+            "started_at": timestamp(datetime.fromtimestamp(self.since[0], UTC)),
             "age_s": round(self.age_s, 3),
         }
 
@@ -70,22 +67,13 @@ class Executions:
     def now(self) -> list[Execution]:
         """Returns: The tasks, the one that began first at the front."""
         found = []
-        for thread_id, (message, (started_at_s, started)) in tuple(self._messages.items()):
+        for thread_id, (message, since) in tuple(self._messages.items()):
             run = self._runs.get(thread_id)
             # A run that ends now may still stand there, while its thread has the next message.
             run = run if run is not None and run.task_id == task_id_of(message) else None
-            age_s = self._clock() - started
-            found.append(
-                Execution(
-                    thread_id=thread_id,
-                    message=message,
-                    started_at_s=started_at_s,
-                    started=started,
-                    age_s=age_s,
-                    run=run,
-                )
-            )
-        return sorted(found, key=lambda execution: execution.started)
+            age_s = self._clock() - since[1]
+            found.append(Execution(thread_id=thread_id, message=message, since=since, age_s=age_s, run=run))
+        return sorted(found, key=lambda execution: execution.since[1])
 
     def of(self, task_id: str) -> Execution | None:
         """Returns: The execution of a task; of several the one that began last."""

@@ -291,14 +291,13 @@ class WorkerProcess:
           The run; None where the task has ended, or is only just being taken up.
         """
         actor = self._hosted.find(execution.message.actor_name)
-        since = execution.started_at_s, execution.started
-        if actor is None or self._undiagnosed.get(execution.thread_id) != since:
+        if actor is None or self._undiagnosed.get(execution.thread_id) != execution.since:
             return None
         run = UndiagnosedRun(self.services, self.spool, self._keep_policy, self.hung, execution, actor)
         self.unsaved.add(run.run_id)
         run.open()
         with self._ending:
-            goes_on = self.messages.get(execution.thread_id) == (execution.message, since)
+            goes_on = self.messages.get(execution.thread_id) == (execution.message, execution.since)
             if goes_on:
                 self.runs[execution.thread_id] = run
         if not goes_on:

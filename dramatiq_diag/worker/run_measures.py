@@ -13,7 +13,8 @@ from ..collectors.services import Services, Since
 from ..errors import GUARDED
 from ..policy.propagation import DUE_OPTION
 from ..runtime.coroutine_steps import CoroutineSteps
-from ..runtime.counters import Counters, Reading, ThreadCounters
+from ..runtime.counters import SCHEDSTAT_CHARACTERS, Counters, Reading, ThreadCounters
+from ..runtime.cpu_limit import CPU_STAT_BEGINNINGS
 from ..spool.schema import Counted, End, moment, text_of
 from ..statuses import RunStatus
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 #: A moment that is further from 1970 is none, in milliseconds; a sender may write any number.
 _MAX_DUE_MS = 1e15
-
-#: How the kernel's `cpu.stat` begins, by the version of the control groups, and the characters of `schedstat`. A task
-#: may have closed our descriptors and opened files of its own under their numbers: none of their text gets into the
-#: spool.
-_CPU_STAT = (b"usage_usec ", b"nr_periods ")
-_SCHEDSTAT = b"0123456789 \n"
 
 
 class RunMeasures:
@@ -81,13 +76,12 @@ class RunMeasures:
             thread_id = threading.get_ident()
             self._processed = self.services.messages.get(thread_id)
             self.services.coroutines.measured[thread_id] = None
+        self.started_at_s, self.started = time.time(), self.clock()
+        # After the clock, and at the end before it: a wait for a processor in between is part of the duration as well.
         try:
-            counters = self._counters = self.services.counters.own()
-            self.started_at_s, self.started = time.time(), self.clock()
-            # After the clock, and at the end before it: a wait for a processor in between is in the duration as well.
-            self.read_at_call = counters.read()
+            self._counters = self.services.counters.own()
+            self.read_at_call = self._counters.read()
         except GUARDED as error:
-            self.started_at_s, self.started = time.time(), self.clock()
             self._warn_of_counters(error)
         self.is_executing = True
 
@@ -190,16 +184,18 @@ class RunMeasures:
         cpu_before_s, gc_before_s, schedstat_before, cpu_stat_before, usage_before = before
         cpu_s, gc_s, schedstat, cpu_stat, usage = after
         counted: Counted = {}
-        if cpu_stat_before.startswith(_CPU_STAT) and cpu_stat.startswith(_CPU_STAT):
+        # A task may have closed our descriptors and opened files of its own under their numbers: none of their text
+        # gets into the spool.
+        if cpu_stat_before.startswith(CPU_STAT_BEGINNINGS) and cpu_stat.startswith(CPU_STAT_BEGINNINGS):
             counted["cpu_stat"] = str(cpu_stat_before, "ascii", "replace"), str(cpu_stat, "ascii", "replace")
         if self.is_async:  # Its thread waits meanwhile, and the event loop's serves other tasks as well.
             steps = self.coroutine_steps
             counted["cpu_ms"] = None if steps is None else round(steps.cpu_s * 1000, 3)
         elif not self.services.counters.is_thread_shared:
-            counted["cpu_ms"] = (cpu_s - cpu_before_s) * 1000
+            counted["cpu_ms"] = max(cpu_s - cpu_before_s, 0.0) * 1000
             # What is counted of collections begins anew once nothing has been diagnosed for a while.
-            counted["gc_ms"] = (gc_s - gc_before_s) * 1000 if gc_s > gc_before_s else 0.0
-            if not (schedstat_before + schedstat).translate(None, _SCHEDSTAT):
+            counted["gc_ms"] = max(gc_s - gc_before_s, 0.0) * 1000
+            if not (schedstat_before + schedstat).translate(None, SCHEDSTAT_CHARACTERS):
                 counted["schedstat"] = str(schedstat_before, "ascii"), str(schedstat, "ascii")
             if usage is not None:
                 counted["touched_bytes"] = (usage.ru_minflt - usage_before.ru_minflt) * PAGESIZE

@@ -45,8 +45,8 @@ class UndiagnosedRun(Run):
         thread = next((thread for thread in threading.enumerate() if thread.ident == self.thread_id), None)
         if thread is not None:
             self.native_id, self.thread_name = thread.native_id or 0, thread.name
-        self.started_at_s = execution.started_at_s
-        self.started = self.made = execution.started
+        self.started_at_s, self.started = execution.since
+        self.made = self.started
         self.is_executing = True
         self.queue_wait_ms = queue_wait_ms(execution.message, self.started_at_s)
         self._start = start_record(self.identity, self.started_at_s, ())

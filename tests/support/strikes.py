@@ -121,7 +121,7 @@ class Task:
         process, thread_id = self.diagnostics.process, threading.get_ident()
         run = process.runs[thread_id]
         execution = Execution(
-            thread_id=thread_id, message=message, started_at_s=run.started_at_s, started=run.started, age_s=0.0, run=run
+            thread_id=thread_id, message=message, since=(run.started_at_s, run.started), age_s=0.0, run=run
         )
         attachment_id, request = uuid.uuid4(), {name: {} for name in self._attached}
         try:

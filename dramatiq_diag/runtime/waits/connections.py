@@ -38,7 +38,7 @@ def _transport_in(values: Iterable[Any], steps: int) -> Any:
         module = str(kind.__module__)
         if module == "builtins":  # As most are; it is asked for each wait of a coroutine.
             continue
-        if is_transport(kind, module):
+        if _is_transport(kind, module):
             return value
         if steps and _is_carrier(kind):
             found = _transport_in(gc.get_referents(value), steps - 1)
@@ -47,7 +47,7 @@ def _transport_in(values: Iterable[Any], steps: int) -> Any:
     return None
 
 
-def is_transport(kind: type, module: str) -> bool:
+def _is_transport(kind: type, module: str) -> bool:
     """Returns: Whether a class, of this module, is that of a transport of asyncio or uvloop."""
     if module == "uvloop.loop":  # They are no subclasses of asyncio's.
         return kind.__name__.endswith("Transport")
