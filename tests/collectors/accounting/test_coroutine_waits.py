@@ -7,7 +7,7 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -199,69 +199,60 @@ def test_what_is_awaited_behind_an_iterator_is_found(loop, how):
     loop.run_until_complete(task)
 
 
-@pytest.mark.parametrize("wait", [wait_as_aiohttp, wait_as_anyio, wait_as_asyncpg])
-def test_an_answer_that_a_client_library_awaits_is_that_of_its_peer(loop, wait):
+@contextmanager
+def asking(loop, work: Callable[..., Coroutine[Any, Any, None]]) -> Iterator[tuple[Looks, str, socket.socket]]:
+    """Runs a coroutine until it waits for an answer. Yields: Looks at it, the address of its server, the connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
-        coroutine = MeasuredCoroutine(wait(*address))
+        host, port = server.getsockname()
+        coroutine = MeasuredCoroutine(work(host, port))
         task = loop.create_task(coroutine)
         looks = Looks(coroutine)
         step(loop)
         with server.accept()[0] as peer:
             step(loop, 10)
-            # Its loop is busy, and the answer has not come
-            assert looks.seen(is_busy=True) == ("awaiting", f"127.0.0.1:{address[1]}")
-            peer.send(b"1")
-            # The answer has come, and another coroutine keeps the loop
-            assert looks.seen(is_busy=True) == LOOP_WAIT
+            yield looks, f"{host}:{port}", peer
             loop.run_until_complete(task)
+
+
+@pytest.mark.parametrize("wait", [wait_as_aiohttp, wait_as_anyio, wait_as_asyncpg])
+def test_an_answer_that_a_client_library_awaits_is_that_of_its_peer(loop, wait):
+    with asking(loop, wait) as (looks, address, peer):
+        # Its loop is busy, and the answer has not come
+        assert looks.seen(is_busy=True) == ("awaiting", address)
+        peer.send(b"1")
+        # The answer has come, and another coroutine keeps the loop
+        assert looks.seen(is_busy=True) == LOOP_WAIT
 
 
 def test_a_connection_that_a_coroutine_has_beside_what_it_awaits_is_not_its_wait(loop):
     future = loop.create_future()
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        async def work() -> None:
-            reader, writer = await asyncio.open_connection(*server.getsockname())
-            await future
-            await reader.readexactly(1)
-            writer.close()
+    async def work(*address: Any) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        await future
+        await reader.readexactly(1)
+        writer.close()
 
-        coroutine = MeasuredCoroutine(work())
-        task = loop.create_task(coroutine)
-        looks = Looks(coroutine)
-        step(loop)
-        with server.accept()[0] as peer:
-            step(loop, 10)
-            peer.send(b"1")
-            assert looks.seen(is_busy=True) == ("awaiting", "a future that nobody has completed yet")
-            future.set_result(None)
-            loop.run_until_complete(task)
+    with asking(loop, work) as (looks, _, peer):
+        peer.send(b"1")
+        assert looks.seen(is_busy=True) == ("awaiting", "a future that nobody has completed yet")
+        future.set_result(None)
 
 
 def test_an_answer_that_is_awaited_in_a_generator_is_that_of_its_peer(loop):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
+    async def ask(*address: Any) -> AsyncIterator[bytes]:
+        reader, writer = await asyncio.open_connection(*address)
+        yield await reader.readexactly(1)
+        writer.close()
 
-        async def ask() -> AsyncIterator[bytes]:
-            reader, writer = await asyncio.open_connection(*address)
-            yield await reader.readexactly(1)
-            writer.close()
+    async def work(*address: Any) -> None:
+        async for _ in ask(*address):
+            pass
 
-        async def work() -> None:
-            async for _ in ask():
-                pass
-
-        coroutine = MeasuredCoroutine(work())
-        task = loop.create_task(coroutine)
-        looks = Looks(coroutine)
-        step(loop)
-        with server.accept()[0] as peer:
-            step(loop, 10)
-            assert looks.seen(is_busy=False) == ("awaiting", f"127.0.0.1:{address[1]}")
-            peer.send(b"1")
-            assert looks.seen(is_busy=True) == LOOP_WAIT
-            loop.run_until_complete(task)
+    with asking(loop, work) as (looks, address, peer):
+        assert looks.seen(is_busy=False) == ("awaiting", address)
+        peer.send(b"1")
+        assert looks.seen(is_busy=True) == LOOP_WAIT
 
 
 def test_a_task_that_it_awaits_is_followed_from_step_to_step(loop):
